@@ -1,0 +1,108 @@
+"""Argument checks at the door: one line that names the argument, the value got and what is allowed.
+
+Traced values pass unchecked (nothing branches on them); everything concrete is checked before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["choice", "concrete", "integer", "number", "probabilities"]
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """The value as a NumPy array, or None when it is traced."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    return np.asarray(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    scalar: bool = True,
+) -> Any:
+    """Return `value` if it is finite (traced: unchecked) and within the limits, else raise ValueError.
+
+    Args:
+        name: how the caller knows the argument.
+        value: a number, an array of numbers when `scalar` is false, or a tracer.
+        minimum: the least value allowed.
+        above: a value that must be exceeded.
+        maximum: the greatest value allowed.
+        scalar: whether only a single number is allowed.
+    """
+    limits = [
+        f"{words} {limit:g}"
+        for words, limit in (("at least", minimum), ("above", above), ("at most", maximum))
+        if limit is not None
+    ]
+    allowed = "a finite number" + (" " + " and ".join(limits) if limits else "")
+    if scalar and getattr(value, "ndim", 0) != 0:
+        raise ValueError(f"{name} must be {allowed}, got an array of shape {tuple(value.shape)}")
+    array = concrete(value)
+    if array is None:
+        return value
+    if array.dtype.kind not in "iuf" or (scalar and array.ndim):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    good = np.isfinite(array)
+    if minimum is not None:
+        good &= array >= minimum
+    if above is not None:
+        good &= array > above
+    if maximum is not None:
+        good &= array <= maximum
+    if not good.all():
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+    return value
+
+
+def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return `value` as an int if it is a concrete whole number within the limits, else raise ValueError."""
+    allowed = f"a whole number, at least {minimum}"
+    if maximum is not None:
+        allowed += f" and at most {maximum}"
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+            f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program"
+        )
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
+    if isinstance(value, bool) or result < minimum or (maximum is not None and result > maximum):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return result
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """Return `value` if it is one of the options, else raise ValueError that names the nearest one."""
+    options = list(options)
+    if value in options:
+        return value
+    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}{hint}")
+
+
+def probabilities(name: str, value: Any, size: int) -> Any:
+    """Return `value` if it holds `size` non-negative probabilities that sum to one, else raise ValueError."""
+    shape = tuple(np.shape(value))
+    if shape != (size,):
+        raise ValueError(f"{name} must have one entry per environment, shape ({size},), got shape {shape}")
+    array = concrete(value)
+    if array is not None:
+        number(name, array, minimum=0, scalar=False)
+        if abs(float(array.sum()) - 1) > 1e-5:
+            raise ValueError(f"{name} must sum to one, got a sum of {float(array.sum()):g}")
+    return value

@@ -1,0 +1,138 @@
+"""What is measured of a run at a recorded step. Every member of `__all__` is a metric: a snapshot -> a number or array.
+
+Distances are Frobenius norms of [d, d] matrices. Signals are |B' U|_F for a basis B and the factor U of the estimate
+U U'; for models without such a factor, the equal quantity sqrt(|tr(B' estimate B)|). All of them are unchanged when the
+snapshot is expressed in another orthonormal basis.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from causal_sgd.types import Array, Snapshot
+
+__all__ = [
+    "batch_loss",
+    "complement_signal",
+    "effective_rank",
+    "environment_losses",
+    "invariant_error",
+    "invariant_signal",
+    "largest_principal_angle",
+    "pooled_error",
+    "relative_invariant_error",
+    "relative_pooled_error",
+    "singular_values",
+    "spurious_signal",
+    "worst_environment_loss",
+]
+
+
+def invariant_error(snapshot: Snapshot) -> Array:
+    """Distance to the invariant signal, |estimate - A*|_F; []."""
+    return _norm(snapshot.estimate - snapshot.world.invariant)
+
+
+def pooled_error(snapshot: Snapshot) -> Array:
+    """Distance to what pooled training finds, |estimate - A* - mean A_e|_F; []."""
+    return _norm(snapshot.estimate - _pooled_signal(snapshot))
+
+
+def relative_invariant_error(snapshot: Snapshot) -> Array:
+    """`invariant_error` over |A*|_F; []."""
+    return invariant_error(snapshot) / _norm(snapshot.world.invariant_spectrum)
+
+
+def relative_pooled_error(snapshot: Snapshot) -> Array:
+    """`pooled_error` over |A* + mean A_e|_F; []."""
+    return pooled_error(snapshot) / _norm(_pooled_signal(snapshot))
+
+
+def invariant_signal(snapshot: Snapshot) -> Array:
+    """How much was learned along the invariant directions, |U*' U|_F; []."""
+    return _signal(snapshot, snapshot.world.invariant_basis)
+
+
+def spurious_signal(snapshot: Snapshot) -> Array:
+    """How much was learned along the spurious directions, |V' U|_F; []."""
+    return _signal(snapshot, snapshot.world.spurious_basis)
+
+
+def complement_signal(snapshot: Snapshot) -> Array:
+    """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
+    world = snapshot.world
+    inside = jnp.linalg.qr(jnp.concatenate([world.invariant_basis, world.spurious_basis], 1))[0]
+    if snapshot.factor is not None:
+        return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
+    outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)
+    return jnp.sqrt(jnp.abs(jnp.sum(_product(outside, snapshot.estimate) * outside)))
+
+
+def singular_values(snapshot: Snapshot) -> Array:
+    """Singular values of the estimate, largest first; [min(d, k)] with a factor, else [d]."""
+    if snapshot.factor is not None:
+        return jnp.linalg.svd(snapshot.factor, compute_uv=False) ** 2
+    return jnp.linalg.svd(snapshot.estimate, compute_uv=False)
+
+
+def effective_rank(snapshot: Snapshot) -> Array:
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 0 for a zero estimate; []."""
+    values = singular_values(snapshot)
+    total = jnp.sum(values)
+    shares = values / jnp.where(total > 0, total, 1)
+    entropy = -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1)))
+    return jnp.where(total == 0, 0.0, jnp.exp(entropy))
+
+
+def largest_principal_angle(snapshot: Snapshot) -> Array:
+    """Largest angle in radians between U* and the r1 leading left singular directions of the estimate; []."""
+    basis = snapshot.world.invariant_basis
+    matrix = snapshot.estimate if snapshot.factor is None else snapshot.factor
+    leading = jnp.linalg.svd(matrix, full_matrices=False)[0][:, : basis.shape[1]]
+    if leading.shape[1] < basis.shape[1]:  # fewer columns than the rank of A*: some direction is missed altogether
+        return jnp.full((), jnp.pi / 2, leading.dtype)
+    # from the sine, which stays accurate for small angles, where the cosine does not
+    sine = jnp.linalg.norm(leading - _product(basis, _product(basis.T, leading)), ord=2)
+    return jnp.arcsin(jnp.minimum(sine, 1))
+
+
+def environment_losses(snapshot: Snapshot) -> Array:
+    """Population loss of each environment without label noise, |estimate - A* - A_e|_F^2 / 4; [E]."""
+    world = snapshot.world
+    basis = world.spurious_basis
+    error = snapshot.estimate - world.invariant
+    # the residuals of the environments differ only within the span of V (.) V'
+    block = _product(_product(basis.T, error), basis)
+    outside = error - world.spurious(block)
+    return (jnp.sum(outside**2) + jnp.sum((block - world.spurious_cores) ** 2, (1, 2))) / 4
+
+
+def worst_environment_loss(snapshot: Snapshot) -> Array:
+    """The largest of `environment_losses`; []."""
+    return jnp.max(environment_losses(snapshot))
+
+
+def batch_loss(snapshot: Snapshot) -> Array:
+    """Training loss of the last batch, sum of r_i^2 / (4 m), label noise included; NaN before the first step; []."""
+    return snapshot.batch_loss
+
+
+def _pooled_signal(snapshot: Snapshot) -> Array:
+    world = snapshot.world
+    return world.invariant + world.spurious(world.mean_core)
+
+
+def _signal(snapshot: Snapshot, basis: Array) -> Array:
+    if snapshot.factor is not None:
+        return _norm(_product(basis.T, snapshot.factor))
+    return jnp.sqrt(jnp.abs(jnp.sum(_product(snapshot.estimate, basis) * basis)))
+
+
+def _norm(array: Array) -> Array:
+    return jnp.sqrt(jnp.sum(array**2))
+
+
+def _product(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision="highest")
+
+

@@ -1,0 +1,405 @@
+"""Many runs: grids times seeds, in tiles of one compiled shape, on every device, into labelled arrays.
+
+This is the only place that maps over runs and the only one that compiles. The runs of a sweep are laid out flat (axes in
+the order given, seeds last) and cut into tiles of a fixed number of runs, the last one padded. The size of a tile
+depends on the program alone, never on how many runs there are, so that a run gives the same bits in any sweep.
+"""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import inspect
+import itertools
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jax.extend import core as jex_core
+from tqdm import tqdm
+
+from causal_sgd import checks
+from causal_sgd.types import Array, Key, Trace
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Zipped", "compare", "sweep", "use_cpu_cores", "zipped"]
+
+Cell = Callable[..., Trace]
+"""cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
+
+SMALLEST_TILE, LARGEST_TILE = 8, 1024
+CACHE_BYTES = 4 * 2**20  # a tile's working set on a CPU core: about what its caches hold
+ACCELERATOR_LARGEST_TILE = 2**16
+ACCELERATOR_BYTES = 2**30
+IN_FLIGHT = 2  # tiles queued on a device, so that it never waits for the host
+
+
+class Zipped(NamedTuple):
+    """An axis along which several parameters change together; made by `zipped`."""
+
+    values: Mapping[str, np.ndarray]
+
+
+def zipped(**values: Any) -> Zipped:
+    """An axis along which several parameters change together.
+
+    Args:
+        **values: parameter name -> values, all of one length.
+
+    >>> axis = zipped(learning_rate=[0.1, 0.05], batch_size=[100, 200])
+    """
+    arrays = {name: _axis_values(name, array) for name, array in values.items()}
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if not arrays or len(set(sizes.values())) != 1:
+        raise ValueError(f"zipped parameters must have one length, got {sizes}")
+    return Zipped(arrays)
+
+
+def use_cpu_cores(count: int | None = None) -> int:
+    """Let jax use several CPU cores as devices of their own, which is what makes a sweep use them all.
+
+    It has to come before the first use of jax.
+
+    Args:
+        count: how many; None for all cores that this process may use.
+
+    Returns:
+        The number of local devices that sweeps will use.
+
+    Raises:
+        ValueError: if `count` is out of range.
+    """
+    if count is None:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    checks.integer("count", count)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        pass  # jax has started: it keeps the devices that it has
+    return len(jax.local_devices())
+
+
+def sweep(
+    cell: Cell,
+    *,
+    axes: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] = 1,
+    key: int | Key = 0,
+    tile: int | None = None,
+    memory: float | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool | None = None,
+    label: str = "sweep",
+) -> xr.Dataset:
+    """Run a cell for every combination of the axes and every seed, compiled once.
+
+    Args:
+        cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ... inside and calls `run`.
+            The axis values reach it as traced numbers.
+        axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis name -> `zipped`.
+        seeds: how many, or which seed indices. Seed i has the same key at every grid point and in every method.
+        key: root key, or the integer to make one of. Each run's key is the root folded with its seed index.
+        tile: runs in one compiled program; None for a size chosen from the program. It may change the last bits.
+        memory: bytes that the tiles in flight may use; None for half of what is free.
+        devices: where to run; None for all local devices of jax's default backend (see `use_cpu_cores`).
+        progress: show a bar with the time left on standard error; None for where that is a terminal.
+        label: what the bar is called.
+
+    Returns:
+        A dataset with one variable [*axes, seed, step, ...] per metric and `diverged_at` [*axes, seed] (-1 for never),
+        with the axis values, the seed indices and the steps as coordinates.
+
+    Raises:
+        ValueError: before anything is compiled, if an axis is malformed or not a parameter of the cell, there are no
+            seeds, a parameter is out of range at an end of its axis, or the memory does not hold even one run.
+    """
+    grid = _Grid.make(cell, axes or {}, seeds)
+    root = _root_key(key)
+    devices = list(jax.local_devices() if devices is None else devices)
+    if not devices:
+        raise ValueError("devices must name at least one device, got none")
+    if tile is not None:
+        checks.integer("tile", tile)
+    if memory is not None:
+        checks.number("memory", memory, above=0)
+    _rehearse(cell, grid, root)
+
+    program = _program(cell, grid.names)
+    accelerated = devices[0].platform != "cpu"
+    one = program.trace(root, *grid.runs(np.zeros(1, int)))
+    run_bytes = _working_bytes(one.jaxpr.jaxpr)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one.out_info)
+    budget = _budget(devices, memory)
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) * grid.size
+    if not accelerated:
+        budget -= held if memory is None else 0
+    if held > psutil.virtual_memory().available or budget < run_bytes:
+        raise ValueError(
+            f"memory must hold at least one run ({run_bytes:.3g} bytes) beside the results ({held:.3g} bytes), "
+            f"got {max(budget, 0):.3g} bytes free; lower dim or slab_size, or record fewer frames and metrics"
+        )
+    if tile is None:
+        target, largest = (
+            (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
+        )
+        tile = int(np.clip(2 ** int(np.log2(max(target / run_bytes, 1))), SMALLEST_TILE, largest))
+        while tile > 1 and tile * run_bytes * IN_FLIGHT * len(devices) > budget:
+            tile //= 2
+
+    results = jax.tree.map(lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), shapes)
+    _fill(results, program, grid, root, tile, devices, progress, label)
+    return _dataset(results, grid, root, tile, devices)
+
+
+def compare(cells: Mapping[str, Cell], *, dim: str = "method", **options: Any) -> xr.Dataset:
+    """Sweep several cells over the same axes and seeds, and stack the results.
+
+    Everything that is not an array shape or a number (a sampler, an optimiser, a measurement) varies this way. All
+    methods share worlds, data, initialisations and measurements seed by seed, so their differences are paired.
+
+    Args:
+        cells: method name -> cell.
+        dim: the name of the new leading dimension.
+        **options: as for `sweep`.
+
+    Returns:
+        The dataset of `sweep` with `dim` in front.
+    """
+    import xarray as xr
+
+    if not cells:
+        raise ValueError("cells must name at least one cell, got none")
+    parts = [sweep(cell, label=name, **options) for name, cell in cells.items()]
+    return xr.concat(
+        parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all"
+    )
+
+
+class _Grid(NamedTuple):
+    """The runs of a sweep, laid out flat: axes in order, seeds last."""
+
+    axes: Mapping[str, Mapping[str, np.ndarray]]  # dimension -> parameter -> values
+    seeds: np.ndarray  # [S]
+
+    @classmethod
+    def make(cls, cell: Cell, axes: Mapping[str, Any], seeds: int | Sequence[int]) -> _Grid:
+        named: dict[str, Mapping[str, np.ndarray]] = {}
+        for name, axis in axes.items():
+            named[name] = axis.values if isinstance(axis, Zipped) else {name: _axis_values(name, axis)}
+        parameters = list(itertools.chain.from_iterable(named.values()))
+        twice = [name for name, count in collections.Counter(parameters).items() if count > 1]
+        if twice:
+            raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
+        reserved = {"seed", "step"} & set(named)
+        if reserved:
+            raise ValueError(f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension")
+        _check_parameters(cell, parameters)
+        if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
+            indices = np.arange(checks.integer("seeds", seeds))
+        else:
+            indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
+            if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu" or (indices < 0).any():
+                raise ValueError(f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}")
+            if len(np.unique(indices)) < len(indices):
+                raise ValueError(f"seeds must be different, got {seeds!r}")
+        return cls(named, indices.astype(np.int64))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(itertools.chain.from_iterable(self.axes.values()))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        sizes = (len(next(iter(values.values()))) for values in self.axes.values())
+        return (*sizes, len(self.seeds))
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def runs(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Seed indices and parameter values of some runs, each [len(flat)]."""
+        *places, seed = np.unravel_index(flat, self.shape)
+        columns = [
+            _as_jax(values)[place]
+            for place, parameters in zip(places, self.axes.values(), strict=True)
+            for values in parameters.values()
+        ]
+        return (self.seeds[seed].astype(np.uint32), *columns)
+
+    def corners(self) -> list[dict[str, Any]]:
+        """The first point, and it again with each parameter at its least and its greatest value."""
+        first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
+        points = [first]
+        for axis in self.axes.values():
+            for values in axis.values():
+                ends = int(np.argmin(values)), int(np.argmax(values))
+                points += [first | {name: column[end] for name, column in axis.items()} for end in ends]
+        unique = {tuple(point.items()): point for point in points}
+        return [{name: value.item() for name, value in point.items()} for point in unique.values()]
+
+
+def _axis_values(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ValueError(f"axis {name!r} must be a non-empty list of finite numbers, got {values!r}")
+    return array
+
+
+def _as_jax(values: np.ndarray) -> np.ndarray:
+    kind = jnp.result_type(float) if values.dtype.kind == "f" else jnp.int32
+    return values.astype(kind)
+
+
+def _check_parameters(cell: Cell, names: Sequence[str]) -> None:
+    """The axes must be keyword parameters of the cell, and cover those without a default."""
+    parameters = list(inspect.signature(cell).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}")
+    missing = [p.name for p in parameters if p.default is p.empty and p.name in known and p.name not in names]
+    if missing:
+        raise ValueError(f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing")
+
+
+def _rehearse(cell: Cell, grid: _Grid, root: Key) -> None:
+    """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers."""
+    for point in grid.corners():
+        trace = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
+        if not isinstance(trace, Trace):
+            raise ValueError(f"cell must return the Trace that `run` gives, got {type(trace).__name__}")
+
+
+_programs: weakref.WeakKeyDictionary[Cell, dict[tuple[str, ...], Any]] = weakref.WeakKeyDictionary()
+
+
+def _program(cell: Cell, names: tuple[str, ...]) -> Any:
+    """The compiled-once function (root key, seeds [B], parameter values [B]...) -> Trace [B, ...] of a cell."""
+    known = _programs.setdefault(cell, {})
+    if names not in known:
+        reference = weakref.ref(cell)  # a strong one would keep its own key alive for ever
+
+        def one(root: Key, seed: Array, *values: Array) -> Trace:
+            original = reference()
+            assert original is not None
+            return original(jax.random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+
+        known[names] = jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
+    return known[names]
+
+
+def _fill(
+    results: Trace,
+    program: Any,
+    grid: _Grid,
+    root: Key,
+    tile: int,
+    devices: Sequence[jax.Device],
+    progress: bool | None,
+    label: str,
+) -> None:
+    """Feed the tiles to the devices in turn and write what they return into `results`."""
+    starts = range(0, grid.size, tile)
+    devices = devices[: len(starts)]
+
+    def launch(start: int, device: jax.Device) -> Trace:
+        flat = np.minimum(np.arange(start, start + tile), grid.size - 1)  # the last run pads the last tile
+        return program(*jax.device_put((root, *grid.runs(flat)), device))
+
+    def collect(start: int, out: Trace) -> None:
+        count = min(tile, grid.size - start)
+        for target, source in zip(jax.tree.leaves(results), jax.tree.leaves(out), strict=True):
+            target[start : start + count] = np.asarray(source)[:count]
+        bar.update(count)
+
+    hidden = None if progress is None else not progress
+    with tqdm(total=grid.size, unit="run", desc=label, disable=hidden, dynamic_ncols=True) as bar:
+        # Each device compiles for itself: the first tiles start in threads, so that the compilations run side by side.
+        with ThreadPoolExecutor(len(devices)) as pool:
+            first = list(pool.map(launch, starts, devices))
+        queue = collections.deque(zip(starts, first, strict=False))
+        for index, start in enumerate(starts[len(devices) :]):
+            if len(queue) >= IN_FLIGHT * len(devices):
+                collect(*queue.popleft())
+            queue.append((start, launch(start, devices[index % len(devices)])))
+        while queue:
+            collect(*queue.popleft())
+
+
+def _dataset(results: Trace, grid: _Grid, root: Key, tile: int, devices: Sequence[jax.Device]) -> xr.Dataset:
+    import xarray as xr
+
+    import causal_sgd
+
+    dims = (*grid.axes, "seed")
+    coords: dict[str, Any] = {"seed": grid.seeds, "step": results.step[0]}
+    for dim, parameters in grid.axes.items():
+        coords |= {name: (dim, values) for name, values in parameters.items()}
+    variables = {}
+    for name, values in results.metrics.items():
+        inner = tuple(f"{name}_{index}" for index in range(values.ndim - 2))
+        variables[name] = ((*dims, "step", *inner), values.reshape(*grid.shape, *values.shape[1:]))
+    variables["diverged_at"] = (dims, results.diverged_at.reshape(grid.shape))
+    attrs = {
+        "causal_sgd": causal_sgd.__version__,
+        "jax": jax.__version__,
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "tile": tile,
+        "key": " ".join(str(word) for word in np.asarray(jax.random.key_data(root)).ravel()),
+        "key_implementation": str(jax.random.key_impl(root)),
+    }
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _root_key(key: int | Key) -> Key:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(checks.integer("key", key, minimum=0))
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+        raise ValueError(f"key must be a whole number or one typed key (jax.random.key), got {key!r}")
+    return key
+
+
+def _budget(devices: Sequence[jax.Device], memory: float | None) -> float:
+    if memory is not None:
+        return float(memory)
+    if devices[0].platform == "cpu":
+        return psutil.virtual_memory().available / 2
+    stats = [device.memory_stats() or {} for device in devices]
+    free = [s.get("bytes_limit", 2**33) - s.get("bytes_in_use", 0) for s in stats]
+    return 0.8 * min(free) * len(devices)
+
+
+def _working_bytes(jaxpr: Any) -> int:
+    """Bytes of all that a program with one run computes, each value counted once: more than it ever holds at a time."""
+    total, nested = 0, 0
+    for equation in jaxpr.eqns:
+        total += sum(_bytes(variable.aval) for variable in equation.outvars)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, jex_core.Jaxpr | jex_core.ClosedJaxpr)
+        ):
+            if isinstance(inner, jex_core.ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, jex_core.Jaxpr):
+                nested = max(nested, _working_bytes(inner))
+    return total + nested
+
+
+def _bytes(aval: Any) -> int:
+    try:
+        return int(np.prod(aval.shape)) * aval.dtype.itemsize
+    except (AttributeError, TypeError):
+        return 0

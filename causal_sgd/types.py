@@ -1,0 +1,164 @@
+"""The nouns that every room shares: worlds, batches, snapshots, traces and the protocols between rooms.
+
+Shapes are written beside the fields: `d` dimension, `k` columns of the factor, `r1` invariant and `r2` spurious rank,
+`E` environments, `B` environments of one batch, `F` recorded frames. Everything here is unbatched; `sweep` adds the
+batch axes with `vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+Params = Any
+State = Any
+
+__all__ = [
+    "Algorithm",
+    "Array",
+    "Batch",
+    "Key",
+    "Measurement",
+    "Metric",
+    "Model",
+    "Params",
+    "Sampler",
+    "Snapshot",
+    "State",
+    "Trace",
+    "World",
+    "WorldFactory",
+]
+
+
+class World(NamedTuple):
+    """One draw of nature, in factored form: environment e has the signal U* diag(s) U*' + V C_e V'.
+
+    Both bases have orthonormal columns; they are orthogonal to each other unless the world is tilted.
+    """
+
+    invariant_basis: Array  # [d, r1]     U*
+    invariant_spectrum: Array  # [r1]        s, the eigenvalues of A*
+    spurious_basis: Array  # [d, r2]     V
+    spurious_cores: Array  # [E, r2, r2] C_e, symmetric
+    probabilities: Array  # [E]         how often each environment is met; sums to one
+
+    @property
+    def invariant(self) -> Array:
+        """The dense invariant signal A*, [d, d]; made on demand."""
+        basis = self.invariant_basis
+        return jax.numpy.matmul(basis * self.invariant_spectrum, basis.T, precision="highest")
+
+    def spurious(self, core: Array) -> Array:
+        """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""
+        basis = self.spurious_basis
+        return jax.numpy.matmul(
+            jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest"
+        )
+
+    @property
+    def mean_core(self) -> Array:
+        """The mean of the spurious cores under the environment probabilities, [r2, r2]."""
+        return jax.numpy.tensordot(self.probabilities, self.spurious_cores, 1, precision="highest")
+
+
+WorldFactory = Callable[[Key], World]
+"""How nature is drawn: a pure function of a key."""
+
+
+class Batch(NamedTuple):
+    """The environments that feed one step, without those that the sampler promised to leave out.
+
+    With B = 1 a measurement knows at trace time that the batch is pure, which is what makes a HeteroSGD step cheap.
+    """
+
+    environments: Array  # [B] int32, indices into the world's environments, all different
+    counts: Array  # [B] number of examples of each; may be zero; sums to the batch size
+
+
+class Sampler(NamedTuple):
+    """Which environments feed a step. The sampler *is* the experiment: nothing below learns its name.
+
+    Attributes:
+        init: (key, probabilities [E]) -> state.
+        draw: (key, step, state) -> (counts [E], state); the counts are whole numbers that sum to the batch size.
+        batch_size: the number of examples in every batch; may be traced. Counts are checked against it.
+        max_environments: at most so many environments have a count above zero in any batch; None where all may.
+    """
+
+    init: Callable[[Key, Array], State]
+    draw: Callable[[Key, Array, State], tuple[Array, State]]
+    batch_size: Any
+    max_environments: int | None = None
+
+
+class Model(NamedTuple):
+    """Parameters and the estimate that they stand for.
+
+    Attributes:
+        init: key -> params, any pytree.
+        estimate: params -> array [*S], the estimate that measurements see; [d, d] in matrix sensing.
+        pullback: (params, cotangent [*S], symmetric) -> gradient with respect to params; None for `jax.vjp`.
+        factor: params -> U [d, k] with estimate U U'; None where the model has no such factor.
+    """
+
+    init: Callable[[Key], Params]
+    estimate: Callable[[Params], Array]
+    pullback: Callable[[Params, Array], Params] | None = None
+    factor: Callable[[Params], Array] | None = None
+
+
+class Measurement(NamedTuple):
+    """How examples become a gradient.
+
+    Attributes:
+        init: (key, world) -> data; () when examples are streamed.
+        gradient: (key, step, data, model, params, world, batch) -> (gradient with respect to params, batch loss []).
+            The same key gives the same draws whatever the traced numbers are.
+    """
+
+    init: Callable[[Key, World], Any]
+    gradient: Callable[[Key, Array, Any, Model, Params, World, Batch], tuple[Params, Array]]
+
+
+class Snapshot(NamedTuple):
+    """What a metric sees of a run at one recorded step."""
+
+    step: Array  # [] int32, updates done so far
+    params: Params  # what the algorithm evaluates (the average, when it averages)
+    estimate: Array  # [*S], [d, d] in matrix sensing
+    factor: Array | None  # [d, k] with estimate = factor factor', or None
+    world: World
+    batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
+
+
+Metric = Callable[[Snapshot], Array]
+"""A pure function of a snapshot; a scalar or a small array."""
+
+
+class Algorithm(NamedTuple):
+    """One training method: pure functions that `run` scans.
+
+    Attributes:
+        init: key -> state; draws the world, the data and the initial parameters from streams of the key.
+        step: (key, state) -> state; the same key at every step, the state counts them.
+        snapshot: state -> what the metrics see.
+        loss: state -> the last batch loss []; a run has diverged once it is not finite.
+    """
+
+    init: Callable[[Key], State]
+    step: Callable[[Key, State], State]
+    snapshot: Callable[[State], Snapshot]
+    loss: Callable[[State], Array]
+
+
+class Trace(NamedTuple):
+    """The record of one run (or, under `vmap`, of many)."""
+
+    step: Array  # [F] int32
+    metrics: Mapping[str, Array]  # name -> [F, ...]
+    diverged_at: Array  # [] int32, the first step with a non-finite loss or parameters; -1 for never
