@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from causal_sgd import measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
     from causal_sgd.algorithms import sgd
     from causal_sgd.simulate import run, time_average
-    from causal_sgd.sweep import compare, sweep, use_cpu_cores, zipped
+    from causal_sgd.sweeps import compare, sweep, use_cpu_cores, zipped
 
 _HOME = {
     "sgd": "algorithms",
     "run": "simulate",
     "time_average": "simulate",
-    "compare": "sweep",
-    "sweep": "sweep",
-    "use_cpu_cores": "sweep",
-    "zipped": "sweep",
+    "compare": "sweeps",
+    "sweep": "sweeps",
+    "use_cpu_cores": "sweeps",
+    "zipped": "sweeps",
 }
 _ROOMS = (
     "measurements", "metrics", "models", "phase", "plots", "samplers", "studies", "theory", "worlds",

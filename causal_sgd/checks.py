@@ -1,16 +1,17 @@
 """Argument checks at the door: one line that names the argument, the value got and what is allowed.
 
 Traced values pass unchecked (nothing branches on them); everything concrete is checked before anything is compiled.
+Imports no jax, so that the command line and the plots can check names quickly.
 """
 
 from __future__ import annotations
 
 import difflib
 import operator
+import sys
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
 
 __all__ = ["choice", "concrete", "integer", "number", "probabilities"]
@@ -18,9 +19,7 @@ __all__ = ["choice", "concrete", "integer", "number", "probabilities"]
 
 def concrete(value: Any) -> np.ndarray | None:
     """The value as a NumPy array, or None when it is traced."""
-    if isinstance(value, jax.core.Tracer):
-        return None
-    return np.asarray(value)
+    return None if _traced(value) else np.asarray(value)
 
 
 def number(
@@ -72,7 +71,7 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     allowed = f"a whole number, at least {minimum}"
     if maximum is not None:
         allowed += f" and at most {maximum}"
-    if isinstance(value, jax.core.Tracer):
+    if _traced(value):
         raise ValueError(
             f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program"
         )
@@ -106,3 +105,8 @@ def probabilities(name: str, value: Any, size: int) -> Any:
         if abs(float(array.sum()) - 1) > 1e-5:
             raise ValueError(f"{name} must sum to one, got a sum of {float(array.sum()):g}")
     return value
+
+
+def _traced(value: Any) -> bool:
+    jax = sys.modules.get("jax")  # where it was never imported, nothing can be traced
+    return jax is not None and isinstance(value, jax.core.Tracer)

@@ -79,7 +79,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         return along, along**2 / jnp.where(squares > 0, squares, 1) + own
 
     def pure(key: Key, residual: Array, size: Array) -> tuple[Array, Array]:
-        """m G [d, d] and sum of r_i^2 [] for a batch from one environment."""
+        """M G [d, d] and sum of r_i^2 [] for a batch from one environment."""
         sums_key, goe_key = jax.random.split(key)
         norm = jnp.sqrt(jnp.sum(residual**2))
         along, total = squared_sums(sums_key, size[None], norm[None])
@@ -89,10 +89,8 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         projection = jnp.sum(goe * residual) * inverse
         return (along[0] - scale * projection) * inverse * residual + scale * goe, total[0]
 
-    def mixture(
-        key: Key, off: Array, blocks: Array, basis: Array, counts: Array
-    ) -> tuple[Array, Array]:
-        """m G [d, d] and sum of r_i^2 [] for several environments with R_e = off + V blocks_e V'.
+    def mixture(key: Key, off: Array, blocks: Array, basis: Array, counts: Array) -> tuple[Array, Array]:
+        """M G [d, d] and sum of r_i^2 [] for several environments with R_e = off + V blocks_e V'.
 
         `off` [d, d] is the part of the residuals outside the span of V (.) V', the same for all environments, so that
         its direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
@@ -169,7 +167,9 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             matrix, total = carry
             law_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
             example = index * slab + jnp.arange(slab)
-            owner = jnp.sum(last[None, :] <= example[:, None], 1)  # B for the examples past the end of the batch
+            owner = jnp.sum(
+                last[None, :] <= example[:, None], 1
+            )  # B for the examples past the end of the batch
             measured = jax.random.normal(law_key, (slab, dim * dim), error.dtype)
             products = jnp.matmul(measured, residuals, precision="highest")
             products = jnp.sum(
@@ -206,10 +206,8 @@ def _combine(weights: Array, matrices: Array) -> Array:
 
 
 def _sandwich(outer: Array, inner: Array) -> Array:
-    """outer @ inner @ outer'."""
-    return jnp.matmul(
-        jnp.matmul(outer, inner, precision="highest"), outer.T, precision="highest"
-    )
+    """Outer @ inner @ outer'."""
+    return jnp.matmul(jnp.matmul(outer, inner, precision="highest"), outer.T, precision="highest")
 
 
 def _safe_inverse(norm: Array) -> Array:

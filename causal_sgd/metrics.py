@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from causal_sgd import linalg
 from causal_sgd.types import Array, Snapshot
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "relative_invariant_error",
     "relative_pooled_error",
     "singular_values",
+    "spurious_power",
     "spurious_signal",
     "worst_environment_loss",
 ]
@@ -58,10 +60,17 @@ def spurious_signal(snapshot: Snapshot) -> Array:
     return _signal(snapshot, snapshot.world.spurious_basis)
 
 
+def spurious_power(snapshot: Snapshot) -> Array:
+    """|V' U|_F^2, whose average over time is the order parameter of the transition: about r2 lambda / eta; []."""
+    return spurious_signal(snapshot) ** 2
+
+
 def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
     world = snapshot.world
-    inside = jnp.linalg.qr(jnp.concatenate([world.invariant_basis, world.spurious_basis], 1))[0]
+    frame, sizes = linalg.left_singular(jnp.concatenate([world.invariant_basis, world.spurious_basis], 1))
+    # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
+    inside = frame * (sizes > jnp.finfo(sizes.dtype).eps ** 0.5)[None, :]
     if snapshot.factor is not None:
         return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
     outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)
@@ -71,12 +80,12 @@ def complement_signal(snapshot: Snapshot) -> Array:
 def singular_values(snapshot: Snapshot) -> Array:
     """Singular values of the estimate, largest first; [min(d, k)] with a factor, else [d]."""
     if snapshot.factor is not None:
-        return jnp.linalg.svd(snapshot.factor, compute_uv=False) ** 2
-    return jnp.linalg.svd(snapshot.estimate, compute_uv=False)
+        return linalg.singular_values(snapshot.factor) ** 2
+    return linalg.singular_values(snapshot.estimate)
 
 
 def effective_rank(snapshot: Snapshot) -> Array:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 0 for a zero estimate; []."""
+    """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 0 for a zero estimate; []."""
     values = singular_values(snapshot)
     total = jnp.sum(values)
     shares = values / jnp.where(total > 0, total, 1)
@@ -88,11 +97,13 @@ def largest_principal_angle(snapshot: Snapshot) -> Array:
     """Largest angle in radians between U* and the r1 leading left singular directions of the estimate; []."""
     basis = snapshot.world.invariant_basis
     matrix = snapshot.estimate if snapshot.factor is None else snapshot.factor
-    leading = jnp.linalg.svd(matrix, full_matrices=False)[0][:, : basis.shape[1]]
-    if leading.shape[1] < basis.shape[1]:  # fewer columns than the rank of A*: some direction is missed altogether
+    leading = linalg.left_singular(matrix)[0][:, : basis.shape[1]]
+    if (
+        leading.shape[1] < basis.shape[1]
+    ):  # fewer columns than the rank of A*: some direction is missed altogether
         return jnp.full((), jnp.pi / 2, leading.dtype)
     # from the sine, which stays accurate for small angles, where the cosine does not
-    sine = jnp.linalg.norm(leading - _product(basis, _product(basis.T, leading)), ord=2)
+    sine = linalg.singular_values(leading - _product(basis, _product(basis.T, leading)))[0]
     return jnp.arcsin(jnp.minimum(sine, 1))
 
 
@@ -104,7 +115,7 @@ def environment_losses(snapshot: Snapshot) -> Array:
     # the residuals of the environments differ only within the span of V (.) V'
     block = _product(_product(basis.T, error), basis)
     outside = error - world.spurious(block)
-    return (jnp.sum(outside**2) + jnp.sum((block - world.spurious_cores) ** 2, (1, 2))) / 4
+    return (jnp.sum(outside**2) + jnp.sum((block[None] - world.spurious_cores) ** 2, (1, 2))) / 4
 
 
 def worst_environment_loss(snapshot: Snapshot) -> Array:
@@ -134,5 +145,3 @@ def _norm(array: Array) -> Array:
 
 def _product(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, precision="highest")
-
-

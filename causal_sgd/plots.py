@@ -1,17 +1,18 @@
 """Figures of sweeps: an `xarray.Dataset` and a matplotlib `Axes` in, artists out.
 
-Nothing here imports jax or pyplot or changes the global rcParams; make and save figures inside `with style():` for
-the look of the package. Nothing is told by colour alone: lines differ in dash and marker, colour maps are monotone
-in lightness, cells without a value are hatched. Legends stand below the axes, so they never hide data.
+Nothing here imports jax or pyplot or changes the global rcParams; make and save figures inside
+`with style():` for the look of the package. Nothing is told by colour alone: lines differ in dash and marker,
+colour maps are monotone in lightness, cells without a value are hatched. Legends stand below the axes, so
+they never hide data.
 
-Datasets are those of a sweep: metrics with dims (*axes, seed, step), or without `step` once reduced to final values,
-and `diverged_at` (*axes, seed), -1 for never (or left out, if no run diverged). A diverged run counts in the diverged
-fraction and in nothing else. A value that is not finite although its run did not diverge is missing.
+Datasets are those of a sweep: metrics with dims (*axes, seed, step), or without `step` once reduced to final
+values, and `diverged_at` (*axes, seed), -1 for never (or left out, if no run diverged). A diverged run counts
+in the diverged fraction and in nothing else. A value that is not finite although its run did not diverge is
+missing.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from cycler import cycler
 from matplotlib import patheffects, ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -32,6 +34,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from causal_sgd import checks
+from causal_sgd.results import metric_names, summary
+
 __all__ = [
     "Diagram",
     "FinalValue",
@@ -39,7 +44,6 @@ __all__ = [
     "final_value",
     "phase_diagram",
     "style",
-    "summary",
     "trajectories",
 ]
 
@@ -50,16 +54,19 @@ NAMES: Mapping[str, str] = {
     "batch_loss": "batch loss",
     "batch_size": "batch size $m$",
     "complement_signal": r"complement $\|U_\perp^\top U\|_F$",
-    "dimension": "dimension $d$",
-    "initial_scale": r"initial scale $\alpha$",
+    "dim": "dimension $d$",
+    "init_scale": r"initial scale $\alpha$",
     "invariant_error": r"$\|UU^\top - A^\star\|_F$",
     "invariant_signal": r"invariant signal $\|U_\star^\top U\|_F$",
     "learning_rate": r"learning rate $\eta$",
     "mean": r"spurious mean $\mu$",
     "momentum": r"momentum $\beta$",
-    "noise": r"label noise $\sigma_y$",
+    "label_noise": r"label noise $\sigma_y$",
     "pooled_error": r"$\|UU^\top - A^\star - \bar A\|_F$",
+    "relative_invariant_error": r"$\|UU^\top - A^\star\|_F \,/\, \|A^\star\|_F$",
+    "relative_pooled_error": r"relative distance to $A^\star + \bar A$",
     "spread": "heterogeneity $M$",
+    "spurious_power": r"$\|V^\top U\|_F^2$",
     "spurious_signal": r"spurious signal $\|V^\top U\|_F$",
 }
 # Okabe and Ito's colours without yellow, which vanishes on white paper.
@@ -76,6 +83,7 @@ STYLE: Look = {
     "axes.titlesize": 9,
     "axes.titlepad": 13,  # leaves room for the labels of marks
     "axes.linewidth": 0.6,
+    "axes.prop_cycle": cycler("color", COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.labelsize": 8,
@@ -133,40 +141,6 @@ def style() -> Iterator[None]:
         yield
 
 
-def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (0.1, 0.9)) -> xr.Dataset:
-    """Summarise a metric over the seeds that did not diverge.
-
-    Args:
-        dataset: of a sweep, see the module.
-        metric: name of a variable with a dim `seed`.
-        quantiles: lower and upper probability of the band.
-
-    Returns:
-        A dataset with `median`, `low` and `high`, with the metric's dims but `seed`, NaN where no seed is left; and
-        `diverged_fraction`, without `step` too: diverged runs among those that ran, NaN where none did.
-
-    Raises:
-        ValueError: for an unknown metric, one without the dim `seed`, or quantiles that do not enclose 0.5.
-    """
-    values = dataset[_choice("metric", metric, _metrics(dataset))]
-    if "seed" not in values.dims:
-        hint = "keep a single seed with .isel(seed=[0])"
-        raise ValueError(f"metric {metric!r} must have the dimension 'seed', got {values.dims}; {hint}")
-    low, high = quantiles
-    if not 0 <= low <= 0.5 <= high <= 1:
-        raise ValueError(f"quantiles must be a pair with 0 <= low <= 0.5 <= high <= 1, got {quantiles}")
-    diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
-    kept = values.where(np.isfinite(values) & ~diverged)
-    cores = [["seed"], ["level"]], [["level"]]
-    bands = xr.apply_ufunc(_quantiles, kept, np.array([low, 0.5, high]), input_core_dims=cores[0],
-                           output_core_dims=cores[1])  # fmt: skip
-    present = kept.notnull().any("step") if "step" in kept.dims else kept.notnull()
-    blown = (diverged & xr.ones_like(present)).sum("seed")
-    ran = blown + present.sum("seed")
-    table = {name: bands.isel(level=index) for index, name in enumerate(("low", "median", "high"))}
-    return xr.Dataset(table | {"diverged_fraction": blown / ran.where(ran > 0)})
-
-
 def trajectories(
     ax: Axes,
     dataset: xr.Dataset,
@@ -181,21 +155,23 @@ def trajectories(
 ) -> Trajectories:
     """Draw medians over seeds against the step, with quantile bands.
 
-    A run that diverges later is left out from the first step on, so no line jumps when a run drops out; labels
-    say what fraction diverged.
+    A run that diverges later is left out from the first step on, so no line jumps when a run drops out;
+    labels say what fraction diverged.
 
     Args:
         ax: where to draw.
-        dataset: with metrics of dims ([over,] seed, step) in any order; further dims of length one are ignored.
+        dataset: with metrics of dims ([over,] seed, step) in any order; other dims must have length one.
         metrics: names of the metrics; all by default.
-        over: a dim with one colour for each of its values, such as "method" or "spread".
+        over: a dim with one colour for each of its values, such as "variant" or "spread".
         quantiles: lower and upper probability of the bands.
         reference: label -> level of dotted horizontal lines.
         logy: whether y is logarithmic.
         label: of the y axis; by default the metric's, if there is only one.
         legend: whether to draw a legend where there is something to tell apart.
     """
-    names = _metrics(dataset) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    names = (
+        metric_names(dataset) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    )
     if not names:
         raise ValueError("metrics must name at least one metric of the dataset, got none")
     lines, bands = [], []
@@ -209,12 +185,13 @@ def trajectories(
             elif len(names) > 1:
                 look["linestyle"] = DASHES[index % len(DASHES)]
             fraction = float(series.diverged_fraction)
-            words += f" ({fraction:.0%} diverged)" if fraction > 0 else ""
+            words += f" ({_percent(fraction)} diverged)" if fraction > 0 else ""
             every = (0.04 * (1 + (key if over else index) % 4), 0.17)  # staggered, in diagonals of the axes
             bands.append(_band(ax, series.step.values, series, look))
             lines += ax.plot(series.step, series["median"], label=words, markevery=every, **look)
             if index == 0:
-                colour_key.append(Line2D([], [], label=words, **look | {"linestyle": "-"}))
+                colour_key.append(Line2D([], [], label=words, **look))
+                colour_key[-1].set_linestyle("-")
         dash = DASHES[index % len(DASHES)]
         dash_key.append(Line2D([], [], color="0.3", linestyle=dash, label=_name(dataset, metric)))
     _scale(ax, "y", logy)
@@ -247,8 +224,9 @@ def final_value(
 ) -> FinalValue:
     """Draw the median final value over seeds against one axis of the sweep, with quantile bands.
 
-    Where some seeds diverged, the marker is open and the fraction stands above it; where more than half did, there
-    is no line but a hatched span: of full height for a single line, for several a strip on top with the line's marker.
+    Where some seeds diverged, the marker is open and the fraction stands above it; where more than half did,
+    there is no line but a hatched span: of full height for a single line, for several a strip on top with the
+    line's marker.
 
     Args:
         ax: where to draw.
@@ -277,7 +255,7 @@ def final_value(
         partial += ax.plot(x, some["median"], **look | {"linestyle": "", "mfc": "white", "zorder": 3})
         for point in zip(x, some["median"].values, some.diverged_fraction.values, strict=True):
             if np.isfinite(point[1]):
-                _note(ax, f"{point[2]:.0%}", point[:2], "data", (0, 6), ha="center", fontsize="x-small")
+                _note(ax, _percent(point[2]), point[:2], "data", (0, 6), ha="center", fontsize="x-small")
         lost.append(series.diverged_fraction.values > 0.5)
     curves = _curves(ax, theory, x, logx, outlined=False)
     _scale(ax, "x", logx)
@@ -317,10 +295,10 @@ def phase_diagram(
     label: str | None = None,
     legend: bool = True,
 ) -> Diagram:
-    """Draw the median final value over the seeds that did not diverge, one coloured cell per point of a plane.
+    """Draw the median final value over seeds against two axes of the sweep, as coloured cells.
 
-    Cells with a diverged fraction of at least `diverged` are the third phase, hatched grey; those with a smaller
-    one carry a cross; cells without any run are dotted. Cell edges lie midway between the coordinates,
+    Cells with a diverged fraction of at least `diverged` are the third phase, hatched grey; those with a
+    smaller one carry a cross; cells without any run are dotted. Cell edges lie midway between coordinates,
     geometrically on a log axis.
 
     Args:
@@ -370,7 +348,8 @@ def phase_diagram(
     if boundary is not None:
         middle, height, *ends = _arrays("boundary", boundary, (2, 4))
         if ends:
-            ax.hlines(height, *ends, color="white", zorder=2.8, path_effects=_outline(1.2)["path_effects"])
+            rim = _outline(1.2)["path_effects"]
+            ax.hlines(height, ends[0], ends[1], colors="white", linewidth=1.2, zorder=2.8, path_effects=rim)
         look: Look = {"color": "black", "marker": "o", "markersize": 4.5, "mfc": "white", "linestyle": ""}
         (points,) = ax.plot(middle, height, label="measured", zorder=2.9, **look)
         handles.append(points)
@@ -391,20 +370,6 @@ def phase_diagram(
     return Diagram(mesh, hatch, curves, bar, missing, partial, contour, points, box)
 
 
-def _choice(name: str, value: str, options: Iterable[str]) -> str:
-    """As `checks.choice`, which this module leaves alone because `checks` imports jax."""
-    options = list(options)
-    if value in options:
-        return value
-    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}{hint}")
-
-
-def _metrics(dataset: xr.Dataset) -> list[str]:
-    return [str(name) for name in dataset.data_vars if name != "diverged_at"]
-
-
 def _name(dataset: xr.Dataset, name: str) -> str:
     """How a metric or an axis is called in a figure."""
     attributes = dataset[name].attrs if name in dataset.variables else {}
@@ -420,38 +385,29 @@ def _table(
     **axes: str | None,
 ) -> xr.Dataset:
     """The summary (at the last step unless `step`) over exactly the given axes: argument's name -> axis."""
-    _choice("metric", metric, _metrics(dataset))
+    checks.choice("metric", metric, metric_names(dataset))
     chosen = dataset[[metric, *({"diverged_at"} & set(dataset.data_vars))]]
     if step and "step" not in chosen[metric].dims:
         raise ValueError(f"metric {metric!r} must have the dimension 'step', got {chosen[metric].dims}")
     if not step and "step" in chosen.dims:
         chosen = chosen.isel(step=-1)
     free = [str(dim) for dim in chosen[metric].dims if dim not in ("seed", "step")]
-    used = [_choice(argument, axis, free) for argument, axis in axes.items() if axis is not None]
+    used = [checks.choice(argument, axis, free) for argument, axis in axes.items() if axis is not None]
     if len(set(used)) < len(used):
         raise ValueError(f"{' and '.join(axes)} must be different axes, got {used[0]!r} for both")
     for dim, size in list(chosen.sizes.items()):
         if dim in (*used, "seed", "step"):
             continue
         if size > 1:
-            pick = (
-                f".sel({{{dim!r}: {chosen[dim].values[0].item()!r}}})"  # a dim called "method" needs the dict
-            )
+            # The dict, because .sel(method=...) means something else to xarray.
+            pick = f".sel({{{dim!r}: {chosen[dim].values.tolist()[0]!r}}})"
             way = f" or pass over={dim!r}" if axes.get("over", "none offered") is None else ""
             raise ValueError(
-                f"dataset must have no dimension that the figure does not use, but {metric!r} has {dim!r} with "
-                f"{size} values; choose one of them, as in dataset{pick}{way}"
+                f"dataset must have no dimension that the figure does not use, but {metric!r} has {dim!r} "
+                f"with {size} values; choose one of them, as in dataset{pick}{way}"
             )
         chosen = chosen.isel({dim: 0}, drop=True)
     return summary(chosen, metric, quantiles)
-
-
-def _quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """As nanquantile along the last axis (linear), but vectorised, and silent where nothing is left."""
-    ordered = np.sort(values, axis=-1)  # NaN last
-    place = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
-    below, above = (np.take_along_axis(ordered, f(place).astype(int), -1) for f in (np.floor, np.ceil))
-    return below + (place - np.floor(place)) * (above - below)
 
 
 def _values(argument: str, coordinate: xr.DataArray) -> np.ndarray:
@@ -481,6 +437,10 @@ def _edges(argument: str, centres: np.ndarray, log: bool) -> np.ndarray:
     return np.exp(edges) if log else edges
 
 
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.01 else "<1%"
+
+
 def _look(index: int, colour: Any) -> Look:
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     return {"color": colour, "linestyle": dash, "marker": marker, "markeredgewidth": 0.8}
@@ -497,7 +457,7 @@ def _series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Datas
         words, colour = str(value), COLOURS[index % len(COLOURS)]
         if values.dtype.kind in "iuf":
             words = f"{symbol.group() if symbol else name} = {value:g}"
-            colour = mpl.colormaps["viridis"](0.78 * index / max(len(values) - 1, 1))
+            colour = mpl.colormaps["viridis"](0.75 * index / max(len(values) - 1, 1))
         yield words, table.isel({over: index}), _look(index, colour)
 
 
@@ -531,7 +491,7 @@ def _outline(width: float) -> Look:
     return {"linewidth": width, "markeredgewidth": width, "path_effects": rim}
 
 
-def _arrays(argument: str, values: Iterable[ArrayLike], counts: tuple[int, ...]) -> list[np.ndarray]:
+def _arrays(argument: str, values: Iterable[Any], counts: tuple[int, ...]) -> list[np.ndarray]:
     arrays = [np.asarray(array, float) for array in values]
     shapes = [array.shape for array in arrays]
     if len(arrays) not in counts or len(set(shapes)) > 1 or arrays[0].ndim != 1:

@@ -17,6 +17,8 @@ from causal_sgd.types import Array, Key, Sampler, State
 
 __all__ = ["block", "cyclic", "hetero", "mixed", "pooled", "shuffled", "sticky", "stratified"]
 
+LARGEST_BATCH = 2**30  # counts are int32; so large a batch is `population` for all that floats can tell
+
 
 def hetero(*, batch_size: int | Array) -> Sampler:
     """HeteroSGD: every batch from one environment, drawn independently with the environments' probabilities.
@@ -114,7 +116,7 @@ def mixed(*, batch_size: int | Array, environments_per_batch: int) -> Sampler:
         environments_per_batch: k >= 1, static.
     """
     k = checks.integer("environments_per_batch", environments_per_batch)
-    checks.number("batch_size", batch_size, minimum=k)
+    _check_batch_size(batch_size, minimum=k)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k))
@@ -134,8 +136,10 @@ def pooled(*, batch_size: int | Array) -> Sampler:
     _check_batch_size(batch_size)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
-        counts = jax.random.multinomial(key, jnp.asarray(batch_size, state.dtype), state)
-        return counts.astype(jnp.int32), state
+        counts = jax.random.multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(jnp.int32)
+        # It draws floats, which skip whole numbers above 2^24: the largest count makes up what the sum is off by.
+        missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts)
+        return counts + _one_hot(jnp.argmax(counts), state, missing), state
 
     return Sampler(lambda key, probabilities: probabilities, draw, batch_size)
 
@@ -152,14 +156,16 @@ def stratified(*, batch_size: int | Array) -> Sampler:
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         size = state.shape[0]
         shares = _equal_shares(batch_size, size)
-        first = (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size  # nobody is favoured for long
+        first = (
+            (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
+        )  # nobody is favoured for long
         return shares[(jnp.arange(size) - first) % size], state
 
     return Sampler(lambda key, probabilities: probabilities, draw, batch_size)
 
 
-def _check_batch_size(batch_size: Any) -> None:
-    checks.number("batch_size", batch_size, minimum=1)
+def _check_batch_size(batch_size: Any, minimum: int = 1) -> None:
+    checks.number("batch_size", batch_size, minimum=minimum, maximum=LARGEST_BATCH)
     value = checks.concrete(batch_size)
     if value is not None and value != round(float(value)):
         raise ValueError(f"batch_size must be a whole number, got {batch_size}")

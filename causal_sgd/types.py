@@ -51,7 +51,7 @@ class World(NamedTuple):
     def invariant(self) -> Array:
         """The dense invariant signal A*, [d, d]; made on demand."""
         basis = self.invariant_basis
-        return jax.numpy.matmul(basis * self.invariant_spectrum, basis.T, precision="highest")
+        return jax.numpy.matmul(basis * self.invariant_spectrum[None, :], basis.T, precision="highest")
 
     def spurious(self, core: Array) -> Array:
         """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""

@@ -8,6 +8,8 @@ The key decides only the bases and the standardised spectra, so worlds that diff
 from __future__ import annotations
 
 import itertools
+import zipfile
+import zlib
 from collections.abc import Callable
 from os import PathLike
 
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from causal_sgd import checks
+from causal_sgd import checks, linalg
 from causal_sgd.types import Array, Key, World, WorldFactory
 
 __all__ = ["from_arrays", "from_file", "gaussian", "two_point", "uniform"]
@@ -84,9 +86,7 @@ def two_point(
                 f"num_environments must be even for balanced two-point signs, got {num_environments} "
                 "(or pass balanced=False)"
             )
-        signs = _spectra(
-            lambda u: jnp.where(u < 0.5, -1.0, 1.0), num_environments, spurious_rank, balanced
-        )
+        signs = _spectra(lambda u: jnp.where(u < 0.5, -1.0, 1.0), num_environments, spurious_rank, balanced)
     return _family(
         signs, dim, invariant_rank, spurious_rank, mean, spread, num_environments, invariant_spectrum,
         probabilities, basis, tilt,
@@ -254,7 +254,7 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"world file must be an .npz archive of plain arrays, got {path}: {error}") from None
     missing = {"invariant", "spurious"} - set(arrays)
     unknown = set(arrays) - {"invariant", "spurious", "probabilities"}
@@ -323,7 +323,7 @@ def _family(
         basis_key, spectrum_key = jax.random.split(key)
         rank = invariant_rank + spurious_rank
         if basis == "random":
-            frame, triangle = jnp.linalg.qr(jax.random.normal(basis_key, (dim, rank)))
+            frame, triangle = linalg.qr(jax.random.normal(basis_key, (dim, rank)))
             frame = frame * jnp.sign(jnp.diagonal(triangle))[None, :]  # Haar, not LAPACK's choice of signs
         else:
             frame = jnp.eye(dim, rank)

@@ -8,13 +8,15 @@ depends on the program alone, never on how many runs there are, so that a run gi
 from __future__ import annotations
 
 import collections
+import contextlib
 import difflib
 import inspect
 import itertools
 import os
+import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -39,7 +41,6 @@ SMALLEST_TILE, LARGEST_TILE = 8, 1024
 CACHE_BYTES = 4 * 2**20  # a tile's working set on a CPU core: about what its caches hold
 ACCELERATOR_LARGEST_TILE = 2**16
 ACCELERATOR_BYTES = 2**30
-IN_FLIGHT = 2  # tiles queued on a device, so that it never waits for the host
 
 
 class Zipped(NamedTuple):
@@ -80,10 +81,8 @@ def use_cpu_cores(count: int | None = None) -> int:
     if count is None:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     checks.integer("count", count)
-    try:
+    with contextlib.suppress(RuntimeError):  # jax has started: it keeps the devices that it has
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        pass  # jax has started: it keeps the devices that it has
     return len(jax.local_devices())
 
 
@@ -123,9 +122,7 @@ def sweep(
     """
     grid = _Grid.make(cell, axes or {}, seeds)
     root = _root_key(key)
-    devices = list(jax.local_devices() if devices is None else devices)
-    if not devices:
-        raise ValueError("devices must name at least one device, got none")
+    devices = _devices(devices)
     if tile is not None:
         checks.integer("tile", tile)
     if memory is not None:
@@ -146,20 +143,23 @@ def sweep(
             f"memory must hold at least one run ({run_bytes:.3g} bytes) beside the results ({held:.3g} bytes), "
             f"got {max(budget, 0):.3g} bytes free; lower dim or slab_size, or record fewer frames and metrics"
         )
+    if not accelerated and _batches_lapack(program.trace(root, *grid.runs(np.zeros(2, int))).jaxpr.jaxpr):
+        devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
     if tile is None:
         target, largest = (
             (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
         )
         tile = int(np.clip(2 ** int(np.log2(max(target / run_bytes, 1))), SMALLEST_TILE, largest))
-        while tile > 1 and tile * run_bytes * IN_FLIGHT * len(devices) > budget:
+        while tile > 1 and tile * run_bytes * len(devices) > budget:
             tile //= 2
 
     results = jax.tree.map(lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), shapes)
-    _fill(results, program, grid, root, tile, devices, progress, label)
+    programs = _compile(program, grid, root, tile, devices[: -(-grid.size // tile)])
+    _fill(results, programs, grid, root, tile, progress, label)
     return _dataset(results, grid, root, tile, devices)
 
 
-def compare(cells: Mapping[str, Cell], *, dim: str = "method", **options: Any) -> xr.Dataset:
+def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) -> xr.Dataset:
     """Sweep several cells over the same axes and seeds, and stack the results.
 
     Everything that is not an array shape or a number (a sampler, an optimiser, a measurement) varies this way. All
@@ -200,7 +200,9 @@ class _Grid(NamedTuple):
             raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
         reserved = {"seed", "step"} & set(named)
         if reserved:
-            raise ValueError(f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension")
+            raise ValueError(
+                f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension"
+            )
         _check_parameters(cell, parameters)
         if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
             indices = np.arange(checks.integer("seeds", seeds))
@@ -269,10 +271,14 @@ def _check_parameters(cell: Cell, names: Sequence[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}")
+            raise ValueError(
+                f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}"
+            )
     missing = [p.name for p in parameters if p.default is p.empty and p.name in known and p.name not in names]
     if missing:
-        raise ValueError(f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing")
+        raise ValueError(
+            f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing"
+        )
 
 
 def _rehearse(cell: Cell, grid: _Grid, root: Key) -> None:
@@ -284,10 +290,11 @@ def _rehearse(cell: Cell, grid: _Grid, root: Key) -> None:
 
 
 _programs: weakref.WeakKeyDictionary[Cell, dict[tuple[str, ...], Any]] = weakref.WeakKeyDictionary()
+_executables: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def _program(cell: Cell, names: tuple[str, ...]) -> Any:
-    """The compiled-once function (root key, seeds [B], parameter values [B]...) -> Trace [B, ...] of a cell."""
+    """The function (root key, seeds [B], parameter values [B]...) -> Trace [B, ...] of a cell, jitted once."""
     known = _programs.setdefault(cell, {})
     if names not in known:
         reference = weakref.ref(cell)  # a strong one would keep its own key alive for ever
@@ -301,42 +308,76 @@ def _program(cell: Cell, names: tuple[str, ...]) -> Any:
     return known[names]
 
 
+def _compile(
+    program: Any, grid: _Grid, root: Key, tile: int, devices: Sequence[jax.Device]
+) -> dict[jax.Device, Any]:
+    """The program for a tile on each device; compiled side by side, and only where it was not before."""
+    known = _executables.setdefault(program, {})
+    columns = grid.runs(np.zeros(tile, int))
+    kind = tile, jax.random.key_impl(root), tuple(column.dtype for column in columns)
+    lowered = {
+        device: program.lower(*jax.device_put((root, *columns), device))
+        for device in devices
+        if (device, kind) not in known
+    }
+    with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
+        compiled = pool.map(
+            lambda program: program.compile(compiler_options={"xla_cpu_multi_thread_eigen": False}),
+            lowered.values(),
+        )
+        known |= {(device, kind): executable for device, executable in zip(lowered, compiled, strict=True)}
+    return {device: known[device, kind] for device in devices}
+
+
 def _fill(
     results: Trace,
-    program: Any,
+    programs: Mapping[jax.Device, Any],
     grid: _Grid,
     root: Key,
     tile: int,
-    devices: Sequence[jax.Device],
     progress: bool | None,
     label: str,
 ) -> None:
-    """Feed the tiles to the devices in turn and write what they return into `results`."""
-    starts = range(0, grid.size, tile)
-    devices = devices[: len(starts)]
+    """Let every device take tiles until none is left, and write what they return into `results`."""
+    starts = iter(range(0, grid.size, tile))
+    lock = threading.Lock()
+    stop = threading.Event()
 
-    def launch(start: int, device: jax.Device) -> Trace:
-        flat = np.minimum(np.arange(start, start + tile), grid.size - 1)  # the last run pads the last tile
-        return program(*jax.device_put((root, *grid.runs(flat)), device))
+    def work(device: jax.Device) -> None:
+        # One host thread per device. An accelerator gets its next tile before the host waits for the last one; a CPU
+        # has nothing to gain from that.
+        queue: collections.deque[tuple[int, Trace]] = collections.deque()
+        depth = 1 if device.platform == "cpu" else 2
+        while not stop.is_set():
+            with lock:
+                start = next(starts, None)
+            if start is not None:
+                flat = np.minimum(
+                    np.arange(start, start + tile), grid.size - 1
+                )  # the last run pads the last tile
+                queue.append((start, programs[device](*jax.device_put((root, *grid.runs(flat)), device))))
+            if queue and (start is None or len(queue) >= depth):
+                collect(*queue.popleft())
+            if start is None and not queue:
+                return
 
     def collect(start: int, out: Trace) -> None:
         count = min(tile, grid.size - start)
         for target, source in zip(jax.tree.leaves(results), jax.tree.leaves(out), strict=True):
             target[start : start + count] = np.asarray(source)[:count]
-        bar.update(count)
+        with lock:
+            bar.update(count)
 
     hidden = None if progress is None else not progress
-    with tqdm(total=grid.size, unit="run", desc=label, disable=hidden, dynamic_ncols=True) as bar:
-        # Each device compiles for itself: the first tiles start in threads, so that the compilations run side by side.
-        with ThreadPoolExecutor(len(devices)) as pool:
-            first = list(pool.map(launch, starts, devices))
-        queue = collections.deque(zip(starts, first, strict=False))
-        for index, start in enumerate(starts[len(devices) :]):
-            if len(queue) >= IN_FLIGHT * len(devices):
-                collect(*queue.popleft())
-            queue.append((start, launch(start, devices[index % len(devices)])))
-        while queue:
-            collect(*queue.popleft())
+    with (
+        tqdm(total=grid.size, unit="run", desc=label, disable=hidden, dynamic_ncols=True) as bar,
+        ThreadPoolExecutor(len(programs)) as pool,
+    ):
+        try:
+            for done in as_completed([pool.submit(work, device) for device in programs]):
+                done.result()
+        finally:
+            stop.set()
 
 
 def _dataset(results: Trace, grid: _Grid, root: Key, tile: int, devices: Sequence[jax.Device]) -> xr.Dataset:
@@ -373,6 +414,13 @@ def _root_key(key: int | Key) -> Key:
     return key
 
 
+def _devices(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+    chosen = list(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        raise ValueError("devices must name at least one device, got none")
+    return chosen
+
+
 def _budget(devices: Sequence[jax.Device], memory: float | None) -> float:
     if memory is not None:
         return float(memory)
@@ -385,17 +433,31 @@ def _budget(devices: Sequence[jax.Device], memory: float | None) -> float:
 
 def _working_bytes(jaxpr: Any) -> int:
     """Bytes of all that a program with one run computes, each value counted once: more than it ever holds at a time."""
-    total, nested = 0, 0
+    own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
+    return own + max((_working_bytes(inner) for inner in _inner(jaxpr)), default=0)
+
+
+LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
+
+
+def _batches_lapack(jaxpr: Any) -> bool:
+    """Whether a program of several runs hands batches of matrices to LAPACK (a user's metric might)."""
+    own = any(
+        equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
+        for equation in jaxpr.eqns
+    )
+    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr))
+
+
+def _inner(jaxpr: Any) -> Iterator[Any]:
+    """The programs inside a program: bodies of loops, branches, calls."""
+    kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
     for equation in jaxpr.eqns:
-        total += sum(_bytes(variable.aval) for variable in equation.outvars)
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, jex_core.Jaxpr | jex_core.ClosedJaxpr)
+        for leaf in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)
         ):
-            if isinstance(inner, jex_core.ClosedJaxpr):
-                inner = inner.jaxpr
-            if isinstance(inner, jex_core.Jaxpr):
-                nested = max(nested, _working_bytes(inner))
-    return total + nested
+            if isinstance(leaf, kinds):
+                yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
 
 
 def _bytes(aval: Any) -> int:

@@ -1,0 +1,263 @@
+"""The standard experiment, multi-environment matrix sensing, by names and numbers: one frozen description, one cell.
+
+It is what the command line and the studies speak. Whoever needs another ingredient composes the parts by hand, as the
+body of `Experiment.cell` does. Importing this module does not start jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causal_sgd import checks
+
+if TYPE_CHECKING:
+    import optax
+
+    from causal_sgd.types import Measurement, Metric, Sampler, Trace, WorldFactory
+
+__all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
+    "measurement": ("gaussian-law", "population", "streamed"),
+    "family": ("two-point", "uniform", "gaussian"),
+    "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
+    "basis": ("random", "canonical"),
+    "init": ("identity", "gaussian"),
+}
+"""What the names in an experiment may be; hyphens and underscores are the same."""
+
+SWEPT = (
+    "mean", "spread", "invariant_eigenvalue", "tilt", "learning_rate", "batch_size", "label_noise", "init_scale",
+    "momentum", "weight_decay", "stay", "block_length",
+)  # fmt: skip
+"""The numbers that may be axes of one compiled sweep; everything else fixes shapes or functions."""
+
+DEFAULT_METRICS = (
+    "invariant_error", "pooled_error", "relative_invariant_error", "relative_pooled_error", "invariant_signal",
+    "spurious_signal", "complement_signal", "worst_environment_loss", "batch_loss",
+)  # fmt: skip
+"""The metrics that cost about as much as a step; the others need a singular value decomposition."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Multi-environment matrix sensing [Xu, Gu, Fang 2024], described by names and numbers."""
+
+    sampler: str = "hetero"
+    """Which environments feed a step: hetero (HeteroSGD), pooled (PooledSGD), cyclic, shuffled, block, sticky, mixed,
+    stratified."""
+    measurement: str = "gaussian-law"
+    """How examples become a gradient: gaussian-law (exact, free of the batch size), population, streamed."""
+    family: str = "two-point"
+    """Spurious eigenvalues: two-point (mean +- spread), uniform (half-width spread), gaussian (deviation spread)."""
+    optimizer: str = "sgd"
+    """sgd, momentum, nesterov, adam, adamw, lion, sign or noisy-sgd."""
+    dim: int = 50
+    """Size d of the d x d signals."""
+    invariant_rank: int = 3
+    """Rank r1 of the shared signal A*."""
+    spurious_rank: int = 3
+    """Number r2 of spurious directions."""
+    mean: float = 1.0
+    """Mean of the spurious eigenvalues over the environments."""
+    spread: float = 6.0
+    """Heterogeneity M: how far the spurious eigenvalues lie from their mean."""
+    invariant_eigenvalue: float = 1.0
+    """All eigenvalues of A*, unless an invariant spectrum is given."""
+    invariant_spectrum: tuple[float, ...] | None = None
+    """The eigenvalues of A*, one for each rank."""
+    num_environments: int | None = None
+    """How many environments; by default every pattern of signs (two-point), otherwise 100."""
+    probabilities: tuple[float, ...] | None = None
+    """How often each environment is met; by default equally often."""
+    basis: str = "random"
+    """Directions of the signals: random or canonical."""
+    tilt: float = 0.0
+    """Angle in radians by which the spurious directions lean towards the invariant ones."""
+    world_file: Path | None = None
+    """An .npz file with arrays invariant [d,d], spurious [E,d,d] and, maybe, probabilities [E], in place of a family."""
+    learning_rate: float = 0.1
+    """Step size of the optimizer."""
+    batch_size: int = 1000
+    """Examples per batch."""
+    label_noise: float = 0.0
+    """Standard deviation of the noise of the labels."""
+    rank: int | None = None
+    """Columns k of the factor U; by default d."""
+    init_scale: float = 1e-3
+    """Scale alpha of U at the start."""
+    init: str | None = None
+    """U at the start: identity (k = d) or gaussian; by default identity where it is possible."""
+    momentum: float = 0.9
+    """Decay of momentum and nesterov."""
+    weight_decay: float = 1e-4
+    """Of adamw and lion."""
+    stay: float = 0.9
+    """Probability to stay in an environment, of the sticky sampler."""
+    block_length: int = 10
+    """Steps in an environment, of the block sampler."""
+    environments_per_batch: int = 2
+    """Environments in a batch, of the mixed sampler."""
+    steps: int = 400
+    """Updates in a run."""
+    record_every: int | None = None
+    """Steps between two recorded frames; by default the start and the end only."""
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    """What is recorded."""
+
+    def __post_init__(self) -> None:
+        """Check the names; the numbers are checked by the parts."""
+        for field, options in CHOICES.items():
+            value = getattr(self, field)
+            if value is not None:
+                spelled = value.replace("_", "-") if isinstance(value, str) else value
+                object.__setattr__(self, field, checks.choice(field, spelled, options))
+
+    def cell(self) -> Callable[..., Trace]:
+        """The experiment as a pure function cell(key, **numbers) -> Trace for `run`, `jit`, `vmap` and `sweep`.
+
+        Any of the numbers in `SWEPT` may be given, traced or not, and takes the place of the experiment's own.
+
+        Raises:
+            ValueError: if an argument is out of range (as the parts say), when the cell is called.
+        """
+        from causal_sgd import metrics
+        from causal_sgd.algorithms import sgd
+        from causal_sgd.simulate import run
+
+        for name in self.metrics:
+            checks.choice("metrics", name, metrics.__all__)
+        chosen: dict[str, Metric] = {name: getattr(metrics, name) for name in self.metrics}
+        file_world = None if self.world_file is None else _file_world(self.world_file)
+
+        def cell(key: Any, **numbers: Any) -> Trace:
+            values = {name: getattr(self, name) for name in SWEPT} | numbers
+            from causal_sgd import models
+
+            world, dim = file_world or (self._world(values), self.dim)
+            algorithm = sgd(
+                world=world,
+                sampler=self._sampler(values),
+                measurement=self._measurement(values),
+                model=models.factored(
+                    dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init
+                ),
+                optimizer=self._optimizer(values),
+            )
+            return run(
+                key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every
+            )
+
+        # `sweep` looks at the signature to name the parameters in its messages.
+        parameters = [inspect.Parameter("key", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self, name))
+            for name in SWEPT
+        ]
+        cell.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        return cell
+
+    def describe(self) -> dict[str, Any]:
+        """The fields as plain values that JSON can hold."""
+        return {
+            name: str(value)
+            if isinstance(value, Path)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    def _world(self, values: dict[str, Any]) -> WorldFactory:
+        from causal_sgd import worlds
+
+        spectrum: Any = values["invariant_eigenvalue"]
+        if self.invariant_spectrum is not None:
+            spectrum = _array(self.invariant_spectrum)
+        number: Any = self.num_environments
+        if number is None and self.family != "two-point":
+            number = 100
+        family = {"two-point": worlds.two_point, "uniform": worlds.uniform, "gaussian": worlds.gaussian}[
+            self.family
+        ]
+        return family(
+            dim=self.dim,
+            invariant_rank=self.invariant_rank,
+            spurious_rank=self.spurious_rank,
+            mean=values["mean"],
+            spread=values["spread"],
+            num_environments=number,
+            invariant_spectrum=spectrum,
+            probabilities=None if self.probabilities is None else _array(self.probabilities),
+            basis=self.basis,
+            tilt=values["tilt"],
+        )
+
+    def _sampler(self, values: dict[str, Any]) -> Sampler:
+        from causal_sgd import samplers
+
+        size = values["batch_size"]
+        match self.sampler:
+            case "block":
+                return samplers.block(batch_size=size, length=values["block_length"])
+            case "sticky":
+                return samplers.sticky(batch_size=size, stay=values["stay"])
+            case "mixed":
+                return samplers.mixed(batch_size=size, environments_per_batch=self.environments_per_batch)
+            case name:
+                return getattr(samplers, name)(batch_size=size)
+
+    def _measurement(self, values: dict[str, Any]) -> Measurement:
+        from causal_sgd import measurements
+
+        match self.measurement:
+            case "population":
+                return measurements.population()
+            case "streamed":
+                return measurements.streamed(noise=values["label_noise"])
+            case _:
+                return measurements.gaussian_law(noise=values["label_noise"])
+
+    def _optimizer(self, values: dict[str, Any]) -> optax.GradientTransformation:
+        import optax
+
+        rate = checks.number("learning_rate", values["learning_rate"], above=0)
+        momentum = checks.number("momentum", values["momentum"], minimum=0, maximum=1)
+        decay = checks.number("weight_decay", values["weight_decay"], minimum=0)
+        match self.optimizer:
+            case "momentum":
+                return optax.sgd(rate, momentum=momentum)
+            case "nesterov":
+                return optax.sgd(rate, momentum=momentum, nesterov=True)
+            case "adam":
+                return optax.adam(rate)
+            case "adamw":
+                return optax.adamw(rate, weight_decay=decay)
+            case "lion":
+                return optax.lion(rate, weight_decay=decay)
+            case "sign":
+                return optax.sign_sgd(rate)
+            case "noisy-sgd":
+                return optax.noisy_sgd(rate)
+            case _:
+                return optax.sgd(rate)
+
+
+def _file_world(path: Path) -> tuple[WorldFactory, int]:
+    import jax
+
+    from causal_sgd import worlds
+
+    world = worlds.from_file(path)
+    return world, jax.eval_shape(world, jax.random.key(0)).invariant_basis.shape[0]
+
+
+def _array(values: Sequence[float]) -> Any:
+    import numpy as np
+
+    return np.asarray(values, float)

@@ -1,0 +1,30 @@
+"""Settings of the whole suite. They have to be in place before jax starts, hence at import."""
+
+import hypothesis
+import jax
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+# Two devices wherever the tests run, so that what a sweep spreads over devices is always tested.
+jax.config.update("jax_num_cpu_devices", 2)
+# A shape that broadcasts by accident is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Derandomised: a failure is the code's fault, never the draw's. The machine is shared, so there are no deadlines.
+hypothesis.settings.register_profile(
+    "suite",
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def strict_shapes():
+    """A test that changed the setting must not change it for others."""
+    yield
+    jax.config.update("jax_numpy_rank_promotion", "raise")

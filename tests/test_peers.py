@@ -1,0 +1,134 @@
+"""The peers of the benchmarks simulate one and the same law, so that their timings may be compared."""
+
+import functools
+import importlib.util
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import peers
+
+pytestmark = pytest.mark.xdist_group("peers")  # one worker, which simulates each sample once
+
+RUNS = 96
+# Near the transition, so that the final values are widely spread and a wrong law shows.
+SETTING = {
+    "dim": 8,
+    "invariant_rank": 2,
+    "spurious_rank": 2,
+    "mean": 1.0,
+    "spread": 3.0,
+    "learning_rate": 0.1,
+    "batch_size": 61,
+    "init_scale": 0.01,
+    "steps": 150,
+}
+# Slabs of 31 and 30 of the 61 measurements: the shorter one is easily lost or counted twice.
+SLABS = {"slab_bytes": 40 * RUNS * 8**2 * 4}
+
+# First seeds and options of the samples. Seeds do not overlap: the samples that are compared are independent.
+SAMPLES = {
+    "numpy_loop": (0, {}),
+    "torch_loop": (1000, {}),
+    "torch_batched": (2000, SLABS),
+    "jax_drawn": (3000, SLABS),
+}
+PAIRS = list(itertools.combinations(SAMPLES, 2))
+# 6 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.
+LEVEL = 1e-3 / (2 * len(PAIRS))
+
+
+def _simulate(name, seeds, **change):
+    """Simulates these seeds with one peer; returns spurious signals and invariant errors, a row each."""
+    if "torch" in name and importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
+    peer, setting = getattr(peers, name), SETTING | change
+    if name.endswith("_loop"):
+        results = [peer(**setting, seed=seed) for seed in seeds]
+    else:
+        results = [peer(**setting, seeds=seeds)]
+    assert all(result.seconds_per_step > 0 for result in results)
+    outcomes = np.concatenate([np.stack(result[:2]) for result in results], axis=1)
+    assert outcomes.shape == (2, len(seeds))
+    return outcomes
+
+
+@functools.cache
+def _sample(name, **change):
+    first, options = SAMPLES[name]
+    outcomes = _simulate(name, range(first, first + RUNS), **options, **change)
+    return np.nan_to_num(outcomes, nan=np.inf)  # a diverged run counts as infinitely large
+
+
+def _pvalue(one, other):
+    return min(stats.ks_2samp(mine, theirs).pvalue for mine, theirs in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_peers_agree_in_distribution(one, other):
+    assert _pvalue(_sample(one), _sample(other)) > LEVEL
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.05}, {"learning_rate": 0.2}, {"spread": 4.0}, {"batch_size": 15}]
+)
+def test_comparison_notices_a_wrong_law(change):
+    """Such as the factor of two between the two usual scalings of the loss."""
+    assert _pvalue(_sample("jax_drawn"), _sample("numpy_loop", **change)) < LEVEL
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_large_batches_reach_the_population_dynamics(name):
+    """Without heterogeneity each direction is a scalar map (THEORY.md, section 2), but for the batch's noise."""
+    change = {"spread": 0.0, "mean": 0.5, "batch_size": 4000, "steps": 60}
+    invariant = spurious = other = SETTING["init_scale"]
+    eta = SETTING["learning_rate"]
+    for _ in range(change["steps"]):
+        invariant *= 1 + eta * (1 - invariant**2)
+        spurious *= 1 + eta * (0.5 - spurious**2)
+        other *= 1 - eta * other**2
+    signal, error = _simulate(name, [7], **change)
+    np.testing.assert_allclose(signal, np.sqrt(2) * spurious, rtol=0.15)
+    expected = np.sqrt(2 * (1 - invariant**2) ** 2 + 2 * spurious**4 + 4 * other**4)
+    np.testing.assert_allclose(error, expected, rtol=0.15)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_seeds_decide(name):
+    once, again = (_simulate(name, [3, 4], steps=20) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    assert np.all(once[:, 0] != once[:, 1])
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_divergence_is_data(name):
+    assert not np.isfinite(_simulate(name, [5], spread=100.0, init_scale=1.0, steps=40)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"invariant_rank": 7}, "invariant_rank and spurious_rank"),
+        ({"spurious_rank": 0}, "invariant_rank and spurious_rank"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"steps": 1}, "steps"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_bad_sizes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        peers.jax_drawn(**(SETTING | {"seeds": [0]} | change))
+
+
+def test_missing_torch_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch"):
+        peers.torch_loop(**SETTING, seed=0)
+
+
+def test_time_per_run_divides_by_the_runs():
+    result = peers.PeerResult(np.ones(4), np.ones(4), 2.0)
+    assert result.seconds_per_step_and_run == 0.5
