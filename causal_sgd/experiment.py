@@ -162,6 +162,10 @@ class Experiment:
         cell.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         return cell
 
+    def replace(self, **changes: Any) -> Experiment:
+        """The experiment with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
     def describe(self) -> dict[str, Any]:
         """The fields as plain values that JSON can hold."""
         return {

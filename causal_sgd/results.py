@@ -10,12 +10,17 @@ import xarray as xr
 
 from causal_sgd import checks
 
-__all__ = ["metric_names", "summary"]
+__all__ = ["final", "metric_names", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
     """The variables of a sweep's dataset that are metrics."""
     return [str(name) for name in dataset.data_vars if name != "diverged_at"]
+
+
+def final(dataset: xr.Dataset) -> xr.Dataset:
+    """The last recorded frame of every run; a dataset without the dim `step` is returned as it is."""
+    return dataset.isel(step=-1) if "step" in dataset.dims else dataset
 
 
 def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (0.1, 0.9)) -> xr.Dataset:

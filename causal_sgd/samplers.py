@@ -136,8 +136,8 @@ def pooled(*, batch_size: int | Array) -> Sampler:
     _check_batch_size(batch_size)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
-        counts = jax.random.multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(jnp.int32)
-        # It draws floats, which skip whole numbers above 2^24: the largest count makes up what the sum is off by.
+        counts = _multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(jnp.int32)
+        # Binomials are floats, which skip whole numbers above 2^24: the largest count makes up what the sum is off by.
         missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts)
         return counts + _one_hot(jnp.argmax(counts), state, missing), state
 
@@ -187,3 +187,35 @@ def _one_hot(environment: Array, state: Array, batch_size: int | Array) -> Array
 def _equal_shares(batch_size: int | Array, parts: int) -> Array:
     whole = jnp.asarray(batch_size, jnp.int32)
     return whole // parts + (jnp.arange(parts) < whole % parts)
+
+
+def _multinomial(key: Key, total: Array, probabilities: Array) -> Array:
+    """Multinomial counts [E] as floats, by halving the environments: log2 E rounds of binomials side by side.
+
+    `jax.random.multinomial` goes through the environments one after the other, and is hundreds of times slower here.
+    """
+    size = probabilities.shape[0]
+    levels = (size - 1).bit_length()
+    weights = [jnp.pad(probabilities, (0, 2**levels - size))]  # of the leaves, then of their pairs, up to the root
+    for _ in range(levels):
+        weights.append(weights[-1].reshape(-1, 2).sum(1))
+    width = max(2**levels // 2, 1)
+    shares = []  # of the left child in each node of a level, from the root down, padded to one width
+    for children, parents in zip(weights[-2::-1], weights[:0:-1], strict=True):
+        share = children[::2] / jnp.where(parents > 0, parents, 1)
+        shares.append(jnp.pad(share, (0, width - share.shape[0])))
+
+    def split(counts: Array, level: tuple[Array, Array]) -> tuple[Array, None]:
+        index, share = level
+        parents = counts[:width]
+        random = (share > 0) & (share < 1)  # the others would keep the binomial's loop busy for nothing
+        draw = jax.random.binomial(
+            jax.random.fold_in(key, index), jnp.where(random, parents, 0), jnp.where(random, share, 0.5)
+        )
+        left = jnp.where(random, draw, jnp.where(share > 0, parents, 0))
+        return jnp.stack([left, parents - left], 1).reshape(-1)[: counts.shape[0]], None
+
+    counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
+    if levels:
+        counts, _ = jax.lax.scan(split, counts, (jnp.arange(levels), jnp.stack(shares)))
+    return counts[:size]

@@ -89,9 +89,7 @@ def test_exponent_without_spread_is_that_of_the_mean(family: str):
     mean = jnp.array([1e-3, 1.0, -3.0])
     np.testing.assert_allclose(theory.lyapunov(family, 0.1, mean, 0.0), np.log1p(0.1 * mean), rtol=1e-6)
     assert theory.lyapunov(family, 0.5, -2.0, 0.0) == -jnp.inf
-    assert (
-        theory.lyapunov(family, 0.1, -10.0, 0.0) < -15
-    )  # 0.1 and the product round: as good as -inf, never NaN
+    assert theory.lyapunov(family, 0.1, -10.0, 0.0) < -15  # 0.1 and the product round: as good as -inf, never NaN
     assert math.isfinite(theory.lyapunov(family, 0.5, -2.0, 3.0))  # a = 0: centred eigenvalues
 
 
@@ -145,9 +143,7 @@ def test_every_environment_positive_means_growth():
 
 def test_exponents_of_triangular_products_are_the_mean_logs_of_the_diagonals():
     rng = np.random.default_rng(1)
-    matrices = np.triu(rng.normal(size=(3, 3, 3)), 1) + np.array(
-        [np.diag(d) for d in rng.uniform(0.3, 2, (3, 3))]
-    )
+    matrices = np.triu(rng.normal(size=(3, 3, 3)), 1) + np.array([np.diag(d) for d in rng.uniform(0.3, 2, (3, 3))])
     weights = np.array([0.5, 0.3, 0.2])
     logs = np.log(matrices[:, np.arange(3), np.arange(3)]).T @ weights
     result = theory.lyapunov_exponents(matrices, weights, key=jax.random.key(0), num_steps=500)
@@ -224,9 +220,7 @@ def test_critical_learning_rate_inverts_the_critical_spread(family: str):
 )
 def test_where_the_critical_curves_end(family: str, most_drift: float, least_ratio: float):
     drift = most_drift * np.array([0.999, 1.001])
-    np.testing.assert_array_equal(
-        np.isfinite(theory.critical_spread(0.1, drift / 0.1, family)), [True, False]
-    )
+    np.testing.assert_array_equal(np.isfinite(theory.critical_spread(0.1, drift / 0.1, family)), [True, False])
     ratio = least_ratio * np.array([0.999, 1.001])
     rates = np.asarray(theory.critical_learning_rate(1.0, ratio, family))
     np.testing.assert_array_equal(np.isfinite(rates), [False, True])
@@ -264,9 +258,7 @@ def test_mixing_matches_the_enumeration_of_signs(count: int):
     assert exponent(critical * (1 - 1e-5)) > 0 > exponent(critical * (1 + 1e-5))
 
 
-@pytest.mark.parametrize(
-    ("family", "counts"), [("two_point", (1, 4, 64)), ("uniform", (4,)), ("gaussian", (4,))]
-)
+@pytest.mark.parametrize(("family", "counts"), [("two_point", (1, 4, 64)), ("uniform", (4,)), ("gaussian", (4,))])
 def test_mixing_grows_like_the_root_of_the_count(family: str, counts: tuple[int, ...]):
     one = theory.critical_spread(0.001, 1.0, family)
     for count in counts:  # the correction is of order eta mu = 0.001
@@ -392,9 +384,7 @@ def test_expected_error_joins_floor_and_remainder(family: str):
     batch = {**BATCH, "spurious_rank": 3}
     spread = theory.critical_spread(eta, mu, family) * jnp.array([0.0, 0.7, 1.3])
     error = theory.expected_error(spread, learning_rate=eta, mean=mu, family=family, **batch)
-    floor = theory.error_floor(
-        spread / math.sqrt(3 if family == "uniform" else 1), learning_rate=eta, **batch
-    )
+    floor = theory.error_floor(spread / math.sqrt(3 if family == "uniform" else 1), learning_rate=eta, **batch)
     fourth = theory.stationary_spurious_moments(eta, mu, spread, family).fourth
     np.testing.assert_allclose(error, np.sqrt(np.asarray(floor) ** 2 + 3 * np.asarray(fourth)), rtol=1e-5)
 
@@ -439,9 +429,7 @@ def _error(eta, mu, spread):
 
 
 def _product(eta, scale):
-    matrices = theory.linearised(
-        eta, scale * jnp.array([[[1.0, 2.0], [2.0, 0.5]], [[-1.0, 0.0], [0.0, -2.0]]])
-    )
+    matrices = theory.linearised(eta, scale * jnp.array([[[1.0, 2.0], [2.0, 0.5]], [[-1.0, 0.0], [0.0, -2.0]]]))
     return theory.lyapunov_exponents(matrices, key=jax.random.key(0), num_steps=20, num_chains=2)
 
 
@@ -544,9 +532,7 @@ def test_more_step_or_less_mean_needs_less_heterogeneity(family: str, eta: float
     mu=st.floats(0.1, 2.0),
     low=st.floats(0.1, 0.9),
 )
-def test_exponent_falls_and_level_sinks_towards_the_transition(
-    family: str, eta: float, mu: float, low: float
-):
+def test_exponent_falls_and_level_sinks_towards_the_transition(family: str, eta: float, mu: float, low: float):
     spread = float(theory.critical_spread(eta, mu, family)) * jnp.array([low, low + 0.05, 1.01])
     exponents = np.asarray(theory.lyapunov(family, eta, mu, spread))
     assert (np.diff(exponents) < 0).all()

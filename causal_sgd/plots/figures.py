@@ -1,0 +1,286 @@
+"""The three figures of a sweep, and the artists that each returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.contour import QuadContourSet
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
+
+from causal_sgd.plots import artists, looks, tables
+from causal_sgd.plots.artists import Curve
+from causal_sgd.plots.looks import Look
+from causal_sgd.results import metric_names
+
+__all__ = ["Diagram", "FinalValue", "Trajectories", "final_value", "phase_diagram", "trajectories"]
+
+
+class Trajectories(NamedTuple):
+    """The artists of `trajectories`: lines and bands by metric, within a metric by the values of `over`."""
+
+    lines: list[Line2D]
+    bands: list[PolyCollection]
+    references: list[Line2D]
+    legend: Legend | None
+
+
+class FinalValue(NamedTuple):
+    """The artists of `final_value`: one line, band and `partial` (open markers) per value of `over`."""
+
+    lines: list[Line2D]
+    bands: list[PolyCollection]
+    partial: list[Line2D]
+    spans: list[Patch]
+    curves: list[Line2D]
+    marks: list[Line2D]
+    legend: Legend | None
+
+
+class Diagram(NamedTuple):
+    """The artists of `phase_diagram`; None for what the data or the caller gave no cause to draw."""
+
+    mesh: QuadMesh
+    hatch: PolyCollection | None
+    curves: list[Line2D]
+    colorbar: Colorbar | None
+    missing: PolyCollection | None
+    partial: Line2D | None
+    contour: QuadContourSet | None
+    boundary: Line2D | None
+    legend: Legend | None
+
+
+def trajectories(
+    ax: Axes,
+    dataset: xr.Dataset,
+    metrics: str | Sequence[str] | None = None,
+    *,
+    over: str | None = None,
+    quantiles: tuple[float, float] = (0.1, 0.9),
+    reference: Mapping[str, float] | None = None,
+    logy: bool = False,
+    label: str | None = None,
+    legend: bool = True,
+) -> Trajectories:
+    """Draw medians over seeds against the step, with quantile bands.
+
+    A run that diverges later is left out from the first step on, so no line jumps when a run drops out;
+    labels say what fraction diverged.
+
+    Args:
+        ax: where to draw.
+        dataset: with metrics of dims ([over,] seed, step) in any order; other dims must have length one.
+        metrics: names of the metrics; all by default.
+        over: a dim with one colour for each of its values, such as "variant" or "spread".
+        quantiles: lower and upper probability of the bands.
+        reference: label -> level of dotted horizontal lines.
+        logy: whether y is logarithmic.
+        label: of the y axis; by default the metric's, if there is only one.
+        legend: whether to draw a legend where there is something to tell apart.
+    """
+    names = metric_names(dataset) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    if not names:
+        raise ValueError("metrics must name at least one metric of the dataset, got none")
+    lines, bands = [], []
+    colour_key, dash_key = [], []
+    for index, metric in enumerate(names):
+        table = tables.summarise(dataset, metric, quantiles, step=True, over=over)
+        for key, (words, series, look) in enumerate(looks.series(table, over)):
+            if over is None:
+                look = looks.line_look(index, looks.COLOURS[index % len(looks.COLOURS)])
+                words = looks.name_of(dataset, metric)
+            elif len(names) > 1:
+                look["linestyle"] = looks.DASHES[index % len(looks.DASHES)]
+            fraction = float(series.diverged_fraction)
+            words += f" ({looks.percent(fraction)} diverged)" if fraction > 0 else ""
+            every = (0.04 * (1 + (key if over else index) % 4), 0.17)  # staggered, in diagonals of the axes
+            bands.append(artists.band(ax, series.step.values, series, look))
+            lines += ax.plot(series.step, series["median"], label=words, markevery=every, **look)
+            if index == 0:
+                colour_key.append(Line2D([], [], label=words, **look))
+                colour_key[-1].set_linestyle("-")
+        dash = looks.DASHES[index % len(looks.DASHES)]
+        dash_key.append(Line2D([], [], color="0.3", linestyle=dash, label=looks.name_of(dataset, metric)))
+    artists.scale(ax, "y", logy)
+    ax.margins(x=0)
+    references = []
+    for words, level in (reference or {}).items():
+        references.append(ax.axhline(level, color="0.3", linestyle=":", linewidth=1, zorder=1.5))
+        artists.note(ax, words, (1, level), ("axes fraction", "data"), (4, 0), va="center")
+    ax.set_xlabel("step")
+    ax.set_ylabel(label or (looks.name_of(dataset, names[0]) if len(names) == 1 else ""))
+    handles = lines if over is None or len(names) == 1 else colour_key + dash_key
+    told = legend and (len(lines) > 1 or "diverged" in str(lines[0].get_label()))
+    return Trajectories(lines, bands, references, artists.legend_below(ax, handles if told else []))
+
+
+def final_value(
+    ax: Axes,
+    dataset: xr.Dataset,
+    metric: str,
+    *,
+    along: str,
+    over: str | None = None,
+    quantiles: tuple[float, float] = (0.1, 0.9),
+    theory: Curve | Mapping[str, Curve] | None = None,
+    logx: bool | None = None,
+    logy: bool = False,
+    mark: float | Mapping[str, float] | None = None,
+    label: str | None = None,
+    legend: bool = True,
+) -> FinalValue:
+    """Draw the median final value over seeds against one axis of the sweep, with quantile bands.
+
+    Where some seeds diverged, the marker is open and the fraction stands above it; where more than half did,
+    there is no line but a hatched span: of full height for a single line, for several a strip on top with the
+    line's marker.
+
+    Args:
+        ax: where to draw.
+        dataset: with the metric of dims (along, [over,] seed[, step]) in any order.
+        metric: name of the metric.
+        along: name of the numeric axis on x.
+        over: a dim with one colour for each of its values.
+        quantiles: lower and upper probability of the bands.
+        theory: y(x) or (x, y), which is labelled "theory"; or label -> either.
+        logx: whether x is logarithmic; by default when `along` is spaced geometrically.
+        logy: whether y is logarithmic.
+        mark: x of a vertical line, or label -> x, such as the critical spread.
+        label: of the y axis; by default the metric's.
+        legend: whether to draw a legend where there is something to tell apart.
+    """
+    table = tables.summarise(dataset, metric, quantiles, along=along, over=over).sortby(along)
+    x = tables.numeric("along", table[along])
+    logx = tables.is_geometric(x) if logx is None else logx
+    edges = tables.edges("along", x, logx)
+    lines, bands, partial, lost = [], [], [], []
+    for words, series, look in looks.series(table, over):
+        shown = series.where(series.diverged_fraction <= 0.5)
+        bands.append(artists.band(ax, x, shown, look))
+        lines += ax.plot(x, shown["median"], label=words or "median over seeds", **look)
+        some = shown.where(shown.diverged_fraction > 0)
+        partial += ax.plot(x, some["median"], **look | {"linestyle": "", "mfc": "white", "zorder": 3})
+        for point in zip(x, some["median"].values, some.diverged_fraction.values, strict=True):
+            if np.isfinite(point[1]):
+                artists.note(ax, looks.percent(point[2]), point[:2], "data", (0, 6), ha="center", fontsize="x-small")
+        lost.append(series.diverged_fraction.values > 0.5)
+    curves = artists.curves(ax, theory, x, logx, outlined=False)
+    artists.scale(ax, "x", logx)
+    artists.scale(ax, "y", logy)
+    spans = artists.hatched_spans(ax, edges, lost, lines)
+    marks = []
+    for words, place in (mark if isinstance(mark, Mapping) else {} if mark is None else {"": mark}).items():
+        marks.append(ax.axvline(place, color="0.3", linestyle=(0, (6, 2, 1, 2)), linewidth=1, zorder=1.5))
+        artists.note(ax, words, (place, 1), ("data", "axes fraction"), (0, 3), ha="center")
+    ax.set_xlabel(looks.name_of(dataset, along))
+    ax.set_ylabel(label or looks.name_of(dataset, metric))
+    handles: list[Artist] = [*lines, *curves]
+    if any(np.isfinite(np.asarray(points.get_ydata(), float)).any() for points in partial):
+        open_marker: Look = {"marker": "o", "mfc": "white", "linestyle": "", "color": "0.3"}
+        handles.append(Line2D([], [], label="some diverged", **open_marker))
+    handles += [Patch(label="most diverged", **looks.DIVERGED)] if spans else []
+    told = legend and len(handles) > 1
+    return FinalValue(lines, bands, partial, spans, curves, marks, artists.legend_below(ax, handles if told else []))
+
+
+def phase_diagram(
+    ax: Axes,
+    dataset: xr.Dataset,
+    metric: str,
+    *,
+    x: str,
+    y: str,
+    theory: Curve | Mapping[str, Curve] | None = None,
+    boundary: tuple[ArrayLike, ...] | None = None,
+    level: float | None = None,
+    diverged: float = 0.5,
+    logx: bool | None = None,
+    logy: bool | None = None,
+    cmap: str = "cividis",
+    norm: Normalize | str | None = None,
+    colorbar: bool = True,
+    label: str | None = None,
+    legend: bool = True,
+) -> Diagram:
+    """Draw the median final value over seeds against two axes of the sweep, as coloured cells.
+
+    Cells with a diverged fraction of at least `diverged` are the third phase, hatched grey; those with a
+    smaller one carry a cross; cells without any run are dotted. Cell edges lie midway between coordinates,
+    geometrically on a log axis.
+
+    Args:
+        ax: where to draw; its limits become those of the cells.
+        dataset: with the metric of dims (x, y, seed[, step]) in any order.
+        metric: name of the metric.
+        x: name of the numeric axis on x.
+        y: name of the numeric axis on y.
+        theory: y(x) or (x, y), which is labelled "theory"; or label -> either.
+        boundary: the measured one, (x, y) or (x, y, x_low, x_high), arrays of one shape [n].
+        level: of the median, where a contour is drawn.
+        diverged: the least fraction of diverged seeds, above 0, at which a cell is hatched.
+        logx: whether x is logarithmic; by default when its coordinate is spaced geometrically.
+        logy: the same for y.
+        cmap: a colour map, monotone in lightness.
+        norm: of the colours, such as "log", or a `Normalize` that several panels share.
+        colorbar: whether to draw one.
+        label: of the colour bar; by default the metric's.
+        legend: whether to draw one where there is something to explain.
+    """
+    if not 0 < diverged <= 1:
+        raise ValueError(f"diverged must be a fraction above 0 and at most 1, got {diverged}")
+    table = tables.summarise(dataset, metric, (0.5, 0.5), x=x, y=y).sortby([x, y]).transpose(y, x)
+    xs, ys = tables.numeric("x", table[x]), tables.numeric("y", table[y])
+    logx, logy = (tables.is_geometric(c) if log is None else log for c, log in ((xs, logx), (ys, logy)))
+    edges = tables.edges("x", xs, logx), tables.edges("y", ys, logy)
+    fraction = table.diverged_fraction.values
+    third = fraction >= diverged
+    median = np.ma.masked_invalid(np.where(third, np.nan, table["median"].values))
+    empty = np.ma.getmaskarray(median)
+    mesh = ax.pcolormesh(*edges, median, cmap=cmap, norm=norm, rasterized=True)
+    hatch = artists.cells(ax, edges, third, looks.DIVERGED)
+    missing = artists.cells(ax, edges, empty & ~third, looks.MISSING)
+    ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], autoscale_on=False)  # whatever the curves do
+    artists.scale(ax, "x", logx)
+    artists.scale(ax, "y", logy)
+
+    curves = artists.curves(ax, theory, xs, logx, outlined=True)
+    handles: list[Artist] = [*curves]
+    contour = points = partial = None
+    if level is not None and min(median.shape) > 1 and median.min() <= level <= median.max():
+        contour = ax.contour(xs, ys, median, [level], colors="white", linestyles=":", linewidths=1.4)
+        contour.set_path_effects(looks.outline(1.4)["path_effects"])
+        handles.append(Line2D([], [], color="white", linestyle=":", label=f"median {level:g}", **looks.outline(1.4)))
+    if boundary is not None:
+        middle, height, *ends = artists.arrays("boundary", boundary, (2, 4))
+        if ends:
+            rim = looks.outline(1.2)["path_effects"]
+            ax.hlines(height, ends[0], ends[1], colors="white", linewidth=1.2, zorder=2.8, path_effects=rim)
+        look: Look = {"color": "black", "marker": "o", "markersize": 4.5, "mfc": "white", "linestyle": ""}
+        (points,) = ax.plot(middle, height, label="measured", zorder=2.9, **look)
+        handles.append(points)
+    some = (fraction > 0) & ~empty
+    if some.any():
+        rows, columns = np.nonzero(some)
+        look = {"color": "white", "marker": "x", "markersize": 4, "linestyle": ""} | looks.outline(1)
+        (partial,) = ax.plot(xs[columns], ys[rows], label="some diverged", **look)
+        handles.append(partial)
+    handles += [Patch(label=rf"$\geq$ {diverged:.0%} diverged", **looks.DIVERGED)] if hatch else []
+    handles += [Patch(label="not run", **looks.MISSING)] if missing else []
+    ax.set_xlabel(looks.name_of(dataset, x))
+    ax.set_ylabel(looks.name_of(dataset, y))
+    ax.spines[:].set_visible(True)
+    name = label or looks.name_of(dataset, metric)
+    bar = ax.figure.colorbar(mesh, ax=ax, label=name, pad=0.02) if colorbar else None
+    box = artists.legend_below(ax, handles if legend else [])
+    return Diagram(mesh, hatch, curves, bar, missing, partial, contour, points, box)

@@ -1,0 +1,83 @@
+"""Closed forms and Lyapunov exponents: where a spurious direction dies, how fast, and at what cost.
+
+A spurious direction u that meets an independent eigenvalue s at every step follows, in the population,
+u <- (1 + eta (s - u^2)) u. Near zero log|u| is a random walk whose drift is the Lyapunov exponent
+lambda = E log|1 + eta s|: below zero the direction dies, above zero it grows to a fluctuating level (Ziyin et
+al., arXiv 2303.13093; Chemnitz & Engel, arXiv 2407.20209). Hence the phase diagram of heterogeneity against
+learning rate in [XGF] (Xu, Gu, Fang, arXiv 2403.01420). The loss is (1/4m) sum_i (<X_i, UU'> - y_i)^2.
+
+In all functions eta is the `learning_rate` (in 1/signal, above zero), mu the `mean` and M the `spread` of s
+(in units of the signal, M not negative): M of mu +- M, equally likely ("two_point"), the half-width
+("uniform") or the standard deviation ("gaussian"). Write a = 1 + eta mu and b = eta M. The exponent lambda
+and the variance v = Var log|1 + eta s| are per step. Where no derivation or source is given, a formula is
+the definition written out.
+
+Numbers and arrays [...] broadcast and may be traced; a result has the common shape and the promoted floating
+dtype. Concrete arguments outside their limits raise ValueError.
+
+`exponents` has lambda and v of one direction and of matrix products, `boundaries` the curves of the phase
+diagram and the bound on divergence, `stationary` the growth time, what is left of a direction and the error;
+`arguments` checks and compiles.
+"""
+
+from __future__ import annotations
+
+from causal_sgd.theory.boundaries import (
+    critical_learning_rate,
+    critical_learning_rate_asymmetric,
+    critical_spread,
+    divergence_bound,
+    is_bounded,
+    mixing_critical_spread,
+)
+from causal_sgd.theory.exponents import (
+    LyapunovExponents,
+    families,
+    linearised,
+    log_variance_environments,
+    log_variance_two_point,
+    lyapunov,
+    lyapunov_asymmetric,
+    lyapunov_environments,
+    lyapunov_exponents,
+    lyapunov_gaussian,
+    lyapunov_two_point,
+    lyapunov_uniform,
+)
+from causal_sgd.theory.stationary import (
+    BatchSettings,
+    SpuriousMoments,
+    error_floor,
+    expected_error,
+    growth_time,
+    optimal_spread,
+    stationary_spurious_moments,
+)
+
+__all__ = [
+    "BatchSettings",
+    "LyapunovExponents",
+    "SpuriousMoments",
+    "critical_learning_rate",
+    "critical_learning_rate_asymmetric",
+    "critical_spread",
+    "divergence_bound",
+    "error_floor",
+    "expected_error",
+    "families",
+    "growth_time",
+    "is_bounded",
+    "linearised",
+    "log_variance_environments",
+    "log_variance_two_point",
+    "lyapunov",
+    "lyapunov_asymmetric",
+    "lyapunov_environments",
+    "lyapunov_exponents",
+    "lyapunov_gaussian",
+    "lyapunov_two_point",
+    "lyapunov_uniform",
+    "mixing_critical_spread",
+    "optimal_spread",
+    "stationary_spurious_moments",
+]
