@@ -1,7 +1,7 @@
 """Do `gaussian_law` and `streamed` have the law that the definition of the batch gradient gives them?
 
-The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with r_i = <X_i, R_e> - noise
-and iid normal X_i. Its mean and covariance are known in closed form; third and fourth moments come from an independent
+The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with
+r_i = <X_i, R_e> - noise and iid normal X_i. Its mean and covariance are known in closed form; third and fourth moments come from an independent
 NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2.
 
 Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case looks at fewer than
@@ -83,15 +83,20 @@ CASES = {
     "two environments": make_case([7, 5], cores=[0, 1]),
     "two environments with one example each": make_case([1, 1], cores=[0, 1]),
     "a pure batch that is treated as a mixture": make_case([12, 0], cores=[0, 1]),
-    "three environments and one of them empty": make_case([6, 0, 7], cores=[0, 1, 2]),
+    "three environments and one of them empty": make_case([6, 0, 7, 0], cores=[0, 1, 2, 3]),
     "four environments, two identical, counts of one": make_case([1, 1, 4, 6], cores=[0, 1, 1, 2]),
     "spurious signals in every direction": make_case([7, 5], cores=[0, 1], spurious_rank=5),
     "one spurious direction": make_case([7, 5], cores=[0, 1], spurious_rank=1),
-    "errors within the spurious span": make_case(
-        [7, 5], cores=[0, 1], error="within the spurious span"
-    ),
+    "errors within the spurious span": make_case([7, 5], cores=[0, 1], error="within the spurious span"),
     "no residual in one of two environments": make_case([7, 5], cores=[0, 1], error="none here"),
 }
+NOISELESS = (
+    "one environment",
+    "one example",
+    "two environments",
+    "four environments, two identical, counts of one",
+    "no residual in one of two environments",
+)
 WITHOUT_RESIDUAL = {
     "a pure batch": make_case([12], cores=[0], error="zero"),
     "a mixture": make_case([5, 0, 7], cores=[0, 0, 0], error="zero"),
@@ -125,9 +130,9 @@ def features(gradient: np.ndarray, loss: np.ndarray) -> np.ndarray:
     return np.column_stack([gradient[:, UPPER[0], UPPER[1]], loss]).astype(np.float64)
 
 
-def draw(case: Case, noise: float, kind: str, *, seed: int = 0, **options) -> np.ndarray:
-    """Features of `DRAWS` batches, [n, 16]."""
-    keys = jax.random.split(jax.random.key(seed), DRAWS)
+def draw(case: Case, noise: float, kind: str, *, seed: int = 0, draws: int = DRAWS, **options) -> np.ndarray:
+    """Features of so many batches, [n, 16]."""
+    keys = jax.random.split(jax.random.key(seed), draws)
     counts = jnp.asarray(case.counts, jnp.int32)
     gradient, loss = gradients(keys, case.world, case.estimate, counts, noise, kind=kind, **options)
     gradient = np.asarray(gradient)
@@ -153,7 +158,7 @@ def definition(case: Case, noise: float, *, seed: int = 1) -> np.ndarray:
 def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean [16] and covariance [16, 16] of the features.
 
-    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Cov(r sym(X)) = v cov(sym(X)) + R R',
+    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Cov(r sym(X)) = v cov(sym X) + R R',
     Var(r^2) = 2 v^2 and Cov(r^2, r sym(X)) = 2 v R; examples add up.
     """
     goe = np.append(np.where(UPPER[0] == UPPER[1], 1.0, 0.5), 0.0)
@@ -214,23 +219,24 @@ def judge(z: np.ndarray, *, enough: int) -> None:
     assert 0.3 < rms < RMS_Z
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.7])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [*((name, 0.7) for name in CASES), *((name, 0.0) for name in NOISELESS)],
+)
 def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float) -> None:
     case = CASES[name]
     sample = draw(case, noise, "law", plain=noise == 0)
     judge(check_mean_and_covariance(sample, case, noise), enough=150)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.7])
 @pytest.mark.parametrize(
-    "name",
+    ("name", "noise"),
     [
-        "one environment",
-        "two environments",
-        "three environments and one of them empty",
-        "four environments, two identical, counts of one",
-        "spurious signals in every direction",
+        ("one environment", 0.7),
+        ("two environments", 0.0),
+        ("three environments and one of them empty", 0.7),
+        ("four environments, two identical, counts of one", 0.7),
+        ("spurious signals in every direction", 0.0),
     ],
 )
 def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float) -> None:
@@ -241,19 +247,18 @@ def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, n
     judge(check_higher_moments(sample, oracle, case, noise), enough=80)
 
 
-@pytest.mark.parametrize("slab_size", [5, 12, 64])
-@pytest.mark.parametrize("name", ["one environment", "four environments, two identical, counts of one"])
-def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(name: str, slab_size: int) -> None:
-    # 12 examples: slabs of 5 leave a rest, one of 12 leaves none, one of 64 is never full
-    case = CASES[name]
-    sample = draw(case, 0.7, "streamed", slab_size=slab_size)
+# 12 examples: slabs of 5 leave a rest, those of 6 leave none, one of 64 is never full
+@pytest.mark.parametrize(("slab_size", "draws"), [(5, 100_000), (6, 50_000), (64, 20_000)])
+def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(slab_size: int, draws: int) -> None:
+    case = CASES["four environments, two identical, counts of one"]
+    sample = draw(case, 0.7, "streamed", slab_size=slab_size, draws=draws)
     judge(check_mean_and_covariance(sample, case, 0.7), enough=150)
 
 
-@pytest.mark.parametrize("name", ["two environments", "three environments and one of them empty"])
-def test_streamed_and_the_law_have_the_same_higher_moments(name: str) -> None:
-    case = CASES[name]
+def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
+    case = CASES["two environments"]
     streamed = draw(case, 0.7, "streamed", seed=11)
+    judge(check_mean_and_covariance(streamed, case, 0.7), enough=150)
     judge(check_higher_moments(draw(case, 0.7, "law"), streamed, case, 0.7), enough=80)
 
 
@@ -268,9 +273,9 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str)
 def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:
     case = WITHOUT_RESIDUAL[name]
     assert not case.residuals.any()
-    assert not draw(case, 0.0, kind, plain=True).any()
-    assert not draw(case, 0.0, kind, plain=False).any()
-    judge(check_mean_and_covariance(draw(case, 0.7, kind), case, 0.7), enough=150)
+    assert not draw(case, 0.0, kind, plain=True, draws=20_000).any()
+    assert not draw(case, 0.0, kind, draws=20_000).any()
+    judge(check_mean_and_covariance(draw(case, 0.7, kind, draws=20_000), case, 0.7), enough=150)
 
 
 def test_the_mean_gradient_is_the_mean_residual_of_the_batch() -> None:
@@ -282,9 +287,7 @@ def test_the_mean_gradient_is_the_mean_residual_of_the_batch() -> None:
     measurement = measurements.population()
     data = measurement.init(jax.random.key(0), case.world)
     step = jnp.zeros((), jnp.int32)
-    gradient, loss = measurement.gradient(
-        jax.random.key(0), step, data, READ_OUT, case.estimate, case.world, batch
-    )
+    gradient, loss = measurement.gradient(jax.random.key(0), step, data, READ_OUT, case.estimate, case.world, batch)
     np.testing.assert_allclose(2 * gradient, expected, atol=1e-5)
     np.testing.assert_allclose(loss, mean[-1], rtol=1e-5)
 
@@ -367,33 +370,58 @@ def final_values(
     return values["spurious_signal"][:, -1], values["invariant_error"][:, -1]
 
 
-def seeds(first: int, number: int) -> jax.Array:
-    return jax.vmap(jax.random.key)(jnp.arange(first, first + number))
+def seeds(first: int) -> jax.Array:
+    """200 of them always, so that the tests share their compiled runs."""
+    return jax.vmap(jax.random.key)(jnp.arange(first, first + 200))
 
 
+@pytest.mark.xdist_group("runs on the law")
 @pytest.mark.parametrize("sampler", ["hetero", "pooled"])
 def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str) -> None:
-    # Kolmogorov-Smirnov on independent seeds: each of the two p-values is below 1e-3 by chance once in 1000 choices of seeds
-    law = final_values(seeds(0, 200), 50, sampler=sampler, kind="law")
-    drawn = final_values(seeds(1000, 200), 50, sampler=sampler, kind="streamed")
+    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
+    law = final_values(seeds(0), 50.0, sampler=sampler, kind="law")
+    drawn = final_values(seeds(1000), 50.0, sampler=sampler, kind="streamed")
     for one, other in zip(law, drawn, strict=True):
         assert np.isfinite(one).all()
         assert np.std(one) > 0.01, "nothing fluctuates: there is nothing to test"
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
+@pytest.mark.xdist_group("runs on the law")
 def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() -> None:
-    pure = final_values(seeds(0, 400), 50, sampler="hetero", kind="law")
-    mixture = final_values(seeds(1000, 400), 50, sampler="hetero", kind="law", mixture=True)
+    pure = final_values(seeds(0), 50.0, sampler="hetero", kind="law")
+    mixture = final_values(seeds(1000), 50.0, sampler="hetero", kind="law", mixture=True)
     for one, other in zip(pure, mixture, strict=True):
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True), ("stratified", False)])
+@pytest.mark.xdist_group("runs on the law")
+@pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True), ("pooled", False)])
 def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool) -> None:
-    law = final_values(seeds(0, 5), 1e8, sampler=sampler, kind="law", mixture=mixture)
-    mean = final_values(seeds(0, 5), 1e8, sampler=sampler, kind="population")
+    law = final_values(seeds(0), 1e8, sampler=sampler, kind="law", mixture=mixture)
+    mean = final_values(seeds(0), 1e8, sampler=sampler, kind="population")
     for one, other in zip(law, mean, strict=True):
-        np.testing.assert_allclose(one, other, atol=5e-3)
-    few = final_values(seeds(0, 5), 1e2, sampler=sampler, kind="law", mixture=mixture)
-    assert np.abs(np.asarray(few) - np.asarray(mean)).max() > 5e-2, "the tolerance would hide any batch size"
+        np.testing.assert_allclose(one, other, atol=2e-2)
+    few = final_values(seeds(0), 50.0, sampler=sampler, kind="law", mixture=mixture)
+    assert np.abs(np.asarray(few) - np.asarray(mean)).max() > 0.2, "the tolerance would hide any batch size"
+
+
+# Lanes that fill no SIMD register: there the rejection loop of `jax.random.gamma` never came to an end on a CPU.
+@pytest.mark.timeout(60)
+def test_no_number_of_runs_side_by_side_locks_up_the_law() -> None:
+    case = CASES["one environment"]
+
+    @jax.jit
+    def many(keys: jax.Array) -> jax.Array:
+        def body(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+            fold = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+            _, loss = jax.vmap(
+                lambda key, counts: gradients(key[None], case.world, case.estimate, counts, 0.7, kind="law")
+            )(fold, counts)
+            return total + loss.sum(), None
+
+        counts = jnp.full((keys.shape[0], 1), 2**26, jnp.int32)
+        return jax.lax.scan(body, 0.0, jnp.arange(2000))[0]
+
+    for lanes in (3, 5):
+        assert np.isfinite(many(jax.random.split(jax.random.key(0), lanes)))
