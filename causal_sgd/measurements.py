@@ -33,7 +33,7 @@ def population() -> Measurement:
         mean_core = _combine(shares, cores)
         residual = model.estimate(params) - data - world.spurious(mean_core)
         # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
-        variance = jnp.sum(shares * jnp.sum((cores - mean_core) ** 2, (1, 2)))
+        variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
         loss = (jnp.sum(residual**2) + variance) / 4
         return _pull_back(model, params, residual), loss
 
@@ -131,7 +131,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
             basis = world.spurious_basis
             block = _sandwich(basis.T, error)
             off = error - _sandwich(basis, block)
-            matrix, total = mixture(key, off, block - cores, basis, batch.counts)
+            matrix, total = mixture(key, off, block[None] - cores, basis, batch.counts)
         return _pull_back(model, params, matrix / size), total / (4 * size)
 
     return Measurement(_dense_invariant, gradient)

@@ -1,8 +1,8 @@
 """Do `gaussian_law` and `streamed` have the law that the definition of the batch gradient gives them?
 
-The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with
-r_i = <X_i, R_e> - noise and iid normal X_i. Its mean and covariance are known in closed form; third and fourth moments come from an independent
-NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2.
+The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with iid normal X_i and
+r_i = <X_i, R_e> - noise. Its mean and covariance are known in closed form; third and fourth moments come from an
+independent NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2.
 
 Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case looks at fewer than
 250 of them, so `max |z| < 5` fails by chance in 1.5e-4 of all cases, and `rms z < 1.7` in about 2e-4, if no more
@@ -25,6 +25,8 @@ from causal_sgd import measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
 from causal_sgd.types import Batch, Model, World
+
+pytestmark = pytest.mark.xdist_group("law")  # one worker, so that the tests share what is compiled
 
 DIM = 5
 DRAWS = 100_000
@@ -83,7 +85,7 @@ CASES = {
     "two environments": make_case([7, 5], cores=[0, 1]),
     "two environments with one example each": make_case([1, 1], cores=[0, 1]),
     "a pure batch that is treated as a mixture": make_case([12, 0], cores=[0, 1]),
-    "three environments and one of them empty": make_case([6, 0, 7, 0], cores=[0, 1, 2, 3]),
+    "four environments, two of them empty": make_case([6, 0, 7, 0], cores=[0, 1, 2, 3]),
     "four environments, two identical, counts of one": make_case([1, 1, 4, 6], cores=[0, 1, 1, 2]),
     "spurious signals in every direction": make_case([7, 5], cores=[0, 1], spurious_rank=5),
     "one spurious direction": make_case([7, 5], cores=[0, 1], spurious_rank=1),
@@ -99,7 +101,7 @@ NOISELESS = (
 )
 WITHOUT_RESIDUAL = {
     "a pure batch": make_case([12], cores=[0], error="zero"),
-    "a mixture": make_case([5, 0, 7], cores=[0, 0, 0], error="zero"),
+    "a mixture": make_case([5, 0, 6, 1], cores=[0, 0, 0, 0], error="zero"),
 }
 
 
@@ -158,8 +160,8 @@ def definition(case: Case, noise: float, *, seed: int = 1) -> np.ndarray:
 def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean [16] and covariance [16, 16] of the features.
 
-    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Cov(r sym(X)) = v cov(sym X) + R R',
-    Var(r^2) = 2 v^2 and Cov(r^2, r sym(X)) = 2 v R; examples add up.
+    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Var(r^2) = 2 v^2,
+    Cov(r sym(X)) = v cov(sym X) + R R' and Cov(r^2, r sym(X)) = 2 v R; examples add up.
     """
     goe = np.append(np.where(UPPER[0] == UPPER[1], 1.0, 0.5), 0.0)
     mean, covariance, size = np.zeros(16), np.zeros((16, 16)), case.counts.sum()
@@ -234,7 +236,7 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float) -> N
     [
         ("one environment", 0.7),
         ("two environments", 0.0),
-        ("three environments and one of them empty", 0.7),
+        ("four environments, two of them empty", 0.7),
         ("four environments, two identical, counts of one", 0.7),
         ("spurious signals in every direction", 0.0),
     ],
@@ -248,7 +250,7 @@ def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, n
 
 
 # 12 examples: slabs of 5 leave a rest, those of 6 leave none, one of 64 is never full
-@pytest.mark.parametrize(("slab_size", "draws"), [(5, 100_000), (6, 50_000), (64, 20_000)])
+@pytest.mark.parametrize(("slab_size", "draws"), [(5, 100_000), (6, 100_000), (64, 20_000)])
 def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(slab_size: int, draws: int) -> None:
     case = CASES["four environments, two identical, counts of one"]
     sample = draw(case, 0.7, "streamed", slab_size=slab_size, draws=draws)
@@ -268,14 +270,13 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str)
     judge(check_mean_and_covariance(sample, CASES[name], 0.0), enough=150)
 
 
-@pytest.mark.parametrize("kind", ["law", "streamed"])
-@pytest.mark.parametrize("name", WITHOUT_RESIDUAL)
+@pytest.mark.parametrize(("name", "kind"), [("a pure batch", "law"), ("a mixture", "law"), ("a mixture", "streamed")])
 def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:
     case = WITHOUT_RESIDUAL[name]
     assert not case.residuals.any()
-    assert not draw(case, 0.0, kind, plain=True, draws=20_000).any()
-    assert not draw(case, 0.0, kind, draws=20_000).any()
-    judge(check_mean_and_covariance(draw(case, 0.7, kind, draws=20_000), case, 0.7), enough=150)
+    assert not draw(case, 0.0, kind, plain=True).any()
+    assert not draw(case, 0.0, kind).any()
+    judge(check_mean_and_covariance(draw(case, 0.7, kind), case, 0.7), enough=150)
 
 
 def test_the_mean_gradient_is_the_mean_residual_of_the_batch() -> None:
@@ -335,7 +336,7 @@ def test_tiny_and_huge_residuals_stay_finite() -> None:
         world = case.world._replace(
             invariant_spectrum=0 * case.world.invariant_spectrum, spurious_cores=0 * case.world.spurious_cores
         )
-        keys = jax.random.split(jax.random.key(0), 100)
+        keys = jax.random.split(jax.random.key(0), DRAWS)
         for scale in (1e-30, 1e-18, 1e15):
             gradient, loss = gradients(
                 keys, world, jnp.float32(scale) * case.estimate, jnp.asarray(case.counts), 0.0, kind="law"
@@ -396,7 +397,7 @@ def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() ->
 
 
 @pytest.mark.xdist_group("runs on the law")
-@pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True), ("pooled", False)])
+@pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True)])
 def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool) -> None:
     law = final_values(seeds(0), 1e8, sampler=sampler, kind="law", mixture=mixture)
     mean = final_values(seeds(0), 1e8, sampler=sampler, kind="population")
@@ -407,7 +408,7 @@ def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool) -
 
 
 # Lanes that fill no SIMD register: there the rejection loop of `jax.random.gamma` never came to an end on a CPU.
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120, method="thread")  # a signal would wait for the loop to end
 def test_no_number_of_runs_side_by_side_locks_up_the_law() -> None:
     case = CASES["one environment"]
 

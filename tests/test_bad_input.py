@@ -1,0 +1,136 @@
+"""Bad input gets one clear error that names the argument, before anything is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from causal_sgd import measurements, metrics, models, samplers, worlds
+from causal_sgd.algorithms import sgd
+from causal_sgd.experiment import Experiment
+from causal_sgd.simulate import run, time_average
+from causal_sgd.sweeps import compare, sweep, use_cpu_cores, zipped
+from causal_sgd.types import Sampler
+
+RANKS = {"dim": 6, "invariant_rank": 2, "spurious_rank": 1}
+
+
+def world(**changes):
+    return worlds.two_point(**(RANKS | changes))
+
+
+def algorithm(sampler=None, model=None):
+    return sgd(
+        world=world(),
+        sampler=sampler or samplers.hetero(batch_size=10),
+        measurement=measurements.population(),
+        model=model or models.factored(dim=6),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+def one_run(**changes):
+    options = {"algorithm": algorithm(), "metrics": [metrics.spurious_signal], "num_steps": 2}
+    return run(jax.random.key(0), **(options | changes))
+
+
+def cell(key, *, spread, learning_rate=0.1):
+    return Experiment(**RANKS, steps=2).cell()(key, spread=spread, learning_rate=learning_rate)
+
+
+def counting(counts):
+    return Sampler(lambda key, p: (), lambda key, step, state: (jnp.asarray(counts), state), 10)
+
+
+ASYMMETRIC = np.triu(np.ones((3, 3)))
+TABLE = [
+    (lambda: world(dim=0), "dim must be a whole number, at least 1"),
+    (lambda: world(dim=2.5), "dim must be a whole number"),
+    (lambda: world(invariant_rank=7), "invariant_rank must be .* at most 6"),
+    (lambda: world(invariant_rank=4, spurious_rank=3), r"invariant_rank \+ spurious_rank must be at most dim \(6\)"),
+    (lambda: world(spread=-1), "spread must be a finite number at least 0, got -1"),
+    (lambda: world(spread=np.nan), "spread must be a finite number"),
+    (lambda: world(mean=np.inf), "mean must be a finite number"),
+    (lambda: world(mean="one"), "mean must be a finite number, got 'one'"),
+    (lambda: world(basis="randon"), "basis must be one of random, canonical, got 'randon'; did you mean 'random'"),
+    (lambda: world(invariant_spectrum=[1.0, 2.0, 3.0]), r"invariant_spectrum must .* \(2,\), got shape \(3,\)"),
+    (lambda: world(invariant_spectrum=-1.0), "invariant_spectrum must be a finite number above 0"),
+    (lambda: world(probabilities=[0.5, 0.6]), "probabilities must sum to one"),
+    (lambda: world(probabilities=[1.0]), r"probabilities must .* shape \(2,\), got shape \(1,\)"),
+    (lambda: world(probabilities=[1.5, -0.5]), "probabilities must be a finite number at least 0"),
+    (lambda: world(num_environments=3), "num_environments must be even"),
+    (lambda: worlds.two_point(dim=20, invariant_rank=1, spurious_rank=7), "num_environments must be given"),
+    (lambda: worlds.uniform(**RANKS, num_environments=0), "num_environments must be a whole number"),
+    (lambda: worlds.from_arrays(ASYMMETRIC, np.zeros((1, 3, 3))), "invariant must be symmetric"),
+    (lambda: worlds.from_arrays(np.eye(3), ASYMMETRIC[None]), "spurious must be symmetric"),
+    (lambda: worlds.from_arrays(np.eye(3), np.zeros((1, 2, 2))), r"spurious must have shape \[E, 3, 3\]"),
+    (lambda: worlds.from_arrays(np.zeros((3, 3)), np.zeros((1, 3, 3))), "invariant must not be zero"),
+    (lambda: worlds.from_file("nowhere.npz"), "world file must be an .npz archive"),
+    (lambda: samplers.hetero(batch_size=0), "batch_size must be a finite number at least 1"),
+    (lambda: samplers.hetero(batch_size=1.5), "batch_size must be a whole number"),
+    (lambda: samplers.block(batch_size=10, length=0), "length must be"),
+    (lambda: samplers.sticky(batch_size=10, stay=1.0), "stay must be below 1"),
+    (lambda: samplers.mixed(batch_size=10, environments_per_batch=0), "environments_per_batch must be"),
+    (lambda: measurements.gaussian_law(noise=-0.1), "noise must be a finite number at least 0"),
+    (lambda: measurements.streamed(slab_size=0), "slab_size must be a whole number"),
+    (lambda: models.factored(dim=6, rank=2, init="identity"), "init must be 'gaussian' unless rank equals dim"),
+    (lambda: models.factored(dim=6, init_scale=0.0), "init_scale must be a finite number above 0"),
+    (lambda: models.factored(dim=6, init="identty"), "did you mean 'identity'"),
+    (lambda: one_run(num_steps=0), "num_steps must be a whole number, at least 1"),
+    (lambda: one_run(record_every=0), "record_every must be a whole number, at least 1"),
+    (lambda: one_run(metrics=[]), "metrics must name at least one"),
+    (lambda: one_run(metrics=[metrics.batch_loss] * 2), "metrics must have different names"),
+    (lambda: time_average(one_run(), after=1.0), "after must leave at least one"),
+    (lambda: one_run(algorithm=algorithm(counting([4, 5]))), r"counts must be whole numbers that sum .*\(10\), got \[4"),
+    (lambda: one_run(algorithm=algorithm(counting([11, -1]))), "counts must be whole numbers"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=0), "seeds must be a whole number, at least 1"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=[1, 1]), "seeds must be different"),
+    (lambda: sweep(cell, axes={"spread": []}), "axis 'spread' must be a non-empty list of finite numbers"),
+    (lambda: sweep(cell, axes={"spread": [1.0, np.nan]}), "axis 'spread' must be"),
+    (lambda: sweep(cell, axes={"spraed": [1.0]}), "axes must be parameters of the cell .* did you mean 'spread'"),
+    (lambda: sweep(cell, axes={"learning_rate": [1.0]}), "'spread' is missing"),
+    (lambda: sweep(cell, axes={"spread": [1.0], "pair": zipped(spread=[1.0])}), "'spread' more than once"),
+    (lambda: sweep(cell, axes={"spread": [3.0, -1.0, 2.0]}), "spread must be a finite number at least 0, got -1"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, memory=100), "memory must hold at least one run"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, tile=0), "tile must be"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, key="zero"), "key must be a whole number or one typed key"),
+    (lambda: zipped(mean=[1.0], spread=[1.0, 2.0]), "zipped parameters must have one length"),
+    (lambda: compare({}), "cells must name at least one"),
+    (lambda: use_cpu_cores(0), "count must be"),
+    (lambda: Experiment(sampler="heter"), "sampler must be one of .*did you mean 'hetero'"),
+    (lambda: Experiment(optimizer="adan"), "did you mean 'adam'"),
+    (lambda: Experiment(metrics=("loss",)).cell(), "metrics must be one of"),
+    (lambda: sweep(Experiment(**RANKS, learning_rate=-1.0).cell()), "learning_rate must be a finite number above 0"),
+    (lambda: sweep(Experiment(**RANKS).cell(), axes={"dim": [2, 3]}), "axes must be parameters of the cell"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), TABLE, ids=[message[:40] for _, message in TABLE])
+def test_one_clear_value_error(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_counts_of_the_wrong_shape_show_both_shapes() -> None:
+    with pytest.raises(AssertionError, match=r"has shape \(3,\) but expected \(2\)"):
+        one_run(algorithm=algorithm(counting([4, 3, 3])))
+
+
+def test_an_estimate_of_the_wrong_shape_shows_both_shapes() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)\(5, 5\).*\(6, 6\)"):
+        one_run(algorithm=algorithm(model=models.factored(dim=5)))
+
+
+def test_nothing_is_compiled_for_a_bad_axis(monkeypatch) -> None:
+    from causal_sgd import sweeps
+
+    monkeypatch.setattr(sweeps, "_compile", lambda *args: pytest.fail("compiled"))
+    with pytest.raises(ValueError, match="spread"):
+        sweep(cell, axes={"spread": [1.0, -1.0]})
+
+
+def test_a_pickle_is_not_opened(tmp_path) -> None:
+    np.savez(tmp_path / "world.npz", invariant=np.array([object()], object), spurious=np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match="world file must be an .npz archive of plain arrays"):
+        worlds.from_file(tmp_path / "world.npz")
