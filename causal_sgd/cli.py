@@ -260,8 +260,8 @@ def _parse(arguments: Sequence[str]) -> Any:
         if not stop.code:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
-        lines = [line.strip(" │╭╮╰╯─").strip() for line in text.splitlines()]
-        lines = [line for line in lines[1:] if line]
+        lines = [line.strip(" │|+╭╮╰╯").strip() for line in text.splitlines()[1:]]
+        lines = [line for line in lines if line.strip("─-")]  # not the boxes' rules, in Unicode or ASCII
         told = []
         for line in lines:
             if line.startswith(("For full", "Argument helptext", "(required)")):

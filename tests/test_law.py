@@ -258,7 +258,7 @@ def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(slab_size: int,
 
 
 def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
-    case = CASES["two environments"]
+    case = CASES["four environments, two of them empty"]
     streamed = draw(case, 0.7, "streamed", seed=11)
     judge(check_mean_and_covariance(streamed, case, 0.7), enough=150)
     judge(check_higher_moments(draw(case, 0.7, "law"), streamed, case, 0.7), enough=80)
@@ -319,15 +319,16 @@ def test_a_gradient_does_not_depend_on_what_is_mapped_beside_it(kind: str) -> No
     counts = jnp.array([[1, 1, 4, 6], [0, 3, 0, 9], [8, 1, 4, 11]], jnp.int32)
     noises = jnp.array([0.7, 0.0, 2.0])
 
-    @functools.partial(jax.vmap, in_axes=(0, 0))
+    @jax.jit
+    @jax.vmap
     def beside(counts: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         return gradients(key[None], case.world, case.estimate, counts, noise, kind=kind)
 
     together = beside(counts, noises)
     for lane in range(3):
-        alone = gradients(key[None], case.world, case.estimate, counts[lane], noises[lane], kind=kind)
-        for one, all_lanes in zip(alone, together, strict=True):
-            np.testing.assert_allclose(one, all_lanes[lane], rtol=2e-5, atol=1e-6)
+        among_its_like = beside(counts[jnp.full(3, lane)], noises[jnp.full(3, lane)])
+        for one, other in zip(together, among_its_like, strict=True):
+            np.testing.assert_array_equal(one[lane], other[lane])
 
 
 def test_tiny_and_huge_residuals_stay_finite() -> None:
@@ -407,22 +408,8 @@ def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool) -
     assert np.abs(np.asarray(few) - np.asarray(mean)).max() > 0.2, "the tolerance would hide any batch size"
 
 
-# Lanes that fill no SIMD register: there the rejection loop of `jax.random.gamma` never came to an end on a CPU.
+# The rejection loop of `jax.random.gamma` never came to an end here on a CPU: five lanes fill no SIMD register.
 @pytest.mark.timeout(120, method="thread")  # a signal would wait for the loop to end
 def test_no_number_of_runs_side_by_side_locks_up_the_law() -> None:
-    case = CASES["one environment"]
-
-    @jax.jit
-    def many(keys: jax.Array) -> jax.Array:
-        def body(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-            fold = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
-            _, loss = jax.vmap(
-                lambda key, counts: gradients(key[None], case.world, case.estimate, counts, 0.7, kind="law")
-            )(fold, counts)
-            return total + loss.sum(), None
-
-        counts = jnp.full((keys.shape[0], 1), 2**26, jnp.int32)
-        return jax.lax.scan(body, 0.0, jnp.arange(2000))[0]
-
-    for lanes in (3, 5):
-        assert np.isfinite(many(jax.random.split(jax.random.key(0), lanes)))
+    for value in final_values(seeds(0)[:5], 1e8, sampler="hetero", kind="law"):
+        assert np.isfinite(value).all()

@@ -1,0 +1,137 @@
+"""The shell's view: one JSON object, one line for a mistake, files where they were asked for."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from causal_sgd import cli, studies
+from causal_sgd.experiment import Experiment
+from causal_sgd.sweeps import sweep
+
+SMALL = "--dim 6 --invariant-rank 2 --spurious-rank 1 --steps 20 --seeds 3".split()
+
+
+def call(*arguments: str, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> None:
+    code, out, _ = call(
+        "run", *SMALL, "--json", "--seed", "4", "--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png"),
+        capsys=capsys,
+    )  # fmt: skip
+    report = json.loads(out)
+    assert code == 0
+    assert set(report) == {"config", "metrics", "diverged_fraction", "seconds"}
+    assert {"invariant_error", "pooled_error", "invariant_signal", "spurious_signal", "complement_signal"} <= set(
+        report["metrics"]
+    )
+    experiment = Experiment(dim=6, invariant_rank=2, spurious_rank=1, steps=20)
+    values = sweep(experiment.cell(), seeds=3, key=4).spurious_signal.isel(step=-1)
+    for level, quantile in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
+        np.testing.assert_allclose(
+            report["metrics"]["spurious_signal"][level], np.quantile(values, quantile), rtol=1e-5
+        )
+    with xr.open_dataset(tmp_path / "run.nc") as stored:
+        assert stored.sizes["seed"] == 3
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_phase_writes_the_diagram_and_the_table(capsys, tmp_path) -> None:
+    code, out, _ = call(
+        "phase", "--x", "spread=0:6:3", "--y", "learning-rate=0.02:0.2:2:log", *SMALL, "--out", str(tmp_path / "d.nc"),
+        "--plot", str(tmp_path / "d.png"), capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    assert "18 runs" in out
+    with xr.open_dataset(tmp_path / "d.nc") as stored:
+        assert dict(stored.sizes) | {"step": 2} == {"spread": 3, "learning_rate": 2, "seed": 3, "step": 2}
+        np.testing.assert_allclose(stored.learning_rate, [0.02, 0.2])
+    assert (tmp_path / "d.png").exists()
+
+
+def test_a_world_from_a_file(capsys, tmp_path) -> None:
+    own = np.diag([0.0, 0.0, 2.0])
+    np.savez(tmp_path / "signals.npz", invariant=np.diag([1.0, 1.0, 0.0]), spurious=np.stack([own, -own]))
+    code, out, _ = call(
+        "run", "--world-file", str(tmp_path / "signals.npz"), "--steps", "5", "--seeds", "2", "--json", capsys=capsys
+    )
+    assert code == 0
+    assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(2**0.5, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --sampler heter", "did you mean 'hetero'"),
+        ("run --optimizer adma", "did you mean 'adam'"),
+        ("run --dmi 3", "--dim"),
+        ("run --dim x", "--dim"),
+        ("runn", "run, phase, reproduce, list"),
+        ("run --learning-rate -1 --steps 5", "learning_rate must be a finite number above 0"),
+        ("run --learning-rate nan --steps 5", "learning_rate must be a finite number above 0"),
+        ("run --invariant-rank 60", "invariant_rank must be"),
+        ("run --dim 5 --invariant-rank 3 --spurious-rank 3", "must be at most dim"),
+        ("run --probabilities 0.5 0.6", "probabilities must have one entry|sum to one"),
+        ("run --seeds 0", "seeds must be"),
+        ("run --steps 0", "num_steps must be"),
+        ("run --metrics spurious_signl", "did you mean 'spurious_signal'"),
+        ("run --out nowhere/at/all.nc", "--out must be a file that can be written"),
+        ("run --out results.csv", "--out must end in .nc"),
+        ("run --plot figure.gif", "--plot must end in"),
+        ("run --world-file nowhere.npz", "world file must be"),
+        ("phase --x spread=9:0 --y mean=0:1:2", "--x must have the form"),
+        ("phase --x spread=a:b:c --y mean=0:1:2", "--x must have the form"),
+        ("phase --x spread=9:0:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
+        ("phase --x spread=0:9:3:log --y mean=0:1:2", "ends above 0 for a logarithmic axis"),
+        ("phase --x spread=0:9:3 --y spread=0:1:2", "--x and --y must be different"),
+        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x parameter must be one of"),
+        ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
+        ("phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5", "spread must be a finite number at least 0"),
+        ("reproduce trajectorys", "did you mean 'trajectories'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:
+    import re
+
+    code, out, err = call(*arguments.split(), capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert re.search(message, err)
+
+
+def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
+    script = "import sys, causal_sgd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'jax' not in sys.modules"
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert time.perf_counter() - begin < 10  # half a second on a quiet machine; the import of jax is what is tested
+    code, out, _ = call("list", capsys=capsys)
+    assert code == 0
+    assert all(name in out for name in studies.NAMES)
+
+
+def test_reproduce_checks_claims_and_leaves_figures(capsys, tmp_path) -> None:
+    code, out, _ = call("reproduce", "small-batch", "--quick", "--out", str(tmp_path), capsys=capsys)
+    assert code == 0
+    assert "quick: a reduced size" in out
+    assert "3 of 3 claims hold" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"small-batch.png", "small-batch.pdf", "claims.json"}
+
+
+def test_a_failed_claim_ends_with_one(capsys, tmp_path, monkeypatch) -> None:
+    study = studies.load("small-batch")
+    monkeypatch.setattr(study, "run", lambda **options: {})
+    monkeypatch.setattr(study, "claims", lambda data: [studies.Claim("the sky is green", 0.0, 1, 2, "nowhere")])
+    monkeypatch.setattr(study, "figure", lambda data: __import__("matplotlib.figure").figure.Figure())
+    code, out, _ = call("reproduce", "small-batch", "--out", str(tmp_path), capsys=capsys)
+    assert code == 1
+    assert "FAILS" in out
