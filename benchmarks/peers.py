@@ -95,9 +95,7 @@ def numpy_loop(
     """
     warmup = _check(dim, invariant_rank, spurious_rank, batch_size, steps)
     workers = _workers(batch_size * dim**2)
-    env_rng, *rngs = (
-        np.random.Generator(np.random.SFC64(s)) for s in np.random.SeedSequence(seed).spawn(workers + 1)
-    )
+    env_rng, *rngs = (np.random.Generator(np.random.SFC64(s)) for s in np.random.SeedSequence(seed).spawn(workers + 1))
     signs = env_rng.choice(np.array([-1, 1], np.float32), size=(steps, spurious_rank))
     levels = (mean + spread * signs).astype(np.float32)
 
@@ -262,8 +260,7 @@ def torch_batched(
     def piece(size: int) -> tuple[Any, list[Task], Any]:
         flat = buffer[: runs * size * dim**2]
         draws: list[Task] = [
-            partial(part.normal_, generator=rng)
-            for rng, part in zip(rngs, flat.tensor_split(workers), strict=True)
+            partial(part.normal_, generator=rng) for rng, part in zip(rngs, flat.tensor_split(workers), strict=True)
         ]
         return flat.view(runs, size, dim**2), draws, torch.empty(runs, size, 1)
 
@@ -284,9 +281,7 @@ def torch_batched(
             for i, (sensing, draws, residuals) in enumerate(pieces):
                 run_all(draws)
                 torch.bmm(sensing, residual.view(runs, dim**2, 1), out=residuals)
-                gradient.baddbmm_(
-                    residuals.mT, sensing, beta=float(i > 0)
-                )  # beta 0: the old value is ignored
+                gradient.baddbmm_(residuals.mT, sensing, beta=float(i > 0))  # beta 0: the old value is ignored
             factor.baddbmm_(square + square.mT, factor.clone(), alpha=-rate)
         elapsed = time.perf_counter() - start
     return _result(factor.numpy(), invariant_rank, spurious_rank, elapsed / (steps - warmup))

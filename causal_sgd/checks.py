@@ -72,9 +72,7 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     if maximum is not None:
         allowed += f" and at most {maximum}"
     if _traced(value):
-        raise ValueError(
-            f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program"
-        )
+        raise ValueError(f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program")
     try:
         result = operator.index(value)
     except TypeError:

@@ -139,7 +139,9 @@ class Phase:
             }
             print(json.dumps(report))
             return 0
-        print(f"median {self.metric} over {self.seeds} seeds; rows {y}, columns {x}; 'div.' where half or more diverged")
+        print(
+            f"median {self.metric} over {self.seeds} seeds; rows {y}, columns {x}; 'div.' where half or more diverged"
+        )
         print(" " * 10 + "".join(f"{value:>8.3g}" for value in xs))
         for row, value in enumerate(ys):
             cells = zip(table["median"].values[row], table.diverged_fraction.values[row], strict=True)
@@ -195,10 +197,14 @@ class Reproduce:
             for claim in claims:
                 verdict = "holds" if claim.holds else "FAILS"
                 allowed = f"[{claim.low:g}, {claim.high:g}]"
-                print(f"  {verdict}  {claim.measured:>8.3f}  in {allowed:<13} {claim.text}  ({claim.source})", flush=True)
+                print(
+                    f"  {verdict}  {claim.measured:>8.3f}  in {allowed:<13} {claim.text}  ({claim.source})", flush=True
+                )
                 records.append({"study": name, "holds": claim.holds, **claim._asdict()})
         plain = [{k: _plain(v) if isinstance(v, float) else v for k, v in record.items()} for record in records]
-        (self.out / "claims.json").write_text(json.dumps({"quick": self.quick, "seed": self.seed, "claims": plain}, indent=1))
+        (self.out / "claims.json").write_text(
+            json.dumps({"quick": self.quick, "seed": self.seed, "claims": plain}, indent=1)
+        )
         failed = sum(not record["holds"] for record in records)
         took = time.perf_counter() - begin
         print(f"\n{len(records) - failed} of {len(records)} claims hold; figures in {self.out}/; {took:.0f} s")
@@ -299,7 +305,9 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
         else:
             raise ValueError
     except ValueError as error:
-        raise ValueError(str(error) if option in str(error) else f"{option} must have the form {form}, got {text!r}") from None
+        raise ValueError(
+            str(error) if option in str(error) else f"{option} must have the form {form}, got {text!r}"
+        ) from None
     if not np.isfinite(axis).all() or (len(axis) > 1 and not (np.diff(axis) > 0).all()):
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
     if name in ("batch_size", "block_length"):

@@ -144,20 +144,15 @@ class Experiment:
                 world=world,
                 sampler=self._sampler(values),
                 measurement=self._measurement(values),
-                model=models.factored(
-                    dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init
-                ),
+                model=models.factored(dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init),
                 optimizer=self._optimizer(values),
             )
-            return run(
-                key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every
-            )
+            return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
 
         # `sweep` looks at the signature to name the parameters in its messages.
         parameters = [inspect.Parameter("key", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         parameters += [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self, name))
-            for name in SWEPT
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self, name)) for name in SWEPT
         ]
         cell.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         return cell
@@ -169,11 +164,7 @@ class Experiment:
     def describe(self) -> dict[str, Any]:
         """The fields as plain values that JSON can hold."""
         return {
-            name: str(value)
-            if isinstance(value, Path)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
+            name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
 
@@ -186,9 +177,7 @@ class Experiment:
         number: Any = self.num_environments
         if number is None and self.family != "two-point":
             number = 100
-        family = {"two-point": worlds.two_point, "uniform": worlds.uniform, "gaussian": worlds.gaussian}[
-            self.family
-        ]
+        family = {"two-point": worlds.two_point, "uniform": worlds.uniform, "gaussian": worlds.gaussian}[self.family]
         return family(
             dim=self.dim,
             invariant_rank=self.invariant_rank,

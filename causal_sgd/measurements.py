@@ -167,14 +167,10 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             matrix, total = carry
             law_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
             example = index * slab + jnp.arange(slab)
-            owner = jnp.sum(
-                last[None, :] <= example[:, None], 1
-            )  # B for the examples past the end of the batch
+            owner = jnp.sum(last[None, :] <= example[:, None], 1)  # B for the examples past the end of the batch
             measured = jax.random.normal(law_key, (slab, dim * dim), error.dtype)
             products = jnp.matmul(measured, residuals, precision="highest")
-            products = jnp.sum(
-                jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1
-            )
+            products = jnp.sum(jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1)
             labels = noise * jax.random.normal(noise_key, (slab,), error.dtype)
             residual = jnp.where(example < size, products - labels, 0)
             gain = jnp.matmul(residual, measured, precision="highest").reshape(dim, dim)

@@ -98,9 +98,7 @@ def largest_principal_angle(snapshot: Snapshot) -> Array:
     basis = snapshot.world.invariant_basis
     matrix = snapshot.estimate if snapshot.factor is None else snapshot.factor
     leading = linalg.left_singular(matrix)[0][:, : basis.shape[1]]
-    if (
-        leading.shape[1] < basis.shape[1]
-    ):  # fewer columns than the rank of A*: some direction is missed altogether
+    if leading.shape[1] < basis.shape[1]:  # fewer columns than the rank of A*: some direction is missed altogether
         return jnp.full((), jnp.pi / 2, leading.dtype)
     # from the sine, which stays accurate for small angles, where the cosine does not
     sine = linalg.singular_values(leading - _product(basis, _product(basis.T, leading)))[0]

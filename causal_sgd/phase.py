@@ -58,9 +58,7 @@ def order_parameter_boundary(
     if "step" in values.dims:
         values = values.isel(step=-1)
     checks.choice("along", along, [str(dim) for dim in values.dims if dim != "seed"])
-    values = values.squeeze(
-        [dim for dim in values.dims if dim not in (along, "seed") and values.sizes[dim] == 1]
-    )
+    values = values.squeeze([dim for dim in values.dims if dim not in (along, "seed") and values.sizes[dim] == 1])
     if set(values.dims) != {along, "seed"} or values.sizes[along] < 2 or values.sizes["seed"] < 2:
         raise ValueError(
             f"dataset must have dims ({along}, seed) with at least two values of each, got {dict(values.sizes)}; "
@@ -116,6 +114,6 @@ def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float
             return axis[0]
         before = after - 1
         share = (values[before] - level) / (values[before] - values[after])
-        return axis[before] + share * (axis[after] - axis[before])
+        return float(axis[before] + share * (axis[after] - axis[before]))
 
     return xr.apply_ufunc(cross, median, input_core_dims=[[along]], vectorize=True)

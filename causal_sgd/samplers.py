@@ -156,9 +156,7 @@ def stratified(*, batch_size: int | Array) -> Sampler:
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         size = state.shape[0]
         shares = _equal_shares(batch_size, size)
-        first = (
-            (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
-        )  # nobody is favoured for long
+        first = (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size  # nobody is favoured for long
         return shares[(jnp.arange(size) - first) % size], state
 
     return Sampler(lambda key, probabilities: probabilities, draw, batch_size)

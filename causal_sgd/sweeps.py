@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Zipped", "compare", "sweep", "use_cpu_cores", "zipped"]
 
+Device = Any  # a jax.Device, which jax does not declare as a type
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
 
@@ -94,7 +95,7 @@ def sweep(
     key: int | Key = 0,
     tile: int | None = None,
     memory: float | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool | None = None,
     label: str = "sweep",
 ) -> xr.Dataset:
@@ -146,9 +147,7 @@ def sweep(
     if not accelerated and _batches_lapack(program.trace(root, *grid.runs(np.zeros(2, int))).jaxpr.jaxpr):
         devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
     if tile is None:
-        target, largest = (
-            (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
-        )
+        target, largest = (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
         tile = int(np.clip(2 ** int(np.log2(max(target / run_bytes, 1))), SMALLEST_TILE, largest))
         while tile > 1 and tile * run_bytes * len(devices) > budget:
             tile //= 2
@@ -178,9 +177,7 @@ def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) 
     if not cells:
         raise ValueError("cells must name at least one cell, got none")
     parts = [sweep(cell, label=name, **options) for name, cell in cells.items()]
-    return xr.concat(
-        parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all"
-    )
+    return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
 
 
 class _Grid(NamedTuple):
@@ -200,9 +197,7 @@ class _Grid(NamedTuple):
             raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
         reserved = {"seed", "step"} & set(named)
         if reserved:
-            raise ValueError(
-                f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension"
-            )
+            raise ValueError(f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension")
         _check_parameters(cell, parameters)
         if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
             indices = np.arange(checks.integer("seeds", seeds))
@@ -271,14 +266,10 @@ def _check_parameters(cell: Cell, names: Sequence[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}"
-            )
+            raise ValueError(f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}")
     missing = [p.name for p in parameters if p.default is p.empty and p.name in known and p.name not in names]
     if missing:
-        raise ValueError(
-            f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing"
-        )
+        raise ValueError(f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing")
 
 
 def _rehearse(cell: Cell, grid: _Grid, root: Key) -> None:
@@ -308,9 +299,7 @@ def _program(cell: Cell, names: tuple[str, ...]) -> Any:
     return known[names]
 
 
-def _compile(
-    program: Any, grid: _Grid, root: Key, tile: int, devices: Sequence[jax.Device]
-) -> dict[jax.Device, Any]:
+def _compile(program: Any, grid: _Grid, root: Key, tile: int, devices: Sequence[Device]) -> dict[Device, Any]:
     """The program for a tile on each device; compiled side by side, and only where it was not before."""
     known = _executables.setdefault(program, {})
     columns = grid.runs(np.zeros(tile, int))
@@ -331,7 +320,7 @@ def _compile(
 
 def _fill(
     results: Trace,
-    programs: Mapping[jax.Device, Any],
+    programs: Mapping[Device, Any],
     grid: _Grid,
     root: Key,
     tile: int,
@@ -343,7 +332,7 @@ def _fill(
     lock = threading.Lock()
     stop = threading.Event()
 
-    def work(device: jax.Device) -> None:
+    def work(device: Device) -> None:
         # One host thread per device. An accelerator gets its next tile before the host waits for the last one; a CPU
         # has nothing to gain from that.
         queue: collections.deque[tuple[int, Trace]] = collections.deque()
@@ -352,9 +341,7 @@ def _fill(
             with lock:
                 start = next(starts, None)
             if start is not None:
-                flat = np.minimum(
-                    np.arange(start, start + tile), grid.size - 1
-                )  # the last run pads the last tile
+                flat = np.minimum(np.arange(start, start + tile), grid.size - 1)  # the last run pads the last tile
                 queue.append((start, programs[device](*jax.device_put((root, *grid.runs(flat)), device))))
             if queue and (start is None or len(queue) >= depth):
                 collect(*queue.popleft())
@@ -380,7 +367,7 @@ def _fill(
             stop.set()
 
 
-def _dataset(results: Trace, grid: _Grid, root: Key, tile: int, devices: Sequence[jax.Device]) -> xr.Dataset:
+def _dataset(results: Trace, grid: _Grid, root: Key, tile: int, devices: Sequence[Device]) -> xr.Dataset:
     import xarray as xr
 
     import causal_sgd
@@ -414,14 +401,14 @@ def _root_key(key: int | Key) -> Key:
     return key
 
 
-def _devices(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+def _devices(devices: Sequence[Device] | None) -> list[Device]:
     chosen = list(jax.local_devices() if devices is None else devices)
     if not chosen:
         raise ValueError("devices must name at least one device, got none")
     return chosen
 
 
-def _budget(devices: Sequence[jax.Device], memory: float | None) -> float:
+def _budget(devices: Sequence[Device], memory: float | None) -> float:
     if memory is not None:
         return float(memory)
     if devices[0].platform == "cpu":
@@ -453,9 +440,7 @@ def _inner(jaxpr: Any) -> Iterator[Any]:
     """The programs inside a program: bodies of loops, branches, calls."""
     kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
     for equation in jaxpr.eqns:
-        for leaf in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)
-        ):
+        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
             if isinstance(leaf, kinds):
                 yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
 

@@ -56,9 +56,7 @@ class World(NamedTuple):
     def spurious(self, core: Array) -> Array:
         """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""
         basis = self.spurious_basis
-        return jax.numpy.matmul(
-            jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest"
-        )
+        return jax.numpy.matmul(jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest")
 
     @property
     def mean_core(self) -> Array:

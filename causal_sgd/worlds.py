@@ -314,9 +314,7 @@ def _family(
     checks.number("invariant_spectrum", invariant_spectrum, above=0, scalar=False)
     shape = tuple(np.shape(invariant_spectrum))
     if shape not in ((), (invariant_rank,)):
-        raise ValueError(
-            f"invariant_spectrum must be a number or have shape ({invariant_rank},), got shape {shape}"
-        )
+        raise ValueError(f"invariant_spectrum must be a number or have shape ({invariant_rank},), got shape {shape}")
     weights = _weights(probabilities, num_environments)
 
     def draw(key: Key) -> World:
@@ -335,9 +333,7 @@ def _family(
         eigenvalues = mean + spread * spectra(spectrum_key)
         return World(
             invariant_basis=shared,
-            invariant_spectrum=jnp.broadcast_to(
-                jnp.asarray(invariant_spectrum, frame.dtype), (invariant_rank,)
-            ),
+            invariant_spectrum=jnp.broadcast_to(jnp.asarray(invariant_spectrum, frame.dtype), (invariant_rank,)),
             spurious_basis=own,
             spurious_cores=jnp.eye(spurious_rank)[None] * eigenvalues[:, :, None],
             probabilities=jnp.asarray(weights, frame.dtype),

@@ -82,7 +82,10 @@ TABLE = [
     (lambda: one_run(metrics=[]), "metrics must name at least one"),
     (lambda: one_run(metrics=[metrics.batch_loss] * 2), "metrics must have different names"),
     (lambda: time_average(one_run(), after=1.0), "after must leave at least one"),
-    (lambda: one_run(algorithm=algorithm(counting([4, 5]))), r"counts must be whole numbers that sum .*\(10\), got \[4"),
+    (
+        lambda: one_run(algorithm=algorithm(counting([4, 5]))),
+        r"counts must be whole numbers that sum .*\(10\), got \[4",
+    ),
     (lambda: one_run(algorithm=algorithm(counting([11, -1]))), "counts must be whole numbers"),
     (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=0), "seeds must be a whole number, at least 1"),
     (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=[1, 1]), "seeds must be different"),

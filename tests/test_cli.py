@@ -13,7 +13,7 @@ from causal_sgd import cli, studies
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
 
-SMALL = "--dim 6 --invariant-rank 2 --spurious-rank 1 --steps 20 --seeds 3".split()
+SMALL = ["--dim", "6", "--invariant-rank", "2", "--spurious-rank", "1", "--steps", "20", "--seeds", "3"]
 
 
 def call(*arguments: str, capsys) -> tuple[int, str, str]:
@@ -110,7 +110,9 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, c
 
 
 def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
-    script = "import sys, causal_sgd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'jax' not in sys.modules"
+    script = (
+        "import sys, causal_sgd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'jax' not in sys.modules"
+    )
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert time.perf_counter() - begin < 10  # half a second on a quiet machine; the import of jax is what is tested

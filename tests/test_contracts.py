@@ -21,7 +21,7 @@ import scipy.linalg
 from scipy import stats
 
 from causal_sgd import measurements, metrics, models, samplers, worlds
-from causal_sgd.types import Batch, Sampler, Snapshot, World
+from causal_sgd.types import Batch, Sampler, Snapshot, World, WorldFactory
 
 LEVEL = 1e-3
 DIM, SHARED_RANK, OWN_RANK = 7, 2, 2
@@ -171,6 +171,7 @@ def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(room: str, na
     def plain(key: jax.Array, numbers: dict[str, Any]) -> Any:
         return use(room, name, world_file, key, numbers)
 
+    chex.clear_trace_counter()  # which knows functions by their source
     traced = jax.jit(chex.assert_max_traces(plain, n=1))
     first, second = jax.random.key(0), jax.random.key(1)
     result = traced(first, numbers)
@@ -232,6 +233,11 @@ def test_spurious_directions_lean_towards_the_invariant_ones_by_the_tilt(basis: 
         np.fill_diagonal(expected, np.sin(tilt))
         np.testing.assert_allclose(world.invariant_basis.T @ world.spurious_basis, expected, atol=1e-6)
         np.testing.assert_allclose(world.spurious_basis.T @ world.spurious_basis, np.eye(own), atol=1e-6)
+
+
+def draw_world(factory: WorldFactory, seed: int = 0) -> World:
+    """In one program: piece by piece it would be compiled piece by piece."""
+    return jax.jit(factory)(jax.random.key(seed))
 
 
 def eigenvalues(world: World) -> np.ndarray:

@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "checks": set(),
     "types": set(),
     "linalg": {"types"},
-    **{room: BOTTOM for room in SIBLINGS},
+    **dict.fromkeys(SIBLINGS, BOTTOM),
     "theory": BOTTOM | {"theory"},
     "algorithms": BOTTOM | SIBLINGS,
     "simulate": BOTTOM | {"algorithms"},
@@ -52,7 +52,9 @@ def test_imports_point_downward(path: Path) -> None:
     assert rooms <= MAY_IMPORT[room(path)] | {room(path)}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in {"plots", "results", "phase", "checks"}], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room(path) in {"plots", "results", "phase", "checks"}], ids=str
+)
 def test_what_only_looks_at_results_imports_no_jax(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] == "jax"}
 

@@ -83,15 +83,25 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     plots.final_value(
         axes[0], data["spread"], "spurious_signal", along="spread", over="variant", mark={"$M_c$": critical}
     )
-    positive = SPREADS[SPREADS >= critical]
+    positive = SPREADS[critical <= SPREADS]
     plots.final_value(
-        axes[1], data["spread"], "invariant_error", along="spread", over="variant", mark={"$M_c$": critical},
+        axes[1],
+        data["spread"],
+        "invariant_error",
+        along="spread",
+        over="variant",
+        mark={"$M_c$": critical},
         theory={"predicted floor": (positive, _floor(positive, BASE.batch_size))},
     )
     sizes = np.array(BATCH_SIZES, float)
     plots.final_value(
-        axes[2], data["floor"].sel(spread=LARGE), "invariant_error", along="batch_size",
-        theory={"predicted floor": (sizes, _floor(LARGE, sizes))}, logx=True, logy=True,
+        axes[2],
+        data["floor"].sel(spread=LARGE),
+        "invariant_error",
+        along="batch_size",
+        theory={"predicted floor": (sizes, _floor(LARGE, sizes))},
+        logx=True,
+        logy=True,
     )
     axes[2].set_title("HeteroSGD, $M = 6$")
     return drawing  # fmt: skip

@@ -68,7 +68,12 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     drawing, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
     for index, target in enumerate(("invariant", "pooled")):
         plots.trajectories(
-            axes[index], data["runs"], f"relative_{target}_error", over="learning_rate", legend=True, logy=True,
+            axes[index],
+            data["runs"],
+            f"relative_{target}_error",
+            over="learning_rate",
+            legend=True,
+            logy=True,
             label="" if index else "relative distance",
         )
         axes[index].set_title(("to $A^\\star$", "to $A^\\star + \\bar A$")[index])
