@@ -1,70 +1,122 @@
-"""Imports point only downward, and siblings do not know one another."""
+"""Imports between the rooms point only downward, and rooms stay of a size that one reads."""
+
+from __future__ import annotations
 
 import ast
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "causal_sgd"
-BOTTOM = {"types", "checks", "linalg"}
-SIBLINGS = {"worlds", "samplers", "measurements", "models", "metrics"}
-MAY_IMPORT = {
+PACKAGE = Path(__file__).parents[1] / "causal_sgd"
+# From the ground up: a room may import those below it. Rooms of one floor import none of each other.
+FLOORS = (
+    {"types", "checks"},
+    {"linalg"},
+    {"worlds", "samplers", "measurements", "models", "metrics"},
+    {"theory"},
+    {"algorithms"},
+    {"simulate"},
+    {"sweeps"},
+    {"results"},
+    {"phase"},
+    {"experiment"},
+    {"studies"},
+    {"plots"},
+    {"cli"},
+)
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+GROUND = {"types", "checks"}
+# Narrower than their floor allows.
+ALLOWED = {
     "checks": set(),
     "types": set(),
-    "linalg": {"types"},
-    **dict.fromkeys(SIBLINGS, BOTTOM),
-    "theory": BOTTOM | {"theory"},
-    "algorithms": BOTTOM | SIBLINGS,
-    "simulate": BOTTOM | {"algorithms"},
-    "sweeps": BOTTOM | {"simulate", "results"},
-    "results": {"checks"},
-    "phase": {"checks", "results"},
-    "plots": {"checks", "results", "plots"},
-    "experiment": BOTTOM | SIBLINGS | {"algorithms", "simulate"},
+    "linalg": GROUND,
+    "theory": GROUND,
+    "results": GROUND,
+    "plots": GROUND | {"results"},
 }
-MAY_IMPORT["studies"] = set(MAY_IMPORT) | {"studies"}
-MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"studies"}
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+WITHOUT_JAX = {"checks", "results", "plots"}
+LONGEST = 450
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level packages, and rooms of this package as `causal_sgd.room`."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports(path: Path, *, only_at_import: bool = False) -> set[str]:
+    """Dotted names of all that a module imports; those for the type checker aside."""
+    found: set[str] = set()
+
+    def walk(node: ast.AST) -> None:
+        if is_for_types_only(node) or (only_at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            return
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            if node.module == "causal_sgd":
-                found |= {f"causal_sgd.{alias.name}" for alias in node.names}
-            else:
-                found.add(node.module or "")
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            walk(child)
+
+    walk(ast.parse(path.read_text()))
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_downward(path: Path) -> None:
-    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("causal_sgd.")}
-    assert rooms <= MAY_IMPORT[room(path)] | {room(path)}
+def rooms(names: set[str]) -> set[str]:
+    """The rooms among imported names; the package itself (for its version) is none."""
+    parts = (name.split(".") for name in names)
+    return {part[1] for part in parts if part[0] == "causal_sgd" and len(part) > 1}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if room(path) in {"plots", "results", "phase", "checks"}], ids=str
-)
-def test_what_only_looks_at_results_imports_no_jax(path: Path) -> None:
-    assert not {name for name in imported(path) if name.split(".")[0] == "jax"}
+def modules(room: str) -> list[Path]:
+    return [path for path in MODULES if room_of(path) == room]
 
 
-def test_every_room_is_known_and_none_is_a_drawer_for_everything() -> None:
-    rooms = {room(path) for path in FILES}
-    assert rooms == set(MAY_IMPORT)
-    assert not rooms & {"utils", "helpers", "common", "misc"}
+def test_every_module_belongs_to_a_known_room() -> None:
+    unknown = {room_of(path) for path in MODULES} - set(FLOOR) - {"__init__"}
+    assert not unknown, f"give {unknown} a floor in FLOORS"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_files_stay_readable(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_only_downward(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        assert not rooms(imports(path)), "the package loads its rooms lazily"
+        return
+    allowed = ALLOWED.get(room, {below for below in FLOOR if FLOOR[below] < FLOOR[room]})
+    above = rooms(imports(path)) - allowed - {room}
+    assert not above, f"{room} must not import {above}"
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_JAX))
+def test_some_rooms_import_no_jax_even_through_others(room: str) -> None:
+    seen, waiting = set(), {room}
+    while waiting:
+        current = waiting.pop()
+        seen.add(current)
+        for path in modules(current):
+            names = imports(path, only_at_import=True)
+            foreign = {name.split(".")[0] for name in names}
+            assert not foreign & {"jax", "jaxlib", "optax", "chex"}, f"{room} imports jax through {path.name}"
+            waiting |= rooms(names) - seen
+
+
+def test_rooms_below_the_sweep_do_not_map_over_runs_or_compile() -> None:
+    # `theory` is called from Python and compiles its own loops; everything else is compiled by the sweep alone
+    for path in MODULES:
+        if room_of(path) in {"worlds", "samplers", "measurements", "models", "metrics", "algorithms", "simulate"}:
+            calls = {
+                ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+            }
+            assert "jax.jit" not in calls, path.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_are_short_and_named_for_what_they_hold(path: Path) -> None:
+    assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+    assert len(path.read_text().splitlines()) < LONGEST
