@@ -20,8 +20,8 @@ FLOORS = (
     {"results"},
     {"phase"},
     {"experiment"},
-    {"studies"},
     {"plots"},
+    {"studies"},
     {"cli"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -107,7 +107,7 @@ def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_pro
     chex.clear_trace_counter()
 
     def one(numbers: dict[str, Array]) -> Array:
-        return cell(key, make(*numbers.values()) if name != "adamw" and name != "lion" else make(**numbers))
+        return cell(key, make(**numbers))
 
     swept = jax.jit(jax.vmap(chex.assert_max_traces(one, n=1)))
     values = {label: jnp.array(column) for label, column in grid.items()}
@@ -115,7 +115,7 @@ def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_pro
     swept({label: 0.5 * column for label, column in values.items()})
     for point in range(2):
         numbers = {label: column[point] for label, column in grid.items()}
-        optimizer = make(*numbers.values()) if name != "adamw" and name != "lion" else make(**numbers)
+        optimizer = make(**numbers)
         expected = by_hand(key, optimizer)
         assert np.isfinite(expected).all()
         np.testing.assert_allclose(found[point], expected, rtol=1e-4, atol=1e-5)

@@ -32,12 +32,12 @@ LEARNING_RATES = (0.01, 0.05, 0.1)
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
-    """PooledSGD at batch 80 and three learning rates, 32 seeds (8 when quick)."""
+    """PooledSGD at batch 80 and three learning rates, 16 seeds (8 when quick)."""
     from causal_sgd.sweeps import sweep
 
     return {
         "runs": sweep(
-            BASE.cell(), axes={"learning_rate": LEARNING_RATES}, seeds=8 if quick else 32, key=key,
+            BASE.cell(), axes={"learning_rate": LEARNING_RATES}, seeds=8 if quick else 16, key=key,
             progress=progress, label="PooledSGD, batch 80",
         )
     }  # fmt: skip

@@ -31,11 +31,11 @@ SPREADS = (1.0, 6.0)
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
-    """Both methods at both heterogeneities on the same worlds, 64 seeds (8 when quick)."""
+    """Both methods at both heterogeneities on the same worlds, 32 seeds (8 when quick)."""
     from causal_sgd.sweeps import compare
 
     cells = {"HeteroSGD": BASE.cell(), "PooledSGD": BASE.replace(sampler="pooled").cell()}
-    seeds = 8 if quick else 64
+    seeds = 8 if quick else 32
     return {"runs": compare(cells, axes={"spread": SPREADS}, seeds=seeds, key=key, progress=progress)}
 
 
