@@ -144,10 +144,9 @@ def torch_loop(
     steps: int,
     seed: int,
 ) -> PeerResult:
-    """Simulates one run with a PyTorch loop on the CPU: 6 ms a step.
+    """Simulates one run with a PyTorch loop on the CPU.
 
-    The gradient is written out under `no_grad`, which is what a careful user ends with; `loss.backward()` and an
-    optimiser take TODO of the time. Torch fills a tensor with normals on one thread, so the tensor is filled in
+    The gradient is written out under `no_grad`, which is what a careful user ends with. Torch fills a tensor with normals on one thread, so the tensor is filled in
     parts by Python threads (0.6 of the time of one). `torch.compile` was no help: it draws its own normals,
     unvectorised, at 7 times the cost.
 
@@ -219,10 +218,9 @@ def torch_batched(
     seeds: Sequence[int],
     slab_bytes: int = 2**25,
 ) -> PeerResult:
-    """Simulates many runs at once with batched PyTorch products on the CPU: TODO ms a step and run at 8 seeds.
+    """Simulates many runs at once with batched PyTorch products on the CPU.
 
-    `torch.func.vmap` of `torch.func.grad`, with the same threaded draws, takes TODO of the time. Normals are
-    drawn for all runs by one generator per thread: `seeds` together seed those, so a run is reproduced by the
+    Normals are drawn for all runs by one generator per thread: `seeds` together seed those, so a run is reproduced by the
     same `seeds` on the same number of cores and not by its own seed alone.
 
     Args:

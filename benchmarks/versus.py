@@ -69,12 +69,16 @@ def main() -> None:
 
     rows["NumPy loop, batch 1000"] = median(lambda: peers.numpy_loop(**work, seed=0))
     batch = range(4)
-    rows["jit(vmap) over drawn measurements, batch 1000"] = median(lambda: peers.jax_drawn(**work, seeds=batch)) / len(batch)
+    rows["jit(vmap) over drawn measurements, batch 1000"] = median(lambda: peers.jax_drawn(**work, seeds=batch)) / len(
+        batch
+    )
     if importlib.util.find_spec("torch"):
         rows["PyTorch loop, batch 1000"] = median(lambda: peers.torch_loop(**work, seed=0))
         rows["PyTorch batched, batch 1000"] = median(lambda: peers.torch_batched(**work, seeds=batch)) / len(batch)
     base = ours[1000]
-    print(f"d = 50, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
+    print(
+        f"d = 50, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
+    )
     print("| what | us a step and run | times the engine |\n|---|---|---|")
     for name, value in rows.items():
         print(f"| {name} | {value * 1e6:,.1f} | {value / base:,.2f} |")
