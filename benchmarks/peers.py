@@ -70,7 +70,7 @@ def numpy_loop(
     steps: int,
     seed: int,
 ) -> PeerResult:
-    """Simulates one run with a NumPy loop: 18 ms a step.
+    """Simulates one run with a NumPy loop.
 
     SFC64 is the fastest of NumPy's bit generators here (10 % ahead of PCG64), and drawing on two threads, as
     NumPy's manual shows, takes 0.6 of the time of one.
@@ -300,9 +300,9 @@ def jax_drawn(
     slab_bytes: int = 2**22,
     prng_impl: str = "threefry2x32",
 ) -> PeerResult:
-    """Simulates many runs at once with plain `jit(vmap(scan))` over drawn measurements: TODO ms a step and run.
+    """Simulates many runs at once with plain `jit(vmap(scan))` over drawn measurements.
 
-    Slabs bound the memory and are faster than drawing a whole batch at once (TODO).
+    Slabs bound the memory.
     A run depends on its own seed only (up to rounding).
 
     Args:
@@ -317,8 +317,7 @@ def jax_drawn(
         steps: Number of steps, at least 2.
         seeds: One integer per run, not negative and below 2**32.
         slab_bytes: Measurements are drawn and used in slabs of about this size, over all runs.
-        prng_impl: JAX's bit generator. The default is also JAX's and `causal_sgd`'s; `"philox4x32"` takes TODO
-            of its time where the installed JAX has it.
+        prng_impl: JAX's bit generator. The default is also JAX's and `causal_sgd`'s.
 
     Returns:
         The final signals and errors, shape `(len(seeds),)`, and the time per step of all runs.

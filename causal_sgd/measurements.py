@@ -161,7 +161,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         dim = error.shape[0]
         slab = slab_size or max(1, 2**18 // dim**2)
         spurious = jax.vmap(world.spurious)(world.spurious_cores[batch.environments])
-        residuals = (error - spurious).reshape(-1, dim * dim).T  # [d^2, B]
+        residuals = (error[None] - spurious).reshape(-1, dim * dim).T  # [d^2, B]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             matrix, total = carry

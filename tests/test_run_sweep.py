@@ -135,21 +135,23 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
         state = algorithm(rate).step(key, state)
         return state, algorithm(rate).loss(state), jnp.isfinite(algorithm(rate).snapshot(state).estimate).all()
 
-    def plainly(rate: float) -> int:
-        state = jax.jit(lambda rate: algorithm(rate).init(key))(rate)
-        for updates in range(steps):
+    def plainly(rate: float) -> tuple[int, int]:
+        """After how many updates the loss, and the estimate, is first not finite; -1 for never."""
+        state, losses, estimates = jax.jit(lambda rate: algorithm(rate).init(key))(rate), [], [True]
+        for _ in range(steps):
             state, loss, fine = advance(rate, state)
-            if not np.isfinite(loss):
-                return updates
-        return -1 if fine else steps
+            losses.append(bool(np.isfinite(loss)))
+            estimates.append(bool(fine))
+        return tuple(found.index(False) if False in found else -1 for found in (losses, estimates))
 
     expected = [plainly(rate) for rate in rates]
-    assert expected[0] == -1
-    assert len(set(expected)) >= 4, f"the rates should diverge at different steps, not at {expected}"
-    np.testing.assert_array_equal(many(rates, steps).diverged_at, expected)
+    by_loss = [loss for loss, _ in expected]
+    assert by_loss[0] == -1
+    assert len(set(by_loss)) >= 4, f"the rates should diverge at different steps, not at {by_loss}"
+    np.testing.assert_array_equal(many(rates, steps).diverged_at, by_loss)
     # A run that ends with the blow-up has no later loss to tell of it: the estimate does.
-    last = next(step for step in expected if step > 0)
-    assert many(rates, last).diverged_at[expected.index(last)] == last
+    index, last = next((index, both[1]) for index, both in enumerate(expected) if both[0] == both[1] > 0)
+    assert many(rates, last).diverged_at[index] == last
 
 
 def test_a_time_average_leaves_out_the_transient() -> None:
@@ -269,8 +271,7 @@ def test_little_memory_makes_smaller_tiles() -> None:
     while True:
         try:
             little = sweep(population_cell, axes=axes, seeds=4, memory=memory)
-        except ValueError as error:
-            assert "memory" in str(error)
+        except ValueError:  # `test_bad_input` looks at the message
             memory *= 1.5
         else:
             break
@@ -303,16 +304,16 @@ def test_compared_methods_share_worlds_and_initial_parameters() -> None:
         return cell
 
     cells = {"hetero": method("hetero", False), "pooled": method("pooled", False), "law": method("hetero", True)}
-    dataset = compare(cells, axes={"spread": [1.0, 4.0]}, seeds=3, tile=4, dim="method")
-    assert list(dataset["method"].values) == list(cells)
-    assert dataset["error"].dims == ("method", "spread", "seed", "step")
+    dataset = compare(cells, axes={"spread": [1.0, 4.0]}, seeds=3, tile=4, dim="variant")
+    assert list(dataset["variant"].values) == list(cells)
+    assert dataset["error"].dims == ("variant", "spread", "seed", "step")
     for other in ("pooled", "law"):
         for name, frames in (("basis", [0, -1]), ("error", [0]), ("params", [0])):
             start = dataset[name].isel(step=frames)
-            np.testing.assert_array_equal(start.sel(method="hetero"), start.sel(method=other))
+            np.testing.assert_array_equal(start.sel(variant="hetero"), start.sel(variant=other))
         last = dataset["params"].isel(step=-1)
-        assert not np.array_equal(last.sel(method="hetero"), last.sel(method=other))
-    seeds = dataset["basis"].isel(step=0, method=0, spread=0)
+        assert not np.array_equal(last.sel(variant="hetero"), last.sel(variant=other))
+    seeds = dataset["basis"].isel(step=0, variant=0, spread=0)
     assert not np.array_equal(seeds[0], seeds[1]), "seeds should differ"
 
 
