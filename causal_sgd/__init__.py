@@ -10,8 +10,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from causal_sgd import measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
     from causal_sgd.algorithms import sgd
+    from causal_sgd.grids import zipped
     from causal_sgd.simulate import run, time_average
-    from causal_sgd.sweeps import compare, sweep, use_cpu_cores, zipped
+    from causal_sgd.sweeps import compare, sweep, use_cpu_cores
 
 _HOME = {
     "sgd": "algorithms",
@@ -20,7 +21,7 @@ _HOME = {
     "compare": "sweeps",
     "sweep": "sweeps",
     "use_cpu_cores": "sweeps",
-    "zipped": "sweeps",
+    "zipped": "grids",
 }
 _ROOMS = (
     "measurements", "metrics", "models", "phase", "plots", "samplers", "studies", "theory", "worlds",

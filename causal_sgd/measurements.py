@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from causal_sgd import checks
+from causal_sgd import checks, draws
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
@@ -67,12 +66,12 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
         law_key, noise_key = jax.random.split(key)
         size = counts.astype(norms.dtype)
-        squares = _chi_square(law_key, size)
+        squares = draws.chi_square(law_key, size)
         if noiseless:
             return norms * squares, norms**2 * squares
         normal_key, rest_key = jax.random.split(noise_key)
         cross = noise * jax.random.normal(normal_key, size.shape, size.dtype) * jnp.sqrt(squares)
-        rest = _chi_square(rest_key, size - 1)
+        rest = draws.chi_square(rest_key, size - 1)
         own = noise**2 * jnp.where(size > 0, rest, 0)
         along = norms * squares - cross
         # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
@@ -83,7 +82,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         sums_key, goe_key = jax.random.split(key)
         norm = jnp.sqrt(jnp.sum(residual**2))
         along, total = squared_sums(sums_key, size[None], norm[None])
-        goe = _goe(goe_key, residual.shape[0], residual.dtype)
+        goe = draws.goe(goe_key, residual.shape[0], residual.dtype)
         inverse = _safe_inverse(norm)
         scale = jnp.sqrt(total[0])
         projection = jnp.sum(goe * residual) * inverse
@@ -103,7 +102,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         inverse = _safe_inverse(norms)
         unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
         line = jax.random.normal(line_key, (size,), off.dtype)
-        goes = jax.vmap(lambda k: _goe(k, rank, off.dtype))(jax.random.split(block_key, size))
+        goes = jax.vmap(lambda k: draws.goe(k, rank, off.dtype))(jax.random.split(block_key, size))
         overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
         scales = jnp.sqrt(totals)
         shift = along - scales * overlap
@@ -112,7 +111,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         # One GOE matrix for all that is orthogonal to those coordinates, with its components along them taken out.
         total = jnp.sum(totals)
         scale = jnp.sqrt(total)
-        goe = _goe(goe_key, off.shape[0], off.dtype)
+        goe = draws.goe(goe_key, off.shape[0], off.dtype)
         goe_block = _sandwich(basis.T, goe)
         off_inverse = _safe_inverse(off_norm)
         goe_line = jnp.sum(goe * off) * off_inverse
@@ -212,19 +211,3 @@ def _sandwich(outer: Array, inner: Array) -> Array:
 def _safe_inverse(norm: Array) -> Array:
     """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
     return jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
-
-
-def _chi_square(key: Key, degrees: Array) -> Array:
-    """Chi-square draws [...] with traced degrees of freedom [...], 0 where there are none."""
-    some = degrees > 0
-    return jnp.where(some, 2 * jax.random.gamma(key, jnp.where(some, degrees, 1) / 2), 0)
-
-
-def _goe(key: Key, dim: int, dtype: Any) -> Array:
-    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it, from d (d + 1) / 2 normals and one gather."""
-    row, column = np.meshgrid(np.arange(dim), np.arange(dim), indexing="ij")
-    high, low = np.maximum(row, column), np.minimum(row, column)
-    place = jnp.asarray(high * (high + 1) // 2 + low, jnp.int32)
-    scale = jnp.asarray(np.where(row == column, 1.0, np.sqrt(0.5)), dtype)
-    normals = jax.random.normal(key, (dim * (dim + 1) // 2,), dtype)
-    return normals[place] * scale

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import checks
+from causal_sgd import checks, draws
 from causal_sgd.types import Array, Key, Sampler, State
 
 __all__ = ["block", "cyclic", "hetero", "mixed", "pooled", "shuffled", "sticky", "stratified"]
@@ -136,7 +136,7 @@ def pooled(*, batch_size: int | Array) -> Sampler:
     _check_batch_size(batch_size)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
-        counts = _multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(jnp.int32)
+        counts = draws.multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(jnp.int32)
         # Binomials are floats, which skip whole numbers above 2^24: the largest count makes up what the sum is off by.
         missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts)
         return counts + _one_hot(jnp.argmax(counts), state, missing), state
@@ -185,92 +185,3 @@ def _one_hot(environment: Array, state: Array, batch_size: int | Array) -> Array
 def _equal_shares(batch_size: int | Array, parts: int) -> Array:
     whole = jnp.asarray(batch_size, jnp.int32)
     return whole // parts + (jnp.arange(parts) < whole % parts)
-
-
-def _multinomial(key: Key, total: Array, probabilities: Array) -> Array:
-    """Multinomial counts [E] as floats, by halving the environments: log2 E rounds of binomials side by side.
-
-    `jax.random.multinomial` goes through the environments one after the other, with binomials that take ten times as
-    long as the rest of a step.
-    """
-    size = probabilities.shape[0]
-    levels = (size - 1).bit_length()
-    weights = [jnp.pad(probabilities, (0, 2**levels - size))]  # of the leaves, then of their pairs, up to the root
-    for _ in range(levels):
-        weights.append(weights[-1].reshape(-1, 2).sum(1))
-    width = max(2**levels // 2, 1)
-    shares = []  # of the left child in each node of a level, from the root down, padded to one width
-    for children, parents in zip(weights[-2::-1], weights[:0:-1], strict=True):
-        share = children[::2] / jnp.where(parents > 0, parents, 1)
-        shares.append(jnp.pad(share, (0, width - share.shape[0])))
-
-    def split(counts: Array, level: tuple[Array, Array]) -> tuple[Array, None]:
-        index, share = level
-        left = _binomial(jax.random.fold_in(key, index), counts[:width], share)
-        return jnp.stack([left, counts[:width] - left], 1).reshape(-1)[: counts.shape[0]], None
-
-    counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
-    if levels:  # a scan, so that the binomial is compiled once
-        counts, _ = jax.lax.scan(split, counts, (jnp.arange(levels), jnp.stack(shares)))
-    return counts[:size]
-
-
-def _binomial(key: Key, number: Array, share: Array) -> Array:
-    """Binomial draws [n] as floats for numbers of trials [n] and probabilities [n].
-
-    Transformed rejection (BTRS of Hoermann 1993) where the mean of the rarer outcome is at least 10, a few candidates
-    at a time so that the loop hardly ever turns twice; inversion of the first 64 terms below that, where all terms
-    beyond have a probability of 1e-28.
-    """
-    candidates = 6
-    p = jnp.minimum(share, 1 - share)
-    small_key, large_key = jax.random.split(key)
-    large = number * p >= 10
-
-    # inversion; log pmf(k) = log C(n, k) + k log p + (n - k) log q, as a running sum
-    n, safe = jnp.where(large, 1, number)[:, None], jnp.where(large | (p <= 0), 0.5, p)[:, None]
-    k = jnp.arange(1, 64, dtype=p.dtype)[None, :]
-    ratio = jnp.log(jnp.maximum(n - k + 1, 0) / k) + jnp.log(safe / (1 - safe))
-    start = n * jnp.log1p(-safe)
-    terms = jnp.exp(jnp.concatenate([start, start + jnp.cumsum(ratio, 1)], 1))
-    uniform = jax.random.uniform(small_key, p.shape, p.dtype)[:, None]
-    small = jnp.minimum(jnp.sum(jnp.cumsum(terms, 1) <= uniform, 1).astype(p.dtype), jnp.where(large, 1, number))
-    small = jnp.where(p <= 0, 0, small)
-
-    # rejection
-    n, p1 = jnp.where(large, number, 100)[:, None], jnp.where(large, p, 0.5)[:, None]
-    spread = jnp.sqrt(n * p1 * (1 - p1))
-    b = 1.15 + 2.53 * spread
-    a = -0.0873 + 0.0248 * b + 0.01 * p1
-    mode = jnp.floor((n + 1) * p1)
-    odds = p1 / (1 - p1)
-
-    def tail(x: Array) -> Array:  # of Stirling's series for log x!
-        inverse = 1 / (x + 1)
-        return (1 / 12 - (1 / 360 - inverse**2 / 1260) * inverse**2) * inverse
-
-    def propose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        turn, chosen, done = state
-        u_key, v_key = jax.random.split(jax.random.fold_in(large_key, turn))
-        shape = (p.shape[0], candidates)
-        u = jax.random.uniform(u_key, shape, p.dtype) - 0.5
-        v = jax.random.uniform(v_key, shape, p.dtype, minval=jnp.finfo(p.dtype).tiny)
-        us = jnp.maximum(0.5 - jnp.abs(u), jnp.finfo(p.dtype).eps)
-        x = jnp.floor((2 * a / us + b) * u + n * p1 + 0.5)
-        inside = (x >= 0) & (x <= n)
-        y = jnp.clip(x, 0, n)
-        bound = (
-            (mode + 0.5) * jnp.log((mode + 1) / (odds * (n - mode + 1)))
-            + (n + 1) * jnp.log((n - mode + 1) / (n - y + 1))
-            + (y + 0.5) * jnp.log(odds * (n - y + 1) / (y + 1))
-            + (tail(mode) + tail(n - mode) - tail(y) - tail(n - y))
-        )
-        height = jnp.log(v * (2.83 + 5.1 / b) * spread / (a / us**2 + b))
-        accepted = inside & (((us >= 0.07) & (v <= 0.92 - 4.2 / b)) | (height <= bound))
-        first = jnp.take_along_axis(y, jnp.argmax(accepted, 1)[:, None], 1)[:, 0]
-        return turn + 1, jnp.where(done, chosen, first), done | jnp.any(accepted, 1)
-
-    begin = jnp.zeros((), jnp.int32), jnp.zeros_like(p), ~large
-    _, drawn, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), propose, begin)
-    rarer = jnp.where(large, drawn, small)
-    return jnp.where(share > 0.5, number - rarer, rarer)

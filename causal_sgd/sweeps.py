@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import difflib
-import inspect
-import itertools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +24,13 @@ from jax.extend import core as jex_core
 from tqdm import tqdm
 
 from causal_sgd import checks
+from causal_sgd.grids import Grid
 from causal_sgd.types import Array, Key, Trace
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Zipped", "compare", "sweep", "use_cpu_cores", "zipped"]
+__all__ = ["compare", "sweep", "use_cpu_cores"]
 
 Device = Any  # a jax.Device, which jax does not declare as a type
 Cell = Callable[..., Trace]
@@ -42,27 +40,6 @@ SMALLEST_TILE, LARGEST_TILE = 8, 1024
 CACHE_BYTES = 4 * 2**20  # a tile's working set on a CPU core: about what its caches hold
 ACCELERATOR_LARGEST_TILE = 2**16
 ACCELERATOR_BYTES = 2**30
-
-
-class Zipped(NamedTuple):
-    """An axis along which several parameters change together; made by `zipped`."""
-
-    values: Mapping[str, np.ndarray]
-
-
-def zipped(**values: Any) -> Zipped:
-    """An axis along which several parameters change together.
-
-    Args:
-        **values: parameter name -> values, all of one length.
-
-    >>> axis = zipped(learning_rate=[0.1, 0.05], batch_size=[100, 200])
-    """
-    arrays = {name: _axis_values(name, array) for name, array in values.items()}
-    sizes = {name: len(array) for name, array in arrays.items()}
-    if not arrays or len(set(sizes.values())) != 1:
-        raise ValueError(f"zipped parameters must have one length, got {sizes}")
-    return Zipped(arrays)
 
 
 def use_cpu_cores(count: int | None = None) -> int:
@@ -121,7 +98,7 @@ def sweep(
         ValueError: before anything is compiled, if an axis is malformed or not a parameter of the cell, there are no
             seeds, a parameter is out of range at an end of its axis, or the memory does not hold even one run.
     """
-    grid = _Grid.make(cell, axes or {}, seeds)
+    grid = Grid.make(cell, axes or {}, seeds)
     root = _root_key(key)
     devices = _devices(devices)
     if tile is not None:
@@ -180,99 +157,7 @@ def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) 
     return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
 
 
-class _Grid(NamedTuple):
-    """The runs of a sweep, laid out flat: axes in order, seeds last."""
-
-    axes: Mapping[str, Mapping[str, np.ndarray]]  # dimension -> parameter -> values
-    seeds: np.ndarray  # [S]
-
-    @classmethod
-    def make(cls, cell: Cell, axes: Mapping[str, Any], seeds: int | Sequence[int]) -> _Grid:
-        named: dict[str, Mapping[str, np.ndarray]] = {}
-        for name, axis in axes.items():
-            named[name] = axis.values if isinstance(axis, Zipped) else {name: _axis_values(name, axis)}
-        parameters = list(itertools.chain.from_iterable(named.values()))
-        twice = [name for name, count in collections.Counter(parameters).items() if count > 1]
-        if twice:
-            raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
-        reserved = {"seed", "step"} & set(named)
-        if reserved:
-            raise ValueError(f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension")
-        _check_parameters(cell, parameters)
-        if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-            indices = np.arange(checks.integer("seeds", seeds))
-        else:
-            indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
-            if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu" or (indices < 0).any():
-                raise ValueError(f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}")
-            if len(np.unique(indices)) < len(indices):
-                raise ValueError(f"seeds must be different, got {seeds!r}")
-        return cls(named, indices.astype(np.int64))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(itertools.chain.from_iterable(self.axes.values()))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        sizes = (len(next(iter(values.values()))) for values in self.axes.values())
-        return (*sizes, len(self.seeds))
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-    def runs(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Seed indices and parameter values of some runs, each [len(flat)]."""
-        *places, seed = np.unravel_index(flat, self.shape)
-        columns = [
-            _as_jax(values)[place]
-            for place, parameters in zip(places, self.axes.values(), strict=True)
-            for values in parameters.values()
-        ]
-        return (self.seeds[seed].astype(np.uint32), *columns)
-
-    def corners(self) -> list[dict[str, Any]]:
-        """The first point, and it again with each parameter at its least and its greatest value."""
-        first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
-        points = [first]
-        for axis in self.axes.values():
-            for values in axis.values():
-                ends = int(np.argmin(values)), int(np.argmax(values))
-                points += [first | {name: column[end] for name, column in axis.items()} for end in ends]
-        unique = {tuple(point.items()): point for point in points}
-        return [{name: value.item() for name, value in point.items()} for point in unique.values()]
-
-
-def _axis_values(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ValueError(f"axis {name!r} must be a non-empty list of finite numbers, got {values!r}")
-    return array
-
-
-def _as_jax(values: np.ndarray) -> np.ndarray:
-    kind = jnp.result_type(float) if values.dtype.kind == "f" else jnp.int32
-    return values.astype(kind)
-
-
-def _check_parameters(cell: Cell, names: Sequence[str]) -> None:
-    """The axes must be keyword parameters of the cell, and cover those without a default."""
-    parameters = list(inspect.signature(cell).parameters.values())[1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}")
-    missing = [p.name for p in parameters if p.default is p.empty and p.name in known and p.name not in names]
-    if missing:
-        raise ValueError(f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing")
-
-
-def _rehearse(cell: Cell, grid: _Grid, root: Key) -> None:
+def _rehearse(cell: Cell, grid: Grid, root: Key) -> None:
     """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers."""
     for point in grid.corners():
         trace = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
@@ -299,7 +184,7 @@ def _program(cell: Cell, names: tuple[str, ...]) -> Any:
     return known[names]
 
 
-def _compile(program: Any, grid: _Grid, root: Key, tile: int, devices: Sequence[Device]) -> dict[Device, Any]:
+def _compile(program: Any, grid: Grid, root: Key, tile: int, devices: Sequence[Device]) -> dict[Device, Any]:
     """The program for a tile on each device; compiled side by side, and only where it was not before."""
     known = _executables.setdefault(program, {})
     columns = grid.runs(np.zeros(tile, int))
@@ -321,7 +206,7 @@ def _compile(program: Any, grid: _Grid, root: Key, tile: int, devices: Sequence[
 def _fill(
     results: Trace,
     programs: Mapping[Device, Any],
-    grid: _Grid,
+    grid: Grid,
     root: Key,
     tile: int,
     progress: bool | None,
@@ -367,7 +252,7 @@ def _fill(
             stop.set()
 
 
-def _dataset(results: Trace, grid: _Grid, root: Key, tile: int, devices: Sequence[Device]) -> xr.Dataset:
+def _dataset(results: Trace, grid: Grid, root: Key, tile: int, devices: Sequence[Device]) -> xr.Dataset:
     import xarray as xr
 
     import causal_sgd

@@ -9,8 +9,9 @@ import pytest
 from causal_sgd import measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.experiment import Experiment
+from causal_sgd.grids import zipped
 from causal_sgd.simulate import run, time_average
-from causal_sgd.sweeps import compare, sweep, use_cpu_cores, zipped
+from causal_sgd.sweeps import compare, sweep, use_cpu_cores
 from causal_sgd.types import Sampler
 
 RANKS = {"dim": 6, "invariant_rank": 2, "spurious_rank": 1}

@@ -11,11 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "causal_sgd"
 # From the ground up: a room may import those below it. Rooms of one floor import none of each other.
 FLOORS = (
     {"types", "checks"},
-    {"linalg"},
+    {"draws", "linalg"},
     {"worlds", "samplers", "measurements", "models", "metrics"},
     {"theory"},
     {"algorithms"},
     {"simulate"},
+    {"grids"},
     {"sweeps"},
     {"results"},
     {"phase"},
@@ -30,8 +31,10 @@ GROUND = {"types", "checks"}
 ALLOWED = {
     "checks": set(),
     "types": set(),
+    "draws": GROUND,
     "linalg": GROUND,
     "theory": GROUND,
+    "grids": GROUND,
     "results": GROUND,
     "plots": GROUND | {"results"},
 }

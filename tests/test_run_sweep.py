@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 import causal_sgd
 from causal_sgd import measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
+from causal_sgd.grids import zipped
 from causal_sgd.simulate import run, time_average
-from causal_sgd.sweeps import compare, sweep, zipped
+from causal_sgd.sweeps import compare, sweep
 from causal_sgd.types import Algorithm, Array, Snapshot, Trace
 
 pytestmark = pytest.mark.xdist_group("sweeps")  # one worker, so that the tests share what is compiled
