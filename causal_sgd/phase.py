@@ -68,7 +68,10 @@ def order_parameter_boundary(
     table = values.transpose("seed", along).values.astype(float)
 
     def root(chosen: np.ndarray) -> float:
-        means = np.nanmean(table[chosen], axis=0)
+        chosen_runs = table[chosen]
+        if np.isnan(chosen_runs).all(0).any():
+            return np.nan  # a point of the axis has no run left
+        means = np.nanmean(chosen_runs, axis=0)
         slope, intercept = np.polyfit(squares, means, 1)
         return float(np.sqrt(-intercept / slope)) if slope < 0 < intercept else np.nan
 

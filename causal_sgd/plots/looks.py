@@ -64,7 +64,7 @@ STYLE: Look = {
     "lines.markersize": 4,
     "hatch.linewidth": 0.6,
     "pdf.fonttype": 42,  # letters stay letters, which journals ask for
-    "savefig.dpi": 200,
+    "savefig.dpi": 300,
 }
 
 
