@@ -118,3 +118,9 @@ def legend_below(ax: Axes, handles: Sequence[Artist]) -> Legend | None:
         if legend.get_window_extent().width <= 1.15 * ax.get_window_extent().width:
             break
     return legend
+
+
+def legend_right(ax: Axes, handles: Sequence[Artist]) -> Legend | None:
+    """A legend in one column to the right of the axes."""
+    place: Look = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "borderaxespad": 0, "frameon": False}
+    return ax.legend(handles=handles, handlelength=2.6, **place) if handles else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -71,7 +71,7 @@ def trajectories(
     reference: Mapping[str, float] | None = None,
     logy: bool = False,
     label: str | None = None,
-    legend: bool = True,
+    legend: bool | Literal["below", "right"] = True,
 ) -> Trajectories:
     """Draw medians over seeds against the step, with quantile bands.
 
@@ -87,7 +87,7 @@ def trajectories(
         reference: label -> level of dotted horizontal lines.
         logy: whether y is logarithmic.
         label: of the y axis; by default the metric's, if there is only one.
-        legend: whether to draw a legend where there is something to tell apart.
+        legend: whether to draw a legend where there is something to tell apart, and where; True for below.
     """
     names = metric_names(dataset) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
     if not names:
@@ -105,6 +105,8 @@ def trajectories(
             fraction = float(series.diverged_fraction)
             words += f" ({looks.percent(fraction)} diverged)" if fraction > 0 else ""
             every = (0.04 * (1 + (key if over else index) % 4), 0.17)  # staggered, in diagonals of the axes
+            if not np.isfinite(series["median"]).any():
+                every = None  # matplotlib cannot space markers along nothing
             bands.append(artists.band(ax, series.step.values, series, look))
             lines += ax.plot(series.step, series["median"], label=words, markevery=every, **look)
             if index == 0:
@@ -119,10 +121,13 @@ def trajectories(
         references.append(ax.axhline(level, color="0.3", linestyle=":", linewidth=1, zorder=1.5))
         artists.note(ax, words, (1, level), ("axes fraction", "data"), (4, 0), va="center")
     ax.set_xlabel("step")
-    ax.set_ylabel(label or (looks.name_of(dataset, names[0]) if len(names) == 1 else ""))
+    if label is None:
+        label = looks.name_of(dataset, names[0]) if len(names) == 1 else ""
+    ax.set_ylabel(label)
     handles = lines if over is None or len(names) == 1 else colour_key + dash_key
     told = legend and (len(lines) > 1 or "diverged" in str(lines[0].get_label()))
-    return Trajectories(lines, bands, references, artists.legend_below(ax, handles if told else []))
+    place = artists.legend_right if legend == "right" else artists.legend_below
+    return Trajectories(lines, bands, references, place(ax, handles if told else []))
 
 
 def final_value(

@@ -65,16 +65,16 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 
     from causal_sgd import plots
 
-    drawing, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
+    drawing, axes = plt.subplots(1, 2, figsize=(8.0, 3.0), sharey=True)
     for index, target in enumerate(("invariant", "pooled")):
         plots.trajectories(
             axes[index],
             data["runs"],
             f"relative_{target}_error",
             over="learning_rate",
-            legend=True,
-            logy=True,
+            legend="right" if index else False,
             label="" if index else "relative distance",
         )
+        axes[index].set_ylim(bottom=0)
         axes[index].set_title(("to $A^\\star$", "to $A^\\star + \\bar A$")[index])
     return drawing  # fmt: skip

@@ -84,7 +84,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 
     from causal_sgd import plots
 
-    drawing, axes = plt.subplots(2, 2, figsize=(7.2, 5.6), sharex=True, sharey="row")
+    drawing, axes = plt.subplots(2, 2, figsize=(8.6, 4.8), sharex=True, sharey="row")
     for column, spread in enumerate(SPREADS):
         part = data["runs"].sel(spread=spread)
         top, bottom = axes[:, column]
@@ -95,7 +95,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
             ["invariant_signal", "spurious_signal"],
             over="variant",
             label="" if last else "signal learned",
-            legend=last,
+            legend="right" if last else False,
         )
         plots.trajectories(
             bottom,
@@ -103,7 +103,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
             ["invariant_error", "pooled_error"],
             over="variant",
             label="" if last else "distance",
-            legend=last,
+            legend="right" if last else False,
         )
         top.set_title(f"heterogeneity $M = {spread:g}$")
         top.set_xlabel("")
