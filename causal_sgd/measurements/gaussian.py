@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
+from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back, safe_inverse, sandwich
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
@@ -29,14 +30,14 @@ def population() -> Measurement:
     ) -> tuple[Params, Array]:
         shares = batch.counts / jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
-        mean_core = _combine(shares, cores)
+        mean_core = combine(shares, cores)
         residual = model.estimate(params) - data - world.spurious(mean_core)
         # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
         variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
         loss = (jnp.sum(residual**2) + variance) / 4
-        return _pull_back(model, params, residual), loss
+        return pull_back(model, params, residual), loss
 
-    return Measurement(_dense_invariant, gradient)
+    return Measurement(dense_invariant, gradient)
 
 
 def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
@@ -83,7 +84,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         norm = jnp.sqrt(jnp.sum(residual**2))
         along, total = squared_sums(sums_key, size[None], norm[None])
         goe = draws.goe(goe_key, residual.shape[0], residual.dtype)
-        inverse = _safe_inverse(norm)
+        inverse = safe_inverse(norm)
         scale = jnp.sqrt(total[0])
         projection = jnp.sum(goe * residual) * inverse
         return (along[0] - scale * projection) * inverse * residual + scale * goe, total[0]
@@ -99,7 +100,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         off_norm = jnp.sqrt(jnp.sum(off**2))
         norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
         along, totals = squared_sums(sums_key, counts, norms)
-        inverse = _safe_inverse(norms)
+        inverse = safe_inverse(norms)
         unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
         line = jax.random.normal(line_key, (size,), off.dtype)
         goes = jax.vmap(lambda k: draws.goe(k, rank, off.dtype))(jax.random.split(block_key, size))
@@ -107,16 +108,16 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         scales = jnp.sqrt(totals)
         shift = along - scales * overlap
         line_sum = jnp.sum(scales * line + shift * unit_line)
-        block_sum = _combine(scales, goes) + _combine(shift, unit_blocks)
+        block_sum = combine(scales, goes) + combine(shift, unit_blocks)
         # One GOE matrix for all that is orthogonal to those coordinates, with its components along them taken out.
         total = jnp.sum(totals)
         scale = jnp.sqrt(total)
         goe = draws.goe(goe_key, off.shape[0], off.dtype)
-        goe_block = _sandwich(basis.T, goe)
-        off_inverse = _safe_inverse(off_norm)
+        goe_block = sandwich(basis.T, goe)
+        off_inverse = safe_inverse(off_norm)
         goe_line = jnp.sum(goe * off) * off_inverse
         matrix = (line_sum - scale * goe_line) * off_inverse * off + scale * goe
-        return matrix + _sandwich(basis, block_sum - scale * goe_block), total
+        return matrix + sandwich(basis, block_sum - scale * goe_block), total
 
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
@@ -128,15 +129,15 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
             matrix, total = pure(key, error - world.spurious(cores[0]), size)
         else:
             basis = world.spurious_basis
-            block = _sandwich(basis.T, error)
-            off = error - _sandwich(basis, block)
+            block = sandwich(basis.T, error)
+            off = error - sandwich(basis, block)
             # Where V spans all that the error has, only rounding is left, and that has no direction.
             floor = 64 * jnp.finfo(off.dtype).eps
             off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
             matrix, total = mixture(key, off, block[None] - cores, basis, batch.counts)
-        return _pull_back(model, params, matrix / size), total / (4 * size)
+        return pull_back(model, params, matrix / size), total / (4 * size)
 
-    return Measurement(_dense_invariant, gradient)
+    return Measurement(dense_invariant, gradient)
 
 
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
@@ -181,33 +182,6 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
         matrix, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
         matrix = (matrix + matrix.T) / 2
-        return _pull_back(model, params, matrix / size), total / (4 * size)
+        return pull_back(model, params, matrix / size), total / (4 * size)
 
-    return Measurement(_dense_invariant, gradient)
-
-
-def _dense_invariant(key: Key, world: World) -> Array:
-    """Measurements keep A* dense [d, d] beside the run, since every step subtracts it."""
-    return world.invariant
-
-
-def _pull_back(model: Model, params: Params, matrix: Array) -> Params:
-    """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2."""
-    if model.pullback is not None:
-        return model.pullback(params, matrix / 2)
-    return jax.vjp(model.estimate, params)[1](matrix / 2)[0]
-
-
-def _combine(weights: Array, matrices: Array) -> Array:
-    """sum_e weights_e matrices_e for weights [B] and matrices [B, n, n]."""
-    return jnp.tensordot(weights, matrices, 1, precision="highest")
-
-
-def _sandwich(outer: Array, inner: Array) -> Array:
-    """Outer @ inner @ outer'."""
-    return jnp.matmul(jnp.matmul(outer, inner, precision="highest"), outer.T, precision="highest")
-
-
-def _safe_inverse(norm: Array) -> Array:
-    """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
-    return jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
+    return Measurement(dense_invariant, gradient)
