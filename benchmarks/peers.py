@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PeerResult", "jax_drawn", "numpy_loop", "torch_batched", "torch_loop"]
+__all__ = ["PeerResult", "jax_drawn", "numpy_loop", "numpy_plain", "torch_batched", "torch_loop"]
 
 Task = Callable[[], object]
 
@@ -127,6 +127,60 @@ def numpy_loop(
             np.matmul(symmetric, factor, out=update)
             update *= rate
             factor -= update
+        elapsed = time.perf_counter() - start
+    return _result(factor[None], invariant_rank, spurious_rank, elapsed / (steps - warmup))
+
+
+def numpy_plain(
+    *,
+    dim: int,
+    invariant_rank: int,
+    spurious_rank: int,
+    mean: float,
+    spread: float,
+    learning_rate: float,
+    batch_size: int,
+    init_scale: float,
+    steps: int,
+    seed: int,
+) -> PeerResult:
+    """Simulates one run with the NumPy loop that one writes first: float64, `default_rng`, no buffers, no threads.
+
+    Both sums over the measurements are BLAS products even so.
+
+    Args:
+        dim: See `numpy_loop`, and so on for all the others.
+        invariant_rank: Rank of `A*`.
+        spurious_rank: Rank of every `A_e`.
+        mean: Mean of the spurious eigenvalues.
+        spread: Distance of each spurious eigenvalue from `mean`.
+        learning_rate: Step size.
+        batch_size: Measurements a step.
+        init_scale: The factor starts at this times the identity.
+        steps: Number of steps, at least 2.
+        seed: Seed of all randomness of the run, not negative.
+
+    Returns:
+        The final signal and error, shape `(1,)`, and the time per step.
+
+    Raises:
+        ValueError: If a size is out of range or the ranks do not fit into `dim`.
+    """
+    warmup = _check(dim, invariant_rank, spurious_rank, batch_size, steps)
+    rng = np.random.default_rng(seed)
+    factor = init_scale * np.eye(dim)
+    start = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(steps):
+            if t == warmup:
+                start = time.perf_counter()
+            signal = np.zeros(dim)
+            signal[:invariant_rank] = 1
+            signal[invariant_rank : invariant_rank + spurious_rank] = mean + spread * rng.choice([-1, 1], spurious_rank)
+            sensing = rng.standard_normal((batch_size, dim * dim))
+            residuals = sensing @ (factor @ factor.T - np.diag(signal)).ravel()
+            gradient = (residuals @ sensing).reshape(dim, dim) / batch_size
+            factor = factor - learning_rate * (gradient + gradient.T) / 2 @ factor
         elapsed = time.perf_counter() - start
     return _result(factor[None], invariant_rank, spurious_rank, elapsed / (steps - warmup))
 

@@ -68,7 +68,8 @@ def main() -> None:
     def median(call: Any) -> float:
         return statistics.median(call().seconds_per_step for _ in range(options.repeats))
 
-    rows["NumPy loop, batch 1000"] = median(lambda: peers.numpy_loop(**work, seed=0))
+    rows["NumPy loop as one writes it first, batch 1000"] = median(lambda: peers.numpy_plain(**work, seed=0))
+    rows["NumPy loop tuned, threaded draws, batch 1000"] = median(lambda: peers.numpy_loop(**work, seed=0))
     batch = range(4)
     rows["jit(vmap) over drawn measurements, batch 1000"] = median(lambda: peers.jax_drawn(**work, seeds=batch)) / len(
         batch

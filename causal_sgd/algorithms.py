@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from causal_sgd import samplers
+from causal_sgd import draws, samplers
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -102,8 +102,8 @@ def sgd(
         )
 
     def step(key: Key, state: SGDState) -> SGDState:
-        order_key = jax.random.fold_in(stream(key, "environments"), state.step)
-        gradient_key = jax.random.fold_in(stream(key, "measurements"), state.step)
+        order_key = draws.fold_in(stream(key, "environments"), state.step)
+        gradient_key = draws.fold_in(stream(key, "measurements"), state.step)
         counts, sampler_state = sampler.draw(order_key, state.step, state.sampler)
         gradient, loss = measurement.gradient(
             gradient_key, state.step, state.data, model, state.params, state.world,

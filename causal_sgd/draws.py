@@ -7,6 +7,7 @@ never came to an end on a CPU.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -15,47 +16,137 @@ import numpy as np
 
 from causal_sgd.types import Array, Key
 
-__all__ = ["binomial", "chi_square", "goe", "multinomial"]
+__all__ = [
+    "CHI_SQUARE_WORDS", "binomial", "bits", "chi_square", "fold_in", "goe", "half_goe", "half_goe_words", "multinomial", "normals",
+    "uniforms",
+]  # fmt: skip
 
 
-def chi_square(key: Key, degrees: Array) -> Array:
+def bits(key: Key, count: int, stream: int = 0) -> Array:
+    """Random 32-bit words [count] of one of the streams of a key.
+
+    For Threefry keys these are both words of every block with counter (i, stream), in one unrolled pass. `jax.random.bits`
+    keeps one word of two and, on a CPU, takes the rounds in a loop of its own: four times the time of this, and for a few
+    words the loop is all that one waits for. The generator is the same (Salmon et al. 2011). Keys of other generators
+    go to `jax.random.bits`.
+    """
+    if not _is_threefry(key):
+        return jax.random.bits(jax.random.fold_in(key, stream), (count,), jnp.uint32)
+    first, second = jax.random.key_data(key)
+    counters = np.arange((count + 1) // 2, dtype=np.uint32)
+    words = _threefry(first, second, jnp.asarray(counters), jnp.asarray(np.full_like(counters, stream)))
+    return jnp.concatenate(words)[:count]
+
+
+def fold_in(key: Key, data: Array) -> Key:
+    """The key of `jax.random.fold_in`, bit for bit, without the loop that it runs on a CPU for Threefry keys."""
+    if not _is_threefry(key):
+        return jax.random.fold_in(key, data)
+    first, second = jax.random.key_data(key)
+    words = jnp.stack(_threefry(first, second, jnp.zeros((), jnp.uint32), jnp.asarray(data).astype(jnp.uint32)))
+    return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(key) else words
+
+
+def _is_typed(key: Key) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def _is_threefry(key: Key) -> bool:
+    return str(jax.random.key_impl(key)) == "threefry2x32"
+
+
+def _threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds of two words of key [] and two of counters [n]."""
+    keys = first, second, first ^ second ^ np.uint32(0x1BD11BDA)
+    x, y = x + keys[0], y + keys[1]
+    for group in range(5):
+        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x = x + y
+            y = x ^ (y << np.uint32(rotation) | y >> np.uint32(32 - rotation))
+        x, y = x + keys[(group + 1) % 3], y + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return x, y
+
+
+def uniforms(words: Array, dtype: Any) -> Array:
+    """Uniform numbers in [0, 1), multiples of 2^-23, from 32-bit words."""
+    return jnp.right_shift(words, np.uint32(9)).astype(dtype) * 2**-23
+
+
+def normals(words: Array, dtype: Any) -> Array:
+    """Standard normal numbers from 32-bit words, by inversion as `jax.random.normal` has them for float32."""
+    # the middle of each of the 2^23 cells, so that neither -1 nor 1 is hit
+    symmetric = 2 * uniforms(words, dtype) - (1 - 2**-23)
+    return jax.lax.erf_inv(symmetric) * math.sqrt(2)
+
+
+CHI_SQUARE_CANDIDATES = 6
+CHI_SQUARE_WORDS = 2 * CHI_SQUARE_CANDIDATES + 1
+"""How many random words a chi-square takes."""
+
+
+def chi_square(words: Array, degrees: Array) -> Array:
     """Chi-square draws [n] for whole, traced degrees of freedom [n], which are floats; 0 where there are none.
 
     2 Gamma(degrees / 2) by the rejection method of Marsaglia and Tsang (2000), whose candidates are accepted with a
     probability of at least 0.96: of six at once the first accepted one is taken, so there is no loop. (All six fail in
     fewer than one of 10^8 draws; the first one is then taken all the same.)
+
+    Args:
+        words: random 32-bit words [n * CHI_SQUARE_WORDS].
+        degrees: [n].
     """
-    candidates = 6
     dtype = degrees.dtype
-    shape = (degrees.shape[0], candidates)
-    normal_key, uniform_key, lift_key = jax.random.split(key, 3)
+    words = words.reshape(degrees.shape[0], CHI_SQUARE_WORDS)
     alpha = degrees / 2
     lifted = alpha < 1.5  # Gamma(a) = Gamma(a + 1) U^(1/a), where candidates would be refused more often
     d = jnp.where(lifted, alpha + 1, alpha)[:, None] - 1 / 3
-    x = jax.random.normal(normal_key, shape, dtype)
+    x = normals(words[:, :CHI_SQUARE_CANDIDATES], dtype)
     t = x / jnp.sqrt(9 * d)
     # Accept if log U < x^2 / 2 + d (1 - v + log v) with v = (1 + t)^3, that is 3 d (log(1 + t) - t + t^2/2 - t^3/3): its
     # terms cancel for large d, where the rest of the series is what remains.
     t_safe = jnp.maximum(t, -0.99)
     series = -(t**4) * (1 / 4 - t * (1 / 5 - t * (1 / 6 - t / 7)))
     bound = 3 * d * jnp.where(jnp.abs(t) < 0.05, series, jnp.log1p(t_safe) - t_safe + t_safe**2 / 2 - t_safe**3 / 3)
-    uniform = jax.random.uniform(uniform_key, shape, dtype, minval=jnp.finfo(dtype).tiny)
+    half_cell = np.asarray(2**-24, dtype)
+    uniform = uniforms(words[:, CHI_SQUARE_CANDIDATES:-1], dtype) + half_cell
     accepted = (t > -0.99) & (jnp.log(uniform) < bound)
     first = jnp.take_along_axis(t_safe, jnp.argmax(accepted, 1)[:, None], 1)
     gamma = (d * (1 + first) ** 3)[:, 0]
-    lift = jax.random.uniform(lift_key, alpha.shape, dtype, minval=jnp.finfo(dtype).tiny)
+    lift = uniforms(words[:, -1], dtype) + half_cell
     some = alpha > 0
     return jnp.where(some, 2 * gamma * jnp.where(lifted, lift ** (1 / jnp.where(some, alpha, 1)), 1), 0)
 
 
-def goe(key: Key, dim: int, dtype: Any) -> Array:
-    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it, from d (d + 1) / 2 normals and one gather."""
-    row, column = np.meshgrid(np.arange(dim), np.arange(dim), indexing="ij")
-    high, low = np.maximum(row, column), np.minimum(row, column)
-    place = jnp.asarray(high * (high + 1) // 2 + low, jnp.int32)
-    scale = jnp.asarray(np.where(row == column, 1.0, np.sqrt(0.5)), dtype)
-    normals = jax.random.normal(key, (dim * (dim + 1) // 2,), dtype)
-    return normals[place] * scale
+def half_goe_words(dim: int) -> int:
+    """How many random words `half_goe` takes: d (d + 2) / 2 for even d, about as many for odd d."""
+    return dim * (dim // 2 + 1 + dim % 2)
+
+
+def half_goe(words: Array, dim: int, dtype: Any) -> Array:
+    """A matrix H [d, d] with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
+
+    A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it, and for symmetric R <H + H', R> = 2 <H, R>. Nothing is
+    gathered: row i of a table [d, c] holds the places (i, i), (i, i + 1), ..., and written with d + 1 columns but read with d it
+    shifts by one place a row. What runs over the end of row i lands in row i + 1, below the diagonal, where it is the
+    mirror of places so far right that no row of the table reaches them.
+    """
+    columns = dim // 2 + 1 + dim % 2
+    table = normals(words, dtype).reshape(dim, columns)
+    if dim % 2:  # the last column meets its own mirror images: they go
+        meets = (np.arange(columns)[None, :] == columns - 1) & (np.arange(dim)[:, None] >= (dim - 1) // 2)
+        table = table * np.where(meets, 0, 1).astype(dtype)
+    # A product widens and scales the table: on a CPU, a third of the time of padding it.
+    widen = np.zeros((columns, dim + 1), dtype)
+    np.fill_diagonal(widen, np.sqrt(0.5))
+    widen[0, 0] = 0.5
+    wide = jnp.matmul(jax.lax.optimization_barrier(table), widen, precision="highest")
+    return jax.lax.optimization_barrier(wide.reshape(-1)[: dim**2]).reshape(dim, dim)
+
+
+def goe(words: Array, dim: int, dtype: Any) -> Array:
+    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it; see `half_goe`."""
+    half = half_goe(words, dim, dtype)
+    return half + half.T
 
 
 def multinomial(key: Key, total: Array, probabilities: Array) -> Array:

@@ -172,7 +172,7 @@ def _check_batch_size(batch_size: Any, minimum: int = 1) -> None:
 def _choose(key: Key, probabilities: Array) -> Array:
     """One environment drawn with the probabilities, by inversion (one uniform number, no logarithms)."""
     cumulative = jnp.cumsum(probabilities)
-    uniform = jax.random.uniform(key, dtype=cumulative.dtype) * cumulative[-1]
+    uniform = draws.uniforms(draws.bits(key, 1), cumulative.dtype)[0] * cumulative[-1]
     chosen = jnp.sum(cumulative <= uniform, dtype=jnp.int32)
     return jnp.minimum(chosen, probabilities.shape[0] - 1)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from causal_sgd import draws
@@ -18,7 +20,10 @@ LEVEL = 1e-4
 
 @functools.partial(jax.jit, static_argnames="lanes")
 def chi_squares(key: jax.Array, degrees: jax.Array, lanes: int = LANES) -> jax.Array:
-    return jax.vmap(draws.chi_square, (0, None))(jax.random.split(key, lanes), degrees)
+    def draw(key: jax.Array) -> jax.Array:
+        return draws.chi_square(draws.bits(key, len(degrees) * draws.CHI_SQUARE_WORDS), degrees)
+
+    return jax.vmap(draw)(jax.random.split(key, lanes))
 
 
 @jax.jit
@@ -88,9 +93,65 @@ def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
     np.testing.assert_allclose(covariance, 300 * (np.diag(shares) - np.outer(shares, shares)), atol=0.9)
 
 
-def test_goe_has_its_variances_and_is_symmetric() -> None:
-    drawn = np.asarray(jax.vmap(lambda key: draws.goe(key, 4, jnp.float32))(jax.random.split(jax.random.key(7), LANES)))
-    np.testing.assert_array_equal(drawn, drawn.transpose(0, 2, 1))
-    expected = np.where(np.eye(4, dtype=bool), 1, 0.5)
-    np.testing.assert_allclose(drawn.var(0), expected, atol=4.5 * np.sqrt(2 / LANES))
-    np.testing.assert_allclose(drawn.mean(0), 0, atol=4.5 / np.sqrt(LANES))
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 9])
+def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        words = draws.bits(key, draws.half_goe_words(dim))
+        return draws.half_goe(words, dim, jnp.float32), draws.goe(words, dim, jnp.float32)
+
+    half, drawn = map(np.asarray, jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(7), LANES // 4)))
+    np.testing.assert_array_equal(drawn, half + half.transpose(0, 2, 1))
+    # one place of each mirrored two is empty
+    assert (half[0] != 0).sum() == dim * (dim + 1) // 2
+    entries = drawn[:, *np.tril_indices(dim)]
+    expected = np.where(np.eye(dim), 1, 0.5)[np.tril_indices(dim)]
+    covariance = np.atleast_2d(np.cov(entries.T))
+    error = np.sqrt((np.outer(expected, expected) * (1 + np.eye(len(expected)))) / len(drawn))
+    assert np.abs((covariance - np.diag(expected)) / error).max() < 5.5  # 1,035 z-scores at most
+    assert np.abs(entries.mean(0) / np.sqrt(expected / len(drawn))).max() < 5
+
+
+def test_words_are_those_of_threefry_and_their_streams_are_apart() -> None:
+    key = jax.random.key(11)
+    words, other = draws.bits(key, 1000), draws.bits(key, 1000, stream=1)
+    counters = jnp.concatenate([jnp.arange(500, dtype=jnp.uint32), jnp.zeros(500, jnp.uint32)])
+    np.testing.assert_array_equal(words, threefry_2x32(jax.random.key_data(key), counters))
+    np.testing.assert_array_equal(other, threefry_2x32(jax.random.key_data(key), counters.at[500:].set(1)))
+    assert len(np.unique(np.concatenate([words, other]))) > 1990
+    assert draws.bits(key, 999).shape == (999,)
+    raw = draws.bits(jax.random.key_data(key), 1000)  # a key of the old kind
+    np.testing.assert_array_equal(words, raw)
+
+
+@pytest.mark.parametrize("kind", ["typed", "raw", "rbg"])
+def test_a_key_is_folded_as_jax_does(kind: str) -> None:
+    key = {"typed": jax.random.key(9), "raw": jax.random.PRNGKey(9), "rbg": jax.random.key(9, impl="rbg")}[kind]
+    for data in (0, 1, 2**31 - 1):
+        found, expected = draws.fold_in(key, jnp.int32(data)), jax.random.fold_in(key, data)
+        assert found.dtype == expected.dtype
+        if kind != "raw":
+            found, expected = jax.random.key_data(found), jax.random.key_data(expected)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_keys_of_another_generator_are_welcome() -> None:
+    key = jax.random.key(0, impl="rbg")
+    words, other = draws.bits(key, 1000), draws.bits(key, 1000, stream=1)
+    assert words.dtype == jnp.uint32
+    assert not np.array_equal(words, other)
+
+
+@pytest.mark.parametrize(("name", "law"), [("normals", stats.norm), ("uniforms", stats.uniform)])
+def test_words_become_numbers_of_the_law(name: str, law: Any) -> None:
+    drawn = np.asarray(getattr(draws, name)(draws.bits(jax.random.key(12), 10**6), jnp.float32), float)
+    assert stats.kstest(drawn, law.cdf).pvalue > LEVEL
+    assert np.isfinite(drawn).all()
+    ends = getattr(draws, name)(jnp.asarray([0, 2**32 - 1], jnp.uint32), jnp.float32)
+    assert np.isfinite(ends).all()
+
+
+def test_the_tails_of_the_normals_are_right() -> None:
+    drawn = np.asarray(draws.normals(draws.bits(jax.random.key(13), 10**7), jnp.float32))
+    for edge in (2.0, 3.0, 4.0, 4.8):
+        for count, tail in ((np.sum(drawn > edge), "upper"), (np.sum(drawn < -edge), "lower")):
+            assert stats.binomtest(int(count), len(drawn), stats.norm.sf(edge)).pvalue > LEVEL, (edge, tail)

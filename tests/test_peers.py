@@ -32,12 +32,13 @@ SLABS = {"slab_bytes": 40 * RUNS * 8**2 * 4}
 # First seeds and options of the samples. Seeds do not overlap: the samples that are compared are independent.
 SAMPLES = {
     "numpy_loop": (0, {}),
+    "numpy_plain": (4000, {}),
     "torch_loop": (1000, {}),
     "torch_batched": (2000, SLABS),
     "jax_drawn": (3000, SLABS),
 }
 PAIRS = list(itertools.combinations(SAMPLES, 2))
-# 6 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.
+# 10 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.
 LEVEL = 1e-3 / (2 * len(PAIRS))
 
 
@@ -46,7 +47,7 @@ def _simulate(name, seeds, **change):
     if "torch" in name and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
     peer, setting = getattr(peers, name), SETTING | change
-    if name.endswith("_loop"):
+    if name in ("numpy_loop", "numpy_plain", "torch_loop"):
         results = [peer(**setting, seed=seed) for seed in seeds]
     else:
         results = [peer(**setting, seeds=seeds)]

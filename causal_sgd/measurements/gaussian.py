@@ -65,14 +65,14 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
 
     def squared_sums(key: Key, counts: Array, norms: Array) -> tuple[Array, Array]:
         """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
-        law_key, noise_key = jax.random.split(key)
         size = counts.astype(norms.dtype)
-        squares = draws.chi_square(law_key, size)
+        words = size.shape[0] * draws.CHI_SQUARE_WORDS
+        squares = draws.chi_square(draws.bits(key, words, stream=1), size)
         if noiseless:
             return norms * squares, norms**2 * squares
-        normal_key, rest_key = jax.random.split(noise_key)
-        cross = noise * jax.random.normal(normal_key, size.shape, size.dtype) * jnp.sqrt(squares)
-        rest = draws.chi_square(rest_key, size - 1)
+        cross = draws.normals(draws.bits(key, size.shape[0], stream=2), size.dtype)
+        cross = noise * cross * jnp.sqrt(squares)
+        rest = draws.chi_square(draws.bits(key, words, stream=3), size - 1)
         own = noise**2 * jnp.where(size > 0, rest, 0)
         along = norms * squares - cross
         # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
@@ -80,14 +80,14 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
 
     def pure(key: Key, residual: Array, size: Array) -> tuple[Array, Array]:
         """M G [d, d] and sum of r_i^2 [] for a batch from one environment."""
-        sums_key, goe_key = jax.random.split(key)
+        dim, dtype = residual.shape[0], residual.dtype
         norm = jnp.sqrt(jnp.sum(residual**2))
-        along, total = squared_sums(sums_key, size[None], norm[None])
-        goe = draws.goe(goe_key, residual.shape[0], residual.dtype)
+        along, total = squared_sums(key, size[None], norm[None])
+        half = draws.half_goe(draws.bits(key, draws.half_goe_words(dim), stream=0), dim, dtype)
         inverse = safe_inverse(norm)
         scale = jnp.sqrt(total[0])
-        projection = jnp.sum(goe * residual) * inverse
-        return (along[0] - scale * projection) * inverse * residual + scale * goe, total[0]
+        projection = 2 * jnp.sum(half * residual) * inverse
+        return (along[0] - scale * projection) * inverse * residual + scale * (half + half.T), total[0]
 
     def mixture(key: Key, off: Array, blocks: Array, basis: Array, counts: Array) -> tuple[Array, Array]:
         """M G [d, d] and sum of r_i^2 [] for several environments with R_e = off + V blocks_e V'.
@@ -95,15 +95,16 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         `off` [d, d] is the part of the residuals outside the span of V (.) V', the same for all environments, so that
         its direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
         """
-        sums_key, goe_key, line_key, block_key = jax.random.split(key, 4)
+        dim, dtype = off.shape[0], off.dtype
         size, rank = blocks.shape[:2]
         off_norm = jnp.sqrt(jnp.sum(off**2))
         norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
-        along, totals = squared_sums(sums_key, counts, norms)
+        along, totals = squared_sums(key, counts, norms)
         inverse = safe_inverse(norms)
         unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
-        line = jax.random.normal(line_key, (size,), off.dtype)
-        goes = jax.vmap(lambda k: draws.goe(k, rank, off.dtype))(jax.random.split(block_key, size))
+        line = draws.normals(draws.bits(key, size, stream=4), dtype)
+        block_words = draws.bits(key, size * draws.half_goe_words(rank), stream=5).reshape(size, -1)
+        goes = jax.vmap(lambda words: draws.goe(words, rank, dtype))(block_words)
         overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
         scales = jnp.sqrt(totals)
         shift = along - scales * overlap
@@ -112,12 +113,12 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         # One GOE matrix for all that is orthogonal to those coordinates, with its components along them taken out.
         total = jnp.sum(totals)
         scale = jnp.sqrt(total)
-        goe = draws.goe(goe_key, off.shape[0], off.dtype)
-        goe_block = sandwich(basis.T, goe)
+        half = draws.half_goe(draws.bits(key, draws.half_goe_words(dim), stream=0), dim, dtype)
+        half_block = sandwich(basis.T, half)
         off_inverse = safe_inverse(off_norm)
-        goe_line = jnp.sum(goe * off) * off_inverse
-        matrix = (line_sum - scale * goe_line) * off_inverse * off + scale * goe
-        return matrix + sandwich(basis, block_sum - scale * goe_block), total
+        goe_line = 2 * jnp.sum(half * off) * off_inverse
+        matrix = (line_sum - scale * goe_line) * off_inverse * off + scale * (half + half.T)
+        return matrix + sandwich(basis, block_sum - scale * (half_block + half_block.T)), total
 
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
