@@ -34,7 +34,7 @@ WORK: dict[str, Any] = {
 
 def engine(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, float]:
     """Seconds per step and run for each batch size, without recompiling between them."""
-    short, long = 100, 400
+    short, long = 100, 600
     cells = {steps: Experiment(**WORK, steps=steps, metrics=("spurious_signal",)).cell() for steps in (short, long)}
 
     def seconds(steps: int, batch_size: int) -> float:
@@ -57,7 +57,7 @@ def main() -> None:
         description="Measure the engine beside what people use, and print a Markdown table."
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=256)
     parser.add_argument("--peer-steps", type=int, default=12)
     options = parser.parse_args()
     cs.use_cpu_cores()

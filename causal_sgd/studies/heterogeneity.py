@@ -29,15 +29,21 @@ LARGE = 6.0
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
-    """Both methods over the heterogeneity and HeteroSGD at M = 6 over the batch size, 32 seeds (16 when quick)."""
+    """Both methods over the heterogeneity, 32 seeds (16 when quick), and HeteroSGD at M = 6 over the batch size, 128 (64)."""
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"seeds": 16 if quick else 32, "key": key, "progress": progress}
+    seeds = 16 if quick else 32
+    options: dict[str, Any] = {"key": key, "progress": progress}
     cells = {"HeteroSGD": BASE.cell(), "PooledSGD": BASE.replace(sampler="pooled").cell()}
     return {
-        "spread": compare(cells, axes={"spread": SPREADS}, **options),
+        "spread": compare(cells, axes={"spread": SPREADS}, seeds=seeds, **options),
+        # A median of 32 seeds strays by 0.03 of the floor, too near the claim's tolerance; one of 128 by half of that.
         "floor": sweep(
-            BASE.cell(), axes={"batch_size": BATCH_SIZES, "spread": [LARGE]}, label="error floor", **options
+            BASE.cell(),
+            axes={"batch_size": BATCH_SIZES, "spread": [LARGE]},
+            seeds=4 * seeds,
+            label="error floor",
+            **options,
         ),
     }
 
