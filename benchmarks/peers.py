@@ -1,6 +1,6 @@
 """The simulation that people write today, in NumPy, PyTorch and plain JAX, to measure `causal_sgd` against.
 
-Each peer runs HeteroSGD for matrix sensing as THEORY.md (section 1) states it. Every step one batch of one
+Each peer runs HeteroSGD for matrix sensing. Every step one batch of one
 environment arrives: `batch_size` Gaussian measurements `X_i` with labels `<X_i, A* + A_e>`, where `A*` is the
 identity on the first `invariant_rank` coordinates and `A_e` is diagonal on the next `spurious_rank` ones with
 independent eigenvalues `mean +- spread`. The factor starts at `init_scale * I` and follows

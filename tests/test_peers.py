@@ -83,7 +83,7 @@ def test_comparison_notices_a_wrong_law(change):
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_large_batches_reach_the_population_dynamics(name):
-    """Without heterogeneity each direction is a scalar map (THEORY.md, section 2), but for the batch's noise."""
+    """Without heterogeneity each direction is a scalar map, but for the batch's noise."""
     change = {"spread": 0.0, "mean": 0.5, "batch_size": 4000, "steps": 60}
     invariant = spurious = other = SETTING["init_scale"]
     eta = SETTING["learning_rate"]
