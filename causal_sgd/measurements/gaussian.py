@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back, safe_inverse, sandwich
+from causal_sgd.measurements import law
+from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
@@ -60,81 +61,17 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         A measurement of the estimate space [d, d].
     """
     checks.number("noise", noise, minimum=0)
-    known = checks.concrete(noise)
-    noiseless = known is not None and not known.any()
-
-    def squared_sums(key: Key, counts: Array, norms: Array) -> tuple[Array, Array]:
-        """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
-        law_key, noise_key = jax.random.split(key)
-        size = counts.astype(norms.dtype)
-        squares = draws.chi_square(law_key, size)
-        if noiseless:
-            return norms * squares, norms**2 * squares
-        normal_key, rest_key = jax.random.split(noise_key)
-        cross = noise * jax.random.normal(normal_key, size.shape, size.dtype) * jnp.sqrt(squares)
-        rest = draws.chi_square(rest_key, size - 1)
-        own = noise**2 * jnp.where(size > 0, rest, 0)
-        along = norms * squares - cross
-        # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
-        return along, along**2 / jnp.where(squares > 0, squares, 1) + own
-
-    def pure(key: Key, residual: Array, size: Array) -> tuple[Array, Array]:
-        """M G [d, d] and sum of r_i^2 [] for a batch from one environment."""
-        sums_key, goe_key = jax.random.split(key)
-        norm = jnp.sqrt(jnp.sum(residual**2))
-        along, total = squared_sums(sums_key, size[None], norm[None])
-        goe = draws.goe(goe_key, residual.shape[0], residual.dtype)
-        inverse = safe_inverse(norm)
-        scale = jnp.sqrt(total[0])
-        projection = jnp.sum(goe * residual) * inverse
-        return (along[0] - scale * projection) * inverse * residual + scale * goe, total[0]
-
-    def mixture(key: Key, off: Array, blocks: Array, basis: Array, counts: Array) -> tuple[Array, Array]:
-        """M G [d, d] and sum of r_i^2 [] for several environments with R_e = off + V blocks_e V'.
-
-        `off` [d, d] is the part of the residuals outside the span of V (.) V', the same for all environments, so that
-        its direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
-        """
-        sums_key, goe_key, line_key, block_key = jax.random.split(key, 4)
-        size, rank = blocks.shape[:2]
-        off_norm = jnp.sqrt(jnp.sum(off**2))
-        norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
-        along, totals = squared_sums(sums_key, counts, norms)
-        inverse = safe_inverse(norms)
-        unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
-        line = jax.random.normal(line_key, (size,), off.dtype)
-        goes = jax.vmap(lambda k: draws.goe(k, rank, off.dtype))(jax.random.split(block_key, size))
-        overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
-        scales = jnp.sqrt(totals)
-        shift = along - scales * overlap
-        line_sum = jnp.sum(scales * line + shift * unit_line)
-        block_sum = combine(scales, goes) + combine(shift, unit_blocks)
-        # One GOE matrix for all that is orthogonal to those coordinates, with its components along them taken out.
-        total = jnp.sum(totals)
-        scale = jnp.sqrt(total)
-        goe = draws.goe(goe_key, off.shape[0], off.dtype)
-        goe_block = sandwich(basis.T, goe)
-        off_inverse = safe_inverse(off_norm)
-        goe_line = jnp.sum(goe * off) * off_inverse
-        matrix = (line_sum - scale * goe_line) * off_inverse * off + scale * goe
-        return matrix + sandwich(basis, block_sum - scale * goe_block), total
 
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
     ) -> tuple[Params, Array]:
         size = jnp.sum(batch.counts)
-        cores = world.spurious_cores[batch.environments]
         error = model.estimate(params) - data
-        if batch.environments.shape[0] == 1:
-            matrix, total = pure(key, error - world.spurious(cores[0]), size)
-        else:
-            basis = world.spurious_basis
-            block = sandwich(basis.T, error)
-            off = error - sandwich(basis, block)
-            # Where V spans all that the error has, only rounding is left, and that has no direction.
-            floor = 64 * jnp.finfo(off.dtype).eps
-            off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
-            matrix, total = mixture(key, off, block[None] - cores, basis, batch.counts)
+        keys = law.Keys(*jax.random.split(key, 4))
+        goe = draws.goe(keys.goe, error.shape[0], error.dtype)
+        cores = world.spurious_cores[batch.environments]
+        part, scale, total = law.batch_gradient(keys, goe, error, world.spurious_basis, cores, batch.counts, noise)
+        matrix = part + scale * goe
         return pull_back(model, params, matrix / size), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)
