@@ -206,21 +206,28 @@ def scores(found: np.ndarray, expected: np.ndarray, error: np.ndarray) -> np.nda
 
 
 def check_mean_and_covariance(sample: np.ndarray, case: Case, noise: float) -> np.ndarray:
-    mean, covariance = closed_form(case, noise)
+    return low_moments(sample, *closed_form(case, noise))
+
+
+def low_moments(sample: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """z-scores of the mean [f] and the covariance [f, f] of draws [n, f] from known ones."""
     assert np.isfinite(sample).all()
     centred, num = sample - mean, len(sample)
     z_mean = scores(sample.mean(0), mean, sample.std(0) / np.sqrt(num))
     products, squares = centred.T @ centred / num, (centred**2).T @ centred**2 / num
-    half = np.triu_indices(16)
+    half = np.triu_indices(len(mean))
     spread = np.sqrt(np.maximum(squares - products**2, 0) / num)
     z_covariance = scores(products[half], covariance[half], spread[half])
     return np.concatenate([z_mean, z_covariance])
 
 
 def check_higher_moments(sample: np.ndarray, oracle: np.ndarray, case: Case, noise: float) -> np.ndarray:
-    """Third and fourth moments of every feature and of 24 mixtures of all of them, against the definition's."""
-    mean, _ = closed_form(case, noise)
-    mixtures = np.random.default_rng(3).normal(size=(16, 24)) / oracle.std(0)[:, None] / 4
+    return high_moments(sample, oracle, closed_form(case, noise)[0])
+
+
+def high_moments(sample: np.ndarray, oracle: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """z-scores of third and fourth moments of every feature and of 24 mixtures of all, against the definition's."""
+    mixtures = np.random.default_rng(3).normal(size=(len(mean), 24)) / oracle.std(0)[:, None] / 4
     directions = np.concatenate([np.diag(1 / oracle.std(0)), mixtures], 1)
     z = []
     lengths = [(draws - mean) @ directions for draws in (sample, oracle)]
