@@ -88,7 +88,7 @@ def sgd(
         params = model.init(stream(key, "initialisation"))
         _check_sampler(sampler, nature.probabilities.shape[0])
         chex.assert_shape(
-            model.estimate(params), (nature.invariant_basis.shape[0],) * 2,
+            jax.eval_shape(model.estimate, params), (nature.invariant_basis.shape[0],) * 2,
             custom_message="the model's estimate does not have the shape of the world's signals",
         )  # fmt: skip
         return SGDState(
@@ -124,11 +124,12 @@ def sgd(
 
     def snapshot(state: SGDState) -> Snapshot:
         params = state.params if evaluate is None else evaluate(state.optimizer, state.params)
+        factor = None if model.factor is None else model.factor(params)
         return Snapshot(
             step=state.step,
             params=params,
-            estimate=model.estimate(params),
-            factor=None if model.factor is None else model.factor(params),
+            dense=model.estimate(params) if factor is None else None,
+            factor=factor,
             world=state.world,
             batch_loss=state.loss,
         )

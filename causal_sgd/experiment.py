@@ -23,7 +23,7 @@ __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
-    "measurement": ("gaussian-law", "population", "streamed"),
+    "measurement": ("gaussian-law", "low-rank-law", "population", "streamed"),
     "family": ("two-point", "uniform", "gaussian"),
     "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
     "basis": ("random", "canonical"),
@@ -52,7 +52,8 @@ class Experiment:
     """Which environments feed a step: hetero (HeteroSGD), pooled (PooledSGD), cyclic, shuffled, block, sticky, mixed,
     stratified."""
     measurement: str = "gaussian-law"
-    """How examples become a gradient: gaussian-law (exact, free of the batch size), population, streamed."""
+    """How examples become a gradient: gaussian-law (exact, free of the batch size), low-rank-law (the same for a rank far
+    below dim), population, streamed."""
     family: str = "two-point"
     """Spurious eigenvalues: two-point (mean +- spread), uniform (half-width spread), gaussian (deviation spread)."""
     optimizer: str = "sgd"
@@ -213,6 +214,8 @@ class Experiment:
                 return measurements.population()
             case "streamed":
                 return measurements.streamed(noise=values["label_noise"])
+            case "low-rank-law":
+                return measurements.low_rank_law(noise=values["label_noise"])
             case _:
                 return measurements.gaussian_law(noise=values["label_noise"])
 

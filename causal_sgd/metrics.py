@@ -2,7 +2,7 @@
 
 Distances are Frobenius norms of [d, d] matrices. Signals are |B' U|_F for a basis B and the factor U of the estimate
 U U'; for models without such a factor, the equal quantity sqrt(|tr(B' estimate B)|). All of them are unchanged when the
-snapshot is expressed in another orthonormal basis.
+snapshot is expressed in another orthonormal basis. Where there is a factor [d, k], none forms a [d, d] array.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.types import Array, Snapshot
+from causal_sgd.types import Array, Snapshot, World
 
 __all__ = [
     "batch_loss",
@@ -32,12 +32,14 @@ __all__ = [
 
 def invariant_error(snapshot: Snapshot) -> Array:
     """Distance to the invariant signal, |estimate - A*|_F; []."""
-    return _norm(snapshot.estimate - snapshot.world.invariant)
+    error, _, rest = _error(snapshot)
+    return jnp.sqrt(jnp.sum(error**2) + rest)
 
 
 def pooled_error(snapshot: Snapshot) -> Array:
     """Distance to what pooled training finds, |estimate - A* - mean A_e|_F; []."""
-    return _norm(snapshot.estimate - _pooled_signal(snapshot))
+    error, own, rest = _error(snapshot)
+    return jnp.sqrt(jnp.sum((error - _sandwich(own, snapshot.world.mean_core)) ** 2) + rest)
 
 
 def relative_invariant_error(snapshot: Snapshot) -> Array:
@@ -47,7 +49,9 @@ def relative_invariant_error(snapshot: Snapshot) -> Array:
 
 def relative_pooled_error(snapshot: Snapshot) -> Array:
     """`pooled_error` over |A* + mean A_e|_F; []."""
-    return pooled_error(snapshot) / _norm(_pooled_signal(snapshot))
+    world = snapshot.world
+    shared, own = _signals(world, linalg.orthonormal(_bases(world)))
+    return pooled_error(snapshot) / _norm(shared + _sandwich(own, world.mean_core))
 
 
 def invariant_signal(snapshot: Snapshot) -> Array:
@@ -67,10 +71,9 @@ def spurious_power(snapshot: Snapshot) -> Array:
 
 def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
-    world = snapshot.world
-    frame, sizes = linalg.left_singular(jnp.concatenate([world.invariant_basis, world.spurious_basis], 1))
+    bases = _bases(snapshot.world)
     # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
-    inside = frame * (sizes > jnp.finfo(sizes.dtype).eps ** 0.5)[None, :]
+    inside = linalg.orthonormal(bases, tolerance=jnp.finfo(bases.dtype).eps ** 0.5)
     if snapshot.factor is not None:
         return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
     outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)
@@ -107,13 +110,11 @@ def largest_principal_angle(snapshot: Snapshot) -> Array:
 
 def environment_losses(snapshot: Snapshot) -> Array:
     """Population loss of each environment without label noise, |estimate - A* - A_e|_F^2 / 4; [E]."""
-    world = snapshot.world
-    basis = world.spurious_basis
-    error = snapshot.estimate - world.invariant
+    error, own, rest = _error(snapshot)
     # the residuals of the environments differ only within the span of V (.) V'
-    block = _product(_product(basis.T, error), basis)
-    outside = error - world.spurious(block)
-    return (jnp.sum(outside**2) + jnp.sum((block[None] - world.spurious_cores) ** 2, (1, 2))) / 4
+    block = _sandwich(own.T, error)
+    outside = jnp.sum((error - _sandwich(own, block)) ** 2) + rest
+    return (outside + jnp.sum((block[None] - snapshot.world.spurious_cores) ** 2, (1, 2))) / 4
 
 
 def worst_environment_loss(snapshot: Snapshot) -> Array:
@@ -126,9 +127,31 @@ def batch_loss(snapshot: Snapshot) -> Array:
     return snapshot.batch_loss
 
 
-def _pooled_signal(snapshot: Snapshot) -> Array:
+def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
+    """The error estimate - A* in a frame that holds all signals [n, n], V there [n, r2], and |what is outside|^2 [].
+
+    With a factor U the frame F has n <= r1 + r2 directions. The four blocks of U U' - A* inside and outside of it are
+    measured one by one: squares add up and nothing cancels, so that small errors keep their digits.
+    """
     world = snapshot.world
-    return world.invariant + world.spurious(world.mean_core)
+    if snapshot.factor is None:
+        return snapshot.estimate - world.invariant, world.spurious_basis, jnp.zeros(())
+    frame = linalg.orthonormal(_bases(world))
+    shared, own = _signals(world, frame)
+    inside = _product(frame.T, snapshot.factor)
+    outside = snapshot.factor - _product(frame, inside)
+    rest = 2 * jnp.sum(_product(outside, inside.T) ** 2) + jnp.sum(_product(outside.T, outside) ** 2)
+    return _product(inside, inside.T) - shared, own, rest
+
+
+def _bases(world: World) -> Array:
+    return jnp.concatenate([world.invariant_basis, world.spurious_basis], 1)
+
+
+def _signals(world: World, frame: Array) -> tuple[Array, Array]:
+    """A* [n, n] and V [n, r2] in a frame that holds them."""
+    shared, own = _product(frame.T, world.invariant_basis), _product(frame.T, world.spurious_basis)
+    return _product(shared * world.invariant_spectrum[None, :], shared.T), own
 
 
 def _signal(snapshot: Snapshot, basis: Array) -> Array:
@@ -139,6 +162,10 @@ def _signal(snapshot: Snapshot, basis: Array) -> Array:
 
 def _norm(array: Array) -> Array:
     return jnp.sqrt(jnp.sum(array**2))
+
+
+def _sandwich(outer: Array, inner: Array) -> Array:
+    return _product(_product(outer, inner), outer.T)
 
 
 def _product(left: Array, right: Array) -> Array:

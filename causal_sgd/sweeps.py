@@ -38,6 +38,8 @@ Cell = Callable[..., Trace]
 
 SMALLEST_TILE, LARGEST_TILE = 8, 1024
 CACHE_BYTES = 4 * 2**20  # a tile's working set on a CPU core: about what its caches hold
+# One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
+CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 ACCELERATOR_LARGEST_TILE = 2**16
 ACCELERATOR_BYTES = 2**30
 
@@ -196,7 +198,7 @@ def _compile(program: Any, grid: Grid, root: Key, tile: int, devices: Sequence[D
     }
     with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
         compiled = pool.map(
-            lambda program: program.compile(compiler_options={"xla_cpu_multi_thread_eigen": False}),
+            lambda program: program.compile(compiler_options=CPU_OPTIONS),
             lowered.values(),
         )
         known |= {(device, kind): executable for device, executable in zip(lowered, compiled, strict=True)}

@@ -124,14 +124,25 @@ class Measurement(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a metric sees of a run at one recorded step."""
+    """What a metric sees of a run at one recorded step.
+
+    Where there is a factor the estimate is made on demand: a metric that can do with the factor spends no memory on it.
+    """
 
     step: Array  # [] int32, updates done so far
     params: Params  # what the algorithm evaluates (the average, when it averages)
-    estimate: Array  # [*S], [d, d] in matrix sensing
+    dense: Array | None  # [*S], the estimate of a model without a factor, else None
     factor: Array | None  # [d, k] with estimate = factor factor', or None
     world: World
     batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
+
+    @property
+    def estimate(self) -> Array:
+        """The estimate [*S], [d, d] in matrix sensing."""
+        if self.factor is not None:
+            return jax.numpy.matmul(self.factor, self.factor.T, precision="highest")
+        assert self.dense is not None, "a snapshot holds a factor or a dense estimate"
+        return self.dense
 
 
 Metric = Callable[[Snapshot], Array]

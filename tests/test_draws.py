@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
-from scipy import stats
+from numpy.polynomial import chebyshev
+from scipy import special, stats
 
 from causal_sgd import draws
 
@@ -21,7 +23,10 @@ LEVEL = 1e-4
 @functools.partial(jax.jit, static_argnames="lanes")
 def chi_squares(key: jax.Array, degrees: jax.Array, lanes: int = LANES) -> jax.Array:
     def draw(key: jax.Array) -> jax.Array:
-        return draws.chi_square(draws.bits(key, len(degrees) * draws.CHI_SQUARE_WORDS), degrees)
+        words = draws.bits(key, len(degrees) * (draws.CHI_SQUARE_NORMALS + draws.CHI_SQUARE_WORDS))
+        words = words.reshape(len(degrees), -1)
+        candidates = draws.normals(words[:, : draws.CHI_SQUARE_NORMALS], degrees.dtype)
+        return draws.chi_square(candidates, words[:, draws.CHI_SQUARE_NORMALS :], degrees)
 
     return jax.vmap(draw)(jax.random.split(key, lanes))
 
@@ -96,8 +101,8 @@ def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 9])
 def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        words = draws.bits(key, draws.half_goe_words(dim))
-        return draws.half_goe(words, dim, jnp.float32), draws.goe(words, dim, jnp.float32)
+        normals = draws.normals(draws.bits(key, draws.half_goe_size(dim)), jnp.float32)
+        return draws.half_goe(normals, dim), draws.goe(normals, dim)
 
     half, drawn = map(np.asarray, jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(7), LANES // 4)))
     np.testing.assert_array_equal(drawn, half + half.transpose(0, 2, 1))
@@ -155,3 +160,30 @@ def test_the_tails_of_the_normals_are_right() -> None:
     for edge in (2.0, 3.0, 4.0, 4.8):
         for count, tail in ((np.sum(drawn > edge), "upper"), (np.sum(drawn < -edge), "lower")):
             assert stats.binomtest(int(count), len(drawn), stats.norm.sf(edge)).pvalue > LEVEL, (edge, tail)
+
+
+def quantile_polynomial() -> tuple[np.ndarray, float]:
+    """The polynomial of `draws.normals` and the end of its range, fitted to SciPy's quantiles."""
+    end = math.sqrt(-math.log(4 * 2.0**-33 * (1 - 2.0**-33)))
+    s = np.maximum((1 - np.cos(np.linspace(0, np.pi, 8001))) / 2 * end, 1e-3)
+    x = np.sqrt(-np.expm1(-(s**2)))
+    ratio = -special.ndtri(np.exp(-(s**2)) / (1 + x) / 2) / x
+    fit = chebyshev.Chebyshev.fit(s, ratio, 17, w=1 / ratio, domain=[0, end])
+    return chebyshev.cheb2poly(fit.coef), end
+
+
+def test_the_quantile_polynomial_is_the_one_that_is_fitted() -> None:
+    coefficients, end = quantile_polynomial()
+    assert end == pytest.approx(draws.QUANTILE_END, rel=1e-12)
+    np.testing.assert_allclose(draws.QUANTILE, coefficients, atol=1e-7)
+
+
+def test_normals_are_the_quantiles_of_their_words() -> None:
+    words = np.random.default_rng(0).integers(0, 2**32, 10**6, dtype=np.uint32)
+    words = np.concatenate([words, np.arange(2**16, dtype=np.uint32), ~np.arange(2**16, dtype=np.uint32)])
+    expected = special.ndtri(((words >> 1) + 0.5) * 2.0**-32) * np.where(words & 1, 1, -1)
+    found = np.asarray(jax.jit(lambda words: draws.normals(words, jnp.float32))(words), float)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+    with jax.enable_x64(True):
+        exact = np.asarray(draws.normals(jnp.asarray(words), jnp.float64))
+    np.testing.assert_allclose(exact, expected, rtol=1e-9, atol=1e-9)

@@ -1,8 +1,9 @@
-"""Do `gaussian_law` and `streamed` have the law that the definition of the batch gradient gives them?
+"""Do `gaussian_law`, `low_rank_law` and `streamed` have the law that the definition of the batch gradient gives them?
 
 The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with iid normal X_i and
 r_i = <X_i, R_e> - noise. Its mean and covariance are known in closed form; third and fourth moments come from an
-independent NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2.
+independent NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2;
+from the low-rank law it comes as G U of a square factor U, divided by U. What else that law has is in test_low_rank.py.
 
 Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case looks at fewer than
 250 of them, so `max |z| < 5` fails by chance in 1.5e-4 of all cases, and `rms z < 1.7` in about 2e-4, if no more
@@ -34,6 +35,7 @@ MAX_Z, RMS_Z = 5.0, 1.7
 UPPER = np.triu_indices(DIM)
 
 READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
+FACTORED = models.factored(dim=DIM)
 
 
 class Case(NamedTuple):
@@ -99,6 +101,11 @@ NOISELESS = (
     "four environments, two identical, counts of one",
     "no residual in one of two environments",
 )
+WITHOUT_FACTOR = (  # the estimate has no inverse, or negative eigenvalues
+    "errors within the spurious span",
+    "no residual in one of two environments",
+)
+LAWS = ("law", "low rank")
 WITHOUT_RESIDUAL = {
     "a pure batch": make_case([12], cores=[0], error="zero"),
     "a mixture": make_case([5, 0, 6, 1], cores=[0, 0, 0, 0], error="zero"),
@@ -114,14 +121,20 @@ def gradients(
     noise = 0.0 if plain else noise
     measurement = {
         "law": lambda: measurements.gaussian_law(noise=noise),
+        "low rank": lambda: measurements.low_rank_law(noise=noise),
         "streamed": lambda: measurements.streamed(noise=noise, slab_size=slab_size),
     }[kind]()
     batch = Batch(jnp.arange(len(counts)), counts)
+    model, params = READ_OUT, estimate
+    if kind == "low rank":
+        model, params = FACTORED, jnp.linalg.cholesky(estimate)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         data = measurement.init(jax.random.key(0), world)
         step = jnp.zeros((), jnp.int32)
-        gradient, loss = measurement.gradient(key, step, data, READ_OUT, estimate, world, batch)
+        gradient, loss = measurement.gradient(key, step, data, model, params, world, batch)
+        if kind == "low rank":
+            return jax.scipy.linalg.solve_triangular(params, gradient.T, lower=True, trans=1).T, loss
         return 2 * gradient, loss
 
     return jax.vmap(one)(keys)
@@ -157,6 +170,11 @@ def definition(case: Case, noise: float, *, seed: int = 1) -> np.ndarray:
     return np.concatenate(parts)
 
 
+@functools.cache
+def oracle_of(name: str, noise: float) -> np.ndarray:
+    return definition(CASES[name], noise)
+
+
 def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean [16] and covariance [16, 16] of the features.
 
@@ -188,21 +206,28 @@ def scores(found: np.ndarray, expected: np.ndarray, error: np.ndarray) -> np.nda
 
 
 def check_mean_and_covariance(sample: np.ndarray, case: Case, noise: float) -> np.ndarray:
-    mean, covariance = closed_form(case, noise)
+    return low_moments(sample, *closed_form(case, noise))
+
+
+def low_moments(sample: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """z-scores of the mean [f] and the covariance [f, f] of draws [n, f] from known ones."""
     assert np.isfinite(sample).all()
     centred, num = sample - mean, len(sample)
     z_mean = scores(sample.mean(0), mean, sample.std(0) / np.sqrt(num))
     products, squares = centred.T @ centred / num, (centred**2).T @ centred**2 / num
-    half = np.triu_indices(16)
+    half = np.triu_indices(len(mean))
     spread = np.sqrt(np.maximum(squares - products**2, 0) / num)
     z_covariance = scores(products[half], covariance[half], spread[half])
     return np.concatenate([z_mean, z_covariance])
 
 
 def check_higher_moments(sample: np.ndarray, oracle: np.ndarray, case: Case, noise: float) -> np.ndarray:
-    """Third and fourth moments of every feature and of 24 mixtures of all of them, against the definition's."""
-    mean, _ = closed_form(case, noise)
-    mixtures = np.random.default_rng(3).normal(size=(16, 24)) / oracle.std(0)[:, None] / 4
+    return high_moments(sample, oracle, closed_form(case, noise)[0])
+
+
+def high_moments(sample: np.ndarray, oracle: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """z-scores of third and fourth moments of every feature and of 24 mixtures of all, against the definition's."""
+    mixtures = np.random.default_rng(3).normal(size=(len(mean), 24)) / oracle.std(0)[:, None] / 4
     directions = np.concatenate([np.diag(1 / oracle.std(0)), mixtures], 1)
     z = []
     lengths = [(draws - mean) @ directions for draws in (sample, oracle)]
@@ -222,15 +247,19 @@ def judge(z: np.ndarray, *, enough: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "noise"),
-    [*((name, 0.7) for name in CASES), *((name, 0.0) for name in NOISELESS)],
+    ("name", "noise", "kind"),
+    [
+        *((name, 0.7, kind) for name in CASES for kind in LAWS if kind == "law" or name not in WITHOUT_FACTOR),
+        *((name, 0.0, kind) for name in NOISELESS for kind in LAWS if kind == "law" or name not in WITHOUT_FACTOR),
+    ],
 )
-def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float) -> None:
+def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind: str) -> None:
     case = CASES[name]
-    sample = draw(case, noise, "law", plain=noise == 0)
+    sample = draw(case, noise, kind, plain=noise == 0)
     judge(check_mean_and_covariance(sample, case, noise), enough=150)
 
 
+@pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize(
     ("name", "noise"),
     [
@@ -241,11 +270,11 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float) -> N
         ("spurious signals in every direction", 0.0),
     ],
 )
-def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float) -> None:
+def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float, kind: str) -> None:
     case = CASES[name]
-    oracle = definition(case, noise)
+    oracle = oracle_of(name, noise)
     judge(check_mean_and_covariance(oracle, case, noise), enough=150)  # the oracle itself
-    sample = draw(case, noise, "law", plain=noise == 0)
+    sample = draw(case, noise, kind, plain=noise == 0)
     judge(check_higher_moments(sample, oracle, case, noise), enough=80)
 
 
@@ -264,9 +293,10 @@ def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
     judge(check_higher_moments(draw(case, 0.7, "law"), streamed, case, 0.7), enough=80)
 
 
+@pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize("name", ["one environment", "two environments"])
-def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str) -> None:
-    sample = draw(CASES[name], 0.0, "law", plain=False)
+def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str, kind: str) -> None:
+    sample = draw(CASES[name], 0.0, kind, plain=False)
     judge(check_mean_and_covariance(sample, CASES[name], 0.0), enough=150)
 
 
@@ -311,7 +341,7 @@ def test_the_population_gradient_of_a_mixture_is_the_mean_of_the_pure_ones() -> 
         np.testing.assert_allclose(together[index], mean, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["law", "streamed"])
+@pytest.mark.parametrize("kind", [*LAWS, "streamed"])
 def test_a_gradient_does_not_depend_on_what_is_mapped_beside_it(kind: str) -> None:
     case = CASES["four environments, two identical, counts of one"]
     key = jax.random.key(5)
@@ -359,6 +389,7 @@ def final_values(
             sampler=chosen._replace(max_environments=None) if mixture else chosen,
             measurement={
                 "law": lambda: measurements.gaussian_law(noise=0.3),
+                "low rank": lambda: measurements.low_rank_law(noise=0.3),
                 "streamed": lambda: measurements.streamed(noise=0.3, slab_size=25),
                 "population": measurements.population,
             }[kind](),
@@ -378,10 +409,11 @@ def seeds(first: int) -> jax.Array:
 
 
 @pytest.mark.xdist_group("runs on the law")
+@pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize("sampler", ["hetero", "pooled"])
-def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str) -> None:
+def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
     # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
-    law = final_values(seeds(0), 50.0, sampler=sampler, kind="law")
+    law = final_values(seeds(0), 50.0, sampler=sampler, kind=kind)
     drawn = final_values(seeds(1000), 50.0, sampler=sampler, kind="streamed")
     for one, other in zip(law, drawn, strict=True):
         assert np.isfinite(one).all()
@@ -398,13 +430,14 @@ def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() ->
 
 
 @pytest.mark.xdist_group("runs on the law")
+@pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True)])
-def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool) -> None:
-    law = final_values(seeds(0), 1e8, sampler=sampler, kind="law", mixture=mixture)
+def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool, kind: str) -> None:
+    law = final_values(seeds(0), 1e8, sampler=sampler, kind=kind, mixture=mixture)
     mean = final_values(seeds(0), 1e8, sampler=sampler, kind="population")
     for one, other in zip(law, mean, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-2)
-    few = final_values(seeds(0), 50.0, sampler=sampler, kind="law", mixture=mixture)
+    few = final_values(seeds(0), 50.0, sampler=sampler, kind=kind, mixture=mixture)
     assert np.abs(np.asarray(few) - np.asarray(mean)).max() > 0.2, "the tolerance would hide any batch size"
 
 

@@ -1,5 +1,6 @@
 """How examples become a gradient: in the mean, by the exact law of the batch gradient, or really drawn."""
 
 from causal_sgd.measurements.gaussian import gaussian_law, population, streamed
+from causal_sgd.measurements.low_rank import low_rank_law
 
-__all__ = ["gaussian_law", "population", "streamed"]
+__all__ = ["gaussian_law", "low_rank_law", "population", "streamed"]

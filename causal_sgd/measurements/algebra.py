@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from causal_sgd.types import Array, Key, Model, Params, World
 
+FEW = 8
+
 __all__ = ["combine", "dense_invariant", "pull_back", "safe_inverse", "sandwich"]
 
 
@@ -28,8 +30,18 @@ def combine(weights: Array, matrices: Array) -> Array:
 
 
 def sandwich(outer: Array, inner: Array) -> Array:
-    """Outer @ inner @ outer'."""
-    return jnp.matmul(jnp.matmul(outer, inner, precision="highest"), outer.T, precision="highest")
+    """Outer @ inner @ outer' for outer [n, m] and inner [m, m].
+
+    For few columns the second product is a sum of outer products of vectors, which the compiler makes one with what
+    follows: on a CPU a quarter of the time of a product whose result goes through memory.
+    """
+    across = jnp.matmul(inner, outer.T, precision="highest")
+    if not 0 < outer.shape[1] <= FEW < outer.shape[0]:
+        return jnp.matmul(outer, across, precision="highest")
+    total = outer[:, 0][:, None] * across[0][None, :]
+    for column in range(1, outer.shape[1]):
+        total = total + outer[:, column][:, None] * across[column][None, :]
+    return total
 
 
 def safe_inverse(norm: Array) -> Array:

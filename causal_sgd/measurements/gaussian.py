@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back, safe_inverse, sandwich
+from causal_sgd.measurements import law
+from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back, sandwich
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
@@ -31,7 +32,7 @@ def population() -> Measurement:
         shares = batch.counts / jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
         mean_core = combine(shares, cores)
-        residual = model.estimate(params) - data - world.spurious(mean_core)
+        residual = model.estimate(params) - data - sandwich(world.spurious_basis, mean_core)
         # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
         variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
         loss = (jnp.sum(residual**2) + variance) / 4
@@ -60,65 +61,6 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         A measurement of the estimate space [d, d].
     """
     checks.number("noise", noise, minimum=0)
-    known = checks.concrete(noise)
-    noiseless = known is not None and not known.any()
-
-    def squared_sums(key: Key, counts: Array, norms: Array) -> tuple[Array, Array]:
-        """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
-        size = counts.astype(norms.dtype)
-        words = size.shape[0] * draws.CHI_SQUARE_WORDS
-        squares = draws.chi_square(draws.bits(key, words, stream=1), size)
-        if noiseless:
-            return norms * squares, norms**2 * squares
-        cross = draws.normals(draws.bits(key, size.shape[0], stream=2), size.dtype)
-        cross = noise * cross * jnp.sqrt(squares)
-        rest = draws.chi_square(draws.bits(key, words, stream=3), size - 1)
-        own = noise**2 * jnp.where(size > 0, rest, 0)
-        along = norms * squares - cross
-        # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
-        return along, along**2 / jnp.where(squares > 0, squares, 1) + own
-
-    def pure(key: Key, residual: Array, size: Array) -> tuple[Array, Array]:
-        """M G [d, d] and sum of r_i^2 [] for a batch from one environment."""
-        dim, dtype = residual.shape[0], residual.dtype
-        norm = jnp.sqrt(jnp.sum(residual**2))
-        along, total = squared_sums(key, size[None], norm[None])
-        half = draws.half_goe(draws.bits(key, draws.half_goe_words(dim), stream=0), dim, dtype)
-        inverse = safe_inverse(norm)
-        scale = jnp.sqrt(total[0])
-        projection = 2 * jnp.sum(half * residual) * inverse
-        return (along[0] - scale * projection) * inverse * residual + scale * (half + half.T), total[0]
-
-    def mixture(key: Key, off: Array, blocks: Array, basis: Array, counts: Array) -> tuple[Array, Array]:
-        """M G [d, d] and sum of r_i^2 [] for several environments with R_e = off + V blocks_e V'.
-
-        `off` [d, d] is the part of the residuals outside the span of V (.) V', the same for all environments, so that
-        its direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
-        """
-        dim, dtype = off.shape[0], off.dtype
-        size, rank = blocks.shape[:2]
-        off_norm = jnp.sqrt(jnp.sum(off**2))
-        norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
-        along, totals = squared_sums(key, counts, norms)
-        inverse = safe_inverse(norms)
-        unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
-        line = draws.normals(draws.bits(key, size, stream=4), dtype)
-        block_words = draws.bits(key, size * draws.half_goe_words(rank), stream=5).reshape(size, -1)
-        goes = jax.vmap(lambda words: draws.goe(words, rank, dtype))(block_words)
-        overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
-        scales = jnp.sqrt(totals)
-        shift = along - scales * overlap
-        line_sum = jnp.sum(scales * line + shift * unit_line)
-        block_sum = combine(scales, goes) + combine(shift, unit_blocks)
-        # One GOE matrix for all that is orthogonal to those coordinates, with its components along them taken out.
-        total = jnp.sum(totals)
-        scale = jnp.sqrt(total)
-        half = draws.half_goe(draws.bits(key, draws.half_goe_words(dim), stream=0), dim, dtype)
-        half_block = sandwich(basis.T, half)
-        off_inverse = safe_inverse(off_norm)
-        goe_line = 2 * jnp.sum(half * off) * off_inverse
-        matrix = (line_sum - scale * goe_line) * off_inverse * off + scale * (half + half.T)
-        return matrix + sandwich(basis, block_sum - scale * (half_block + half_block.T)), total
 
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
@@ -126,16 +68,14 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         size = jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
         error = model.estimate(params) - data
-        if batch.environments.shape[0] == 1:
-            matrix, total = pure(key, error - world.spurious(cores[0]), size)
-        else:
-            basis = world.spurious_basis
-            block = sandwich(basis.T, error)
-            off = error - sandwich(basis, block)
-            # Where V spans all that the error has, only rounding is left, and that has no direction.
-            floor = 64 * jnp.finfo(off.dtype).eps
-            off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
-            matrix, total = mixture(key, off, block[None] - cores, basis, batch.counts)
+        dim, dtype = error.shape[0], error.dtype
+        numbers = law.draw_numbers(
+            key, draws.half_goe_size(dim), environments=cores.shape[0], spurious_rank=cores.shape[1], noise=noise,
+            dtype=dtype,
+        )  # fmt: skip
+        half = draws.half_goe(numbers.normals, dim)
+        part, scale, total = law.batch_gradient(numbers, half, error, world.spurious_basis, cores, batch.counts, noise)
+        matrix = part + scale * (half + half.T)
         return pull_back(model, params, matrix / size), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)
