@@ -36,8 +36,8 @@ Device = Any  # a jax.Device, which jax does not declare as a type
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
 
-SMALLEST_TILE, LARGEST_TILE = 8, 1024
-CACHE_BYTES = 4 * 2**20  # a tile's working set on a CPU core: about what its caches hold
+LARGEST_TILE = 1024
+CACHE_BYTES = 16 * 2**20  # of all values that the runs of a tile compute on a CPU; few of them live at a time
 # One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
 CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 ACCELERATOR_LARGEST_TILE = 2**16
@@ -127,7 +127,7 @@ def sweep(
         devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
     if tile is None:
         target, largest = (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
-        tile = int(np.clip(2 ** int(np.log2(max(target / run_bytes, 1))), SMALLEST_TILE, largest))
+        tile = int(min(2 ** int(np.log2(max(target / run_bytes, 1))), largest))
         while tile > 1 and tile * run_bytes * len(devices) > budget:
             tile //= 2
 
