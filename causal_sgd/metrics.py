@@ -73,7 +73,7 @@ def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
     bases = _bases(snapshot.world)
     # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
-    inside = linalg.orthonormal(bases, tolerance=jnp.finfo(bases.dtype).eps ** 0.5)
+    inside = linalg.orthonormal(bases, tolerance=float(jnp.finfo(bases.dtype).eps) ** 0.5)
     if snapshot.factor is not None:
         return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
     outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)

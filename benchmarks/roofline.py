@@ -1,0 +1,202 @@
+"""How near a step of the engine comes to the work that it cannot avoid.
+
+For the exact law with U [d, d] that work is two matrix products (the estimate U U', and the gradient times U) and
+d (d + 1) / 2 normal numbers; for the low-rank law with U [d, k] and n = k + r1 + r2 it is an orthonormal frame [d, n] (2 d n^2
+operations), the products of normals with it, with U and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed
+alone in the same process, on the same number of cores and at the same number of runs side by side as the engine's
+tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
+`causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes.
+
+Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import gzip
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import causal_sgd as cs
+from causal_sgd import draws
+from causal_sgd.experiment import Experiment
+from causal_sgd.sweeps import CPU_OPTIONS
+
+RANK = 3  # r1 and r2
+
+
+def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], float]:
+    """Compile a function for every device; the result runs all of them at once and returns the seconds taken."""
+    devices = jax.local_devices()
+    options = CPU_OPTIONS if devices[0].platform == "cpu" else None
+    calls = []
+    for device in devices:
+        placed = jax.device_put(arguments, device)
+        calls.append((jax.jit(function).lower(*placed).compile(compiler_options=options), placed))
+    pool = ThreadPoolExecutor(len(calls))
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        list(pool.map(lambda call: jax.block_until_ready(call[0](*call[1])), calls))
+        return time.perf_counter() - begin
+
+    seconds()
+    return seconds
+
+
+def product_seconds(left: tuple[int, int], right: tuple[int, int], batch: int, repeats: int) -> float:
+    """Seconds of one product of a batch of [n, m] by [m, l] matrices, as all devices together do them; the faster form."""
+    flops = 2 * left[0] * left[1] * right[1]
+    rounds = max(4, int(4e9 / (flops * batch)))
+    x = jax.random.normal(jax.random.key(0), (batch, *left)) * left[1] ** -0.5
+    y = jax.random.normal(jax.random.key(1), (batch, *right)) * left[1] ** -0.5
+
+    def loop(x: Any, y: Any, *, form: str) -> Any:
+        y = jnp.swapaxes(y, 1, 2) if form == "XY'" else y
+
+        def step(carry: Any, _: Any) -> tuple[Any, None]:
+            x, total = carry
+            out = jnp.einsum("bij,bjk->bik" if form == "XY" else "bij,bkj->bik", x, y, precision="highest")
+            # one number of the result goes into the next product, so that none can be left out
+            return (x.at[:, 0, 0].add(1e-9 * out[:, 0, 0]), out), None
+
+        start = x, jnp.zeros((batch, left[0], right[1]), x.dtype)
+        return jax.lax.scan(step, start, None, length=rounds)[0]
+
+    best = []
+    for form in ("XY", "XY'"):
+        timed = side_by_side(functools.partial(loop, form=form), (x, y))
+        best.append(statistics.median(timed() for _ in range(repeats)))
+    return min(best) / rounds / batch / jax.local_device_count()
+
+
+def normal_seconds(count: int, batch: int, repeats: int) -> float:
+    """Seconds to make `count` normal numbers, as all devices together do."""
+    rounds = max(4, int(2e7 / (count * batch)))
+
+    def loop(keys: Any) -> Any:
+        def step(carry: Any, index: Any) -> tuple[Any, None]:
+            make = jax.vmap(lambda key: draws.normals(draws.bits(draws.fold_in(key, index), count), jnp.float32))
+            return make(keys), None
+
+        return jax.lax.scan(step, jnp.zeros((keys.shape[0], count)), jnp.arange(rounds))[0]
+
+    timed = side_by_side(loop, (jax.random.split(jax.random.key(2), batch),))
+    return statistics.median(timed() for _ in range(repeats)) / rounds / batch / jax.local_device_count()
+
+
+def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, int, float]:
+    """Seconds of a step per run, the tile, and the compile and start time of the first sweep."""
+    per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
+    long = int(np.clip(4 / per_step / runs, 10, 4000))
+    short = max(long // 5, 2)
+    base = Experiment(
+        dim=dim, rank=rank, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, batch_size=4000,
+        measurement="gaussian-law" if rank is None else "low-rank-law", metrics=("spurious_signal",),
+    )  # fmt: skip
+    cells = {steps: base.replace(steps=steps).cell() for steps in (short, long)}
+
+    def seconds(steps: int) -> tuple[float, int]:
+        begin = time.perf_counter()
+        dataset = cs.sweep(cells[steps], axes={"batch_size": [4000]}, seeds=runs, progress=False)
+        return time.perf_counter() - begin, int(dataset.attrs["tile"])
+
+    first, tile = seconds(short)
+    seconds(long)
+    costs = [(seconds(long)[0] - seconds(short)[0]) / (long - short) / runs for _ in range(repeats)]
+    return statistics.median(costs), tile, first
+
+
+def dense_roof(dim: int, tile: int, repeats: int) -> tuple[float, float]:
+    """Seconds of the products and of the normals of one step of the exact law."""
+    square = dim, dim
+    return 2 * product_seconds(square, square, tile, repeats), normal_seconds(dim * (dim + 1) // 2, tile, repeats)
+
+
+def low_rank_roof(dim: int, rank: int, tile: int, repeats: int) -> tuple[float, float]:
+    """Seconds of the products and of the normals of one step of the low-rank law."""
+    frame = rank + 2 * RANK
+    into = product_seconds((frame, dim), (dim, frame), tile, repeats)
+    inside = product_seconds((frame, dim), (dim, rank), tile, repeats)
+    back = product_seconds((dim, frame), (frame, rank), tile, repeats)
+    own = product_seconds((dim, rank), (rank, rank), tile, repeats)
+    return into + inside + back + own, normal_seconds(dim * rank, tile, repeats)
+
+
+def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
+    """Print where a step of the exact law spends its time on one core, by the compiled program's fusions."""
+    cell = Experiment(
+        dim=dim, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, steps=steps,
+        metrics=("spurious_signal",),
+    ).cell()  # fmt: skip
+    keys = jax.random.split(jax.random.key(0), batch)
+    many = jax.jit(jax.vmap(lambda key, size: cell(key, batch_size=size)))
+    program = many.lower(keys, jnp.full(batch, 4000)).compile(compiler_options=CPU_OPTIONS)
+    jax.block_until_ready(program(keys, jnp.full(batch, 4000)))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(program(keys, jnp.full(batch, 4000)))
+        (trace,) = Path(folder).glob("**/*.trace.json.gz")
+        with gzip.open(trace) as file:
+            events = json.load(file)["traceEvents"]
+    spent, calls = collections.Counter(), collections.Counter()
+    for event in events:
+        if event.get("ph") == "X":
+            spent[event["name"]] += event["dur"]
+            calls[event["name"]] += 1
+    print(f"\nd = {dim}: us a step and run, one core, {batch} runs side by side\n\n| operation of the program | us |\n|---|---|")
+    for name, microseconds in spent.most_common():
+        if calls[name] == steps and microseconds / steps / batch > 0.05:
+            print(f"| {name} | {microseconds / steps / batch:.2f} |")
+
+
+def main() -> None:
+    """Measure and print Markdown tables."""
+    parser = argparse.ArgumentParser(description="Time the engine beside the work that it cannot avoid.")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=64, help="runs in a sweep")
+    parser.add_argument("--dims", type=int, nargs="*", default=[20, 50, 100, 200])
+    parser.add_argument("--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000])
+    parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
+    parser.add_argument("--profile", action="store_true", help="also print where a step of the exact law spends its time")
+    options = parser.parse_args()
+    cs.use_cpu_cores()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
+    print("| law | d | k | tile | step, us a run | products | normals | roofline / step |\n|---|---|---|---|---|---|---|---|")
+
+    def row(law: str, dim: int, rank: int | None) -> None:
+        runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
+        step, tile, _ = engine(dim, rank, options.repeats, runs)
+        if rank is None:
+            products, normals = dense_roof(dim, tile, options.repeats)
+        else:
+            products, normals = low_rank_roof(dim, rank, tile, options.repeats)
+        share = (products + normals) / step
+        shown = " | ".join(f"{1e6 * value:,.2f}" for value in (step, products, normals))
+        print(f"| {law} | {dim} | {rank or dim} | {tile} | {shown} | {share:.2f} |", flush=True)
+
+    for dim in options.dims:
+        row("exact", dim, None)
+    for dim in options.low_rank_dims:
+        for rank in options.ranks:
+            row("low-rank", dim, rank)
+    if options.profile:
+        for dim in options.dims:
+            profile(dim)
+
+
+if __name__ == "__main__":
+    main()
