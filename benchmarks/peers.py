@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PeerResult", "jax_drawn", "numpy_loop", "numpy_plain", "torch_batched", "torch_loop"]
+__all__ = ["PeerResult", "jax_drawn", "numpy_loop", "numpy_plain", "torch_batched", "torch_func", "torch_loop"]
 
 Task = Callable[[], object]
 
@@ -69,6 +69,7 @@ def numpy_loop(
     init_scale: float,
     steps: int,
     seed: int,
+    rank: int | None = None,
 ) -> PeerResult:
     """Simulates one run with a NumPy loop.
 
@@ -86,6 +87,7 @@ def numpy_loop(
         init_scale: The factor starts at this times the identity.
         steps: Number of steps, at least 2 (some of them warm up).
         seed: Seed of all randomness of the run, not negative.
+        rank: Columns `k` of the factor, which starts at those of the identity; None for `d`.
 
     Returns:
         The final signal and error, shape `(1,)`, and the time per step.
@@ -99,7 +101,7 @@ def numpy_loop(
     signs = env_rng.choice(np.array([-1, 1], np.float32), size=(steps, spurious_rank))
     levels = (mean + spread * signs).astype(np.float32)
 
-    factor = np.eye(dim, dtype=np.float32) * np.float32(init_scale)
+    factor = np.eye(dim, rank, dtype=np.float32) * np.float32(init_scale)
     sensing = np.empty((batch_size, dim**2), np.float32)
     draws: list[Task] = [
         partial(rng.standard_normal, out=part, dtype=np.float32)
@@ -110,7 +112,7 @@ def numpy_loop(
     residuals = np.empty(batch_size, np.float32)
     gradient = np.empty((dim, dim), np.float32)
     symmetric = np.empty((dim, dim), np.float32)
-    update = np.empty((dim, dim), np.float32)
+    update = np.empty_like(factor)
     rate = np.float32(learning_rate / (2 * batch_size))
     start = 0.0
     with _parallel(workers) as run_all, np.errstate(over="ignore", invalid="ignore"):
@@ -143,6 +145,7 @@ def numpy_plain(
     init_scale: float,
     steps: int,
     seed: int,
+    rank: int | None = None,
 ) -> PeerResult:
     """Simulates one run with the NumPy loop that one writes first: float64, `default_rng`, no buffers, no threads.
 
@@ -159,6 +162,7 @@ def numpy_plain(
         init_scale: The factor starts at this times the identity.
         steps: Number of steps, at least 2.
         seed: Seed of all randomness of the run, not negative.
+        rank: Columns `k` of the factor, which starts at those of the identity; None for `d`.
 
     Returns:
         The final signal and error, shape `(1,)`, and the time per step.
@@ -168,7 +172,7 @@ def numpy_plain(
     """
     warmup = _check(dim, invariant_rank, spurious_rank, batch_size, steps)
     rng = np.random.default_rng(seed)
-    factor = init_scale * np.eye(dim)
+    factor = init_scale * np.eye(dim, rank)
     start = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(steps):
@@ -197,6 +201,7 @@ def torch_loop(
     init_scale: float,
     steps: int,
     seed: int,
+    rank: int | None = None,
 ) -> PeerResult:
     """Simulates one run with a PyTorch loop on the CPU.
 
@@ -215,6 +220,7 @@ def torch_loop(
         init_scale: The factor starts at this times the identity.
         steps: Number of steps, at least 2.
         seed: Seed of all randomness of the run, not negative.
+        rank: Columns `k` of the factor, which starts at those of the identity; None for `d`.
 
     Returns:
         The final signal and error, shape `(1,)`, and the time per step.
@@ -230,7 +236,7 @@ def torch_loop(
     signs = 2 * torch.randint(2, (steps, spurious_rank), generator=env_rng) - 1
     levels = mean + spread * signs.float()
 
-    factor = init_scale * torch.eye(dim)
+    factor = init_scale * torch.eye(dim, rank or dim)
     sensing = torch.empty(batch_size, dim**2)
     draws: list[Task] = [
         partial(part.normal_, generator=rng)
@@ -270,6 +276,7 @@ def torch_batched(
     init_scale: float,
     steps: int,
     seeds: Sequence[int],
+    rank: int | None = None,
     slab_bytes: int = 2**25,
 ) -> PeerResult:
     """Simulates many runs at once with batched PyTorch products on the CPU.
@@ -288,6 +295,7 @@ def torch_batched(
         init_scale: The factors start at this times the identity.
         steps: Number of steps, at least 2.
         seeds: One integer per run, not negative and below 2**32.
+        rank: Columns of the factor, see `numpy_loop`.
         slab_bytes: Measurements are drawn and used in slabs of about this size, over all runs.
 
     Returns:
@@ -306,7 +314,7 @@ def torch_batched(
     signs = 2 * torch.randint(2, (steps, runs, spurious_rank), generator=env_rng) - 1
     levels = mean + spread * signs.float()
 
-    factor = (init_scale * torch.eye(dim)).repeat(runs, 1, 1)
+    factor = (init_scale * torch.eye(dim, rank or dim)).repeat(runs, 1, 1)
     buffer = torch.empty(runs * slab * dim**2)
 
     def piece(size: int) -> tuple[Any, list[Task], Any]:
@@ -339,6 +347,71 @@ def torch_batched(
     return _result(factor.numpy(), invariant_rank, spurious_rank, elapsed / (steps - warmup))
 
 
+def torch_func(
+    *,
+    dim: int,
+    invariant_rank: int,
+    spurious_rank: int,
+    mean: float,
+    spread: float,
+    learning_rate: float,
+    batch_size: int,
+    init_scale: float,
+    steps: int,
+    seeds: Sequence[int],
+    rank: int | None = None,
+) -> PeerResult:
+    """Simulates many runs at once with `torch.func.vmap` over the plain step of one run.
+
+    Its random numbers come from torch's global generator, which `seeds` together seed and which is left as it was.
+
+    Args:
+        dim: See `numpy_loop`, and so on for all the others.
+        invariant_rank: Rank of `A*`.
+        spurious_rank: Rank of every `A_e`.
+        mean: Mean of the spurious eigenvalues.
+        spread: Distance of each spurious eigenvalue from `mean`.
+        learning_rate: Step size.
+        batch_size: Measurements a step and run; all of them, of all runs, are held at once.
+        init_scale: The factors start at this times the identity.
+        steps: Number of steps, at least 2.
+        seeds: One integer per run, not negative and below 2**32.
+        rank: Columns of the factor, see `numpy_loop`.
+
+    Returns:
+        The final signals and errors, shape `(len(seeds),)`, and the time per step of all runs.
+
+    Raises:
+        ImportError: If PyTorch is not installed.
+        ValueError: If a size is out of range or the ranks do not fit into `dim`.
+    """
+    torch = _import_torch()
+    warmup = _check(dim, invariant_rank, spurious_rank, batch_size, steps, seeds)
+    invariant = torch.zeros(dim)
+    invariant[:invariant_rank] = 1
+    after = dim - invariant_rank - spurious_rank
+
+    def step(factor: Any) -> Any:
+        signs = 2 * torch.randint(2, (spurious_rank,)).float() - 1
+        signal = invariant + torch.nn.functional.pad(mean + spread * signs, (invariant_rank, after))
+        sensing = torch.randn(batch_size, dim**2)
+        residuals = sensing @ (factor @ factor.T - torch.diag(signal)).reshape(-1)
+        square = (residuals @ sensing).reshape(dim, dim)
+        return factor - learning_rate / (2 * batch_size) * (square + square.T) @ factor
+
+    advance = torch.func.vmap(step, randomness="different")
+    start = 0.0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        factor = (init_scale * torch.eye(dim, rank or dim)).repeat(len(seeds), 1, 1)
+        for t in range(steps):
+            if t == warmup:
+                start = time.perf_counter()
+            factor = advance(factor)
+        elapsed = time.perf_counter() - start
+    return _result(factor.numpy(), invariant_rank, spurious_rank, elapsed / (steps - warmup))
+
+
 def jax_drawn(
     *,
     dim: int,
@@ -351,6 +424,7 @@ def jax_drawn(
     init_scale: float,
     steps: int,
     seeds: Sequence[int],
+    rank: int | None = None,
     slab_bytes: int = 2**22,
     prng_impl: str = "threefry2x32",
 ) -> PeerResult:
@@ -370,6 +444,7 @@ def jax_drawn(
         init_scale: The factors start at this times the identity.
         steps: Number of steps, at least 2.
         seeds: One integer per run, not negative and below 2**32.
+        rank: Columns of the factor, see `numpy_loop`.
         slab_bytes: Measurements are drawn and used in slabs of about this size, over all runs.
         prng_impl: JAX's bit generator. The default is also JAX's and `causal_sgd`'s.
 
@@ -412,7 +487,7 @@ def jax_drawn(
     def prepare(seeds: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         root = jax.vmap(partial(jax.random.key, impl=prng_impl))(seeds)
         keys = jax.vmap(lambda key: jax.random.split(key, steps))(root)
-        factor = jnp.tile(init_scale * jnp.eye(dim, dtype=jnp.float32), (len(seeds), 1, 1))
+        factor = jnp.tile(init_scale * jnp.eye(dim, rank, dtype=jnp.float32), (len(seeds), 1, 1))
         return factor, jnp.split(keys, steps // warmup, axis=1)
 
     # Calls of equal length: one compilation, and the first call is the warm-up. The others are dispatched
@@ -428,9 +503,9 @@ def jax_drawn(
 
 
 def _result(factor: np.ndarray, invariant_rank: int, spurious_rank: int, seconds: float) -> PeerResult:
-    """Measures the final factors, shape `(runs, d, d)`."""
+    """Measures the final factors, shape `(runs, d, k)`."""
     factor = factor.astype(np.float64)
-    target = np.diag((np.arange(factor.shape[-1]) < invariant_rank).astype(np.float64))
+    target = np.diag((np.arange(factor.shape[-2]) < invariant_rank).astype(np.float64))
     spurious = factor[:, invariant_rank : invariant_rank + spurious_rank]
     with np.errstate(over="ignore", invalid="ignore"):
         error = factor @ factor.swapaxes(1, 2) - target

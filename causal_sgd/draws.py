@@ -144,8 +144,10 @@ def chi_square(candidates: Array, words: Array, degrees: Array) -> Array:
     half_cell = np.asarray(2**-24, dtype)
     uniform = uniforms(words[:, :-1], dtype) + half_cell
     accepted = (t > -0.99) & (jnp.log(uniform) < bound)
-    first = jnp.take_along_axis(t_safe, jnp.argmax(accepted, 1)[:, None], 1)
-    gamma = (d * (1 + first) ** 3)[:, 0]
+    first = t_safe[:, 0]
+    for place in range(CHI_SQUARE_NORMALS - 1, -1, -1):  # takes half the time of an argmax, which is not vectorised
+        first = jnp.where(accepted[:, place], t_safe[:, place], first)
+    gamma = d[:, 0] * (1 + first) ** 3
     lift = uniforms(words[:, -1], dtype) + half_cell
     some = alpha > 0
     return jnp.where(some, 2 * gamma * jnp.where(lifted, lift ** (1 / jnp.where(some, alpha, 1)), 1), 0)

@@ -60,10 +60,12 @@ def draw_numbers(
     }
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
-    words = draws.bits(key, int(ends[-1]) + math.prod(tail))
-    normals = jnp.split(draws.normals(words[: ends[-1]], dtype), ends[:-1])
-    parts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), normals, strict=True)}
-    return Numbers(**parts, words=words[ends[-1] :].reshape(tail))
+    # Whole vectors of a CPU: what is left over goes one by one, at ten times the price.
+    count = _round_up(int(ends[-1]), 16)
+    words = draws.bits(key, _round_up(count + math.prod(tail), 32))
+    normals = jnp.split(draws.normals(words[:count], dtype), ends)
+    parts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), normals, strict=False)}
+    return Numbers(**parts, words=words[count : count + math.prod(tail)].reshape(tail))
 
 
 def batch_gradient(
@@ -97,6 +99,10 @@ def batch_gradient(
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
     return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise)
+
+
+def _round_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
 
 
 def _is_noiseless(noise: float | Array) -> bool:
