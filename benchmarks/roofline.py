@@ -68,7 +68,7 @@ def product_seconds(left: tuple[int, int], right: tuple[int, int], batch: int, r
         y = jnp.swapaxes(y, 1, 2) if form == "XY'" else y
 
         def step(carry: Any, _: Any) -> tuple[Any, None]:
-            x, total = carry
+            x = carry[0]
             out = jnp.einsum("bij,bjk->bik" if form == "XY" else "bij,bkj->bik", x, y, precision="highest")
             # one number of the result goes into the next product, so that none can be left out
             return (x.at[:, 0, 0].add(1e-9 * out[:, 0, 0]), out), None
@@ -157,7 +157,9 @@ def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
         if event.get("ph") == "X":
             spent[event["name"]] += event["dur"]
             calls[event["name"]] += 1
-    print(f"\nd = {dim}: us a step and run, one core, {batch} runs side by side\n\n| operation of the program | us |\n|---|---|")
+    print(
+        f"\nd = {dim}: us a step and run, one core, {batch} runs side by side\n\n| operation of the program | us |\n|---|---|"
+    )
     for name, microseconds in spent.most_common():
         if calls[name] == steps and microseconds / steps / batch > 0.05:
             print(f"| {name} | {microseconds / steps / batch:.2f} |")
@@ -171,11 +173,17 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
-    parser.add_argument("--profile", action="store_true", help="also print where a step of the exact law spends its time")
+    parser.add_argument(
+        "--profile", action="store_true", help="also print where a step of the exact law spends its time"
+    )
     options = parser.parse_args()
     cs.use_cpu_cores()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
-    print("| law | d | k | tile | step, us a run | products | normals | roofline / step |\n|---|---|---|---|---|---|---|---|")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
+    )
+    print(
+        "| law | d | k | tile | step, us a run | products | normals | roofline / step |\n|---|---|---|---|---|---|---|---|"
+    )
 
     def row(law: str, dim: int, rank: int | None) -> None:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)

@@ -1,8 +1,18 @@
-"""The engine beside what people write today, in one process: cost of a step per run, and the ratio.
+"""The engine beside what people write today, in one process.
 
-The work is HeteroSGD at d = 50 with batch 1000. The engine is timed as `causal_sgd.sweep` runs it, on all cores: two
-numbers of steps at the same shapes, whose difference leaves out compilation and start. The peers (`peers.py`, agreement in
-distribution is tested in `tests/test_peers.py`) time themselves on warmed-up steps.
+There are four works:
+
+(a) one run: d = 50, batch 1000, 400 steps;
+(b) 64 seeds of (a);
+(c) a phase diagram: 8 learning rates x 10 spreads x 64 seeds, d = 50, batch 4000, 600 steps;
+(d) one run at d = 1000 with 20 columns, batch 64,000 (what the noise of a batch needs at that dimension), 400 steps: the
+    engine on its low-rank law.
+
+The engine does every work whole, as `causal_sgd.sweep` runs it on all cores, compiled before; what the first call takes more is
+said beside it. Peers (`peers.py`; `tests/test_peers.py` checks that they agree in distribution) are timed on a few
+warmed-up steps of some runs, and the rest is extrapolated: steps, runs and, in (d), measurements cost the same each. All
+times are medians over the repeats. First comes the cost of one step of the engine at three batch sizes, by the difference of two
+numbers of steps.
 
 Run `python benchmarks/versus.py`; the PyTorch rows need `pip install torch==2.13.0`.
 """
@@ -15,27 +25,30 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
+import numpy as np
 import peers
 
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
 
-WORK: dict[str, Any] = {
+SYSTEM: dict[str, Any] = {
     "dim": 50, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0, "learning_rate": 0.1,
     "init_scale": 1e-3,
 }  # fmt: skip
+LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
 
 
-def engine(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, float]:
+def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, float]:
     """Seconds per step and run for each batch size, without recompiling between them."""
     short, long = 100, 600
-    cells = {steps: Experiment(**WORK, steps=steps, metrics=("spurious_signal",)).cell() for steps in (short, long)}
+    cells = {steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell() for steps in (short, long)}
 
     def seconds(steps: int, batch_size: int) -> float:
         begin = time.perf_counter()
@@ -51,39 +64,95 @@ def engine(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, 
     return {size: statistics.median(values) for size, values in samples.items()}
 
 
+def engine(experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats: int) -> tuple[float, float]:
+    """Seconds of a sweep, and how much more its first call took."""
+    cell = experiment.cell()
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        cs.sweep(cell, axes=axes, seeds=seeds, progress=False)
+        return time.perf_counter() - begin
+
+    first = seconds()
+    warm = statistics.median(seconds() for _ in range(repeats))
+    return warm, first - warm
+
+
+def alone(names: tuple[str, ...], work: Mapping[str, Any], repeats: int, batch: int = 4) -> dict[str, float]:
+    """Seconds of a step and run of each peer; those that take several runs at once get `batch` of them."""
+    found = {}
+    for name in names:
+        peer: Callable[..., peers.PeerResult] = getattr(peers, name)
+        many = name in ("torch_batched", "torch_func", "jax_drawn")
+        seeds = {"seeds": range(batch)} if many else {"seed": 0}
+        found[name] = statistics.median(peer(**work, **seeds).seconds_per_step_and_run for _ in range(repeats))
+    return found
+
+
+def table(title: str, ours: tuple[float, float], peer_seconds: Mapping[str, float], note: str) -> None:
+    """Print the Markdown table of one work."""
+    seconds, first = ours
+    print(f"\n{title}. Peers extrapolated from {note}.\n\n| what | seconds | times the engine |\n|---|---|---|")
+    print(f"| causal_sgd (the first call: {first:+.1f} s) | {seconds:,.3g} | 1 |")
+    for name, value in peer_seconds.items():
+        print(f"| {LABELS[name]} | {value:,.3g} | {value / seconds:,.0f} |", flush=True)
+
+
+LABELS = {
+    "numpy_plain": "NumPy loop as one writes it first",
+    "numpy_loop": "NumPy loop tuned, threaded draws",
+    "jax_drawn": "jit(vmap) over drawn measurements",
+    "torch_loop": "PyTorch loop, threaded draws",
+    "torch_func": "PyTorch, torch.func.vmap",
+    "torch_batched": "PyTorch batched by hand, threaded draws",
+}
+
+
 def main() -> None:
-    """Measure and print a Markdown table."""
+    """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(
-        description="Measure the engine beside what people use, and print a Markdown table."
+        description="Measure the engine beside what people use, and print Markdown tables."
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=256)
-    parser.add_argument("--peer-steps", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=256, help="runs in the sweeps whose step is timed")
+    parser.add_argument("--peer-steps", type=int, default=10)
+    parser.add_argument("--works", nargs="*", default=["a", "b", "c", "d"], choices=["a", "b", "c", "d"])
     options = parser.parse_args()
     cs.use_cpu_cores()
-    ours = engine((100, 1000, 4000), options.repeats, options.seeds)
-    rows = {f"causal_sgd, batch {size}": value for size, value in ours.items()}
-    work = WORK | {"batch_size": 1000, "steps": options.peer_steps}
+    repeats, steps = options.repeats, options.peer_steps
+    names = tuple(name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch"))
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {repeats}\n")
 
-    def median(call: Any) -> float:
-        return statistics.median(call().seconds_per_step for _ in range(options.repeats))
+    print("| batch | us a step and run, d = 50 |\n|---|---|")
+    for size, value in step_costs((100, 1000, 4000), repeats, options.seeds).items():
+        print(f"| {size} | {value * 1e6:,.2f} |", flush=True)
 
-    rows["NumPy loop as one writes it first, batch 1000"] = median(lambda: peers.numpy_plain(**work, seed=0))
-    rows["NumPy loop tuned, threaded draws, batch 1000"] = median(lambda: peers.numpy_loop(**work, seed=0))
-    batch = range(4)
-    rows["jit(vmap) over drawn measurements, batch 1000"] = median(lambda: peers.jax_drawn(**work, seeds=batch)) / len(
-        batch
-    )
-    if importlib.util.find_spec("torch"):
-        rows["PyTorch loop, batch 1000"] = median(lambda: peers.torch_loop(**work, seed=0))
-        rows["PyTorch batched, batch 1000"] = median(lambda: peers.torch_batched(**work, seeds=batch)) / len(batch)
-    base = ours[1000]
-    print(
-        f"d = 50, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
-    )
-    print("| what | us a step and run | times the engine |\n|---|---|---|")
-    for name, value in rows.items():
-        print(f"| {name} | {value * 1e6:,.1f} | {value / base:,.2f} |")
+    works = set(options.works)
+    if works & {"a", "b"}:
+        base = Experiment(**SYSTEM, steps=400, metrics=("spurious_signal",))
+        one = alone(names, SYSTEM | {"batch_size": 1000, "steps": steps}, repeats)
+        note = f"{steps} steps, those that take several runs at once from 4 runs"
+        for work, seeds in (("a", 1), ("b", 64)):
+            if work in works:
+                ours = engine(base, {"batch_size": [1000]}, seeds, repeats)
+                every = {name: value * seeds * 400 for name, value in one.items()}
+                table(f"({work}) {seeds} run{'s' * (seeds > 1)}, d = 50, batch 1000, 400 steps", ours, every, note)
+    if "c" in works:
+        base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
+        axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
+        ours = engine(base, axes, 64, repeats)
+        one = alone(names, SYSTEM | {"batch_size": 4000, "steps": steps}, repeats)
+        every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
+        title = "(c) the phase diagram, 8 x 10 x 64 runs, d = 50, batch 4000, 600 steps"
+        table(title, ours, every, f"{steps} steps, those that take several runs at once from 4 runs")
+    if "d" in works:
+        base = Experiment(**LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",))
+        ours = engine(base, {"batch_size": [64_000]}, 1, repeats)
+        small, large = (alone(names, LARGE | {"batch_size": size, "steps": 5}, repeats, 1) for size in (40, 80))
+        # what a measurement takes, and what is left of a step
+        every = {name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40)) for name in names}
+        title = "(d) 1 run, d = 1000 with 20 columns, batch 64,000, 400 steps"
+        table(title, ours, every, "5 steps with batches of 40 and 80")
 
 
 if __name__ == "__main__":

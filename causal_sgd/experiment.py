@@ -17,7 +17,7 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     import optax
 
-    from causal_sgd.types import Measurement, Metric, Sampler, Trace, WorldFactory
+    from causal_sgd.types import Measurement, Metric, Model, Sampler, Trace, WorldFactory
 
 __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
 
@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "measurement": ("gaussian-law", "low-rank-law", "population", "streamed"),
     "family": ("two-point", "uniform", "gaussian"),
     "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
+    "model": ("factored", "diagonal"),
     "basis": ("random", "canonical"),
     "init": ("identity", "gaussian"),
 }
@@ -54,6 +55,9 @@ class Experiment:
     measurement: str = "gaussian-law"
     """How examples become a gradient: gaussian-law (exact, free of the batch size), low-rank-law (the same for a rank far
     below dim), population, streamed."""
+    model: str = "factored"
+    """What is trained: factored (U U') or diagonal (diag(u)^2: the same by population gradients in the canonical basis, at a
+    cost of d a step)."""
     family: str = "two-point"
     """Spurious eigenvalues: two-point (mean +- spread), uniform (half-width spread), gaussian (deviation spread)."""
     optimizer: str = "sgd"
@@ -118,6 +122,13 @@ class Experiment:
             if value is not None:
                 spelled = value.replace("_", "-") if isinstance(value, str) else value
                 object.__setattr__(self, field, checks.choice(field, spelled, options))
+        if self.model == "diagonal" and (
+            self.basis != "canonical" or self.tilt or self.world_file is not None or self.rank is not None or self.init
+        ):
+            raise ValueError(
+                "model must be 'factored' unless basis is 'canonical', tilt is 0 and neither world_file, rank nor init "
+                "is given, got 'diagonal': it holds no direction but the coordinates"
+            )
 
     def cell(self) -> Callable[..., Trace]:
         """The experiment as a pure function cell(key, **numbers) -> Trace for `run`, `jit`, `vmap` and `sweep`.
@@ -138,14 +149,12 @@ class Experiment:
 
         def cell(key: Any, **numbers: Any) -> Trace:
             values = {name: getattr(self, name) for name in SWEPT} | numbers
-            from causal_sgd import models
-
             world, dim = file_world or (self._world(values), self.dim)
             algorithm = sgd(
                 world=world,
                 sampler=self._sampler(values),
                 measurement=self._measurement(values),
-                model=models.factored(dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init),
+                model=self._model(values, dim),
                 optimizer=self._optimizer(values),
             )
             return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
@@ -218,6 +227,13 @@ class Experiment:
                 return measurements.low_rank_law(noise=values["label_noise"])
             case _:
                 return measurements.gaussian_law(noise=values["label_noise"])
+
+    def _model(self, values: dict[str, Any], dim: int) -> Model:
+        from causal_sgd import models
+
+        if self.model == "diagonal":
+            return models.diagonal(dim=dim, init_scale=values["init_scale"])
+        return models.factored(dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init)
 
     def _optimizer(self, values: dict[str, Any]) -> optax.GradientTransformation:
         import optax

@@ -102,12 +102,14 @@ class Model(NamedTuple):
         estimate: params -> array [*S], the estimate that measurements see; [d, d] in matrix sensing.
         pullback: (params, cotangent [*S], symmetric) -> gradient with respect to params; None for `jax.vjp`.
         factor: params -> U [d, k] with estimate U U'; None where the model has no such factor.
+        diagonal: params -> the diagonal [d] of an estimate that has nothing else; None where it may have.
     """
 
     init: Callable[[Key], Params]
     estimate: Callable[[Params], Array]
     pullback: Callable[[Params, Array], Params] | None = None
     factor: Callable[[Params], Array] | None = None
+    diagonal: Callable[[Params], Array] | None = None
 
 
 class Measurement(NamedTuple):

@@ -47,6 +47,10 @@ def counting(counts):
 ASYMMETRIC = np.triu(np.ones((3, 3)))
 TABLE = [
     (lambda: world(dim=0), "dim must be a whole number, at least 1"),
+    (lambda: models.diagonal(dim=0), "dim must be a whole number, at least 1"),
+    (lambda: models.diagonal(dim=3, init_scale=0.0), "init_scale must be a finite number above 0"),
+    (lambda: Experiment(model="diagonal"), "model must be 'factored' unless basis is 'canonical'"),
+    (lambda: Experiment(model="diagonal", basis="canonical", rank=2), "model must be 'factored' unless"),
     (lambda: world(dim=2.5), "dim must be a whole number"),
     (lambda: world(invariant_rank=7), "invariant_rank must be .* at most 6"),
     (lambda: world(invariant_rank=4, spurious_rank=3), r"invariant_rank \+ spurious_rank must be at most dim \(6\)"),

@@ -93,6 +93,7 @@ MEASUREMENTS = {
 }
 MODELS = {
     "factored": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
 }
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
@@ -484,6 +485,18 @@ def test_the_pullback_is_the_transpose_of_the_estimate(rank: int) -> None:
     chex.assert_shape(params, (5, rank))
     np.testing.assert_allclose(model.estimate(params), params @ params.T, atol=1e-5)
     np.testing.assert_array_equal(model.factor(params), params)
+    cotangent = jnp.asarray(symmetric(np.random.default_rng(0), 5, 5), jnp.float32)
+    expected = jax.vjp(model.estimate, params)[1](cotangent)[0]
+    np.testing.assert_allclose(model.pullback(params, cotangent), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_diagonal_model_says_the_same_in_all_its_forms() -> None:
+    model = models.diagonal(dim=5, init_scale=0.3)
+    np.testing.assert_allclose(model.init(jax.random.key(0)), np.full(5, 0.3))
+    params = jnp.arange(1.0, 6.0)
+    np.testing.assert_allclose(model.estimate(params), np.diag(np.arange(1.0, 6.0) ** 2))
+    np.testing.assert_allclose(model.factor(params) @ model.factor(params).T, model.estimate(params))
+    np.testing.assert_allclose(jnp.diag(model.diagonal(params)), model.estimate(params))
     cotangent = jnp.asarray(symmetric(np.random.default_rng(0), 5, 5), jnp.float32)
     expected = jax.vjp(model.estimate, params)[1](cotangent)[0]
     np.testing.assert_allclose(model.pullback(params, cotangent), expected, rtol=1e-5, atol=1e-5)

@@ -155,6 +155,44 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
     assert many(rates, last).diverged_at[index] == last
 
 
+@pytest.mark.parametrize("sampler", ["hetero", "mixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_diagonal_model_is_the_factored_one_by_population_gradients(sampler: str, optimizer: str) -> None:
+    options = {"environments_per_batch": 3} if sampler == "mixed" else {}
+
+    def trace(model: Any) -> Trace:
+        algorithm = sgd(
+            world=worlds.two_point(dim=7, invariant_rank=2, spurious_rank=2, spread=3.0, basis="canonical"),
+            sampler=getattr(samplers, sampler)(batch_size=12, **options),
+            measurement=measurements.population(),
+            model=model,
+            optimizer=getattr(optax, optimizer)(0.05),
+        )
+        every = {name: getattr(metrics, name) for name in metrics.__all__}
+        return jax.jit(lambda key: run(key, algorithm=algorithm, metrics=every, num_steps=40, record_every=10))(
+            jax.random.key(3)
+        )
+
+    full, reduced = trace(models.factored(dim=7, init_scale=0.1)), trace(models.diagonal(dim=7, init_scale=0.1))
+    assert set(full.metrics) == set(reduced.metrics)
+    for name, values in full.metrics.items():
+        np.testing.assert_allclose(reduced.metrics[name], values, rtol=2e-4, atol=2e-5, err_msg=name)
+    assert float(full.metrics["spurious_signal"][-1]) > 0.1
+
+
+@pytest.mark.parametrize("change", [{"basis": "random"}, {"basis": "canonical", "tilt": 0.3}])
+def test_the_diagonal_model_refuses_signals_that_are_not_diagonal(change: dict[str, Any]) -> None:
+    algorithm = sgd(
+        world=worlds.two_point(dim=7, invariant_rank=2, spurious_rank=2, spread=3.0, **change),
+        sampler=samplers.hetero(batch_size=12),
+        measurement=measurements.population(),
+        model=models.diagonal(dim=7),
+        optimizer=optax.sgd(0.05),
+    )
+    trace = run(jax.random.key(0), algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=3)
+    assert trace.diverged_at == 0
+
+
 def test_a_time_average_leaves_out_the_transient() -> None:
     trace = run(
         jax.random.key(0),

@@ -23,22 +23,51 @@ __all__ = ["gaussian_law", "population", "streamed"]
 def population() -> Measurement:
     """The mean gradient over infinitely many measurements of the batch's environments: G = sum_e (m_e/m) R_e.
 
-    Only the shares of the environments in the batch matter, not its size.
+    Only the shares of the environments in the batch matter, not its size. For models that are `diagonal` everything is
+    done on diagonals [d], which is exact where the signals are diagonal too; in a world where they are not (a basis that is
+    not canonical, cores with entries off the diagonal) such a run is NaN from its first step.
     """
+
+    def init(key: Key, world: World) -> tuple[Array, Array]:
+        return world.invariant, jnp.where(_is_diagonal(world), 0, jnp.nan)
 
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
     ) -> tuple[Params, Array]:
+        invariant, poison = data
         shares = batch.counts / jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
         mean_core = combine(shares, cores)
-        residual = model.estimate(params) - data - sandwich(world.spurious_basis, mean_core)
         # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
         variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
-        loss = (jnp.sum(residual**2) + variance) / 4
-        return pull_back(model, params, residual), loss
+        if model.diagonal is not None:
+            signal = jnp.diagonal(invariant) + _diagonal(world.spurious_basis, mean_core)
+            residual, to_params = jax.vjp(model.diagonal, params)
+            residual = residual - signal + poison
+            return to_params(residual / 2)[0], (jnp.sum(residual**2) + variance) / 4
+        residual = model.estimate(params) - invariant - sandwich(world.spurious_basis, mean_core)
+        return pull_back(model, params, residual), (jnp.sum(residual**2) + variance) / 4
 
-    return Measurement(dense_invariant, gradient)
+    return Measurement(init, gradient)
+
+
+def _diagonal(basis: Array, core: Array) -> Array:
+    """The diagonal [d] of basis @ core @ basis'."""
+    return jnp.sum(jnp.matmul(basis, core, precision="highest") * basis, 1)
+
+
+def _is_diagonal(world: World) -> Array:
+    """Whether A* and every A_e are diagonal up to rounding: then their diagonals have all of their norm; [] bool."""
+    parts = (
+        (world.invariant_basis, jnp.diag(world.invariant_spectrum)[None]),
+        (world.spurious_basis, world.spurious_cores),
+    )
+    found = jnp.asarray(True)
+    for basis, cores in parts:
+        diagonals = jax.vmap(lambda core, basis=basis: _diagonal(basis, core))(cores)
+        sizes = jnp.sum(cores**2, (1, 2))
+        found &= jnp.all(sizes - jnp.sum(diagonals**2, 1) <= 1e-5 * sizes)
+    return found
 
 
 def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
