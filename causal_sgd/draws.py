@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def bits(key: Key, count: int, stream: int = 0) -> Array:
+def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
     """Random 32-bit words [count] of one of the streams of a key.
 
     For Threefry keys these are both words of every block with counter (i, stream), in one unrolled pass. `jax.random.bits`
@@ -33,8 +33,8 @@ def bits(key: Key, count: int, stream: int = 0) -> Array:
     if not _is_threefry(key):
         return jax.random.bits(jax.random.fold_in(key, stream), (count,), jnp.uint32)
     first, second = jax.random.key_data(key)
-    counters = np.arange((count + 1) // 2, dtype=np.uint32)
-    words = _threefry(first, second, jnp.asarray(counters), jnp.asarray(np.full_like(counters, stream)))
+    counters = jax.lax.iota(jnp.uint32, (count + 1) // 2)
+    words = _threefry(first, second, counters, jnp.full_like(counters, stream))
     return jnp.concatenate(words)[:count]
 
 
@@ -207,7 +207,7 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
 
     def split(counts: Array, level: tuple[Array, Array]) -> tuple[Array, None]:
         index, share = level
-        left = binomial(jax.random.fold_in(key, index), counts[:width], share)
+        left = binomial(fold_in(key, index), counts[:width], share)
         return jnp.stack([left, counts[:width] - left], 1).reshape(-1)[: counts.shape[0]], None
 
     counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
@@ -225,7 +225,6 @@ def binomial(key: Key, number: Array, share: Array) -> Array:
     """
     candidates = 6
     p = jnp.minimum(share, 1 - share)
-    small_key, large_key = jax.random.split(key)
     large = number * p >= 10
 
     # inversion; log pmf(k) = log C(n, k) + k log p + (n - k) log q, as a running sum
@@ -234,7 +233,7 @@ def binomial(key: Key, number: Array, share: Array) -> Array:
     ratio = jnp.log(jnp.maximum(n - k + 1, 0) / k) + jnp.log(safe / (1 - safe))
     start = n * jnp.log1p(-safe)
     terms = jnp.exp(jnp.concatenate([start, start + jnp.cumsum(ratio, 1)], 1))
-    uniform = jax.random.uniform(small_key, p.shape, p.dtype)[:, None]
+    uniform = uniforms(bits(key, p.shape[0]), p.dtype)[:, None]
     small = jnp.minimum(jnp.sum(jnp.cumsum(terms, 1) <= uniform, 1).astype(p.dtype), jnp.where(large, 1, number))
     small = jnp.where(p <= 0, 0, small)
 
@@ -252,10 +251,9 @@ def binomial(key: Key, number: Array, share: Array) -> Array:
 
     def propose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         turn, chosen, done = state
-        u_key, v_key = jax.random.split(jax.random.fold_in(large_key, turn))
-        shape = (p.shape[0], candidates)
-        u = jax.random.uniform(u_key, shape, p.dtype) - 0.5
-        v = jax.random.uniform(v_key, shape, p.dtype, minval=jnp.finfo(p.dtype).tiny)
+        words = bits(key, 2 * p.shape[0] * candidates, 1 + turn).reshape(2, p.shape[0], candidates)
+        u, v = uniforms(words, p.dtype) + 2**-24  # the middles of the cells: v is never 0
+        u = u - 0.5
         us = jnp.maximum(0.5 - jnp.abs(u), jnp.finfo(p.dtype).eps)
         x = jnp.floor((2 * a / us + b) * u + n * p1 + 0.5)
         inside = (x >= 0) & (x <= n)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
-from causal_sgd import checks
+from causal_sgd import checks, draws
 from causal_sgd.types import Array, Key, Model
 
 __all__ = ["diagonal", "factored"]
@@ -46,8 +45,9 @@ def factored(
         )
 
     def start(key: Key) -> Array:
-        shape = jnp.eye(dim) if init == "identity" else jax.random.normal(key, (dim, k))
-        return init_scale * shape
+        if init == "identity":
+            return init_scale * jnp.eye(dim)
+        return init_scale * draws.normals(draws.bits(key, dim * k), jnp.result_type(float)).reshape(dim, k)
 
     def estimate(params: Array) -> Array:
         return jnp.matmul(params, params.T, precision="highest")

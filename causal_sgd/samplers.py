@@ -73,7 +73,7 @@ def shuffled(*, batch_size: int | Array) -> Sampler:
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         position = step % state.shape[0]
-        order = jnp.where(position == 0, jax.random.permutation(key, state.shape[0]), state)
+        order = jnp.where(position == 0, jnp.argsort(draws.bits(key, state.shape[0])), state)
         return _one_hot(order[position], state, batch_size), order
 
     return Sampler(init, draw, batch_size, max_environments=1)
@@ -97,9 +97,8 @@ def sticky(*, batch_size: int | Array, stay: float | Array) -> Sampler:
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         probabilities, current = state
-        stay_key, next_key = jax.random.split(key)
-        stays = jax.random.uniform(stay_key) < stay
-        current = jnp.where(stays, current, _choose(next_key, probabilities))
+        stays = draws.uniforms(draws.bits(key, 1, stream=1), probabilities.dtype)[0] < stay
+        current = jnp.where(stays, current, _choose(key, probabilities))
         return _one_hot(current, probabilities, batch_size), (probabilities, current)
 
     return Sampler(init, draw, batch_size, max_environments=1)

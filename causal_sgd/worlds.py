@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from causal_sgd import checks, linalg
+from causal_sgd import checks, draws, linalg
 from causal_sgd.types import Array, Key, World, WorldFactory
 
 __all__ = ["from_arrays", "from_file", "gaussian", "two_point", "uniform"]
@@ -276,8 +276,8 @@ def _spectra(
     def draw(key: Key) -> Array:
         shape = (num_environments, spurious_rank)
         if not balanced:
-            tiny = jnp.finfo(jnp.result_type(float)).tiny
-            return quantile(jax.random.uniform(key, shape, minval=tiny))
+            words = draws.bits(key, num_environments * spurious_rank).reshape(shape)
+            return quantile(draws.uniforms(words, jnp.result_type(float)) + 2**-24)  # the middles of the cells: never 0
         middle = (jnp.arange(num_environments) + 0.5) / num_environments
         grid = jnp.broadcast_to(quantile(middle)[:, None], shape)
         return jax.random.permutation(key, grid, axis=0, independent=True)
@@ -318,10 +318,11 @@ def _family(
     weights = _weights(probabilities, num_environments)
 
     def draw(key: Key) -> World:
-        basis_key, spectrum_key = jax.random.split(key)
+        basis_key, spectrum_key = draws.fold_in(key, 0), draws.fold_in(key, 1)
         rank = invariant_rank + spurious_rank
         if basis == "random":
-            frame, triangle = linalg.qr(jax.random.normal(basis_key, (dim, rank)))
+            normals = draws.normals(draws.bits(basis_key, dim * rank), jnp.result_type(float))
+            frame, triangle = linalg.qr(normals.reshape(dim, rank))
             frame = frame * jnp.sign(jnp.diagonal(triangle))[None, :]  # Haar, not LAPACK's choice of signs
         else:
             frame = jnp.eye(dim, rank)
