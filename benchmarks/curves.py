@@ -87,9 +87,9 @@ class Sizes(NamedTuple):
 
 QUICK = Sizes(
     batch_sizes=(100, 10_000),
-    dims=(5, 10),
-    low_rank_dims=(20, 40),
-    columns=(2, 4),
+    dims=(5,),
+    low_rank_dims=(20,),
+    columns=(2,),
     columns_dim=10,
     low_rank=2,
     steps=(20, 40),
@@ -265,6 +265,11 @@ def _ranks(dim: int) -> dict[str, int]:
     return {"invariant_rank": rank, "spurious_rank": rank}
 
 
+GROUPS: dict[str, Callable[[Sizes, int], Iterable[Curve]]] = {
+    "steps": step_curves, "totals": total_curves, "compilation": compile_curves, "memory": memory_curves,
+}  # fmt: skip
+
+
 def report(curves: Sequence[Curve]) -> str:
     """The numbers and the slopes as Markdown."""
     lines = ["| curve | of | at | median | least to most | unit |", "|---|---|---|---|---|---|"]
@@ -341,7 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables and write the figure."""
     parser = argparse.ArgumentParser(description="Measure the cost curves of the engine, print and plot them.")
     parser.add_argument("--repeats", type=int, default=5, help="of every time; of compilation and memory at most 3")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, unoptimised: only to see that it works")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="which groups of curves")
     parser.add_argument("--out", type=Path, default=Path("figures/curves.png"))
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -351,21 +357,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
     jax.config.update("jax_enable_compilation_cache", False)  # a program found on disk would not be compiled
+    if options.quick:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     cs.use_cpu_cores()
     sizes = QUICK if options.quick else Sizes()
     fewer = min(options.repeats, 3)
     curves: list[Curve] = []
-    for make, repeats in (
-        (step_curves, options.repeats), (total_curves, options.repeats), (compile_curves, fewer), (memory_curves, fewer),
-    ):  # fmt: skip
+    for name in options.only:
         begin = time.perf_counter()
-        curves += make(sizes, repeats)
-        print(f"{make.__name__}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+        curves += GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats)
+        print(f"{name}: measured in {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     device = jax.local_devices()[0]
     print(
         f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), load {os.getloadavg()[0]:.1f}, "
         f"jax {jax.__version__}; d = {WORK['dim']} where nothing else is said; median of {options.repeats} "
-        f"(compilation and memory of {fewer}){'; QUICK: tiny sizes' if options.quick else ''}\n"
+        f"(compilation and memory of {fewer}){'; QUICK: tiny sizes, unoptimised' if options.quick else ''}\n"
     )
     print(report(curves))
     print("\nwritten:", *draw(curves, options.out))
