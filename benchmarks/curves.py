@@ -65,7 +65,10 @@ class Curve(NamedTuple):
     def slope(self) -> float:
         """Of the line through the logarithms of the medians; NaN where fewer than two are positive."""
         pairs = [(x, y) for x, y in zip(self.samples, self.medians, strict=True) if x >= self.fitted_from and y > 0]
-        return float(np.polyfit(*np.log(np.array(pairs, float).T), 1)[0]) if len(pairs) > 1 else math.nan
+        if len(pairs) < 2:
+            return math.nan
+        sizes, costs = np.log(np.array(pairs, float).T)
+        return float(np.polyfit(sizes, costs, 1)[0])
 
 
 class Sizes(NamedTuple):
@@ -77,9 +80,9 @@ class Sizes(NamedTuple):
     columns: tuple[int, ...] = (3, 10, 30, 100)
     columns_dim: int = 100
     low_rank: int = 20
-    steps: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200)
-    seeds: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    cells: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    steps: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
+    seeds: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
+    cells: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
     runs: tuple[int, ...] = (1, 10, 100, 1000, 10_000, 100_000)  # of which memory is measured
     compiled: int = 4  # sizes of a curve for which compilation is timed
     step_seconds: float = 0.4  # aimed at, for the difference of two sweeps
@@ -101,9 +104,14 @@ QUICK = Sizes(
 )
 
 _last_compilation = [0.0]
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **__: _last_compilation.__setitem__(0, time.perf_counter()) if "backend_compile" in event else None
-)
+
+
+def _note(event: str, duration_secs: float, **_: Any) -> None:
+    if "backend_compile" in event:
+        _last_compilation[0] = time.perf_counter()
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
 
 
 def seconds(cell: Any, **options: Any) -> float:
@@ -190,22 +198,22 @@ def total_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     fill = tile * len(jax.local_devices())
     cell = steps[sizes.steps[0]]
 
-    def curve(name: str, size: str, options: Mapping[int, tuple[Any, dict[str, Any]]], fitted_from: int) -> Curve:
+    def curve(size: str, setting: str, options: Mapping[int, tuple[Any, dict[str, Any]]], fitted_from: int) -> Curve:
         calls = {n: functools.partial(seconds, one, **how) for n, (one, how) in options.items()}
         for call in calls.values():
             call()  # compiles
-        return Curve(f"a sweep, {name}", "gaussian_law", size, "s", interleaved(calls, repeats), 1, fitted_from)
+        samples = interleaved(calls, repeats)
+        return Curve(f"a sweep, {size}", "gaussian_law", f"{size} ({setting})", "s", samples, 1, fitted_from)
 
     large = sizes.seeds[len(sizes.seeds) // 2]
-    yield curve(
-        f"steps ({large} seeds)", "steps", {n: (one, {"seeds": large}) for n, one in steps.items()},
-        sizes.steps[(len(sizes.steps) - 1) // 2],
-    )  # fmt: skip
-    note = f"{sizes.steps[0]} steps"
-    many = min(4 * fill, sizes.seeds[-1] // 4)
-    yield curve(f"seeds ({note})", "seeds", {n: (cell, {"seeds": n}) for n in sizes.seeds}, many)
+    lengths = {n: (one, {"seeds": large}) for n, one in steps.items()}
+    yield curve("steps", f"{large} seeds", lengths, sizes.steps[(len(sizes.steps) - 1) // 2])
+    # Fewer runs than fill the devices cost what full tiles cost, and the fixed costs count for much.
+    many = min(16 * fill, sizes.seeds[-1] // 4)
+    setting = f"{sizes.steps[0]} steps"
+    yield curve("seeds", setting, {n: (cell, {"seeds": n}) for n in sizes.seeds}, many)
     grids = {n: (cell, {"axes": {"spread": np.linspace(0, 9, n)}}) for n in sizes.cells}
-    yield curve(f"grid cells ({note}, one seed)", "grid cells", grids, many)
+    yield curve("grid cells", f"{setting}, 1 seed", grids, many)
 
 
 def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
@@ -282,7 +290,7 @@ def report(curves: Sequence[Curve]) -> str:
     for curve in curves:
         expected = {None: "", 0: "0 (flat)", 1: "1 (linear)"}[curve.expected]
         first = max(curve.fitted_from, min(curve.samples))
-        lines.append(f"| {curve.panel} | {curve.label} | {curve.slope:.2f} | {first:,} | {expected} |")
+        lines.append(f"| {curve.panel} | {curve.label} | {round(curve.slope, 2) + 0.0:.2f} | {first:,} | {expected} |")
     return "\n".join(lines)
 
 
@@ -311,35 +319,39 @@ def draw(curves: Sequence[Curve], out: Path) -> list[Path]:
 
 
 def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
-    tops, bottoms = [], []
+    from matplotlib import ticker
+
+    positive: list[float] = []
     for index, curve in enumerate(group):
         sizes, medians = np.array(list(curve.samples), float), np.array(curve.medians)
         least, most = (np.array([side(values) for values in curve.samples.values()]) for side in (min, max))
-        tops.append(max(most))
-        bottoms.append(min(x for x in medians if x > 0) if (medians > 0).any() else 1.0)
-        look = looks.line_look(index, looks.COLOURS[index])
-        words = f"slope {curve.slope:.2f}" if len(group) == 1 else f"{_plain(curve.label)} ({curve.slope:.2f})"
+        positive += [value for value in (*least, *most) if value > 0]
+        slope = f"{round(curve.slope, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+        words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
         bars = np.maximum([medians - least, most - medians], 0)
+        look = looks.line_look(index, looks.COLOURS[index])
         axes.errorbar(sizes, medians, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
         if curve.expected is not None and len(group) == 1:
-            fitted = sizes >= curve.fitted_from
-            middle = np.exp(np.mean(np.log(medians[fitted] / sizes[fitted] ** curve.expected)))
-            axes.plot(
-                sizes, middle * sizes**curve.expected, color="0.6", linewidth=0.8, zorder=0,
-                label="linear" if curve.expected else "flat",
-            )  # fmt: skip
-            bottoms.append(np.min(middle * sizes**curve.expected))
+            fitted = sizes[sizes >= curve.fitted_from]
+            shape = fitted**curve.expected
+            middle = np.exp(np.mean(np.log(np.maximum(medians[sizes >= curve.fitted_from], 1e-12) / shape)))
+            words = "linear" if curve.expected else "flat"
+            # Thick and below the curve, over the sizes that the slope is fitted to.
+            axes.plot(fitted, middle * shape, color="0.8", linewidth=5, solid_capstyle="butt", zorder=0, label=words)
     axes.set(xscale="log", yscale="log", xlabel=group[0].size, ylabel=group[0].unit)
-    axes.set_title(name, pad=5, fontsize=8.5)
+    axes.set_title(name, pad=5)
     # At least a factor of 10 high, so that flat looks flat; the upper part is the legend's.
-    low, high = min(bottoms), max(tops)
+    low, high = (min(positive), max(positive)) if positive else (1.0, 1.0)
     widen = max(1.0, (10 * low / high) ** 0.5)
-    axes.set_ylim(low / widen / 1.3, high * widen * 1.3 * (1.6 ** len(group)))
-    axes.legend(loc="upper left", fontsize=6.5, frameon=False, handlelength=2.6, borderaxespad=0.2)
-
-
-def _plain(label: str) -> str:
-    return label.replace("dimension $d$", "$d$")
+    low, high = low / widen / 1.2, high * widen * 1.2
+    lines = len(group) + (len(group) == 1 and group[0].expected is not None)
+    axes.set_ylim(low, high * (high / low) ** (0.13 * lines))
+    if high / low < 300:
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(loc="upper left", fontsize=7, frameon=False, handlelength=2.8, borderaxespad=0.2, labelspacing=0.3)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
