@@ -377,8 +377,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves: list[Curve] = []
     for name in options.only:
         begin = time.perf_counter()
-        curves += GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats)
-        print(f"{name}: measured in {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+        found = list(GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats))
+        curves += found
+        # All takes a while: whoever interrupts it keeps what is done.
+        print(f"{name}, in {time.perf_counter() - begin:.0f} s\n{report(found)}\n", file=sys.stderr, flush=True)
     device = jax.local_devices()[0]
     print(
         f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), load {os.getloadavg()[0]:.1f}, "
