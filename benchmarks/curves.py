@@ -8,7 +8,7 @@ Run `python benchmarks/curves.py`; it prints tables in Markdown and writes figur
 - *Compilation*: from the call of `sweep` with a cell never seen before to the end of its last XLA compilation: rehearsal
   and tracing of the cell, lowering, and XLA for every device. No run is in it. The process is warm: jax is imported and its
   own small functions are traced.
-- *Peak memory*: the largest resident set (`ru_maxrss`) of a fresh process that makes one sweep: Python, jax, compilation,
+- *Peak memory*: the largest resident set (VmHWM; elsewhere than on Linux `ru_maxrss`) of a fresh process that makes one sweep: Python, jax, compilation,
   tiles and results.
 
 The slopes are those of a line through the logarithms: 0 is flat, 1 is linear.
@@ -20,6 +20,7 @@ import argparse
 import functools
 import math
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -258,8 +259,17 @@ def _print_peak(runs: int) -> None:
     """What the processes of `memory_curves` do."""
     cs.use_cpu_cores()
     cs.sweep(_cell(steps=10), seeds=runs, progress=False)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE)
+    print(_peak_bytes() / MEGABYTE)
+
+
+def _peak_bytes() -> float:
+    """The largest resident set of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss would start at that of the process that started this one
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return int(found.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _cell(**changes: Any) -> Any:
