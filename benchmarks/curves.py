@@ -340,7 +340,8 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
         words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
         bars = np.maximum([medians - least, most - medians], 0)
         look = looks.line_look(index, looks.COLOURS[index])
-        axes.errorbar(sizes, medians, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
+        shown = np.where(medians > 0, medians, np.nan)  # a difference lost in the noise has no place on a log axis
+        axes.errorbar(sizes, shown, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
         if curve.expected is not None and len(group) == 1:
             fitted = sizes[sizes >= curve.fitted_from]
             shape = fitted**curve.expected
