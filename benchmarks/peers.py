@@ -17,6 +17,7 @@ Timings in the docstrings: d = 50, m = 1000, ms a step and run, on 2 shared x86-
 """
 
 import importlib
+import importlib.util
 import math
 import os
 import time
@@ -28,7 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PeerResult", "jax_drawn", "numpy_loop", "numpy_plain", "torch_batched", "torch_func", "torch_loop"]
+__all__ = [
+    "PeerResult", "jax_drawn", "numpy_loop", "numpy_plain", "torch_batched", "torch_func", "torch_loop", "torch_sees_gpu",
+]  # fmt: skip
 
 Task = Callable[[], object]
 
@@ -278,8 +281,9 @@ def torch_batched(
     seeds: Sequence[int],
     rank: int | None = None,
     slab_bytes: int = 2**25,
+    device: str = "cpu",
 ) -> PeerResult:
-    """Simulates many runs at once with batched PyTorch products on the CPU.
+    """Simulates many runs at once with batched PyTorch products.
 
     Normals are drawn for all runs by one generator per thread: `seeds` together seed those, so a run is reproduced by the
     same `seeds` on the same number of cores and not by its own seed alone.
@@ -297,6 +301,7 @@ def torch_batched(
         seeds: One integer per run, not negative and below 2**32.
         rank: Columns of the factor, see `numpy_loop`.
         slab_bytes: Measurements are drawn and used in slabs of about this size, over all runs.
+        device: Where, as PyTorch calls it: "cpu" or "cuda". A GPU is one thread with one generator.
 
     Returns:
         The final signals and errors, shape `(len(seeds),)`, and the time per step of all runs.
@@ -309,31 +314,33 @@ def torch_batched(
     warmup = _check(dim, invariant_rank, spurious_rank, batch_size, steps, seeds)
     runs = len(seeds)
     slab, full, rest = _slabs(batch_size, runs * dim**2 * 4, slab_bytes)
-    workers = _workers(runs * slab * dim**2)
-    env_rng, *rngs = _torch_generators(torch, list(seeds), workers + 1)
-    signs = 2 * torch.randint(2, (steps, runs, spurious_rank), generator=env_rng) - 1
+    workers = _workers(runs * slab * dim**2) if device == "cpu" else 1
+    env_rng, *rngs = _torch_generators(torch, list(seeds), workers + 1, device)
+    signs = 2 * torch.randint(2, (steps, runs, spurious_rank), generator=env_rng, device=device) - 1
     levels = mean + spread * signs.float()
 
-    factor = (init_scale * torch.eye(dim, rank or dim)).repeat(runs, 1, 1)
-    buffer = torch.empty(runs * slab * dim**2)
+    factor = (init_scale * torch.eye(dim, rank or dim, device=device)).repeat(runs, 1, 1)
+    buffer = torch.empty(runs * slab * dim**2, device=device)
 
     def piece(size: int) -> tuple[Any, list[Task], Any]:
         flat = buffer[: runs * size * dim**2]
         draws: list[Task] = [
             partial(part.normal_, generator=rng) for rng, part in zip(rngs, flat.tensor_split(workers), strict=True)
         ]
-        return flat.view(runs, size, dim**2), draws, torch.empty(runs, size, 1)
+        return flat.view(runs, size, dim**2), draws, torch.empty(runs, size, 1, device=device)
 
     pieces = [piece(slab)] * full + ([piece(rest)] if rest else [])
-    residual = torch.empty(runs, dim, dim)
+    residual = torch.empty(runs, dim, dim, device=device)
     diagonal = residual.diagonal(dim1=1, dim2=2)
-    gradient = torch.empty(runs, 1, dim**2)
+    gradient = torch.empty(runs, 1, dim**2, device=device)
     square = gradient.view(runs, dim, dim)
     rate = learning_rate / (2 * batch_size)
+    synchronize = (lambda: None) if device == "cpu" else torch.cuda.synchronize  # products run on after the call
     start = 0.0
     with torch.no_grad(), _parallel(workers) as run_all:
         for t in range(steps):
             if t == warmup:
+                synchronize()
                 start = time.perf_counter()
             torch.bmm(factor, factor.mT, out=residual)
             diagonal[:, :invariant_rank] -= 1
@@ -343,8 +350,9 @@ def torch_batched(
                 torch.bmm(sensing, residual.view(runs, dim**2, 1), out=residuals)
                 gradient.baddbmm_(residuals.mT, sensing, beta=float(i > 0))  # beta 0: the old value is ignored
             factor.baddbmm_(square + square.mT, factor.clone(), alpha=-rate)
+        synchronize()
         elapsed = time.perf_counter() - start
-    return _result(factor.numpy(), invariant_rank, spurious_rank, elapsed / (steps - warmup))
+    return _result(factor.cpu().numpy(), invariant_rank, spurious_rank, elapsed / (steps - warmup))
 
 
 def torch_func(
@@ -431,6 +439,7 @@ def jax_drawn(
     """Simulates many runs at once with plain `jit(vmap(scan))` over drawn measurements.
 
     Slabs bound the memory.
+    It runs on jax's default device, where products have jax's default precision (TensorFloat-32 on recent GPUs).
     A run depends on its own seed only (up to rounding).
 
     Args:
@@ -587,7 +596,12 @@ def _import_torch() -> Any:
         raise ImportError("the PyTorch peers need PyTorch: pip install torch") from error
 
 
-def _torch_generators(torch: Any, entropy: int | list[int], count: int) -> list[Any]:
+def torch_sees_gpu() -> bool:
+    """Whether PyTorch is installed, and for a GPU that is there."""
+    return importlib.util.find_spec("torch") is not None and _import_torch().cuda.is_available()
+
+
+def _torch_generators(torch: Any, entropy: int | list[int], count: int, device: str = "cpu") -> list[Any]:
     """Makes independent torch generators from one or several seeds."""
     words = np.random.SeedSequence(entropy).generate_state(count, np.uint64) >> np.uint64(1)
-    return [torch.Generator().manual_seed(int(word)) for word in words]
+    return [torch.Generator(device).manual_seed(int(word)) for word in words]

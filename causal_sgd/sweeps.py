@@ -196,11 +196,9 @@ def _compile(program: Any, grid: Grid, root: Key, tile: int, devices: Sequence[D
         for device in devices
         if (device, kind) not in known
     }
+    options = CPU_OPTIONS if devices[0].platform == "cpu" else None
     with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
-        compiled = pool.map(
-            lambda program: program.compile(compiler_options=CPU_OPTIONS),
-            lowered.values(),
-        )
+        compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered.values())
         known |= {(device, kind): executable for device, executable in zip(lowered, compiled, strict=True)}
     return {device: known[device, kind] for device in devices}
 

@@ -1,0 +1,406 @@
+"""What the engine costs as its sizes grow: steps, runs, compilation and memory, measured through `causal_sgd.sweep`.
+
+Run `python benchmarks/curves.py`; it prints tables in Markdown and writes figures/curves.png and .pdf. What is timed:
+
+- *A step*: the difference of two sweeps of the same shapes that differ in their number of steps alone, per step and run.
+  Compilation, tracing and start cancel. There are as many runs as fill one tile on every device.
+- *A total*: one call of `sweep` whose program is compiled already, its fixed costs included (rehearsal of the cell, labels).
+- *Compilation*: from the call of `sweep` with a cell never seen before to the end of its last XLA compilation: rehearsal
+  and tracing of the cell, lowering, and XLA for every device. No run is in it. The process is warm: jax is imported and its
+  own small functions are traced.
+- *Peak memory*: the largest resident set (VmHWM; elsewhere than on Linux `ru_maxrss`) of a fresh process that makes one sweep: Python, jax, compilation,
+  tiles and results.
+
+The slopes are those of a line through the logarithms: 0 is flat, 1 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.monitoring
+import matplotlib as mpl
+import numpy as np
+
+import causal_sgd as cs
+from causal_sgd.experiment import Experiment
+from causal_sgd.plots import looks
+
+WORK: dict[str, Any] = {
+    "dim": 50, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0, "learning_rate": 0.1,
+    "batch_size": 1000, "metrics": ("spurious_signal",),
+}  # fmt: skip
+MEGABYTE = 2**20
+
+
+class Curve(NamedTuple):
+    """A cost against a size."""
+
+    panel: str
+    label: str
+    size: str  # what the horizontal axis counts
+    unit: str
+    samples: dict[int, list[float]]  # size -> repeats
+    expected: float | None = None  # slope
+    fitted_from: int = 0  # the smallest size that the line is fitted to
+
+    @property
+    def medians(self) -> list[float]:
+        """One for each size."""
+        return [statistics.median(values) for values in self.samples.values()]
+
+    @property
+    def slope(self) -> float:
+        """Of the line through the logarithms of the medians; NaN where fewer than two are positive."""
+        pairs = [(x, y) for x, y in zip(self.samples, self.medians, strict=True) if x >= self.fitted_from and y > 0]
+        if len(pairs) < 2:
+            return math.nan
+        sizes, costs = np.log(np.array(pairs, float).T)
+        return float(np.polyfit(sizes, costs, 1)[0])
+
+
+class Sizes(NamedTuple):
+    """What is measured; each tuple is the horizontal axis of a curve."""
+
+    batch_sizes: tuple[int, ...] = (100, 1000, 10_000, 100_000, 1_000_000)
+    dims: tuple[int, ...] = (10, 25, 50, 100, 200, 400)
+    low_rank_dims: tuple[int, ...] = (200, 500, 1000, 2000, 5000, 10_000)
+    columns: tuple[int, ...] = (3, 10, 30, 100)
+    columns_dim: int = 100
+    low_rank: int = 20
+    steps: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
+    seeds: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
+    cells: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
+    runs: tuple[int, ...] = (1, 10, 100, 1000, 10_000, 100_000)  # of which memory is measured
+    compiled: int = 4  # sizes of a curve for which compilation is timed
+    step_seconds: float = 0.4  # aimed at, for the difference of two sweeps
+
+
+QUICK = Sizes(
+    batch_sizes=(100, 10_000),
+    dims=(5,),
+    low_rank_dims=(20,),
+    columns=(2,),
+    columns_dim=10,
+    low_rank=2,
+    steps=(20, 40),
+    seeds=(1, 4),
+    cells=(1, 4),
+    runs=(1, 100),
+    compiled=1,
+    step_seconds=0.01,
+)
+
+_last_compilation = [0.0]
+
+
+def _note(event: str, duration_secs: float, **_: Any) -> None:
+    if "backend_compile" in event:
+        _last_compilation[0] = time.perf_counter()
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+def seconds(cell: Any, **options: Any) -> float:
+    """How long one sweep takes."""
+    begin = time.perf_counter()
+    cs.sweep(cell, progress=False, **options)
+    return time.perf_counter() - begin
+
+
+def compile_seconds(cell: Any, **options: Any) -> float:
+    """From the call of a sweep to the end of its last compilation; the cell must be new."""
+    begin = time.perf_counter()
+    cs.sweep(cell, progress=False, **options)
+    assert _last_compilation[0] > begin, "the cell was compiled before"
+    return _last_compilation[0] - begin
+
+
+class Point(NamedTuple):
+    """Two sweeps that differ in their number of steps alone, compiled."""
+
+    cells: dict[int, Any]
+    options: dict[str, Any]
+
+    def measure(self) -> float:
+        """Seconds a step and run."""
+        short, long = self.cells
+        difference = seconds(self.cells[long], **self.options) - seconds(self.cells[short], **self.options)
+        return difference / (long - short) / self.options["seeds"]
+
+
+def point(sizes: Sizes, changes: Mapping[str, Any], **options: Any) -> Point:
+    """Compile the two sweeps of an experiment; the long one is as long as `sizes.step_seconds` asks for."""
+    short, shortest_difference, more = 20, 10, 4
+    cell = _cell(**changes, steps=short)
+    runs = int(cs.sweep(cell, seeds=1, progress=False, **options).attrs["tile"]) * len(jax.local_devices())
+    seconds(cell, seeds=runs, **options)
+    # More tiles tell how long a step takes, well enough to choose how many; they cost no compilation.
+    extra = seconds(cell, seeds=(1 + more) * runs, **options) - seconds(cell, seeds=runs, **options)
+    steps = sizes.step_seconds / max(extra / more / short, 1e-6)
+    long = short + int(np.clip(steps, shortest_difference, 5000))
+    pair = Point({short: cell, long: _cell(**changes, steps=long)}, options | {"seeds": runs})
+    pair.measure()  # compiles
+    return pair
+
+
+def interleaved(calls: Mapping[int, Callable[[], float]], repeats: int) -> dict[int, list[float]]:
+    """Call all of them in turn, so that a slow moment of the machine hits all of them."""
+    samples: dict[int, list[float]] = {size: [] for size in calls}
+    for _ in range(repeats):
+        for size, call in calls.items():
+            samples[size].append(call())
+    return samples
+
+
+def step_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
+    """Microseconds a step and run against the size of the batch, d and k."""
+
+    def curve(
+        panel: str, label: str, size: str, points: dict[int, Point], expected: float | None = None, fitted_from: int = 0
+    ) -> Curve:
+        samples = interleaved({value: point.measure for value, point in points.items()}, repeats)
+        micro = {value: [1e6 * x for x in times] for value, times in samples.items()}
+        return Curve(panel, label, size, "µs a step and run", micro, expected, fitted_from)
+
+    base = point(sizes, {}, axes={"batch_size": sizes.batch_sizes[:1]})
+    batches = {m: base._replace(options=base.options | {"axes": {"batch_size": [m]}}) for m in sizes.batch_sizes}
+    yield curve("a step, batch size", "gaussian_law", "batch size $m$", batches, 0)
+    low = {"measurement": "low-rank-law"}
+    dims = {"gaussian_law, k = d": (sizes.dims, {}), f"low_rank_law, k = {sizes.low_rank}": (
+        sizes.low_rank_dims, low | {"rank": sizes.low_rank})}  # fmt: skip
+    for label, (values, changes) in dims.items():
+        points = {d: point(sizes, changes | _ranks(d) | {"dim": d}) for d in values}
+        yield curve("a step, dimension", label, "dimension $d$", points, fitted_from=values[len(values) // 2 - 1])
+    for label, changes in {"gaussian_law": {}, "low_rank_law": low}.items():
+        fixed = {"dim": sizes.columns_dim, "init": "gaussian", **_ranks(sizes.columns_dim), **changes}
+        points = {k: point(sizes, fixed | {"rank": k}) for k in sizes.columns}
+        yield curve(f"a step, columns (d = {sizes.columns_dim})", label, "columns $k$", points)
+
+
+def total_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
+    """Seconds of a whole sweep against the number of its steps, seeds and grid cells."""
+    steps = {n: _cell(steps=n) for n in sizes.steps}
+    tile = int(cs.sweep(steps[sizes.steps[0]], seeds=1, progress=False).attrs["tile"])
+    fill = tile * len(jax.local_devices())
+    cell = steps[sizes.steps[0]]
+
+    def curve(size: str, setting: str, options: Mapping[int, tuple[Any, dict[str, Any]]], fitted_from: int) -> Curve:
+        calls = {n: functools.partial(seconds, one, **how) for n, (one, how) in options.items()}
+        for call in calls.values():
+            call()  # compiles
+        samples = interleaved(calls, repeats)
+        return Curve(f"a sweep, {size}", "gaussian_law", f"{size} ({setting})", "s", samples, 1, fitted_from)
+
+    large = sizes.seeds[len(sizes.seeds) // 2]
+    lengths = {n: (one, {"seeds": large}) for n, one in steps.items()}
+    yield curve("steps", f"{large} seeds", lengths, sizes.steps[(len(sizes.steps) - 1) // 2])
+    # Fewer runs than fill the devices cost what full tiles cost, and the fixed costs count for much.
+    many = min(16 * fill, sizes.seeds[-1] // 4)
+    setting = f"{sizes.steps[0]} steps"
+    yield curve("seeds", setting, {n: (cell, {"seeds": n}) for n in sizes.seeds}, many)
+    grids = {n: (cell, {"axes": {"spread": np.linspace(0, 9, n)}}) for n in sizes.cells}
+    yield curve("grid cells", f"{setting}, 1 seed", grids, many)
+
+
+def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
+    """Seconds of compilation against everything that a sweep's size is made of."""
+
+    def thin(values: Sequence[int]) -> list[int]:
+        places = np.linspace(0, len(values) - 1, min(sizes.compiled, len(values))).round().astype(int)
+        return [values[place] for place in places]
+
+    def curve(panel: str, name: str, values: Sequence[int], setting: Callable[[int], tuple[dict, dict]]) -> Curve:
+        def call(value: int) -> float:
+            changes, options = setting(value)
+            return compile_seconds(_cell(**changes), **options)
+
+        samples = interleaved({value: functools.partial(call, value) for value in thin(values)}, repeats)
+        expected = None if "dimension" in panel else 0
+        return Curve(panel, name, name if "dimension" in panel else "batch size, seeds, ...", "s", samples, expected)
+
+    few = {"steps": 20}
+    seconds(_cell(**few))  # warms up jax's own functions
+    flat = "compilation, other sizes"
+    # The last compilation of a sweep comes before its first run, so that only patience asks for few and short runs.
+    yield curve(flat, "batch size", sizes.batch_sizes, lambda m: (few | {"batch_size": m}, {}))
+    yield curve(flat, "seeds", sizes.seeds, lambda n: (few, {"seeds": n}))
+    yield curve(flat, "grid cells", sizes.cells, lambda n: (few, {"axes": {"spread": np.linspace(0, 9, n)}}))
+    yield curve(flat, "steps", sizes.steps, lambda n: ({"steps": n}, {}))
+    yield curve("compilation, dimension", "dimension $d$", sizes.dims, lambda d: (few | {"dim": d} | _ranks(d), {}))
+
+
+def memory_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
+    """Peak resident set of a process of its own against the number of runs."""
+    calls = {runs: functools.partial(_peak_megabytes, runs) for runs in sizes.runs}
+    yield Curve("peak memory of the process", "gaussian_law", "runs", "MiB", interleaved(calls, repeats), 0)
+
+
+def _peak_megabytes(runs: int) -> float:
+    command = [sys.executable, __file__, "--peak-of", str(runs)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _print_peak(runs: int) -> None:
+    """What the processes of `memory_curves` do."""
+    cs.use_cpu_cores()
+    cs.sweep(_cell(steps=10), seeds=runs, progress=False)
+    print(_peak_bytes() / MEGABYTE)
+
+
+def _peak_bytes() -> float:
+    """The largest resident set of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss would start at that of the process that started this one
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return int(found.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _cell(**changes: Any) -> Any:
+    """A cell, new each time."""
+    return Experiment(**(WORK | changes)).cell()
+
+
+def _ranks(dim: int) -> dict[str, int]:
+    """The ranks of the signals, smaller where d is tiny."""
+    rank = min(3, dim // 2)
+    return {"invariant_rank": rank, "spurious_rank": rank}
+
+
+GROUPS: dict[str, Callable[[Sizes, int], Iterable[Curve]]] = {
+    "steps": step_curves, "totals": total_curves, "compilation": compile_curves, "memory": memory_curves,
+}  # fmt: skip
+
+
+def report(curves: Sequence[Curve]) -> str:
+    """The numbers and the slopes as Markdown."""
+    lines = ["| curve | of | at | median | least to most | unit |", "|---|---|---|---|---|---|"]
+    for curve in curves:
+        for size, median in zip(curve.samples, curve.medians, strict=True):
+            values = curve.samples[size]
+            spread = f"{min(values):.3g} to {max(values):.3g}"
+            lines.append(f"| {curve.panel} | {curve.label} | {size:,} | {median:.3g} | {spread} | {curve.unit} |")
+    lines += ["", "| curve | of | slope | fitted from | expected |", "|---|---|---|---|---|"]
+    for curve in curves:
+        expected = {None: "", 0: "0 (flat)", 1: "1 (linear)"}[curve.expected]
+        first = max(curve.fitted_from, min(curve.samples))
+        lines.append(f"| {curve.panel} | {curve.label} | {round(curve.slope, 2) + 0.0:.2f} | {first:,} | {expected} |")
+    return "\n".join(lines)
+
+
+def draw(curves: Sequence[Curve], out: Path) -> list[Path]:
+    """One panel for each group of curves, saved as .png and .pdf."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault(curve.panel, []).append(curve)
+    with looks.style():
+        columns = 3
+        rows = math.ceil(len(panels) / columns)
+        figure, grid = plt.subplots(rows, columns, figsize=(7.4, 2.35 * rows), squeeze=False)
+        for axes, (name, group) in zip(grid.flat, panels.items(), strict=False):
+            _panel(axes, name, group)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        paths = [out.with_suffix(suffix) for suffix in (".png", ".pdf")]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            figure.savefig(path)
+        plt.close(figure)
+    return paths
+
+
+def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
+    from matplotlib import ticker
+
+    positive: list[float] = []
+    for index, curve in enumerate(group):
+        sizes, medians = np.array(list(curve.samples), float), np.array(curve.medians)
+        least, most = (np.array([side(values) for values in curve.samples.values()]) for side in (min, max))
+        positive += [value for value in (*least, *most) if value > 0]
+        slope = f"{round(curve.slope, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+        words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
+        bars = np.maximum([medians - least, most - medians], 0)
+        look = looks.line_look(index, looks.COLOURS[index])
+        shown = np.where(medians > 0, medians, np.nan)  # a difference lost in the noise has no place on a log axis
+        axes.errorbar(sizes, shown, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
+        if curve.expected is not None and len(group) == 1:
+            fitted = sizes[sizes >= curve.fitted_from]
+            shape = fitted**curve.expected
+            middle = np.exp(np.mean(np.log(np.maximum(medians[sizes >= curve.fitted_from], 1e-12) / shape)))
+            words = "linear" if curve.expected else "flat"
+            # Thick and below the curve, over the sizes that the slope is fitted to.
+            axes.plot(fitted, middle * shape, color="0.8", linewidth=5, solid_capstyle="butt", zorder=0, label=words)
+    axes.set(xscale="log", yscale="log", xlabel=group[0].size, ylabel=group[0].unit)
+    axes.set_title(name, pad=5)
+    # At least a factor of 10 high, so that flat looks flat; the upper part is the legend's.
+    low, high = (min(positive), max(positive)) if positive else (1.0, 1.0)
+    widen = max(1.0, (10 * low / high) ** 0.5)
+    low, high = low / widen / 1.2, high * widen * 1.2
+    lines = len(group) + (len(group) == 1 and group[0].expected is not None)
+    axes.set_ylim(low, high * (high / low) ** (0.13 * lines))
+    if high / low < 300:
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(loc="upper left", fontsize=7, frameon=False, handlelength=2.8, borderaxespad=0.2, labelspacing=0.3)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print tables and write the figure."""
+    parser = argparse.ArgumentParser(description="Measure the cost curves of the engine, print and plot them.")
+    parser.add_argument("--repeats", type=int, default=5, help="of every time; of compilation and memory at most 3")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, unoptimised: only to see that it works")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="which groups of curves")
+    parser.add_argument("--out", type=Path, default=Path("figures/curves.png"))
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.peak_of is not None:
+        _print_peak(options.peak_of)
+        return
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    jax.config.update("jax_enable_compilation_cache", False)  # a program found on disk would not be compiled
+    if options.quick:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    cs.use_cpu_cores()
+    sizes = QUICK if options.quick else Sizes()
+    fewer = min(options.repeats, 3)
+    curves: list[Curve] = []
+    for name in options.only:
+        begin = time.perf_counter()
+        found = list(GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats))
+        curves += found
+        # All takes a while: whoever interrupts it keeps what is done.
+        print(f"{name}, in {time.perf_counter() - begin:.0f} s\n{report(found)}\n", file=sys.stderr, flush=True)
+    device = jax.local_devices()[0]
+    print(
+        f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), load {os.getloadavg()[0]:.1f}, "
+        f"jax {jax.__version__}; d = {WORK['dim']} where nothing else is said; median of {options.repeats} "
+        f"(compilation and memory of {fewer}){'; QUICK: tiny sizes, unoptimised' if options.quick else ''}\n"
+    )
+    print(report(curves))
+    print("\nwritten:", *draw(curves, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The engine on a GPU: beside what people write today, over sizes and tiles, and a phase diagram of a million runs.
+
+Run `python benchmarks/gpu.py` where jax sees a GPU (`pip install 'causal_sgd[cuda]'`); it prints Markdown. `--quick` runs
+reduced sizes on whatever jax sees, a CPU too, and says so. Every number is measured: nothing is scaled up from a smaller run.
+
+A step of the engine is timed as in `versus.py`: the difference of two sweeps of one tile that differ in their number of
+steps alone. The peers (`peers.py`) time their own warmed-up steps. The engine multiplies in full float32; plain jax on a
+GPU does as jax does by default, in TensorFloat-32, which favours the peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jax
+import numpy as np
+import peers
+from versus import SYSTEM
+
+import causal_sgd as cs
+from causal_sgd.experiment import Experiment
+
+
+class Sizes(NamedTuple):
+    """What is run."""
+
+    batch_sizes: tuple[int, ...] = (100, 1000, 4000, 100_000)
+    steps: tuple[int, int] = (100, 600)  # whose difference is timed
+    dims: tuple[int, ...] = (20, 50, 100, 200)
+    tiles: tuple[int | None, ...] = (None, 256, 1024, 4096, 16384)  # None: as the sweep chooses
+    low_rank_dim: int = 10_000
+    low_rank: int = 20
+    low_rank_steps: tuple[int, int] = (20, 120)
+    peer_runs: int = 64
+    peer_steps: int = 20
+    peer_batch: int = 1000
+    peer_slab_bytes: int = 2**28
+    diagram: tuple[int, int, int] = (100, 100, 100)  # spreads, learning rates, seeds
+    diagram_steps: int = 600
+
+
+QUICK = Sizes(
+    batch_sizes=(100, 1000),
+    steps=(5, 25),
+    dims=(20,),
+    tiles=(4,),
+    low_rank_dim=500,
+    low_rank_steps=(5, 15),
+    peer_runs=2,
+    peer_steps=3,
+    peer_batch=100,
+    peer_slab_bytes=2**22,
+    diagram=(2, 2, 2),
+    diagram_steps=20,
+)
+
+
+class Step(NamedTuple):
+    """What a step costs."""
+
+    seconds: dict[int, float]  # batch size -> seconds a step and run, medians
+    tile: int
+
+
+def engine(
+    steps: tuple[int, int],
+    repeats: int,
+    batch_sizes: Sequence[int] = (1000,),
+    tile: int | None = None,
+    **changes: Any,
+) -> Step | str:
+    """Times steps of full tiles, one on each device; or says why that cannot be."""
+    short, long = steps
+    cells = {n: Experiment(**(SYSTEM | changes), steps=n, metrics=("spurious_signal",)).cell() for n in steps}
+
+    def sweep(n: int, size: int, runs: int) -> tuple[float, int]:
+        begin = time.perf_counter()
+        dataset = cs.sweep(cells[n], axes={"batch_size": [size]}, seeds=runs, tile=tile, progress=False)
+        return time.perf_counter() - begin, int(dataset.attrs["tile"])
+
+    try:
+        _, chosen = sweep(short, batch_sizes[0], 1)
+        runs = chosen * len(jax.local_devices())
+        for n in steps:
+            sweep(n, batch_sizes[0], runs)
+        samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
+        for _ in range(repeats):
+            for size in batch_sizes:  # interleaved, so that a slow moment of the machine hits all of them
+                difference = sweep(long, size, runs)[0] - sweep(short, size, runs)[0]
+                samples[size].append(difference / (long - short) / runs)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return "out of memory"
+    return Step({size: statistics.median(values) for size, values in samples.items()}, chosen)
+
+
+def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
+    """The table of `versus.py`."""
+    ours = engine(sizes.steps, repeats, sorted({*sizes.batch_sizes, sizes.peer_batch}))
+    if isinstance(ours, str):
+        print(f"The engine could not be timed: {ours}.")
+        return
+    rows = {f"causal_sgd, batch {size}, {ours.tile} runs a tile": time for size, time in ours.seconds.items()}
+    work = SYSTEM | {"batch_size": sizes.peer_batch, "steps": sizes.peer_steps}
+    batched = work | {"seeds": range(sizes.peer_runs), "slab_bytes": sizes.peer_slab_bytes}
+    note = f"batch {sizes.peer_batch}, {sizes.peer_runs} runs at once"
+
+    def median(peer: Any, setting: dict[str, Any]) -> float:
+        return statistics.median(peer(**setting).seconds_per_step_and_run for _ in range(repeats))
+
+    rows[f"jit(vmap) over drawn measurements, {note}"] = median(peers.jax_drawn, batched)
+    missing = ""
+    if importlib.util.find_spec("torch") is None:
+        missing = "PyTorch is not installed: its row is left out."
+    elif gpu and not peers.torch_sees_gpu():
+        missing = "PyTorch sees no GPU: its row is left out."
+    else:
+        device = "cuda" if gpu else "cpu"
+        rows[f"PyTorch batched ({device}), {note}"] = median(peers.torch_batched, batched | {"device": device})
+    rows[f"NumPy loop tuned, on the host's CPU, batch {sizes.peer_batch}"] = median(
+        peers.numpy_loop, work | {"seed": 0}
+    )
+    base = ours.seconds[sizes.peer_batch]
+    print(f"## Beside what people write, d = {SYSTEM['dim']}\n")
+    print("| what | us a step and run | times the engine |\n|---|---|---|")
+    for name, value in rows.items():
+        print(f"| {name} | {_micro(value)} | {value / base if base > 0 else float('nan'):,.2f} |")
+    if missing:
+        print(f"\n{missing}")
+
+
+def print_sizes(sizes: Sizes, repeats: int) -> None:
+    """Dimensions and tiles."""
+    print(
+        "\n## Dimensions and tiles, batch 1000\n\n| law | d | k | runs a tile | us a step and run |\n|---|---|---|---|---|"
+    )
+
+    def row(law: str, dim: int, columns: int, tile: int | None, step: Step | str) -> None:
+        runs = f"{step.tile if isinstance(step, Step) else tile}{'' if tile else ' (chosen)'}"
+        cost = _micro(step.seconds[1000]) if isinstance(step, Step) else step
+        print(f"| {law} | {dim:,} | {columns} | {runs} | {cost} |", flush=True)
+
+    for dim in sizes.dims:
+        for tile in sizes.tiles:
+            row("gaussian_law", dim, dim, tile, engine(sizes.steps, repeats, tile=tile, dim=dim))
+    dim, rank = sizes.low_rank_dim, sizes.low_rank
+    step = engine(sizes.low_rank_steps, repeats, measurement="low-rank-law", dim=dim, rank=rank)
+    row("low_rank_law", dim, rank, None, step)
+
+
+def print_diagram(sizes: Sizes) -> None:
+    """One phase diagram, once."""
+    spreads, rates, seeds = sizes.diagram
+    axes = {"spread": np.linspace(0, 9, spreads), "learning_rate": np.geomspace(0.02, 0.2, rates)}
+    cell = Experiment(**SYSTEM, batch_size=4000, steps=sizes.diagram_steps, metrics=("spurious_signal",)).cell()
+    begin = time.perf_counter()
+    dataset = cs.sweep(cell, axes=axes, seeds=seeds, label="phase diagram")
+    elapsed = time.perf_counter() - begin
+    runs = spreads * rates * seeds
+    diverged = float((dataset.diverged_at >= 0).mean())
+    signal = dataset.spurious_signal.isel(step=-1)
+    learned = float((signal > 0.1).where(dataset.diverged_at < 0).mean())
+    print(f"\n## A phase diagram of {runs:,} runs\n")
+    print("| runs | d | steps | s, compilation included | runs a second | us a step and run | learned | diverged |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {runs:,} = {spreads} spreads x {rates} learning rates x {seeds} seeds | {SYSTEM['dim']} | {sizes.diagram_steps} "
+        f"| {elapsed:,.1f} | {runs / elapsed:,.1f} | {elapsed / runs / sizes.diagram_steps * 1e6:,.3f} "
+        f"| {learned:.0%} of the others | {diverged:.0%} |"
+    )
+
+
+def _micro(seconds: float) -> str:
+    """Microseconds in words; a difference of two times may come out below zero where it is too short to be seen."""
+    return f"{seconds * 1e6:,.3f}" if seconds > 0 else "lost in the noise"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure the engine on a GPU and print Markdown tables.")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="reduced sizes, on whatever device there is")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    device = jax.local_devices()[0]
+    gpu = device.platform != "cpu"
+    if not gpu and not options.quick:
+        parser.error("jax sees no GPU: the full sizes would take hours; --quick runs reduced ones on this CPU")
+    if not gpu:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    sizes = QUICK if options.quick else Sizes()
+    memory = (device.memory_stats() or {}).get("bytes_limit") if gpu else None
+    print(f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform})", end="; ")
+    print(f"memory for jax: {memory / 2**30:.1f} GiB" if memory else "memory for jax: the host's", end="; ")
+    print(f"jax {jax.__version__}; medians of {options.repeats}, the diagram once.")
+    if options.quick:
+        print(
+            f"\n**Reduced sizes (--quick){'' if gpu else ', unoptimised, on a CPU and not on a GPU'}: no measure of a GPU's speed.**"
+        )
+    print(flush=True)
+    print_versus(sizes, options.repeats, gpu)
+    print_sizes(sizes, options.repeats)
+    print_diagram(sizes)
+    if gpu:
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
+        print(f"\nPeak of device memory in use: {peak / 2**30:.2f} GiB.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The scripts of benchmarks/ run to their end at tiny sizes and print what they promise.
+
+Each runs in a process of its own, as they are meant to be run: they choose jax's devices before its first use.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("benchmarks.peers")
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """The Markdown tables of a text, each a list of rows by the names of its columns."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        head, rule, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines())
+        assert set("".join(rule)) == {"-"}
+        assert rows
+        assert all(len(row) == len(head) for row in rows), "a row has another number of columns than its table"
+        found.append([dict(zip(head, row, strict=True)) for row in rows])
+    return found
+
+
+def check_curves(out: str, path: Path) -> set[str]:
+    numbers, slopes = tables(out)
+    assert {row["curve"] for row in numbers} == {row["curve"] for row in slopes}
+    assert all(math.isfinite(float(row["median"])) for row in numbers)
+    assert all(path.with_suffix(suffix).stat().st_size > 5000 for suffix in (".png", ".pdf"))
+    return {row["curve"].split(",")[0] for row in slopes}
+
+
+def test_curves_of_totals(tmp_path):
+    out = run("curves.py", "--quick", "--repeats", "1", "--only", "totals", "--out", tmp_path / "totals.png").stdout
+    assert check_curves(out, tmp_path / "totals.png") == {"a sweep"}
+
+
+@pytest.mark.slow  # compiles two dozen programs
+def test_all_curves(tmp_path):
+    out = run("curves.py", "--quick", "--repeats", "1", "--out", tmp_path / "all.png").stdout
+    panels = {"a step", "a sweep", "compilation", "peak memory of the process"}
+    assert check_curves(out, tmp_path / "all.png") == panels
+
+
+def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
+    out = run("gpu.py", "--quick", "--repeats", "1").stdout
+    assert "(cpu)" in out.splitlines()[0]
+    assert "not on a GPU" in out
+    versus, sizes, diagram = tables(out)
+    assert {row["what"].split()[0] for row in versus} >= {"causal_sgd,", "jit(vmap)", "NumPy"}
+    assert {row["law"] for row in sizes} == {"gaussian_law", "low_rank_law"}
+    assert diagram[0]["runs"].startswith("8 = ")
+
+
+def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():
+    done = run("gpu.py", check=False)
+    assert done.returncode == 2
+    assert "jax sees no GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["curves.py", "gpu.py"])
+def test_no_repeats_is_refused(script):
+    done = run(script, "--repeats", "0", check=False)
+    assert done.returncode == 2
+    assert "--repeats must be at least 1, got 0" in done.stderr
