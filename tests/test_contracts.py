@@ -88,6 +88,7 @@ SAMPLERS = {
 MEASUREMENTS = {
     "population": Row(random=False),
     "gaussian_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
+    "fixed_design": Row({"num_examples": 9}, {"noise": 0.5}, {"noise": 0.0}),
     "streamed": Row({"slab_size": 6}, {"noise": 0.5}, {"noise": 0.0}),
 }
 MODELS = {

@@ -1,5 +1,6 @@
-"""How examples become a gradient: in the mean, by the exact law of the batch gradient, or really drawn."""
+"""How examples become a gradient: in the mean, by the exact law of the batch gradient, really drawn, or from a data set."""
 
+from causal_sgd.measurements.designs import fixed_design
 from causal_sgd.measurements.gaussian import gaussian_law, population, streamed
 
-__all__ = ["gaussian_law", "population", "streamed"]
+__all__ = ["fixed_design", "gaussian_law", "population", "streamed"]
