@@ -19,6 +19,8 @@ from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, Worl
 
 __all__ = ["fixed_design", "pack", "restricted_isometry", "shared_design", "unpack"]
 
+GATHERED = 4  # rows are gathered for batches of at most one in so many examples
+
 
 def shared_design(key: Key, *, dim: int, num_environments: int, num_examples: int, dtype: Any = jnp.float32) -> Array:
     """Gaussian measurements for `fixed_design(design=...)`: one data set that all runs of a sweep measure with.
@@ -126,7 +128,7 @@ def fixed_design(
             raise ValueError(f"counts must sum to at most {allowed}, got {known.tolist()}")
         estimate = pack(model.estimate(params))
         total = jnp.sum(counts)
-        if largest_batch is not None and 4 * largest_batch <= size:
+        if largest_batch is not None and GATHERED * largest_batch <= size:
             rows, owners, valid = _rows(key, counts, size, largest_batch, replacement)
             places = environments[owners] * size + rows
             sums, loss = products.of_rows(measured, labels, places, valid.astype(estimate.dtype), estimate)
