@@ -70,7 +70,8 @@ def fixed_design(
         num_examples: n >= 1, the examples of each environment, which every run draws for itself: E n p numbers a run.
         design: in place of `num_examples` the measurements themselves, packed [E, n, p] (`shared_design`, `pack`) or
             dense [E, n, d, d]; of dense ones the symmetric parts count. As it is no part of a run, all the runs of a
-            sweep share one copy and its products become products of matrices. Labels and their noise stay each run's.
+            sweep share one copy and its products become products of matrices: give `sweep` a `tile` of 32 or more, as
+            the tiles it chooses by itself are too small for that. Labels and their noise stay each run's.
         noise: sigma_y >= 0, the standard deviation of the label noise, drawn once; may be traced.
         full: use every example of the batch's environments.
         replacement: draw examples with replacement.
@@ -117,8 +118,12 @@ def fixed_design(
                 )
         signals = pack(world.invariant[None] + jax.vmap(world.spurious)(world.spurious_cores))
         clean = jnp.einsum("enp,ep->en", measured, signals, precision="highest")
-        numbers = draws.normals(draws.bits(noise_key, clean.size), clean.dtype)
-        labels = clean + noise * numbers.reshape(clean.shape)
+        known = checks.concrete(noise)
+        if known is not None and not known.any():  # nothing need be drawn
+            labels = clean
+        else:
+            numbers = draws.normals(draws.bits(noise_key, clean.size), clean.dtype)
+            labels = clean + noise * numbers.reshape(clean.shape)
         return (measured, labels) if own else labels
 
     def gradient(
