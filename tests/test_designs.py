@@ -409,7 +409,7 @@ def test_runs_that_share_a_design_share_its_products() -> None:
     shapes = products_in(jax.make_jaxpr(jax.vmap(lambda key: one_run(key, measurement, "stratified")))(keys(6)).jaxpr)
     rows = ENVIRONMENTS * EXAMPLES
     with_design = [shape for shape in shapes if (rows, WIDTH) in shape]
-    assert sorted(map(sorted, with_design)) == [[(6, rows), (rows, WIDTH)], [(6, WIDTH), (rows, WIDTH)]]
+    assert sorted(map(sorted, with_design)) == [[(6, WIDTH), (rows, WIDTH)], [(6, rows), (rows, WIDTH)]]
     # with one environment a batch, groups of runs do: 6 runs at a time, never 6 copies of the data
     shapes = products_in(jax.make_jaxpr(jax.vmap(lambda key: one_run(key, measurement)))(keys(6)).jaxpr)
     with_design = [shape for shape in shapes if (EXAMPLES, WIDTH) in shape or (WIDTH, EXAMPLES) in shape]
