@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from causal_sgd import draws, samplers
+from causal_sgd import checks, draws, samplers
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -79,7 +79,8 @@ def sgd(
         An algorithm for `run`.
 
     Raises:
-        ValueError: if the sampler's counts do not sum to its batch size.
+        ValueError: if the sampler's counts do not sum to its batch size, or that is more than the measurement has
+            examples for.
         AssertionError: (from chex, with both shapes) if a part hands over an array of the wrong shape.
     """
 
@@ -87,6 +88,7 @@ def sgd(
         nature = world(stream(key, "world"))
         params = model.init(stream(key, "initialisation"))
         _check_sampler(sampler, nature.probabilities.shape[0])
+        _check_capacity(measurement, sampler, nature.probabilities.shape[0])
         chex.assert_shape(
             jax.eval_shape(model.estimate, params), (nature.invariant_basis.shape[0],) * 2,
             custom_message="the model's estimate does not have the shape of the world's signals",
@@ -147,6 +149,16 @@ def _batch(counts: Array, max_environments: int | None) -> Batch:
     else:
         environment = jax.lax.top_k(counts, max_environments)[1]
     return Batch(environment, counts[environment])
+
+
+def _check_capacity(measurement: Measurement, sampler: Sampler, num_environments: int) -> None:
+    """Refuse batches of which it is known that they hold more examples than there are."""
+    batch_size = checks.concrete(sampler.batch_size)
+    if measurement.capacity is None or batch_size is None:
+        return
+    most = measurement.capacity(min(sampler.max_environments or num_environments, num_environments))
+    if most is not None and batch_size > most:
+        raise ValueError(f"batch_size must be at most {most}, the examples that the measurement has, got {batch_size}")
 
 
 def _check_sampler(sampler: Sampler, num_environments: int) -> None:

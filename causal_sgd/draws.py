@@ -8,6 +8,7 @@ never came to an end on a CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from causal_sgd.types import Array, Key
 
 __all__ = [
     "CHI_SQUARE_NORMALS", "CHI_SQUARE_WORDS", "binomial", "bits", "chi_square", "fold_in", "goe", "half_goe", "half_goe_size",
-    "multinomial", "normals", "uniforms",
+    "multinomial", "normals", "subset", "uniforms",
 ]  # fmt: skip
 
 
@@ -274,3 +275,31 @@ def binomial(key: Key, number: Array, share: Array) -> Array:
     _, drawn, _ = jax.lax.while_loop(lambda state: (state[0] < 64) & ~jnp.all(state[2]), propose, begin)
     rarer = jnp.where(large, drawn, small)
     return jnp.where(share > 0.5, number - rarer, rarer)
+
+
+def subset(key: Key, size: int, count: Array) -> Array:
+    """A uniformly drawn subset of `count` [] of so many things, as a mask [size]; all of them for larger counts.
+
+    Those with the `count` smallest of iid 32-bit numbers; the threshold comes from bisection, as sorting takes longer
+    than the products of a step. Equal numbers at the threshold are taken in order, so the count is always exact.
+    """
+    numbers = bits(key, size)
+
+    def largest(fits: Callable[[Array], Array], num_bits: int) -> Array:
+        """The largest whole number of so many bits that fits, where those that do lie below those that do not."""
+
+        def halve(index: Array, known: Array) -> Array:
+            candidate = known | (jnp.uint32(1) << (num_bits - 1 - index).astype(jnp.uint32))
+            return jnp.where(fits(candidate), candidate, known)
+
+        return jax.lax.fori_loop(0, num_bits, halve, jnp.zeros((), jnp.uint32))
+
+    def number_of(mask: Array) -> Array:
+        return jnp.sum(mask, dtype=jnp.int32)
+
+    threshold = largest(lambda number: number_of(numbers < number) < count, 32)
+    below, level = numbers < threshold, numbers == threshold
+    missing = count - number_of(below)
+    place = jax.lax.iota(jnp.uint32, size)
+    last = largest(lambda number: number_of(level & (place < number)) < missing, size.bit_length())
+    return below | (level & (place <= last) & (missing > 0))

@@ -23,7 +23,7 @@ __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
-    "measurement": ("gaussian-law", "low-rank-law", "population", "streamed"),
+    "measurement": ("gaussian-law", "low-rank-law", "population", "streamed", "fixed-design"),
     "family": ("two-point", "uniform", "gaussian"),
     "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
     "model": ("factored", "diagonal"),
@@ -54,7 +54,7 @@ class Experiment:
     stratified."""
     measurement: str = "gaussian-law"
     """How examples become a gradient: gaussian-law (exact, free of the batch size), low-rank-law (the same for a rank far
-    below dim), population, streamed."""
+    below dim), population, streamed, fixed-design (a finite data set in every environment)."""
     model: str = "factored"
     """What is trained: factored (U U') or diagonal (diag(u)^2: the same by population gradients in the canonical basis, at a
     cost of d a step)."""
@@ -90,6 +90,8 @@ class Experiment:
     """Step size of the optimizer."""
     batch_size: int = 1000
     """Examples per batch."""
+    num_examples: int = 1000
+    """Examples of each environment, of fixed-design; a batch that asks for more ends its run as diverged, or is refused."""
     label_noise: float = 0.0
     """Standard deviation of the noise of the labels."""
     rank: int | None = None
@@ -225,6 +227,13 @@ class Experiment:
                 return measurements.streamed(noise=values["label_noise"])
             case "low-rank-law":
                 return measurements.low_rank_law(noise=values["label_noise"])
+            case "fixed-design":
+                size = values["batch_size"]  # as a promise it only saves time; a swept one cannot give it
+                return measurements.fixed_design(
+                    num_examples=self.num_examples,
+                    noise=values["label_noise"],
+                    largest_batch=size if isinstance(size, int) else None,
+                )
             case _:
                 return measurements.gaussian_law(noise=values["label_noise"])
 

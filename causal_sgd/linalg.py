@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from causal_sgd.types import Array
 
-__all__ = ["left_singular", "orthonormal", "qr", "singular_values"]
+__all__ = ["eigh", "left_singular", "orthonormal", "qr", "singular_values"]
 
 
 @jax.custom_batching.sequential_vmap
@@ -20,6 +20,13 @@ def qr(matrix: Array) -> tuple[Array, Array]:
     """The reduced QR factorisation of a matrix [n, m]: [n, min(n, m)] and [min(n, m), m]."""
     orthogonal, triangle = jnp.linalg.qr(matrix)
     return orthogonal, triangle
+
+
+@jax.custom_batching.sequential_vmap
+def eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues [n], in ascending order, and eigenvectors [n, n] of a symmetric matrix [n, n]."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
 
 
 @jax.custom_batching.sequential_vmap

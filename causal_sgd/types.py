@@ -119,10 +119,13 @@ class Measurement(NamedTuple):
         init: (key, world) -> data; () when examples are streamed.
         gradient: (key, step, data, model, params, world, batch) -> (gradient with respect to params, batch loss []).
             The same key gives the same draws whatever the traced numbers are.
+        capacity: how many environments a batch has -> the most examples that it can hold, or None where there is no
+            limit; `sgd` refuses samplers whose batches are known to be larger. None for never a limit.
     """
 
     init: Callable[[Key, World], Any]
     gradient: Callable[[Key, Array, Any, Model, Params, World, Batch], tuple[Params, Array]]
+    capacity: Callable[[int], int | None] | None = None
 
 
 class Snapshot(NamedTuple):

@@ -6,12 +6,16 @@ import sys
 import time
 
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
-from causal_sgd import cli, studies
+from causal_sgd import cli, measurements, metrics, models, samplers, studies, worlds
+from causal_sgd.algorithms import sgd
 from causal_sgd.experiment import Experiment
+from causal_sgd.simulate import run
 from causal_sgd.sweeps import sweep
+from causal_sgd.types import Key, Trace
 
 SMALL = ["--dim", "6", "--invariant-rank", "2", "--spurious-rank", "1", "--steps", "20", "--seeds", "3"]
 
@@ -68,6 +72,27 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
     assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(2**0.5, abs=1e-2)
 
 
+def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
+    _, out, _ = call("list", capsys=capsys)
+    assert "fixed-design" in out
+    own = ["--measurement", "fixed-design", "--num-examples", "12", "--batch-size", "3", "--label-noise", "0.5"]
+    code, out, _ = call("run", *SMALL, *own, "--json", capsys=capsys)
+    assert code == 0
+
+    def cell(key: Key) -> Trace:
+        algorithm = sgd(
+            world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0),
+            sampler=samplers.hetero(batch_size=3),
+            measurement=measurements.fixed_design(num_examples=12, noise=0.5),
+            model=models.factored(dim=6, init_scale=1e-3),
+            optimizer=optax.sgd(0.1),
+        )
+        return run(key, algorithm=algorithm, metrics=[metrics.invariant_error], num_steps=20)
+
+    expected = float(sweep(cell, seeds=3).invariant_error.isel(step=-1).median())
+    assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,6 +100,8 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
         ("run --optimizer adma", "did you mean 'adam'"),
         ("run --dmi 3", "--dim"),
         ("run --dim x", "--dim"),
+        ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
+        ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
         ("runn", "run, phase, reproduce, list"),
         ("run --learning-rate -1 --steps 5", "learning_rate must be a finite number above 0"),
         ("run --learning-rate nan --steps 5", "learning_rate must be a finite number above 0"),

@@ -1,6 +1,7 @@
-"""How examples become a gradient: in the mean, by the exact law of the batch gradient, or really drawn."""
+"""How examples become a gradient: in the mean, by the exact law of the batch gradient, really drawn, or from a data set."""
 
+from causal_sgd.measurements.designs import fixed_design
 from causal_sgd.measurements.gaussian import gaussian_law, population, streamed
 from causal_sgd.measurements.low_rank import low_rank_law
 
-__all__ = ["gaussian_law", "low_rank_law", "population", "streamed"]
+__all__ = ["fixed_design", "gaussian_law", "low_rank_law", "population", "streamed"]

@@ -1,15 +1,20 @@
-"""What the measurements share: products of small stacks of matrices, and the way back to the parameters."""
+"""What the measurements share: products of small stacks of matrices, packed symmetric matrices, and the way back to the parameters."""
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd.types import Array, Key, Model, Params, World
 
 FEW = 8
 
-__all__ = ["combine", "dense_invariant", "pull_back", "safe_inverse", "sandwich"]
+__all__ = [
+    "combine", "dense_invariant", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "unpack",
+]  # fmt: skip
 
 
 def dense_invariant(key: Key, world: World) -> Array:
@@ -47,3 +52,41 @@ def sandwich(outer: Array, inner: Array) -> Array:
 def safe_inverse(norm: Array) -> Array:
     """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
     return jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
+
+
+def pack(matrices: Array) -> Array:
+    """The coordinates [..., p], p = d (d + 1) / 2, of the symmetric parts of matrices [..., d, d].
+
+    Row by row of the upper triangle, what lies off the diagonal scaled by sqrt(2): <X, M> = pack(X) . pack(M) for any X
+    and symmetric M, and iid N(0, 1) entries of X become iid N(0, 1) coordinates.
+    """
+    place, mirror, scale, _ = _triangle(matrices.shape[-1])
+    flat = matrices.reshape(*matrices.shape[:-2], -1)
+    return (flat[..., place] + flat[..., mirror]) * _along_last(scale / 2, flat)
+
+
+def unpack(coordinates: Array) -> Array:
+    """The symmetric matrices [..., d, d] with such coordinates [..., p]: the inverse of `pack`."""
+    dim = packed_dim(coordinates.shape[-1])
+    _, _, scale, inverse = _triangle(dim)
+    scaled = coordinates * _along_last(1 / scale, coordinates)
+    return scaled[..., inverse].reshape(*coordinates.shape[:-1], dim, dim)
+
+
+def packed_dim(size: int) -> int:
+    """The d with d (d + 1) / 2 = size, or 0 where there is none."""
+    dim = (math.isqrt(8 * size + 1) - 1) // 2
+    return dim if dim * (dim + 1) // 2 == size else 0
+
+
+def _along_last(vector: np.ndarray, array: Array) -> Array:
+    return jnp.asarray(vector.reshape((1,) * (array.ndim - 1) + vector.shape), array.dtype)
+
+
+def _triangle(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Flat places [p] of the upper triangle and of its mirror image, its scale [p], and the way back [d^2]."""
+    row, column = np.triu_indices(dim)
+    inverse = np.zeros((dim, dim), np.int32)
+    inverse[row, column] = inverse[column, row] = np.arange(len(row))
+    scale = np.where(row == column, 1.0, np.sqrt(2.0)).reshape(-1)
+    return row * dim + column, column * dim + row, scale, inverse.reshape(-1)

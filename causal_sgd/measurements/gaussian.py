@@ -14,10 +14,12 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, draws
 from causal_sgd.measurements import law
-from causal_sgd.measurements.algebra import combine, dense_invariant, pull_back, sandwich
+from causal_sgd.measurements.algebra import combine, dense_invariant, pack, pull_back, sandwich, unpack
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
+
+SLAB = 2**16  # numbers drawn at once by `streamed`
 
 
 def population() -> Measurement:
@@ -113,13 +115,16 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
     """Really draws every measurement matrix of the batch: the plain definition, and the oracle of `gaussian_law`.
 
+    Only sym(X) meets the symmetric residuals, so of every measurement its d (d + 1) / 2 packed coordinates are drawn, which
+    are iid N(0, 1).
+
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
-        slab_size: measurements held at once by a run; None for about 2^18 numbers. It bounds the memory and changes
+        slab_size: measurements held at once by a run; None for about 2^16 numbers. It bounds the memory and changes
             the draws.
 
     Returns:
-        A measurement of the estimate space [d, d] whose cost is that of m d^2 normal numbers a step.
+        A measurement of the estimate space [d, d] whose cost is that of m d (d + 1) / 2 normal numbers a step.
     """
     checks.number("noise", noise, minimum=0)
     if slab_size is not None:
@@ -132,26 +137,27 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         last = jnp.cumsum(batch.counts)
         error = model.estimate(params) - data
         dim = error.shape[0]
-        slab = slab_size or max(1, 2**18 // dim**2)
+        width = dim * (dim + 1) // 2
+        slab = slab_size or max(1, SLAB // width)
         spurious = jax.vmap(world.spurious)(world.spurious_cores[batch.environments])
-        residuals = (error[None] - spurious).reshape(-1, dim * dim).T  # [d^2, B]
+        residuals = pack(error[None] - spurious).T  # [p, B]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            matrix, total = carry
-            law_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
+            sums, total = carry
+            words = draws.bits(draws.fold_in(key, index), slab * (width + 1))
+            numbers = draws.normals(words, error.dtype)
             example = index * slab + jnp.arange(slab)
             owner = jnp.sum(last[None, :] <= example[:, None], 1)  # B for the examples past the end of the batch
-            measured = jax.random.normal(law_key, (slab, dim * dim), error.dtype)
+            measured = numbers[: slab * width].reshape(slab, width)
             products = jnp.matmul(measured, residuals, precision="highest")
             products = jnp.sum(jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1)
-            labels = noise * jax.random.normal(noise_key, (slab,), error.dtype)
+            labels = noise * numbers[slab * width :]
             residual = jnp.where(example < size, products - labels, 0)
-            gain = jnp.matmul(residual, measured, precision="highest").reshape(dim, dim)
-            return matrix + gain, total + jnp.sum(residual**2)
+            gain = jnp.matmul(residual, measured, precision="highest")
+            return sums + gain, total + jnp.sum(residual**2)
 
-        zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
-        matrix, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
-        matrix = (matrix + matrix.T) / 2
-        return pull_back(model, params, matrix / size), total / (4 * size)
+        zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
+        sums, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
+        return pull_back(model, params, unpack(sums / size)), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)

@@ -1,0 +1,150 @@
+"""Finite data sets, and measurements really drawn, beside NumPy and PyTorch on the same work, in one process.
+
+What is measured is a step of HeteroSGD at d = 50: 8 environments of 1000 examples each that all the runs share (41 MB in
+packed coordinates), of which a step of a run takes all 1000 of one environment, or 100 drawn without replacement; for one
+run, and for 64 seeds at once. Under "drawn" every step of every run draws 1000 new measurements (`streamed`). The engine
+is timed as `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes, which leaves out
+compilation and start. The peers (`design_peers.py`, `peers.py`) time themselves on warmed-up steps; that they compute the
+same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
+
+Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.13.0`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import design_peers
+import jax
+import numpy as np
+import optax
+import peers
+
+import causal_sgd as cs
+from causal_sgd import metrics, models, samplers, worlds
+from causal_sgd.algorithms import sgd
+from causal_sgd.measurements import fixed_design, streamed
+from causal_sgd.measurements.designs import shared_design
+from causal_sgd.types import Measurement
+
+DIM, ENVIRONMENTS, EXAMPLES, MINI = 50, 8, 1000, 100
+RATE, SCALE = 0.01, 1e-3
+WORLD = {"dim": DIM, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0}
+
+
+def engine(measurement: Measurement, batch_size: int, seeds: int, steps: int) -> Callable[[], float]:
+    """A function that measures the seconds of a step of one run; what compiles has been compiled."""
+    counts = steps, 4 * steps
+    # Runs that share a data set meet in one program; by default tiles are small enough for the cache.
+    tile = -(-seeds // jax.local_device_count())
+
+    def make(num_steps: int) -> Callable[[Any], Any]:
+        def cell(key: Any) -> Any:
+            algorithm = sgd(
+                world=worlds.two_point(**WORLD, basis="canonical"),
+                sampler=samplers.hetero(batch_size=batch_size),
+                measurement=measurement,
+                model=models.factored(dim=DIM, init_scale=SCALE),
+                optimizer=optax.sgd(RATE),
+            )
+            return cs.run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=num_steps)
+
+        return cell
+
+    cells = [make(count) for count in counts]
+
+    def seconds(cell: Callable[[Any], Any]) -> float:
+        begin = time.perf_counter()
+        cs.sweep(cell, seeds=seeds, tile=tile, progress=False)
+        return time.perf_counter() - begin
+
+    for cell in cells:
+        seconds(cell)
+    return lambda: (seconds(cells[1]) - seconds(cells[0])) / (counts[1] - counts[0]) / seeds
+
+
+def finite(design: jax.Array, batch_size: int | None, seeds: int, steps: int) -> dict[str, Callable[[], float]]:
+    """Name -> a function that measures the seconds of a step of one run on the shared data sets."""
+    options: dict[str, Any] = {"full": True} if batch_size is None else {"largest_batch": batch_size}
+    world = worlds.two_point(**WORLD, basis="canonical")(jax.random.key(0))
+    work: dict[str, Any] = {
+        "design": np.array(design),  # a copy, which PyTorch may consider writable
+        "labels": np.array(fixed_design(design=design).init(jax.random.key(0), world)),
+        "order": np.random.default_rng(0).integers(ENVIRONMENTS, size=(max(5, steps), seeds)),
+        "init_scale": SCALE,
+        "learning_rate": RATE,
+        "batch_size": batch_size,
+    }
+    calls = {
+        "causal_sgd": engine(fixed_design(design=design, **options), batch_size or EXAMPLES, seeds, steps),
+        "NumPy": lambda: design_peers.numpy_design(**work).seconds_per_step / seeds,
+    }
+    if importlib.util.find_spec("torch"):
+        calls["PyTorch"] = lambda: design_peers.torch_design(**work).seconds_per_step / seeds
+    return calls
+
+
+def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
+    """The same for measurements that are drawn in every step; NumPy goes run by run."""
+    work: dict[str, Any] = WORLD | {
+        "learning_rate": RATE, "init_scale": SCALE, "batch_size": EXAMPLES, "steps": max(5, steps),
+    }  # fmt: skip
+    calls = {
+        "causal_sgd": engine(streamed(), EXAMPLES, seeds, steps),
+        "NumPy": lambda: peers.numpy_loop(**work, seed=0).seconds_per_step,
+    }
+    if importlib.util.find_spec("torch"):
+        calls["PyTorch"] = lambda: (
+            peers.torch_loop(**work, seed=0).seconds_per_step
+            if seeds == 1
+            else peers.torch_batched(**work, seeds=range(seeds)).seconds_per_step / seeds
+        )
+    return calls
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(
+        description="Measure data sets and drawn measurements beside NumPy and PyTorch; print a Markdown table."
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=64, help="runs that go together")
+    options = parser.parse_args()
+    cs.use_cpu_cores()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    design = shared_design(jax.random.key(0), dim=DIM, num_environments=ENVIRONMENTS, num_examples=EXAMPLES)
+    many = options.seeds
+    rows = {
+        "all 1000 of an environment, 1 run": lambda: finite(design, None, 1, 400),
+        f"all 1000 of an environment, {many} runs": lambda: finite(design, None, many, 20),
+        "100 of 1000, 1 run": lambda: finite(design, MINI, 1, 1000),
+        f"100 of 1000, {many} runs": lambda: finite(design, MINI, many, 40),
+        "1000 drawn, 1 run": lambda: drawn(1, 20),
+        f"1000 drawn, {min(many, 4)} runs": lambda: drawn(min(many, 4), 6),
+    }
+    print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
+    print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|")
+    for name, prepare in rows.items():
+        calls = prepare()
+        samples: dict[str, list[float]] = {what: [] for what in calls}
+        for _ in range(options.repeats):
+            for what, call in calls.items():  # interleaved, so that a slow moment of the machine hits all of them
+                samples[what].append(call() * 1e6)
+        medians = {what: statistics.median(values) for what, values in samples.items()}
+        ours, best = medians["causal_sgd"], min(value for what, value in medians.items() if what != "causal_sgd")
+        torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
+        print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
