@@ -169,7 +169,7 @@ def main() -> None:
     """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(description="Time the engine beside the work that it cannot avoid.")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=64, help="runs in a sweep")
+    parser.add_argument("--runs", type=int, default=256, help="runs in a sweep")
     parser.add_argument("--dims", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])

@@ -39,7 +39,7 @@ def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
     return jnp.concatenate(words)[:count]
 
 
-def fold_in(key: Key, data: Array) -> Key:
+def fold_in(key: Key, data: int | Array) -> Key:
     """The key of `jax.random.fold_in`, bit for bit, without the loop that it runs on a CPU for Threefry keys."""
     if not _is_threefry(key):
         return jax.random.fold_in(key, data)

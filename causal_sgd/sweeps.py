@@ -127,6 +127,8 @@ def sweep(
         devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
     if tile is None:
         target, largest = (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
+        # Data that all runs share, such as a design, are read once for all the runs of a tile.
+        target += 2 * sum(np.asarray(constant).nbytes for constant in one.jaxpr.consts)
         tile = int(min(2 ** int(np.log2(max(target / run_bytes, 1))), largest))
         while tile > 1 and tile * run_bytes * len(devices) > budget:
             tile //= 2

@@ -70,8 +70,7 @@ def fixed_design(
         num_examples: n >= 1, the examples of each environment, which every run draws for itself: E n p numbers a run.
         design: in place of `num_examples` the measurements themselves, packed [E, n, p] (`shared_design`, `pack`) or
             dense [E, n, d, d]; of dense ones the symmetric parts count. As it is no part of a run, all the runs of a
-            sweep share one copy and its products become products of matrices: give `sweep` a `tile` of 32 or more, as
-            the tiles it chooses by itself are too small for that. Labels and their noise stay each run's.
+            sweep share one copy and its products become products of matrices. Labels and their noise stay each run's.
         noise: sigma_y >= 0, the standard deviation of the label noise, drawn once; may be traced.
         full: use every example of the batch's environments.
         replacement: draw examples with replacement.

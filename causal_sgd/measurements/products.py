@@ -18,7 +18,7 @@ from causal_sgd.types import Array
 __all__ = ["of_environments", "of_rows"]
 
 SLAB = 2**17  # numbers of a design that are used at once: they and the residuals stay in a core's cache
-TOGETHER = 8  # runs of one environment that share a pass over its data
+TOGETHER = 8  # runs of one environment that share a pass over its data, or more where there are more
 
 
 @jax.custom_batching.custom_vmap
@@ -128,7 +128,7 @@ def _groups(
     A group holds up to T pairs of one environment; a short one is filled up with pairs whose results are dropped.
     """
     pairs = order.shape[0]
-    together = min(TOGETHER, pairs)
+    together = min(max(TOGETHER, pairs // design.shape[0]), pairs)
     groups = -(-counts // together)
     ends = jnp.cumsum(groups)
 
