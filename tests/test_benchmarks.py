@@ -48,6 +48,7 @@ def check_curves(out: str, path: Path) -> set[str]:
     return {row["curve"].split(",")[0] for row in slopes}
 
 
+@pytest.mark.slow
 def test_curves_of_totals(tmp_path):
     out = run("curves.py", "--quick", "--repeats", "1", "--only", "totals", "--out", tmp_path / "totals.png").stdout
     assert check_curves(out, tmp_path / "totals.png") == {"a sweep"}
@@ -60,6 +61,7 @@ def test_all_curves(tmp_path):
     assert check_curves(out, tmp_path / "all.png") == panels
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
     out = run("gpu.py", "--quick", "--repeats", "1").stdout
     assert "(cpu)" in out.splitlines()[0]

@@ -331,15 +331,18 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 # Every kind of batch, with one environment and with all of them, on a shared design and on each run's own.
-CASES = [
-    ("full", "hetero", True),
+SLOW = [
     ("full", "stratified", True),
     ("without replacement", "hetero", True),
-    ("without replacement", "stratified", False),
     ("with replacement", "hetero", True),
-    ("gathered", "hetero", True),
     ("gathered", "hetero", False),
     ("gathered with replacement", "stratified", True),
+]
+CASES = [
+    ("full", "hetero", True),
+    ("without replacement", "stratified", False),
+    ("gathered", "hetero", True),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 
 
