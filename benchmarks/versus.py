@@ -45,8 +45,8 @@ SYSTEM: dict[str, Any] = {
 LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
 
 
-def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, float]:
-    """Seconds per step and run for each batch size, without recompiling between them."""
+def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, list[float]]:
+    """Seconds per step and run for each batch size in each repeat, without recompiling between them."""
     short, long = 100, 600
     cells = {steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell() for steps in (short, long)}
 
@@ -58,10 +58,11 @@ def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[i
     for steps in cells:
         seconds(steps, 1000)
     samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
-    for _ in range(repeats):
-        for size in batch_sizes:  # interleaved, so that a slow moment of the machine hits all of them
+    for repeat in range(repeats):
+        # interleaved, there and back, so that a slow moment of the machine and a drift hit all of them
+        for size in batch_sizes[:: 1 if repeat % 2 == 0 else -1]:
             samples[size].append((seconds(long, size) - seconds(short, size)) / (long - short) / seeds)
-    return {size: statistics.median(values) for size, values in samples.items()}
+    return samples
 
 
 def engine(experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats: int) -> tuple[float, float]:
@@ -126,9 +127,11 @@ def main() -> None:
     names = tuple(name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch"))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {repeats}\n")
 
-    print("| batch | us a step and run, d = 50 |\n|---|---|")
-    for size, value in step_costs((100, 1000, 4000), repeats, options.seeds).items():
-        print(f"| {size} | {value * 1e6:,.2f} |", flush=True)
+    print("| batch | us a step and run, d = 50 | of that for 4000, in the same repeat |\n|---|---|---|")
+    costs = step_costs((100, 1000, 4000), max(repeats, 9), options.seeds)
+    for size, values in costs.items():
+        ratio = statistics.median(one / other for one, other in zip(values, costs[4000], strict=True))
+        print(f"| {size} | {statistics.median(values) * 1e6:,.2f} | {ratio:.3f} |", flush=True)
 
     works = set(options.works)
     if works & {"a", "b"}:
