@@ -100,8 +100,8 @@ def normal_seconds(count: int, batch: int, repeats: int) -> float:
     return seconds * wanted / count / rounds / batch / jax.local_device_count()
 
 
-def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, int, float]:
-    """Seconds of a step per run, the tile, and the compile and start time of the first sweep."""
+def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, int]:
+    """Seconds of a step per run, and the tile."""
     per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
     long = int(np.clip(4 / per_step / runs, 10, 4000))
     short = max(long // 5, 2)
@@ -116,10 +116,10 @@ def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, 
         dataset = cs.sweep(cells[steps], axes={"batch_size": [4000]}, seeds=runs, progress=False)
         return time.perf_counter() - begin, int(dataset.attrs["tile"])
 
-    first, tile = seconds(short)
+    _, tile = seconds(short)
     seconds(long)
     costs = [(seconds(long)[0] - seconds(short)[0]) / (long - short) / runs for _ in range(repeats)]
-    return statistics.median(costs), tile, first
+    return statistics.median(costs), tile
 
 
 def dense_roof(dim: int, tile: int, repeats: int) -> tuple[float, float]:
@@ -156,7 +156,7 @@ def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
             events = json.load(file)["traceEvents"]
     spent, calls = collections.Counter(), collections.Counter()
     for event in events:
-        if event.get("ph") == "X":
+        if event.get("ph") == "X" and not event["name"].startswith("end: "):
             spent[event["name"]] += event["dur"]
             calls[event["name"]] += 1
     print(
@@ -189,7 +189,7 @@ def main() -> None:
 
     def row(law: str, dim: int, rank: int | None) -> None:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
-        step, tile, _ = engine(dim, rank, options.repeats, runs)
+        step, tile = engine(dim, rank, options.repeats, runs)
         if rank is None:
             products, normals = dense_roof(dim, tile, options.repeats)
         else:

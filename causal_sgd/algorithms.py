@@ -40,7 +40,7 @@ def stream(key: Key, name: str) -> Key:
         key: the run's key.
         name: one of `STREAMS`.
     """
-    return jax.random.fold_in(key, STREAMS.index(name))
+    return draws.fold_in(key, STREAMS.index(name))
 
 
 class SGDState(NamedTuple):

@@ -101,7 +101,7 @@ QUANTILE_END = math.sqrt(-math.log(4 * 2.0**-33 * (1 - 2.0**-33)))
 def normals(words: Array, dtype: Any) -> Array:
     """Standard normal numbers from 32-bit words, by inversion: one bit is the sign, 31 make the probability of the tail.
 
-    `jax.random.normal` inverts too, but of 23 bits, which ends its tails at 5.4 where these end at 6.2, and by `erf_inv`,
+    `jax.random.normal` inverts too, but of 23 bits, which ends its tails at 5.3 where these end at 6.3, and by `erf_inv`,
     which takes twice the time. In single precision a number is right to 2e-6.
     """
     tail = (jnp.right_shift(words, np.uint32(1)).astype(jnp.int32).astype(dtype) + 0.5) * 2**-32
