@@ -33,7 +33,7 @@ import numpy as np
 import causal_sgd as cs
 from causal_sgd import draws
 from causal_sgd.experiment import Experiment
-from causal_sgd.sweeps import CPU_OPTIONS
+from causal_sgd.kernels import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
 

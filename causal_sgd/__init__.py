@@ -10,17 +10,25 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from causal_sgd import measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
     from causal_sgd.algorithms import sgd
+    from causal_sgd.executors import slurm
     from causal_sgd.grids import zipped
+    from causal_sgd.machine import use_compilation_cache, use_cpu_cores
     from causal_sgd.simulate import run, time_average
-    from causal_sgd.sweeps import compare, sweep, use_cpu_cores
+    from causal_sgd.store import StoreError, open_results
+    from causal_sgd.sweeps import SweepError, compare, sweep
 
 _HOME = {
     "sgd": "algorithms",
     "run": "simulate",
     "time_average": "simulate",
+    "StoreError": "store",
+    "SweepError": "sweeps",
     "compare": "sweeps",
+    "open_results": "store",
+    "slurm": "executors",
     "sweep": "sweeps",
-    "use_cpu_cores": "sweeps",
+    "use_compilation_cache": "machine",
+    "use_cpu_cores": "machine",
     "zipped": "grids",
 }
 _ROOMS = (
@@ -28,8 +36,9 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
-    "__version__", "compare", "measurements", "metrics", "models", "phase", "plots", "run", "samplers", "sgd",
-    "studies", "sweep", "theory", "time_average", "use_cpu_cores", "worlds", "zipped",
+    "StoreError", "SweepError", "__version__", "compare", "measurements", "metrics", "models", "open_results", "phase",
+    "plots", "run", "samplers", "sgd", "slurm", "studies", "sweep", "theory", "time_average", "use_compilation_cache",
+    "use_cpu_cores", "worlds", "zipped",
 ]  # fmt: skip
 
 

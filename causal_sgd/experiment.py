@@ -167,6 +167,7 @@ class Experiment:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self, name)) for name in SWEPT
         ]
         cell.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        cell.configuration = self.describe()  # pyright: ignore[reportFunctionMemberAccess]  # what a store calls it
         return cell
 
     def replace(self, **changes: Any) -> Experiment:
@@ -179,6 +180,16 @@ class Experiment:
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+    @classmethod
+    def parse(cls, description: dict[str, Any]) -> Experiment:
+        """The experiment that `describe` described; fields that are left out have their defaults."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in description.items()
+        }
+        if values.get("world_file") is not None:
+            values["world_file"] = Path(values["world_file"])
+        return cls(**values)
 
     def _world(self, values: dict[str, Any]) -> WorldFactory:
         from causal_sgd import worlds

@@ -1,69 +1,52 @@
-"""Many runs: grids times seeds, in tiles of one compiled shape, on every device, into labelled arrays.
+"""Many runs: grids times seeds, in tiles of one compiled shape, on every device or worker, into labelled arrays.
 
-This is the only place that maps over runs and the only one that compiles. The runs of a sweep are laid out flat (axes in
-the order given, seeds last) and cut into tiles of a fixed number of runs, the last one padded. The size of a tile
-depends on the program alone, never on how many runs there are, so that a run gives the same bits in any sweep.
+The runs of a sweep are laid out flat (axes in the order given, seeds last) and cut into units of one tile each, the last
+one filled up. Units are computed in any order and anywhere (`dispatch`, `executors`), and kept in memory or in a store.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import psutil
-from jax.extend import core as jex_core
-from tqdm import tqdm
 
-from causal_sgd import checks
-from causal_sgd.grids import Grid
-from causal_sgd.types import Array, Key, Trace
+from causal_sgd import checks, machine
+from causal_sgd.dispatch import Failure, dispatch
+from causal_sgd.executors import Backend, Job, LocalDevices, Workers
+from causal_sgd.grids import Columns, Grid
+from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
+from causal_sgd.machine import Device
+from causal_sgd.progress import Progress
+from causal_sgd.results import labelled
+from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["compare", "sweep", "use_cpu_cores"]
+    from causal_sgd.store import Header, Store
 
-Device = Any  # a jax.Device, which jax does not declare as a type
-Cell = Callable[..., Trace]
-"""cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
-
-LARGEST_TILE = 1024
-CACHE_BYTES = 16 * 2**20  # of all values that the runs of a tile compute on a CPU; few of them live at a time
-# One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
-CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
-ACCELERATOR_LARGEST_TILE = 2**16
-ACCELERATOR_BYTES = 2**30
+__all__ = ["SweepError", "compare", "sweep"]
 
 
-def use_cpu_cores(count: int | None = None) -> int:
-    """Let jax use several CPU cores as devices of their own, which is what makes a sweep use them all.
+class SweepError(RuntimeError):
+    """Some runs of a sweep failed; all others are in `dataset`, and in the store where there is one.
 
-    It has to come before the first use of jax.
-
-    Args:
-        count: how many; None for all cores that this process may use.
-
-    Returns:
-        The number of local devices that sweeps will use.
-
-    Raises:
-        ValueError: if `count` is out of range.
+    Attributes:
+        failures: the units that failed and why.
+        dataset: the results, with the coordinate `done` False for runs that are missing.
     """
-    if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    checks.integer("count", count)
-    with contextlib.suppress(RuntimeError):  # jax has started: it keeps the devices that it has
-        jax.config.update("jax_num_cpu_devices", count)
-    return len(jax.local_devices())
+
+    def __init__(self, message: str, failures: Sequence[Failure], dataset: xr.Dataset) -> None:
+        """Keep what there is."""
+        super().__init__(message)
+        self.failures, self.dataset = failures, dataset
 
 
 def sweep(
@@ -72,7 +55,12 @@ def sweep(
     axes: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 1,
     key: int | Key = 0,
+    store: str | Path | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
+    config: Mapping[str, Any] | None = None,
     tile: int | None = None,
+    tiles_per_task: int = 1,
+    retries: int = 2,
     memory: float | None = None,
     devices: Sequence[Device] | None = None,
     progress: bool | None = None,
@@ -86,57 +74,90 @@ def sweep(
         axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis name -> `zipped`.
         seeds: how many, or which seed indices. Seed i has the same key at every grid point and in every method.
         key: root key, or the integer to make one of. Each run's key is the root folded with its seed index.
-        tile: runs in one compiled program; None for a size chosen from the program. It may change the last bits.
+        store: path of a store to keep the results in (a folder, by custom named .zarr). The same call goes on where it was
+            stopped; more seeds or other axis values compute only what is new; another configuration is refused.
+        executor: any `concurrent.futures.Executor` to compute on, or a function that makes one, in which case it is
+            replaced when a worker's death breaks it; None for this process's devices. Workers use one device each.
+        config: what to call the configuration in the store, as plain values, beside what can be told from the program.
+            A cell of `Experiment` has its own.
+        tile: runs in one compiled program; None for the store's, or a size chosen from the program. It may change the last bits.
+        tiles_per_task: tiles in one task of the executor; one job of a cluster's queue should hold many.
+        retries: how often a tile that fails is tried again.
         memory: bytes that the tiles in flight may use; None for half of what is free.
-        devices: where to run; None for all local devices of jax's default backend (see `use_cpu_cores`).
-        progress: show a bar with the time left on standard error; None for where that is a terminal.
+        devices: where to run; None for all local devices of jax's default backend, which are all cores of a CPU where jax
+            had not started (see `use_cpu_cores`).
+        progress: show a bar with the time left on standard error; None for where that is a terminal, and elsewhere for a line
+            now and then to the logger `causal_sgd` and, with a store, to a file beside it (diagram.zarr.log).
         label: what the bar is called.
 
     Returns:
         A dataset with one variable [*axes, seed, step, ...] per metric and `diverged_at` [*axes, seed] (-1 for never),
-        with the axis values, the seed indices and the steps as coordinates.
+        with the axis values, the seed indices and the steps as coordinates. With a store its values are read from disk when
+        they are looked at.
 
     Raises:
         ValueError: before anything is compiled, if an axis is malformed or not a parameter of the cell, there are no
             seeds, a parameter is out of range at an end of its axis, or the memory does not hold even one run.
+        StoreError: (a ValueError) if the store cannot be used: another configuration, another writer, no room, ...
+        SweepError: at the end, if some tiles failed; everything else is kept.
     """
     grid = Grid.make(cell, axes or {}, seeds)
-    root = _root_key(key)
-    devices = _devices(devices)
+    root = root_key(key)
     if tile is not None:
         checks.integer("tile", tile)
     if memory is not None:
         checks.number("memory", memory, above=0)
-    _rehearse(cell, grid, root)
-
-    program = _program(cell, grid.names)
-    accelerated = devices[0].platform != "cpu"
-    one = program.trace(root, *grid.runs(np.zeros(1, int)))
-    run_bytes = _working_bytes(one.jaxpr.jaxpr)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one.out_info)
-    budget = _budget(devices, memory)
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) * grid.size
-    if not accelerated:
-        budget -= held if memory is None else 0
-    if held > psutil.virtual_memory().available or budget < run_bytes:
+    checks.integer("tiles_per_task", tiles_per_task)
+    checks.integer("retries", retries, minimum=0)
+    if executor is not None and not (isinstance(executor, Executor) or callable(executor)):
         raise ValueError(
-            f"memory must hold at least one run ({run_bytes:.3g} bytes) beside the results ({held:.3g} bytes), "
-            f"got {max(budget, 0):.3g} bytes free; lower dim or slab_size, or record fewer frames and metrics"
+            f"executor must be a concurrent.futures.Executor or a function that makes one, got {executor!r}"
         )
-    if not accelerated and _batches_lapack(program.trace(root, *grid.runs(np.zeros(2, int))).jaxpr.jaxpr):
-        devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
-    if tile is None:
-        target, largest = (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
-        # Data that all runs share, such as a design, are read once for all the runs of a tile.
-        target += 2 * sum(np.asarray(constant).nbytes for constant in one.jaxpr.consts)
-        tile = int(min(2 ** int(np.log2(max(target / run_bytes, 1))), largest))
-        while tile > 1 and tile * run_bytes * len(devices) > budget:
-            tile //= 2
+    opened = None if store is None else _opened(Path(store))
+    if opened is not None:
+        if tile not in (None, opened.tile):
+            raise ValueError(f"tile must be that of the store, {opened.tile}, got {tile}: results depend on it")
+        tile = opened.tile
+    chosen = machine.local_devices(devices)
+    rehearse(cell, grid, root)
+    kinds = [column.dtype for column in grid.runs(np.zeros(1, int), _real())[1:]]
+    kernel = Kernel.make(cell, grid.names, kinds, root)
+    held = kernel.result_bytes * grid.size if store is None else 0
+    tile, chosen = kernel.layout(chosen, memory=memory, tile=tile, held=held)
+    environment = machine.environment(chosen[0]) | {"program": kernel.fingerprint}
+    if store is None:
+        sink: _Memory | _Disk = _Memory(grid, kernel, tile, environment)
+    else:
+        sink = _disk(Path(store), opened, _header(cell, grid, kernel, kinds, config), tile, grid, environment)
 
-    results = jax.tree.map(lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), shapes)
-    programs = _compile(program, grid, root, tile, devices[: -(-grid.size // tile)])
-    _fill(results, programs, grid, root, tile, progress, label)
-    return _dataset(results, grid, root, tile, devices)
+    with contextlib.ExitStack() as context:
+        context.enter_context(sink)
+        failures = []
+        if units := sink.missing():
+            if executor is None:
+                backend: Backend = LocalDevices(kernel, chosen[: len(units)], sink.columns(units[0]))
+            else:
+                backend = Workers(executor, Job.make(cell, grid.names, root))
+            context.enter_context(contextlib.closing(backend))
+            missing = sum(map(sink.count, units))
+            log_file = None if store is None else Path(f"{store}.log")
+            shown = context.enter_context(
+                Progress(label, grid.size, grid.size - missing, shown=progress, log_file=log_file)
+            )
+
+            def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+                sink.write(unit, trace, {**environment, "program": kernel.fingerprint})
+                count = sink.count(unit)
+                shown.add(count, int((trace.diverged_at[:count] >= 0).sum()))
+
+            failures = dispatch(
+                units, sink.columns, backend, collect, retries=retries, tiles_per_task=tiles_per_task, tick=shown.tick
+            )
+        dataset = sink.dataset()
+    if failures:
+        kept = "all others are in `dataset` of this error" if store is None else f"all others are saved in {store}"
+        raise SweepError(_told(failures, sink.columns, grid.names, kept), failures, dataset)
+    return dataset
 
 
 def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) -> xr.Dataset:
@@ -161,179 +182,173 @@ def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) 
     return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
 
 
-def _rehearse(cell: Cell, grid: Grid, root: Key) -> None:
-    """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers."""
-    for point in grid.corners():
-        trace = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
-        if not isinstance(trace, Trace):
-            raise ValueError(f"cell must return the Trace that `run` gives, got {type(trace).__name__}")
+class _Memory:
+    """Where the results of a sweep go when there is no store."""
+
+    def __init__(self, grid: Grid, kernel: Kernel, tile: int, environment: Mapping[str, Any]) -> None:
+        self._grid, self._kernel, self._tile, self._environment = grid, kernel, tile, environment
+        self._results = jax.tree.map(lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), kernel.shapes)
+        self._done = np.zeros(-(-grid.size // tile), bool)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def missing(self) -> list[int]:
+        return np.flatnonzero(~self._done).tolist()
+
+    def count(self, unit: int) -> int:
+        return min(self._tile, self._grid.size - unit * self._tile)
+
+    def columns(self, unit: int) -> Columns:
+        flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
+        last = self._grid.size - 1  # the last run fills up the last unit
+        return self._grid.runs(np.minimum(flat, last), _real())
+
+    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+        first, count = unit * self._tile, self.count(unit)
+        for target, source in zip(jax.tree.leaves(self._results), jax.tree.leaves(trace), strict=True):
+            target[first : first + count] = source[:count]
+        self._done[unit] = True
+        self._environment = environment
+
+    def dataset(self) -> xr.Dataset:
+        grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
+        if not done.all():
+            for leaf in jax.tree.leaves(self._results):
+                leaf[~done] = np.nan if leaf.dtype.kind == "f" else -1
+        values = {**self._results.metrics, "diverged_at": self._results.diverged_at}
+        shaped = {name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()}
+        steps = self._results.step[np.argmax(done)]
+        found = labelled(grid, shaped, steps, _attributes(self._environment, self._tile, self._kernel.root))
+        return found if done.all() else found.assign_coords(done=((*grid.axes, "seed"), done.reshape(grid.shape)))
 
 
-_programs: weakref.WeakKeyDictionary[Cell, dict[tuple[str, ...], Any]] = weakref.WeakKeyDictionary()
-_executables: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+class _Disk:
+    """Where the results of a sweep go when there is a store; it is locked only if something is to be computed."""
+
+    def __init__(self, store: Store, grid: Grid) -> None:
+        self._store, self._grid = store, grid
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with contextlib.ExitStack() as lock:
+            if not self._store.complete(self._grid):
+                lock.enter_context(self._store.writing())
+                self._store.request(self._grid)
+            self._counts = self._store.counts(self._grid)
+            self._lock = lock.pop_all()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def missing(self) -> list[int]:
+        return self._store.missing(self._grid).tolist()
+
+    def count(self, unit: int) -> int:
+        return int(self._counts[unit])
+
+    def columns(self, unit: int) -> Columns:
+        return self._store.columns(unit)
+
+    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+        values = {**trace.metrics, "diverged_at": trace.diverged_at}
+        arrays = {name: np.asarray(block) for name, block in values.items()}
+        self._store.write(unit, arrays, np.asarray(trace.step[0]), environment)
+
+    def dataset(self) -> xr.Dataset:
+        found = self._store.dataset(self._grid)
+        return found.drop_vars("done") if found.done.all() else found
 
 
-def _program(cell: Cell, names: tuple[str, ...]) -> Any:
-    """The function (root key, seeds [B], parameter values [B]...) -> Trace [B, ...] of a cell, jitted once."""
-    known = _programs.setdefault(cell, {})
-    if names not in known:
-        reference = weakref.ref(cell)  # a strong one would keep its own key alive for ever
+def _opened(path: Path) -> Store | None:
+    """The store at a path; None where there is nothing yet."""
+    from causal_sgd.store import Store
 
-        def one(root: Key, seed: Array, *values: Array) -> Trace:
-            original = reference()
-            assert original is not None
-            return original(jax.random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
-
-        known[names] = jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
-    return known[names]
+    return Store(path) if path.exists() else None
 
 
-def _compile(program: Any, grid: Grid, root: Key, tile: int, devices: Sequence[Device]) -> dict[Device, Any]:
-    """The program for a tile on each device; compiled side by side, and only where it was not before."""
-    known = _executables.setdefault(program, {})
-    columns = grid.runs(np.zeros(tile, int))
-    kind = tile, jax.random.key_impl(root), tuple(column.dtype for column in columns)
-    lowered = {
-        device: program.lower(*jax.device_put((root, *columns), device))
-        for device in devices
-        if (device, kind) not in known
-    }
-    options = CPU_OPTIONS if devices[0].platform == "cpu" else None
-    with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
-        compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered.values())
-        known |= {(device, kind): executable for device, executable in zip(lowered, compiled, strict=True)}
-    return {device: known[device, kind] for device in devices}
+def _disk(
+    path: Path, opened: Store | None, header: Header, tile: int, grid: Grid, environment: Mapping[str, Any]
+) -> _Disk:
+    """A place in a store, made where there is none, that this sweep may use."""
+    from causal_sgd.store import Store
+
+    store = Store.create(path, header, tile) if opened is None else opened
+    store.check(header, environment)
+    return _Disk(store, grid)
 
 
-def _fill(
-    results: Trace,
-    programs: Mapping[Device, Any],
-    grid: Grid,
-    root: Key,
-    tile: int,
-    progress: bool | None,
-    label: str,
-) -> None:
-    """Let every device take tiles until none is left, and write what they return into `results`."""
-    starts = iter(range(0, grid.size, tile))
-    lock = threading.Lock()
-    stop = threading.Event()
+def _real() -> Any:
+    """The type of numbers with a point in programs: float32, or float64 where jax is told so."""
+    return jax.numpy.result_type(float)
 
-    def work(device: Device) -> None:
-        # One host thread per device. An accelerator gets its next tile before the host waits for the last one; a CPU
-        # has nothing to gain from that.
-        queue: collections.deque[tuple[int, Trace]] = collections.deque()
-        depth = 1 if device.platform == "cpu" else 2
-        while not stop.is_set():
-            with lock:
-                start = next(starts, None)
-            if start is not None:
-                flat = np.minimum(np.arange(start, start + tile), grid.size - 1)  # the last run pads the last tile
-                queue.append((start, programs[device](*jax.device_put((root, *grid.runs(flat)), device))))
-            if queue and (start is None or len(queue) >= depth):
-                collect(*queue.popleft())
-            if start is None and not queue:
-                return
 
-    def collect(start: int, out: Trace) -> None:
-        count = min(tile, grid.size - start)
-        for target, source in zip(jax.tree.leaves(results), jax.tree.leaves(out), strict=True):
-            target[start : start + count] = np.asarray(source)[:count]
-        with lock:
-            bar.update(count)
+def _header(
+    cell: Cell, grid: Grid, kernel: Kernel, kinds: Sequence[np.dtype], config: Mapping[str, Any] | None
+) -> Header:
+    """What a store of this sweep is made for."""
+    from causal_sgd.store import Header
 
-    hidden = None if progress is None else not progress
-    with (
-        tqdm(total=grid.size, unit="run", desc=label, disable=hidden, dynamic_ncols=True) as bar,
-        ThreadPoolExecutor(len(programs)) as pool,
-    ):
+    experiment = getattr(cell, "configuration", None)
+    described: dict[str, Any] = {}
+    if experiment is not None:
+        # What is an axis is no part of the configuration.
+        described["experiment"] = {name: value for name, value in experiment.items() if name not in grid.names}
+    if config is not None:
+        described["config"] = dict(config)
         try:
-            for done in as_completed([pool.submit(work, device) for device in programs]):
-                done.result()
-        finally:
-            stop.set()
+            json.dumps(described["config"], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config must hold plain values that JSON can hold, got {config!r}: {error}") from None
+    source = None
+    if not described:
+        described["cell"] = getattr(cell, "__qualname__", repr(type(cell)))
+        with contextlib.suppress(OSError, TypeError):
+            source = inspect.getsource(cell)
+    parameters = {name: str(kind) for name, kind in zip(grid.names, kinds, strict=True)}
+    shapes = {**kernel.shapes.metrics, "diverged_at": kernel.shapes.diverged_at}
+    variables = {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in shapes.items()}
+    configuration = {
+        **described,
+        "parameters": parameters,
+        "metrics": {name: [kind, list(shape)] for name, (kind, shape) in variables.items()},
+        **_key_names(kernel.root),
+    }
+    return Header(configuration, parameters, variables, kernel.shapes.step.shape[0], kernel.fingerprint, source)
 
 
-def _dataset(results: Trace, grid: Grid, root: Key, tile: int, devices: Sequence[Device]) -> xr.Dataset:
-    import xarray as xr
-
-    import causal_sgd
-
-    dims = (*grid.axes, "seed")
-    coords: dict[str, Any] = {"seed": grid.seeds, "step": results.step[0]}
-    for dim, parameters in grid.axes.items():
-        coords |= {name: (dim, values) for name, values in parameters.items()}
-    variables = {}
-    for name, values in results.metrics.items():
-        inner = tuple(f"{name}_{index}" for index in range(values.ndim - 2))
-        variables[name] = ((*dims, "step", *inner), values.reshape(*grid.shape, *values.shape[1:]))
-    variables["diverged_at"] = (dims, results.diverged_at.reshape(grid.shape))
-    attrs = {
-        "causal_sgd": causal_sgd.__version__,
-        "jax": jax.__version__,
-        "platform": devices[0].platform,
-        "device": devices[0].device_kind,
-        "tile": tile,
+def _key_names(root: Key) -> dict[str, str]:
+    return {
         "key": " ".join(str(word) for word in np.asarray(jax.random.key_data(root)).ravel()),
         "key_implementation": str(jax.random.key_impl(root)),
     }
-    return xr.Dataset(variables, coords, attrs)
 
 
-def _root_key(key: int | Key) -> Key:
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(checks.integer("key", key, minimum=0))
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
-        raise ValueError(f"key must be a whole number or one typed key (jax.random.key), got {key!r}")
-    return key
+def _attributes(environment: Mapping[str, Any], tile: int, root: Key) -> dict[str, Any]:
+    versions = environment["versions"]
+    return {
+        "causal_sgd": versions["causal_sgd"],
+        "jax": versions["jax"],
+        "platform": environment["platform"],
+        "device": environment["device"],
+        "tile": tile,
+        **_key_names(root),
+    }
 
 
-def _devices(devices: Sequence[Device] | None) -> list[Device]:
-    chosen = list(jax.local_devices() if devices is None else devices)
-    if not chosen:
-        raise ValueError("devices must name at least one device, got none")
-    return chosen
+def _told(failures: Sequence[Failure], columns: Callable[[int], Columns], names: Sequence[str], kept: str) -> str:
+    """Which runs failed, and how."""
+    lines = []
+    for unit, error in failures:
+        seeds, *values = columns(unit)
+        where = [f"{name} {_range(column)}" for name, column in (("seed", seeds), *zip(names, values, strict=True))]
+        lines.append(f"  {', '.join(where)}: {str(error).strip() or type(error).__name__}")
+    return "\n".join([f"{len(failures)} of the sweep's tiles failed; {kept}", *lines])
 
 
-def _budget(devices: Sequence[Device], memory: float | None) -> float:
-    if memory is not None:
-        return float(memory)
-    if devices[0].platform == "cpu":
-        return psutil.virtual_memory().available / 2
-    stats = [device.memory_stats() or {} for device in devices]
-    free = [s.get("bytes_limit", 2**33) - s.get("bytes_in_use", 0) for s in stats]
-    return 0.8 * min(free) * len(devices)
-
-
-def _working_bytes(jaxpr: Any) -> int:
-    """Bytes of all that a program with one run computes, each value counted once: more than it ever holds at a time."""
-    own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
-    return own + max((_working_bytes(inner) for inner in _inner(jaxpr)), default=0)
-
-
-LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
-
-
-def _batches_lapack(jaxpr: Any) -> bool:
-    """Whether a program of several runs hands batches of matrices to LAPACK (a user's metric might)."""
-    own = any(
-        equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
-        for equation in jaxpr.eqns
-    )
-    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr))
-
-
-def _inner(jaxpr: Any) -> Iterator[Any]:
-    """The programs inside a program: bodies of loops, branches, calls."""
-    kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
-    for equation in jaxpr.eqns:
-        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
-            if isinstance(leaf, kinds):
-                yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
-
-
-def _bytes(aval: Any) -> int:
-    try:
-        return int(np.prod(aval.shape)) * aval.dtype.itemsize
-    except (AttributeError, TypeError):
-        return 0
+def _range(column: np.ndarray) -> str:
+    low, high = column.min(), column.max()
+    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"

@@ -16,9 +16,11 @@ FLOORS = (
     {"theory"},
     {"algorithms"},
     {"simulate"},
-    {"grids"},
+    {"grids", "machine", "progress"},
+    {"results", "kernels"},
+    {"executors", "store"},
+    {"dispatch"},
     {"sweeps"},
-    {"results"},
     {"phase"},
     {"experiment"},
     {"plots"},
@@ -35,10 +37,13 @@ ALLOWED = {
     "linalg": GROUND,
     "theory": GROUND,
     "grids": GROUND,
-    "results": GROUND,
+    "machine": GROUND,
+    "progress": set(),
+    "results": GROUND | {"grids"},
+    "store": GROUND | {"grids", "results"},
     "plots": GROUND | {"results"},
 }
-WITHOUT_JAX = {"checks", "results", "plots"}
+WITHOUT_JAX = {"checks", "grids", "results", "store", "plots"}
 LONGEST = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

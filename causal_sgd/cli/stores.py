@@ -1,0 +1,181 @@
+"""`causal-sgd status | resume | repair | export`: what to do with a store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from causal_sgd.cli.computation import Workplace
+from causal_sgd.cli.outputs import check_outputs
+
+if TYPE_CHECKING:
+    from causal_sgd.store import Store
+
+__all__ = ["Export", "Repair", "Resume", "Status"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """Tell what a store holds: how much is done, missing and diverged, and whether it is whole."""
+
+    path: tyro.conf.Positional[Path]
+    """The store."""
+    verify: bool = False
+    """Read everything and compare it with its checksums."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def __call__(self) -> int:
+        """Print it; 1 if something is damaged."""
+        from causal_sgd.store import Store
+
+        store = Store(self.path)
+        faults = store.faults() if self.verify else store.damaged
+        runs, done = store.progress()
+        diverged = store.diverged() if not faults else None
+        if self.json:
+            report = {
+                "path": str(self.path),
+                "runs": runs,
+                "done": done,
+                "missing": runs - done,
+                "diverged": diverged,
+                "units": store.num_units,
+                "tile": store.tile,
+                "damaged": {str(unit): fault for unit, fault in faults.items()},
+                "writer": store.writer(),
+                "created": store.created,
+                "configuration_hash": store.hash,
+                "configuration": store.configuration,
+                "axes": {name: values.tolist() for name, values in _axes(store).items()},
+                "environments": store.environments,
+            }
+            print(json.dumps(report))
+            return 1 if faults else 0
+        share = f" ({done / runs:.1%})" if runs else ""
+        blown = "" if diverged is None else f", {diverged} diverged"
+        print(f"{self.path}: {done} of {runs} runs done{share}, {runs - done} missing{blown}")
+        for name, values in _axes(store).items():
+            ends = (
+                f"{values.min():.6g}"
+                if len(values) == 1
+                else f"{len(values)} values, {values.min():.6g} to {values.max():.6g}"
+            )
+            print(f"  {name:20} {ends}")
+        print(f"  {'metrics':20} {', '.join(name for name in store.variables if name != 'diverged_at')}")
+        print(f"  {'units':20} {store.num_units} of {store.tile} runs each, {int(store.done.sum())} done")
+        print(f"  {'configuration':20} {store.hash[:12]}, begun {store.created}")
+        for each in store.environments:
+            versions = ", ".join(f"{name} {each['versions'][name]}" for name in ("causal_sgd", "jax"))
+            print(f"  {'computed by':20} {versions} on {each['platform']} ({each['cpu']})")
+        if store.writer():
+            print(f"  {'being written by':20} {store.writer()}")
+        for fault in faults.values():
+            print(f"  damaged: {fault}")
+        if faults:
+            print(f"repair it with: causal-sgd repair {self.path}")
+        elif done < runs and not store.writer():
+            print(f"complete it with: {_how_to_complete(store)}")
+        return 1 if faults else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resume(Workplace):
+    """Compute what is missing in a store that `run` or `phase` made."""
+
+    path: tyro.conf.Positional[Path]
+    """The store."""
+
+    def __call__(self) -> int:
+        """Go on where it was stopped."""
+        from causal_sgd.store import Store
+
+        _complete(Store(self.path), self)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Repair(Workplace):
+    """Find every damaged unit of a store, and compute those and no others again."""
+
+    path: tyro.conf.Positional[Path]
+    """The store."""
+
+    def __call__(self) -> int:
+        """Find, name, recompute."""
+        from causal_sgd.store import Store
+
+        store = Store(self.path)
+        faults = store.repair()
+        for fault in faults.values():
+            print(f"damaged: {fault}")
+        print(f"{self.path}: {len(faults)} of {store.num_units} units are damaged")
+        if faults and "experiment" not in store.configuration:
+            print(f"they are marked as missing; now {_how_to_complete(store)}")
+        elif faults:
+            _complete(store, self)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a store's results to a netCDF file, or to a table with a row for every run and recorded step."""
+
+    path: tyro.conf.Positional[Path]
+    """The store."""
+    out: tyro.conf.Positional[Path]
+    """The file: .nc or .csv."""
+
+    def __call__(self) -> int:
+        """Write it."""
+        from causal_sgd.store import export_results
+
+        check_outputs(self.out, None, (".nc", ".csv"))
+        dataset = export_results(self.path, self.out)
+        missing = int((~dataset.done).sum())
+        print(f"{self.out}: {dataset.done.size} runs" + (f", of which {missing} are missing" if missing else ""))
+        return 0
+
+
+def _axes(store: Store) -> dict[str, np.ndarray]:
+    grid = store.hull()
+    named = {name: values for axis in grid.axes.values() for name, values in axis.items()}
+    return named | {"seed": grid.seeds}
+
+
+def _how_to_complete(store: Store) -> str:
+    if "experiment" in store.configuration:
+        return f"causal-sgd resume {store.path}"
+    cell = store.configuration.get("cell") or "that it was made with"
+    return f"run the same sweep of the cell {cell} with store={str(store.path)!r} again"
+
+
+def _complete(store: Store, workplace: Workplace) -> None:
+    """Compute what is missing of every request."""
+    if not len(store.missing()):
+        print(f"{store.path}: nothing is missing")
+        return
+    if "experiment" not in store.configuration:
+        raise ValueError(f"{store.path} was made from Python: {_how_to_complete(store)}")
+    from causal_sgd.experiment import Experiment
+
+    experiment = Experiment.parse(store.configuration["experiment"])
+    cell = experiment.cell()
+    for grid in store.requests:
+        options: dict[str, Any] = grid.arguments() | {"label": store.path.name}
+        workplace.sweep(cell, store=store.path, key=_key(store), config=store.configuration.get("config"), **options)
+    store.refresh()
+    runs, done = store.progress()
+    print(f"{store.path}: {done} of {runs} runs done")
+
+
+def _key(store: Store) -> Any:
+    import jax
+
+    words = np.array(store.configuration["key"].split(), np.uint32)
+    return jax.random.wrap_key_data(jax.numpy.asarray(words), impl=store.configuration["key_implementation"])

@@ -1,0 +1,233 @@
+"""One compiled program for a tile of runs: traced and measured once, compiled once for every device.
+
+This is the only place that maps over runs and the only one that compiles. A tile is a fixed number of runs, and the size
+that is chosen depends on the program alone, never on how many runs there are, so that a run gives the same bits in any
+sweep.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import re
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jax.extend import core as jex_core
+
+from causal_sgd import checks
+from causal_sgd.grids import Columns, Grid
+from causal_sgd.machine import Device, setting
+from causal_sgd.types import Array, Key, Trace
+
+__all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key"]
+
+Cell = Callable[..., Trace]
+"""cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
+
+LARGEST_TILE = 1024
+CACHE_BYTES = 16 * 2**20  # of all values that the runs of a tile compute on a CPU; few of them live at a time
+# One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
+CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
+ACCELERATOR_LARGEST_TILE = 2**16
+ACCELERATOR_BYTES = 2**30
+PROGRAMS_KEPT = 64  # compiled ones; a program that is needed again after so many others is compiled again
+
+
+class Kernel(NamedTuple):
+    """A cell as a program for many runs at once, and what is known of it without running it."""
+
+    program: Any  # the jitted (root key, seeds [B], values [B]...) -> Trace [B, ...]
+    root: Key
+    shapes: Trace  # of one run, as jax.ShapeDtypeStruct
+    run_bytes: int  # of all values that a run computes
+    shared_bytes: int  # of constants that all runs share, such as a design
+    fingerprint: str  # the same for the same program, in any process
+    batches_lapack: bool  # whether several runs hand batches of matrices to LAPACK (a user's metric might)
+
+    @classmethod
+    def make(cls, cell: Cell, names: tuple[str, ...], kinds: Sequence[np.dtype], root: Key) -> Kernel:
+        """Trace a cell whose parameters `names` are columns of the types `kinds`; once for a cell."""
+        known = _kernels.setdefault(cell, {})
+        place = names, tuple(kinds), jax.random.key_impl(root), setting("jax_enable_x64")
+        if place not in known:
+            program = _program(cell, names)
+            one = program.trace(root, *_columns(kinds, 1))
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one.out_info)
+            known[place] = cls(
+                program, root, shapes,
+                run_bytes=_working_bytes(one.jaxpr.jaxpr),
+                shared_bytes=sum(np.asarray(constant).nbytes for constant in one.jaxpr.consts),
+                fingerprint=_fingerprint(one.jaxpr),
+                batches_lapack=_batches_lapack(program.trace(root, *_columns(kinds, 2)).jaxpr.jaxpr),
+            )  # fmt: skip
+        return known[place]._replace(root=root)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of what one run returns."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
+
+    def layout(
+        self, devices: Sequence[Device], *, memory: float | None, tile: int | None, held: int
+    ) -> tuple[int, Sequence[Device]]:
+        """The tile, and the devices that have room for one each.
+
+        Args:
+            devices: that may be used.
+            memory: bytes that the tiles in flight may use; None for half of what is free.
+            tile: the tile if it is given.
+            held: bytes of results that stay in memory beside the tiles.
+
+        Raises:
+            ValueError: if not even one run, or the tile that is given, has room.
+        """
+        accelerated = devices[0].platform != "cpu"
+        if self.batches_lapack and not accelerated:
+            devices = devices[:1]  # two at a time may wait for each other in XLA's thread pool; see `linalg`
+        budget = _budget(devices, memory) - (held if memory is None and not accelerated else 0)
+        least = self.run_bytes * (tile or 1)
+        if held > psutil.virtual_memory().available or budget < least:
+            what = "one run" if tile is None else f"one tile of {tile} runs"
+            raise ValueError(
+                f"memory must hold at least {what} ({least:.3g} bytes) beside the results ({held:.3g} bytes), "
+                f"got {max(budget, 0):.3g} bytes free; lower dim or slab_size, or record fewer frames and metrics"
+            )
+        if tile is None:
+            target, largest = (
+                (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
+            )
+            # Data that all runs share are read once for all the runs of a tile.
+            target += 2 * self.shared_bytes
+            tile = int(min(2 ** int(np.log2(max(target / self.run_bytes, 1))), largest))
+            while tile > 1 and tile * self.run_bytes > budget:
+                tile //= 2
+        room = max(int(budget // (tile * self.run_bytes)), 1)  # fewer devices, never another tile for more of them
+        return tile, devices[:room]
+
+    def compile(self, columns: Columns, devices: Sequence[Device]) -> dict[Device, Callable[[Columns], Trace]]:
+        """The program for columns of this length on each device; compiled side by side, and only where it was not."""
+        kind = self.fingerprint, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
+        lowered = {
+            device: self.program.lower(*jax.device_put((self.root, *columns), device))
+            for device in devices
+            if (device, kind) not in _executables
+        }
+        options = CPU_OPTIONS if devices[0].platform == "cpu" else None
+        with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
+            compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered.values())
+            for device, executable in zip(lowered, compiled, strict=True):
+                _executables[device, kind] = executable
+        programs = {}
+        for device in devices:
+            _executables.move_to_end((device, kind))
+            programs[device] = functools.partial(self._call, _executables[device, kind], device)
+        while len(_executables) > PROGRAMS_KEPT:
+            _executables.popitem(last=False)
+        return programs
+
+    def _call(self, executable: Any, device: Device, columns: Columns) -> Trace:
+        return executable(*jax.device_put((self.root, *columns), device))
+
+
+_kernels: weakref.WeakKeyDictionary[Cell, dict[Any, Kernel]] = weakref.WeakKeyDictionary()
+_executables: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_rehearsed: weakref.WeakKeyDictionary[Cell, set[Any]] = weakref.WeakKeyDictionary()
+
+
+def root_key(key: int | Key) -> Key:
+    """The root key that is given, or that of a whole number."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(checks.integer("key", key, minimum=0))
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+        raise ValueError(f"key must be a whole number or one typed key (jax.random.key), got {key!r}")
+    return key
+
+
+def rehearse(cell: Cell, grid: Grid, root: Key) -> None:
+    """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers; once for a point."""
+    passed = _rehearsed.setdefault(cell, set())
+    for point in grid.corners():
+        if tuple(point.items()) in passed:
+            continue
+        trace = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
+        if not isinstance(trace, Trace):
+            raise ValueError(f"cell must return the Trace that `run` gives, got {type(trace).__name__}")
+        passed.add(tuple(point.items()))
+
+
+def _program(cell: Cell, names: tuple[str, ...]) -> Any:
+    """The function (root key, seeds [B], parameter values [B]...) -> Trace [B, ...] of a cell, jitted."""
+    reference = weakref.ref(cell)  # a strong one would keep its own key in the table of kernels alive for ever
+
+    def one(root: Key, seed: Array, *values: Array) -> Trace:
+        original = reference()
+        assert original is not None
+        return original(jax.random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+
+    return jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
+
+
+def _columns(kinds: Sequence[np.dtype], count: int) -> Columns:
+    """Columns of the right types for so many runs; only their shapes matter."""
+    return (np.zeros(count, np.uint32), *(np.zeros(count, kind) for kind in kinds))
+
+
+def _fingerprint(jaxpr: Any) -> str:
+    """A digest of a program and its constants that is the same in every process with the same versions."""
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(jaxpr)).encode())  # addresses of Python functions
+    for constant in jaxpr.consts:
+        array = np.asarray(constant)
+        digest.update(f"{array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _budget(devices: Sequence[Device], memory: float | None) -> float:
+    if memory is not None:
+        return float(memory)
+    if devices[0].platform == "cpu":
+        return psutil.virtual_memory().available / 2
+    stats = [device.memory_stats() or {} for device in devices]
+    free = [s.get("bytes_limit", 2**33) - s.get("bytes_in_use", 0) for s in stats]
+    return 0.8 * min(free) * len(devices)
+
+
+def _working_bytes(jaxpr: Any) -> int:
+    """Bytes of all that a program with one run computes, each value counted once: more than it ever holds at a time."""
+    own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
+    return own + max((_working_bytes(inner) for inner in _inner(jaxpr)), default=0)
+
+
+LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
+
+
+def _batches_lapack(jaxpr: Any) -> bool:
+    """Whether a program of several runs hands batches of matrices to LAPACK (a user's metric might)."""
+    own = any(
+        equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
+        for equation in jaxpr.eqns
+    )
+    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr))
+
+
+def _inner(jaxpr: Any) -> Iterator[Any]:
+    """The programs inside a program: bodies of loops, branches, calls."""
+    kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
+    for equation in jaxpr.eqns:
+        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
+            if isinstance(leaf, kinds):
+                yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
+
+
+def _bytes(aval: Any) -> int:
+    try:
+        return int(np.prod(aval.shape)) * aval.dtype.itemsize
+    except (AttributeError, TypeError):
+        return 0
