@@ -84,6 +84,7 @@ class _Dispatch:
         self.columns, self.backend, self.collect, self.retries = columns, backend, collect, retries
         self.waiting: collections.deque[list[int]] = collections.deque()
         self.suspects: collections.deque[int] = collections.deque()  # each was under way when a worker died
+        self.alone = False  # whether what is under way is a suspect
         self.running: dict[Future[Answer], list[int]] = {}
         self.finished: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
         self.tried: collections.Counter[int] = collections.Counter()
@@ -98,9 +99,11 @@ class _Dispatch:
         if len(self.failures) >= HOPELESS and not self.succeeded:
             self.waiting.clear()
             self.suspects.clear()
-        if self.suspects:
-            if not self.running:
-                self.start([self.suspects.popleft()])
+        if self.running and (self.suspects or self.alone):
+            return
+        self.alone = bool(self.suspects)
+        if self.alone:
+            self.start([self.suspects.popleft()])
             return
         while self.waiting and len(self.running) < self.backend.window:
             self.start(self.waiting.popleft())

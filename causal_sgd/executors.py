@@ -26,9 +26,6 @@ from causal_sgd.types import Key, Trace
 
 __all__ = ["Answer", "Backend", "Job", "LocalDevices", "Slurm", "Workers", "compute", "slurm"]
 
-SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
-"""Settings of jax that results depend on; workers get those of the process that asks."""
-
 
 class Answer(NamedTuple):
     """What came of a few tiles."""
@@ -78,10 +75,12 @@ class LocalDevices(Backend):
         def sit() -> None:
             mine.device = seats.get()
 
-        def work(tiles: Sequence[Columns]) -> Answer:
-            return Answer(described, [_attempt(programs[mine.device], columns) for columns in tiles])
+        described, settings = machine.environment(devices[0]), machine.settings()
 
-        described = machine.environment(devices[0])
+        def work(tiles: Sequence[Columns]) -> Answer:
+            with machine.applied(settings):
+                return Answer(described, [_attempt(programs[mine.device], columns) for columns in tiles])
+
         self.window = 2 * seats.qsize()
         self._work = work
         self._pool = ThreadPoolExecutor(seats.qsize(), "tiles", initializer=sit)
@@ -146,8 +145,8 @@ class Job(NamedTuple):
     @classmethod
     def make(cls, cell: Cell, names: tuple[str, ...], root: Key) -> Job:
         """The job of a sweep, with this process's settings."""
-        settings = {name: machine.setting(name) for name in SETTINGS}
-        return cls(cell, names, np.asarray(jax.random.key_data(root)), _implementation(root), settings)
+        implementation = str(jax.random.key_impl(root))
+        return cls(cell, names, np.asarray(jax.random.key_data(root)), implementation, machine.settings())
 
 
 def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
@@ -158,27 +157,24 @@ def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
         tiles: the columns of each.
     """
     device = jax.local_devices()[0]
+    unpickled = _unpickled(job)
     outcomes = []
-    for columns in tiles:
-        kernel, _ = _kernel_of(job, tuple(column.dtype for column in columns[1:]))
-        alone = _lapack if kernel.batches_lapack else contextlib.nullcontext()  # for executors of threads; see `linalg`
-        with alone:
-            outcomes.append(_attempt(kernel.compile(columns, [device])[device], columns))
-    return Answer(machine.environment(device), outcomes)
+    with machine.applied(unpickled.settings):
+        root = jax.random.wrap_key_data(jax.numpy.asarray(unpickled.key_data), impl=unpickled.key_implementation)
+        for columns in tiles:
+            kernel = Kernel.make(unpickled.cell, unpickled.names, [column.dtype for column in columns[1:]], root)
+            with _lapack if kernel.batches_lapack else contextlib.nullcontext():
+                outcomes.append(_attempt(kernel.compile(columns, [device])[device], columns))
+        return Answer(machine.environment(device), outcomes)
 
 
-_lapack = threading.Lock()
+_lapack = threading.Lock()  # for executors of threads: two at a time may wait for each other; see `linalg`
 
 
 @functools.lru_cache(maxsize=4)
-def _kernel_of(job: bytes, kinds: tuple[np.dtype, ...]) -> tuple[Kernel, Cell]:
-    """The kernel of a pickled job, and its cell, which has to stay alive with it."""
-    cell, names, key_data, implementation, settings = cloudpickle.loads(job)
-    for name, value in settings.items():
-        if machine.setting(name) != value:
-            jax.config.update(name, value)
-    root = jax.random.wrap_key_data(key_data, impl=implementation)
-    return Kernel.make(cell, names, kinds, root), cell
+def _unpickled(job: bytes) -> Job:
+    """A job, whose cell stays the same for all its tiles: what is traced and compiled belongs to the cell."""
+    return cloudpickle.loads(job)
 
 
 def _attempt(program: Callable[[Columns], Trace], columns: Columns) -> Trace | Exception:
@@ -187,10 +183,6 @@ def _attempt(program: Callable[[Columns], Trace], columns: Columns) -> Trace | E
         return jax.tree.map(np.asarray, program(columns))
     except Exception as error:  # whatever a user's cell does: the other tiles go on
         return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _implementation(key: Key) -> str:
-    return str(jax.random.key_impl(key))
 
 
 def slurm(executor: Any, *, poll: float = 2.0) -> Slurm:

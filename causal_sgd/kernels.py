@@ -49,7 +49,8 @@ class Kernel(NamedTuple):
     shapes: Trace  # of one run, as jax.ShapeDtypeStruct
     run_bytes: int  # of all values that a run computes
     shared_bytes: int  # of constants that all runs share, such as a design
-    fingerprint: str  # the same for the same program, in any process
+    fingerprint: str  # the same for the same program, in any process; what Python callbacks do aside
+    identity: Any  # equal for kernels that may share compiled programs
     batches_lapack: bool  # whether several runs hand batches of matrices to LAPACK (a user's metric might)
 
     @classmethod
@@ -65,7 +66,8 @@ class Kernel(NamedTuple):
                 program, root, shapes,
                 run_bytes=_working_bytes(one.jaxpr.jaxpr),
                 shared_bytes=sum(np.asarray(constant).nbytes for constant in one.jaxpr.consts),
-                fingerprint=_fingerprint(one.jaxpr),
+                fingerprint=(fingerprint := _fingerprint(one.jaxpr)),
+                identity=object() if _calls_back(one.jaxpr.jaxpr) else fingerprint,
                 batches_lapack=_batches_lapack(program.trace(root, *_columns(kinds, 2)).jaxpr.jaxpr),
             )  # fmt: skip
         return known[place]._replace(root=root)
@@ -114,7 +116,7 @@ class Kernel(NamedTuple):
 
     def compile(self, columns: Columns, devices: Sequence[Device]) -> dict[Device, Callable[[Columns], Trace]]:
         """The program for columns of this length on each device; compiled side by side, and only where it was not."""
-        kind = self.fingerprint, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
+        kind = self.identity, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
         lowered = {
             device: self.program.lower(*jax.device_put((self.root, *columns), device))
             for device in devices
@@ -215,6 +217,12 @@ def _batches_lapack(jaxpr: Any) -> bool:
         for equation in jaxpr.eqns
     )
     return own or any(_batches_lapack(inner) for inner in _inner(jaxpr))
+
+
+def _calls_back(jaxpr: Any) -> bool:
+    """Whether a program calls Python functions, which it does not show."""
+    own = any("callback" in equation.primitive.name for equation in jaxpr.eqns)
+    return own or any(_calls_back(inner) for inner in _inner(jaxpr))
 
 
 def _inner(jaxpr: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax
 
 from causal_sgd import checks
 
-__all__ = ["environment", "local_devices", "setting", "use_compilation_cache", "use_cpu_cores"]
+__all__ = ["applied", "environment", "local_devices", "setting", "settings", "use_compilation_cache", "use_cpu_cores"]
 
 Device = Any  # a jax.Device, which jax does not declare as a type
 
@@ -113,6 +113,28 @@ def environment(device: Device) -> dict[str, Any]:
 def setting(name: str) -> Any:
     """A setting of jax, whose names its types do not declare."""
     return getattr(jax.config, name)
+
+
+def settings() -> dict[str, Any]:
+    """The settings of jax that results depend on, as they hold in this thread."""
+    return {name: setting(name) for name in _CONTEXTS}
+
+
+@contextlib.contextmanager
+def applied(values: Mapping[str, Any]) -> Iterator[None]:
+    """Let settings hold in this thread for a while; another thread's, or another process's."""
+    with contextlib.ExitStack() as stack:
+        for name, value in values.items():
+            if setting(name) != value:
+                stack.enter_context(_CONTEXTS[name](value))
+        yield
+
+
+_CONTEXTS = {
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_threefry_partitionable": jax.threefry_partitionable,
+}
 
 
 def _cores() -> int:

@@ -160,7 +160,9 @@ def sweep(
     return dataset
 
 
-def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) -> xr.Dataset:
+def compare(
+    cells: Mapping[str, Cell], *, dim: str = "variant", store: str | Path | None = None, **options: Any
+) -> xr.Dataset:
     """Sweep several cells over the same axes and seeds, and stack the results.
 
     Everything that is not an array shape or a number (a sampler, an optimiser, a measurement) varies this way. All
@@ -169,6 +171,7 @@ def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) 
     Args:
         cells: method name -> cell.
         dim: the name of the new leading dimension.
+        store: a folder that holds a store for every cell, named after it.
         **options: as for `sweep`.
 
     Returns:
@@ -178,7 +181,13 @@ def compare(cells: Mapping[str, Cell], *, dim: str = "variant", **options: Any) 
 
     if not cells:
         raise ValueError("cells must name at least one cell, got none")
-    parts = [sweep(cell, label=name, **options) for name, cell in cells.items()]
+    if store is not None:
+        with contextlib.suppress(OSError):  # the first store says what is wrong
+            Path(store).mkdir(parents=True, exist_ok=True)
+    parts = [
+        sweep(cell, label=name, store=None if store is None else Path(store) / f"{name}.zarr", **options)
+        for name, cell in cells.items()
+    ]
     return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
 
 
@@ -345,8 +354,14 @@ def _told(failures: Sequence[Failure], columns: Callable[[int], Columns], names:
     for unit, error in failures:
         seeds, *values = columns(unit)
         where = [f"{name} {_range(column)}" for name, column in (("seed", seeds), *zip(names, values, strict=True))]
-        lines.append(f"  {', '.join(where)}: {str(error).strip() or type(error).__name__}")
+        lines.append(f"  {', '.join(where)}: {_short(error)}")
     return "\n".join([f"{len(failures)} of the sweep's tiles failed; {kept}", *lines])
+
+
+def _short(error: Exception) -> str:
+    """The first and the last line of an error: in between there may be a traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip() if len(lines) == 1 else f"{lines[0].strip()} ... {lines[-1].strip()}"
 
 
 def _range(column: np.ndarray) -> str:

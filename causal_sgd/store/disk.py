@@ -342,7 +342,8 @@ class Store:
         """A zarr array of the store."""
         if name not in self._arrays:
             try:
-                self._arrays[name] = self._group[name]
+                # A chunk of nothing but fill values is written too: one that is not there is one that was lost.
+                self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})  # pyright: ignore
             except Exception as error:  # whatever zarr makes of a broken file
                 raise StoreError(f"{self.path}: the array {name} cannot be opened: {first_line(error)}") from error
         return self._arrays[name]

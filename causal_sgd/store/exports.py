@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +34,7 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
     checks.choice("out's suffix", out.suffix, (".nc", ".csv"))
     dataset = open_results(path)
     if out.suffix == ".nc":
-        engine = "h5netcdf" if importlib.util.find_spec("h5netcdf") else "scipy"
-        dataset.to_netcdf(out, engine=engine)
+        dataset.to_netcdf(out)
     else:
         _write_table(dataset, out)
     return dataset

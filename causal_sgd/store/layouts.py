@@ -34,7 +34,7 @@ def lay_out(path: Path, header: Header, tile: int) -> None:
         )  # fmt: skip
 
     for name, (kind, shape) in header.variables.items():
-        fill = np.nan if np.dtype(kind).kind == "f" else -1 if np.dtype(kind).kind == "i" else 0
+        fill = np.nan if np.dtype(kind).kind == "f" else np.iinfo(kind).min if np.dtype(kind).kind == "i" else 0
         framed = () if name == "diverged_at" else ("step",)
         dims = ("run", *framed, *(f"{name}_{index}" for index in range(len(shape) - len(framed))))
         array(name, (0, *shape), (tile, *(max(size, 1) for size in shape)), kind, fill, dims)

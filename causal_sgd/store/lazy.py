@@ -48,9 +48,10 @@ class _Stored(BackendArray):
     def __init__(self, store: Reader, name: str, rows: np.ndarray) -> None:
         inner = store.array(name)
         self.store, self.name, self.rows = store, name, rows
-        self.inner_shape, self.fill = inner.shape[1:], inner.fill_value
+        self.inner_shape = inner.shape[1:]
         self.shape = (*rows.shape, *self.inner_shape)
         self.dtype = inner.dtype
+        self.fill = np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0  # for missing runs
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
