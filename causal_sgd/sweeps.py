@@ -102,6 +102,7 @@ def sweep(
         SweepError: at the end, if some tiles failed; everything else is kept.
     """
     grid = Grid.make(cell, axes or {}, seeds)
+    chosen = machine.local_devices(devices)  # first of all: it may set up all cores, which the first key would prevent
     root = root_key(key)
     if tile is not None:
         checks.integer("tile", tile)
@@ -118,7 +119,6 @@ def sweep(
         if tile not in (None, opened.tile):
             raise ValueError(f"tile must be that of the store, {opened.tile}, got {tile}: results depend on it")
         tile = opened.tile
-    chosen = machine.local_devices(devices)
     rehearse(cell, grid, root)
     kinds = [column.dtype for column in grid.runs(np.zeros(1, int), _real())[1:]]
     kernel = Kernel.make(cell, grid.names, kinds, root)

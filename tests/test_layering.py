@@ -26,6 +26,7 @@ FLOORS = (
     {"plots"},
     {"studies"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 GROUND = {"types", "checks"}

@@ -1,0 +1,65 @@
+"""Peak memory of a sweep against the number of its runs, in memory and in a store.
+
+Every figure is the largest resident set (Linux's VmHWM) of a process of its own, with Python, jax and compilation in it.
+The runs are small (d = 4, population gradients, 4 steps) and come in tiles of 64, so that all devices are used by the
+least number too, and only the number counts.
+
+Run `python benchmarks/memory.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SCRIPT = """
+import sys
+import causal_sgd as cs
+from causal_sgd.experiment import Experiment
+cs.use_cpu_cores()
+cell = Experiment(
+    dim=4, invariant_rank=1, spurious_rank=1, measurement="population", steps=4, metrics=("spurious_signal",)
+).cell()
+seeds, path = int(sys.argv[1]) // 10, sys.argv[2]
+axes = {"spread": [float(index) for index in range(10)]}
+dataset = cs.sweep(cell, axes=axes, seeds=seeds, tile=64, store=path or None, progress=False)
+assert dataset.sizes["seed"] == seeds
+status = open("/proc/self/status").read()
+print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+"""
+
+
+def peak(runs: int, store: str) -> float:
+    """Largest resident set in MiB of a process that makes such a sweep."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(runs), store], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description="Peak memory of a sweep against the number of its runs.")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    print(f"{'runs':>10}{'in memory, MiB':>18}{'in a store, MiB':>18}   (medians of {options.repeats})")
+    rows = []
+    for runs in options.runs:
+        cells = []
+        for stored in (False, True):
+            values = []
+            for _ in range(options.repeats):
+                with tempfile.TemporaryDirectory() as folder:
+                    values.append(peak(runs, str(Path(folder) / "sweep.zarr") if stored else ""))
+            cells.append(statistics.median(values))
+        rows.append(cells)
+        print(f"{runs:>10}{cells[0]:>18.0f}{cells[1]:>18.0f}", flush=True)
+    ratios = [last / first for first, last in zip(rows[0], rows[-1], strict=True)]
+    print(f"{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a sweep costs beyond its compiled kernel: labelled in memory, kept in a store, on one CPU device and on two.
+
+The bare kernel is the compiled program alone over the same tiles, fed by one host thread a device, its results brought to
+the host and dropped. Everything is compiled before; the ways are timed one after another in one process, in turns, and
+the ratios are medians over the repeats.
+
+Run `python benchmarks/sweep_overhead.py`; 640 runs of 600 steps at d = 50 by default, as README's example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import causal_sgd as cs
+from causal_sgd.experiment import Experiment
+from causal_sgd.grids import Grid
+from causal_sgd.kernels import Kernel, root_key
+
+SEEDS = 8
+AXES = {"spread": np.linspace(0, 9, 10), "learning_rate": np.geomspace(0.02, 0.2, 8)}
+
+
+def bare(cell: Any, tile: int) -> Callable[[], None]:
+    """All tiles of the sweep through the compiled program, on all devices, and nothing else."""
+    grid, root = Grid.make(cell, AXES, SEEDS), root_key(0)
+    columns = grid.runs(np.arange(grid.size))
+    kernel = Kernel.make(cell, grid.names, [column.dtype for column in columns[1:]], root)
+    starts = range(0, grid.size, tile)
+    last = grid.size - 1
+    tiles = [tuple(column[np.minimum(np.arange(i, i + tile), last)] for column in columns) for i in starts]
+    programs = kernel.compile(tiles[0], jax.local_devices())
+
+    def run() -> None:
+        shared = iter(tiles)
+
+        def work(program: Callable[..., Any]) -> None:
+            for each in shared:
+                jax.tree.map(np.asarray, program(each))
+
+        with ThreadPoolExecutor(len(programs)) as pool:
+            list(pool.map(work, programs.values()))
+
+    return run
+
+
+def main() -> None:
+    """Time the ways in turns and print the table."""
+    parser = argparse.ArgumentParser(description="What a sweep costs beyond its compiled kernel.")
+    parser.add_argument("--dim", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    cores = cs.use_cpu_cores()
+    cell = Experiment(dim=options.dim, steps=options.steps, batch_size=4000).cell()
+    sweep = {"axes": AXES, "seeds": SEEDS, "progress": False}
+    tile = int(cs.sweep(cell, **sweep).attrs["tile"])
+    folder = Path(tempfile.mkdtemp())
+    names = (folder / f"{index}.zarr" for index in itertools.count())
+
+    def stored(**more: Any) -> None:
+        dataset = cs.sweep(cell, store=next(names), **sweep, **more)
+        assert dataset.sizes["seed"] == SEEDS
+
+    ways: dict[str, Callable[[], object]] = {
+        "bare kernel": bare(cell, tile),
+        "sweep in memory": lambda: cs.sweep(cell, **sweep),
+        "sweep in a store": stored,
+    }
+    if cores > 1:
+        ways["sweep in a store, one device"] = lambda: stored(devices=jax.local_devices()[:1])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(options.repeats + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            if repeat:  # the first round warms up
+                seconds[name].append(time.perf_counter() - begin)
+    shutil.rmtree(folder)
+    runs = SEEDS * int(np.prod([len(values) for values in AXES.values()]))
+    print(
+        f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, medians of {options.repeats}"
+    )
+    print(f"{'way':32}{'seconds':>10}{'over bare kernel':>20}")
+    for name, times in seconds.items():
+        ratio = statistics.median(t / b for t, b in zip(times, seconds["bare kernel"], strict=True))
+        print(f"{name:32}{statistics.median(times):>10.2f}{ratio:>20.3f}")
+    if cores > 1:
+        pairs = zip(seconds["sweep in a store, one device"], seconds["sweep in a store"], strict=True)
+        print(f"{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
