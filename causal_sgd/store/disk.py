@@ -27,7 +27,7 @@ import numpy as np
 from causal_sgd.grids import Columns, Grid
 from causal_sgd.results import labelled
 from causal_sgd.store.headers import Header, StoreError, changed_lines, differences, digest
-from causal_sgd.store.layouts import FIELDS, FORMAT, FORMAT_VERSION, first_line, lay_out, now, open_group
+from causal_sgd.store.layouts import FIELDS, FORMAT, FORMAT_VERSION, first_line, lay_out, now, open_group, put_chunk
 from causal_sgd.store.lazy import lazily
 from causal_sgd.store.tables import Table
 
@@ -293,10 +293,10 @@ class Store:
         sums = []
         for name in self.variables:
             block = np.ascontiguousarray(values[name])
-            self.array(name)[unit * self.tile : (unit + 1) * self.tile] = block
+            self._put_chunk(name, unit, block)
             sums.append(zlib.crc32(block.data))
         row = np.array([1, place, int(self.hash[:8], 16), *sums], np.uint32)
-        self.array("status")[unit] = row
+        self._put_chunk("status", unit, row[None])
         self._status[unit] = row
         self.damaged.pop(unit, None)
 
@@ -347,6 +347,9 @@ class Store:
             except Exception as error:  # whatever zarr makes of a broken file
                 raise StoreError(f"{self.path}: the array {name} cannot be opened: {first_line(error)}") from error
         return self._arrays[name]
+
+    def _put_chunk(self, name: str, unit: int, block: np.ndarray) -> None:
+        put_chunk(self.array(name), unit, block, self.path / name)
 
     def _beside(self, kind: str) -> Path:
         """A hidden file beside the store: inside, zarr would wonder about it."""

@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
 from causal_sgd.store.headers import Header, StoreError
 
-__all__ = ["FIELDS", "FORMAT", "FORMAT_VERSION", "first_line", "lay_out", "now", "open_group"]
+__all__ = ["FIELDS", "FORMAT", "FORMAT_VERSION", "first_line", "lay_out", "now", "open_group", "put_chunk"]
 
 FORMAT, FORMAT_VERSION = "causal_sgd.sweep", 1
 FIELDS = ("done", "environment", "configuration")
@@ -61,6 +62,30 @@ def lay_out(path: Path, header: Header, tile: int) -> None:
             "environments": [],
         }
     )
+
+
+def put_chunk(array: Any, place: int, block: np.ndarray, folder: Path) -> None:
+    """Write a whole chunk of an array of `lay_out`: its little-endian bytes and their CRC-32C, in one piece or not at all.
+
+    zarr does the same at about six times the cost, which on small tiles would be a tenth of a sweep's time.
+
+    Args:
+        array: the zarr array, cut into chunks along its first axis alone.
+        place: the number of the chunk along that axis.
+        block: its values.
+        folder: of the array.
+    """
+    ordered = np.ascontiguousarray(block, array.dtype.newbyteorder("<"))
+    content = ordered.tobytes()
+    chunk = folder / array.metadata.encode_chunk_key((place,) + (0,) * (array.ndim - 1))
+    chunk.parent.mkdir(parents=True, exist_ok=True)
+    draft = chunk.with_name(f".{chunk.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content + google_crc32c.value(content).to_bytes(4, "little"))
+        draft.replace(chunk)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def open_group(path: Path) -> zarr.Group:
