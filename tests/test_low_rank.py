@@ -289,7 +289,7 @@ def test_no_array_of_a_whole_run_has_d_x_d_elements(sampler: str) -> None:
     assert largest("gaussian_law", sampler) >= 200 * 200, "the walk would not see such an array"
 
 
-# Metrics; what they are in general is in test_contracts.py
+# Metrics; what they are in general is in test_metrics.py
 
 
 @jax.jit

@@ -1,0 +1,189 @@
+"""Metrics are what their definitions say, in double precision and dense."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy import stats
+from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
+
+from causal_sgd import metrics, worlds
+from causal_sgd.types import Snapshot, World
+
+
+@functools.cache
+def tilted_world() -> World:
+    spectrum = np.array([1.0, 2.0])
+    return draw_world(worlds.gaussian(**RANKS, num_environments=3, invariant_spectrum=spectrum, tilt=0.4), 2)
+
+
+def make_snapshot(kind: str) -> Snapshot:
+    """A snapshot in single precision of a factor with k below, at and above the ranks, in several worlds."""
+    rng = np.random.default_rng(5)
+    world = tilted_world()
+    factor = rng.normal(size=(DIM, {"one column": 1, "three columns": 3}.get(kind, DIM)))
+    if kind == "almost learned":
+        basis, spectrum = np.asarray(world.invariant_basis), np.asarray(world.invariant_spectrum)
+        factor = np.concatenate([basis * np.sqrt(spectrum), np.zeros((DIM, DIM - 2))], 1) + 1e-3 * factor
+    if kind == "overlapping signals":  # U* and V share a direction
+        world = worlds.from_arrays(**own_signals(), probabilities=[0.2, 0.3, 0.5])(jax.random.key(0))
+    if kind == "spurious signals in every direction":
+        world = worlds.from_arrays(own_signals()["invariant"], symmetric(rng, 2, DIM, DIM))(jax.random.key(0))
+    factor = jnp.asarray(factor, jnp.float32)
+    return Snapshot(jnp.asarray(3), factor, None, factor, world, jnp.asarray(1.5))
+
+
+KINDS = (
+    "one column", "three columns", "square", "almost learned", "overlapping signals",
+    "spurious signals in every direction",
+)  # fmt: skip
+
+
+class Dense(NamedTuple):
+    """The same in double precision, dense, for the definitions."""
+
+    factor: np.ndarray
+    estimate: np.ndarray
+    shared_basis: np.ndarray
+    own_basis: np.ndarray
+    invariant: np.ndarray
+    spurious: np.ndarray
+    probabilities: np.ndarray
+
+
+def dense(snapshot: Snapshot) -> Dense:
+    world = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), snapshot.world)
+    factor = np.asarray(snapshot.factor, np.float64)
+    return Dense(
+        factor=factor,
+        estimate=factor @ factor.T,
+        shared_basis=world.invariant_basis,
+        own_basis=world.spurious_basis,
+        invariant=world.invariant_basis * world.invariant_spectrum @ world.invariant_basis.T,
+        spurious=world.spurious_basis @ world.spurious_cores @ world.spurious_basis.T,
+        probabilities=world.probabilities,
+    )
+
+
+def pooled_signal(d: Dense) -> np.ndarray:
+    return d.invariant + np.einsum("e,eij->ij", d.probabilities, d.spurious)
+
+
+def complement(d: Dense) -> np.ndarray:
+    inside = scipy.linalg.orth(np.concatenate([d.shared_basis, d.own_basis], 1), rcond=1e-4)
+    return d.factor - inside @ inside.T @ d.factor
+
+
+def entropy_rank(d: Dense) -> np.ndarray:
+    values = np.linalg.svd(d.factor, compute_uv=False) ** 2
+    return np.exp(stats.entropy(values))
+
+
+def leading_angle(d: Dense) -> float:
+    left = np.linalg.svd(d.factor, full_matrices=False)[0][:, : d.shared_basis.shape[1]]
+    if left.shape[1] < d.shared_basis.shape[1]:
+        return np.pi / 2
+    return scipy.linalg.subspace_angles(d.shared_basis, left).max()
+
+
+def losses(d: Dense) -> np.ndarray:
+    return ((d.estimate - d.invariant - d.spurious) ** 2).sum((1, 2)) / 4
+
+
+norm = np.linalg.norm
+DEFINITIONS: dict[str, Callable[[Dense], Any]] = {
+    "batch_loss": lambda d: 1.5,
+    "complement_signal": lambda d: norm(complement(d)),
+    "effective_rank": entropy_rank,
+    "environment_losses": losses,
+    "invariant_error": lambda d: norm(d.estimate - d.invariant),
+    "invariant_signal": lambda d: norm(d.shared_basis.T @ d.factor),
+    "largest_principal_angle": leading_angle,
+    "pooled_error": lambda d: norm(d.estimate - pooled_signal(d)),
+    "relative_invariant_error": lambda d: norm(d.estimate - d.invariant) / norm(d.invariant),
+    "relative_pooled_error": lambda d: norm(d.estimate - pooled_signal(d)) / norm(pooled_signal(d)),
+    "singular_values": lambda d: np.linalg.svd(d.factor, compute_uv=False) ** 2,
+    "spurious_power": lambda d: norm(d.own_basis.T @ d.factor) ** 2,
+    "spurious_signal": lambda d: norm(d.own_basis.T @ d.factor),
+    "worst_environment_loss": lambda d: losses(d).max(),
+}
+
+
+def measure(snapshot: Snapshot) -> dict[str, jax.Array]:
+    return {name: getattr(metrics, name)(snapshot) for name in metrics.__all__}
+
+
+@jax.jit
+def measure_both(snapshot: Snapshot) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """All metrics, with the factor of the estimate and without it."""
+    return measure(snapshot), measure(snapshot._replace(dense=snapshot.estimate, factor=None))
+
+
+VECTORS = {"environment_losses", "singular_values"}
+
+
+def test_every_metric_has_a_definition() -> None:
+    assert set(DEFINITIONS) == set(metrics.__all__)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_agree_with_their_definitions(kind: str) -> None:
+    """To 2e-5 of the definition in double precision, and 2e-5 of the size of the signals where they cancel."""
+    snapshot = make_snapshot(kind)
+    found, again = measure_both(snapshot)
+    d = dense(snapshot)
+    for name, value in found.items():
+        expected = DEFINITIONS[name](d)
+        chex.assert_type(value, jnp.float32)
+        chex.assert_shape(value, np.shape(expected))
+        assert (value.ndim > 0) == (name in VECTORS)
+        # what is left of a signal in no direction at all is rounding: the square root of it for the estimate alone
+        np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5, err_msg=name)
+        # A metric of the estimate alone gives the same; a sum of squares that cancels leaves the root of its rounding.
+        if name == "largest_principal_angle" and kind == "one column":
+            continue  # an estimate does not say how many columns it came from
+        padded = np.pad(expected, (0, DIM - len(expected))) if name == "singular_values" else expected
+        loose = 5e-3 if name.endswith("_signal") else 1e-4
+        np.testing.assert_allclose(again[name], padded, rtol=1e-4, atol=loose, err_msg=f"{name} of the estimate")
+
+
+def test_metrics_do_not_depend_on_the_choice_of_basis() -> None:
+    snapshot = make_snapshot("square")
+    rotation = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0], jnp.float32)
+    world = snapshot.world
+    world = world._replace(
+        spurious_basis=world.spurious_basis @ rotation,
+        spurious_cores=rotation.T[None] @ world.spurious_cores @ rotation[None],
+    )
+    rotated, plain = measure_both(snapshot._replace(world=world))[0], measure_both(snapshot)[0]
+    chex.assert_trees_all_close(rotated, plain, rtol=1e-4)
+
+
+def test_metrics_map_over_runs_and_compile_once() -> None:
+    snapshots = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[make_snapshot("square")] * 3)
+    scales = jnp.array([1.0, 0.5, 2.0])
+    snapshots = snapshots._replace(factor=snapshots.factor * scales[:, None, None])
+    chex.clear_trace_counter()
+    mapped = jax.jit(jax.vmap(chex.assert_max_traces(measure, n=1)))
+    together = mapped(snapshots)
+    mapped(snapshots._replace(batch_loss=2 * snapshots.batch_loss))
+    for lane in range(3):
+        alone = measure(jax.tree.map(lambda leaf, lane=lane: leaf[lane], snapshots))
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], together), alone, rtol=1e-4)
+
+
+def test_metrics_of_a_zero_estimate_are_numbers() -> None:
+    snapshot = make_snapshot("square")
+    zero = snapshot._replace(factor=0 * snapshot.factor)
+    for values in measure_both(zero):
+        chex.assert_tree_all_finite(values)
+        assert values["effective_rank"] == 0
+        assert values["spurious_signal"] == 0
