@@ -4,7 +4,7 @@ What is measured is a step of HeteroSGD at d = 50: 8 environments of 1000 exampl
 packed coordinates), of which a step of a run takes all 1000 of one environment, or 100 drawn without replacement; for one
 run, and for 64 seeds at once. Under "drawn" every step of every run draws 1000 new measurements (`streamed`). The engine
 is timed as `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes, which leaves out
-compilation and start. The peers (`design_peers.py`, `peers.py`) time themselves on warmed-up steps; that they compute the
+compilation and start. The peers (`peers/`) time themselves on warmed-up steps; that they compute the
 same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
 
 Where whole data sets are used the engine is behind PyTorch: one run keeps to one core, where the peers use all; many runs are cut
@@ -28,7 +28,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import design_peers
 import jax
 import numpy as np
 import optax
@@ -79,37 +78,37 @@ def finite(design: jax.Array, batch_size: int | None, seeds: int, steps: int) ->
     """Name -> a function that measures the seconds of a step of one run on the shared data sets."""
     options: dict[str, Any] = {"full": True} if batch_size is None else {"largest_batch": batch_size}
     world = worlds.two_point(**WORLD, basis="canonical")(jax.random.key(0))
-    work: dict[str, Any] = {
-        "design": np.array(design),  # a copy, which PyTorch may consider writable
-        "labels": np.array(fixed_design(design=design).init(jax.random.key(0), world)),
-        "order": np.random.default_rng(0).integers(ENVIRONMENTS, size=(max(5, steps), seeds)),
-        "init_scale": SCALE,
-        "learning_rate": RATE,
-        "batch_size": batch_size,
-    }
+    problem = peers.FiniteProblem(
+        design=np.array(design),  # a copy, which PyTorch may consider writable
+        labels=np.array(fixed_design(design=design).init(jax.random.key(0), world)),
+        order=np.random.default_rng(0).integers(ENVIRONMENTS, size=(max(5, steps), seeds)),
+        init_scale=SCALE,
+        learning_rate=RATE,
+        batch_size=batch_size,
+    )
     calls = {
         "causal_sgd": engine(fixed_design(design=design, **options), batch_size or EXAMPLES, seeds, steps),
-        "NumPy": lambda: design_peers.numpy_design(**work).seconds_per_step / seeds,
+        "NumPy": lambda: peers.numpy_design(problem).seconds_per_step_and_run,
     }
     if importlib.util.find_spec("torch"):
-        calls["PyTorch"] = lambda: design_peers.torch_design(**work).seconds_per_step / seeds
+        calls["PyTorch"] = lambda: peers.torch_design(problem).seconds_per_step_and_run
     return calls
 
 
 def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
     """The same for measurements that are drawn in every step; NumPy goes run by run."""
-    work: dict[str, Any] = WORLD | {
-        "learning_rate": RATE, "init_scale": SCALE, "batch_size": EXAMPLES, "steps": max(5, steps),
-    }  # fmt: skip
+    problem = peers.DrawnProblem(
+        **WORLD, learning_rate=RATE, init_scale=SCALE, batch_size=EXAMPLES, steps=max(5, steps)
+    )
     calls = {
         "causal_sgd": engine(streamed(), EXAMPLES, seeds, steps),
-        "NumPy": lambda: peers.numpy_loop(**work, seed=0).seconds_per_step,
+        "NumPy": lambda: peers.numpy_loop(problem, seed=0).seconds_per_step,
     }
     if importlib.util.find_spec("torch"):
         calls["PyTorch"] = lambda: (
-            peers.torch_loop(**work, seed=0).seconds_per_step
-            if seeds == 1
-            else peers.torch_batched(**work, seeds=range(seeds)).seconds_per_step / seeds
+            (
+                peers.torch_loop(problem, seed=0) if seeds == 1 else peers.torch_batched(problem, seeds=range(seeds))
+            ).seconds_per_step_and_run
         )
     return calls
 

@@ -4,7 +4,7 @@ Run `python benchmarks/gpu.py` where jax sees a GPU (`pip install 'causal_sgd[cu
 reduced sizes on whatever jax sees, a CPU too, and says so. Every number is measured: nothing is scaled up from a smaller run.
 
 A step of the engine is timed as in `versus.py`: the difference of two sweeps of one tile that differ in their number of
-steps alone. The peers (`peers.py`) time their own warmed-up steps. The engine multiplies in full float32; plain jax on a
+steps alone. The peers (`peers/`) time their own warmed-up steps. The engine multiplies in full float32; plain jax on a
 GPU does as jax does by default, in TensorFloat-32, which favours the peer.
 """
 
@@ -111,14 +111,14 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
         print(f"The engine could not be timed: {ours}.")
         return
     rows = {f"causal_sgd, batch {size}, {ours.tile} runs a tile": time for size, time in ours.seconds.items()}
-    work = SYSTEM | {"batch_size": sizes.peer_batch, "steps": sizes.peer_steps}
-    batched = work | {"seeds": range(sizes.peer_runs), "slab_bytes": sizes.peer_slab_bytes}
+    problem = peers.DrawnProblem(**SYSTEM, batch_size=sizes.peer_batch, steps=sizes.peer_steps)
+    batched = {"seeds": range(sizes.peer_runs), "slab_bytes": sizes.peer_slab_bytes}
     note = f"batch {sizes.peer_batch}, {sizes.peer_runs} runs at once"
 
-    def median(peer: Any, setting: dict[str, Any]) -> float:
-        return statistics.median(peer(**setting).seconds_per_step_and_run for _ in range(repeats))
+    def median(peer: Any, **options: Any) -> float:
+        return statistics.median(peer(problem, **options).seconds_per_step_and_run for _ in range(repeats))
 
-    rows[f"jit(vmap) over drawn measurements, {note}"] = median(peers.jax_drawn, batched)
+    rows[f"jit(vmap) over drawn measurements, {note}"] = median(peers.jax_drawn, **batched)
     missing = ""
     if importlib.util.find_spec("torch") is None:
         missing = "PyTorch is not installed: its row is left out."
@@ -126,10 +126,8 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
         missing = "PyTorch sees no GPU: its row is left out."
     else:
         device = "cuda" if gpu else "cpu"
-        rows[f"PyTorch batched ({device}), {note}"] = median(peers.torch_batched, batched | {"device": device})
-    rows[f"NumPy loop tuned, on the host's CPU, batch {sizes.peer_batch}"] = median(
-        peers.numpy_loop, work | {"seed": 0}
-    )
+        rows[f"PyTorch batched ({device}), {note}"] = median(peers.torch_batched, **batched, device=device)
+    rows[f"NumPy loop tuned, on the host's CPU, batch {sizes.peer_batch}"] = median(peers.numpy_loop, seed=0)
     base = ours.seconds[sizes.peer_batch]
     print(f"## Beside what people write, d = {SYSTEM['dim']}\n")
     print("| what | us a step and run | times the engine |\n|---|---|---|")

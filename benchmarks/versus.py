@@ -9,7 +9,7 @@ There are four works:
     engine on its low-rank law.
 
 The engine does every work whole, as `causal_sgd.sweep` runs it on all cores, compiled before; what the first call takes more is
-said beside it. Peers (`peers.py`; `tests/test_peers.py` checks that they agree in distribution) are timed on a few
+said beside it. Peers (`peers/`; `tests/test_peers.py` checks that they agree in distribution) are timed on a few
 warmed-up steps of some runs, and the rest is extrapolated: steps, runs and, in (d), measurements cost the same each. All
 times are medians over the repeats. First comes the cost of one step of the engine at three batch sizes, by the difference of two
 numbers of steps.
@@ -82,14 +82,14 @@ def engine(experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats:
     return warm, first - warm
 
 
-def alone(names: tuple[str, ...], work: Mapping[str, Any], repeats: int, batch: int = 4) -> dict[str, float]:
+def alone(names: tuple[str, ...], problem: peers.DrawnProblem, repeats: int, batch: int = 4) -> dict[str, float]:
     """Seconds of a step and run of each peer; those that take several runs at once get `batch` of them."""
     found = {}
     for name in names:
         peer: Callable[..., peers.PeerResult] = getattr(peers, name)
         many = name in ("torch_batched", "torch_func", "jax_drawn")
         seeds = {"seeds": range(batch)} if many else {"seed": 0}
-        found[name] = statistics.median(peer(**work, **seeds).seconds_per_step_and_run for _ in range(repeats))
+        found[name] = statistics.median(peer(problem, **seeds).seconds_per_step_and_run for _ in range(repeats))
     return found
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     works = set(options.works)
     if works & {"a", "b"}:
         base = Experiment(**SYSTEM, steps=400, metrics=("spurious_signal",))
-        one = alone(names, SYSTEM | {"batch_size": 1000, "steps": steps}, repeats)
+        one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=1000, steps=steps), repeats)
         note = f"{steps} steps, those that take several runs at once from 4 runs"
         for work, seeds in (("a", 1), ("b", 64)):
             if work in works:
@@ -147,14 +147,16 @@ def main() -> None:
         base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
         axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
         ours = engine(base, axes, 64, repeats)
-        one = alone(names, SYSTEM | {"batch_size": 4000, "steps": steps}, repeats)
+        one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=4000, steps=steps), repeats)
         every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
         title = "(c) the phase diagram, 8 x 10 x 64 runs, d = 50, batch 4000, 600 steps"
         table(title, ours, every, f"{steps} steps, those that take several runs at once from 4 runs")
     if "d" in works:
         base = Experiment(**LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",))
         ours = engine(base, {"batch_size": [64_000]}, 1, repeats)
-        small, large = (alone(names, LARGE | {"batch_size": size, "steps": 5}, repeats, 1) for size in (40, 80))
+        small, large = (
+            alone(names, peers.DrawnProblem(**LARGE, batch_size=size, steps=5), repeats, 1) for size in (40, 80)
+        )
         # what a measurement takes, and what is left of a step
         every = {name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40)) for name in names}
         title = "(d) 1 run, d = 1000 with 20 columns, batch 64,000, 400 steps"

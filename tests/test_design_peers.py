@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import stats
 
-from benchmarks import design_peers
+from benchmarks import peers
 from causal_sgd import measurements, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.measurements import designs
@@ -31,6 +31,13 @@ def work() -> dict[str, Any]:
     design = designs.shared_design(jax.random.key(1), dim=DIM, num_environments=2, num_examples=EXAMPLES)
     labels = measurements.fixed_design(design=design).init(jax.random.key(0), world(jax.random.key(0)))
     return {"world": world, "design": np.array(design), "labels": np.array(labels)}
+
+
+def problem(order: np.ndarray, batch_size: int | None = None) -> peers.FiniteProblem:
+    return peers.FiniteProblem(
+        design=work()["design"], labels=work()["labels"], order=order, init_scale=SCALE, learning_rate=RATE,
+        batch_size=batch_size,
+    )  # fmt: skip
 
 
 def engine(seeds: int, batch_size: int, **options: Any) -> np.ndarray:
@@ -55,10 +62,7 @@ def peer(name: str, runs: int, batch_size: int | None, **options: Any) -> np.nda
     if name == "torch_design" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
     order = np.broadcast_to(np.arange(STEPS)[:, None] % 2, (STEPS, runs)).copy()
-    result = getattr(design_peers, name)(
-        design=work()["design"], labels=work()["labels"], order=order, init_scale=SCALE, learning_rate=RATE,
-        batch_size=batch_size, **options,
-    )  # fmt: skip
+    result = getattr(peers, name)(problem(order, batch_size), **options)
     assert result.seconds_per_step > 0
     assert result.factors.shape == (runs, DIM, DIM)
     return result.factors
@@ -86,15 +90,9 @@ def test_runs_in_different_environments_do_not_mix() -> None:
         if name == "torch_design" and importlib.util.find_spec("torch") is None:
             continue
         together, alone = (
-            [
-                getattr(design_peers, name)(
-                    design=work()["design"], labels=work()["labels"], order=order[:, columns], init_scale=SCALE,
-                    learning_rate=RATE,
-                ).factors
-                for columns in choice
-            ]
+            [getattr(peers, name)(problem(order[:, columns])).factors for columns in choice]
             for choice in ([[0, 1, 2]], [[0], [1], [2]])
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(together[0], np.concatenate(alone), rtol=1e-4, atol=1e-5)
         assert np.abs(together[0][0] - together[0][1]).max() > 1e-3
 
@@ -127,6 +125,4 @@ def test_bad_sizes_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="batch_size"):
         peer(name, 1, EXAMPLES + 1)
     with pytest.raises(ValueError, match="order"):
-        getattr(design_peers, name)(
-            design=work()["design"], labels=work()["labels"], order=np.zeros((4, 1), int), init_scale=1, learning_rate=1
-        )
+        getattr(peers, name)(problem(np.zeros((4, 1), int)))

@@ -47,15 +47,21 @@ def _simulate(name, seeds, **change):
     """Simulates these seeds with one peer; returns spurious signals and invariant errors, a row each."""
     if "torch" in name and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
-    peer, setting = getattr(peers, name), SETTING | change
+    options = {"slab_bytes": change.pop("slab_bytes")} if "slab_bytes" in change else {}
+    peer, problem = getattr(peers, name), peers.DrawnProblem(**(SETTING | change))
     if name in ("numpy_loop", "numpy_plain", "torch_loop"):
-        results = [peer(**setting, seed=seed) for seed in seeds]
+        results = [peer(problem, seed=seed) for seed in seeds]
     else:
-        results = [peer(**setting, seeds=seeds)]
+        results = [peer(problem, seeds=seeds, **options)]
     assert all(result.seconds_per_step > 0 for result in results)
-    outcomes = np.concatenate([np.stack(result[:2]) for result in results], axis=1)
-    assert outcomes.shape == (2, len(seeds))
-    return outcomes
+    factors = np.concatenate([result.factors for result in results]).astype(np.float64)
+    assert factors.shape == (len(seeds), problem.dim, problem.rank or problem.dim)
+    invariant, spurious = SETTING["invariant_rank"], SETTING["spurious_rank"]
+    target = np.diag((np.arange(problem.dim) < invariant).astype(float))
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = factors @ factors.swapaxes(1, 2) - target
+        signal = factors[:, invariant : invariant + spurious]
+        return np.stack([np.linalg.norm(signal, axis=(1, 2)), np.linalg.norm(error, axis=(1, 2))])
 
 
 @functools.cache
@@ -125,20 +131,25 @@ def test_divergence_is_data(name):
         ({"spurious_rank": 0}, "invariant_rank and spurious_rank"),
         ({"batch_size": 0}, "batch_size"),
         ({"steps": 1}, "steps"),
-        ({"seeds": []}, "seeds"),
     ],
 )
 def test_bad_sizes_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        peers.jax_drawn(**(SETTING | {"seeds": [0]} | change))
+        peers.DrawnProblem(**(SETTING | change))
+
+
+@pytest.mark.parametrize("name", ["torch_batched", "torch_func", "jax_drawn"])
+def test_no_seeds_are_refused(name):
+    with pytest.raises(ValueError, match="seeds"):
+        _simulate(name, [])
 
 
 def test_missing_torch_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="pip install torch"):
-        peers.torch_loop(**SETTING, seed=0)
+        peers.torch_loop(peers.DrawnProblem(**SETTING), seed=0)
 
 
 def test_time_per_run_divides_by_the_runs():
-    result = peers.PeerResult(np.ones(4), np.ones(4), 2.0)
+    result = peers.PeerResult(np.ones((4, 3, 3)), 2.0)
     assert result.seconds_per_step_and_run == 0.5

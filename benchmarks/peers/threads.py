@@ -1,0 +1,38 @@
+"""Threads that draw random numbers together."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+Task = Callable[[], object]
+
+# A thread has to draw about a millisecond's worth of normals before handing it work pays.
+_NORMALS_PER_THREAD = 2**17
+
+
+def worth(normals: int) -> int:
+    """Number of threads that are worth drawing so many normals with."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, normals // _NORMALS_PER_THREAD))
+
+
+@contextmanager
+def parallel(workers: int) -> Iterator[Callable[[Sequence[Task]], None]]:
+    """Yields a function that runs `workers` tasks at once, the first of them in the calling thread."""
+    if workers == 1:
+
+        def run_all(tasks: Sequence[Task]) -> None:
+            tasks[0]()
+
+        yield run_all
+        return
+    with ThreadPoolExecutor(workers - 1) as pool:
+
+        def run_all_at_once(tasks: Sequence[Task]) -> None:
+            others = [pool.submit(task) for task in tasks[1:]]
+            tasks[0]()
+            for other in others:
+                other.result()
+
+        yield run_all_at_once
