@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -83,19 +84,20 @@ def definition(
     return (matrix + matrix.T) / 2, (weights * residual**2).sum() / (4 * size)
 
 
-def revealed(measurement: Measurement, environments: list[int], counts: list[int], *, keys: jax.Array) -> np.ndarray:
-    """How often each example is in the batch of each key, [keys, E, n], read off a design of unit coordinates.
+@functools.cache
+def revealed(replacement: bool, largest_batch: int | None) -> Callable[[jax.Array, Batch, World], jax.Array]:
+    """How often each example is in the batch of each key, [keys, p], read off a design of unit coordinates.
 
     Every example has a coordinate of its own; with labels of zero the gradient at an estimate of ones counts them.
     """
-    data = jnp.zeros((2, 7))
-    batch = Batch(jnp.asarray(environments), jnp.asarray(counts))
+    measurement = measurements.fixed_design(design=unit_design(), replacement=replacement, largest_batch=largest_batch)
 
-    def one(key: jax.Array) -> jax.Array:
-        found, _ = measurement.gradient(key, STEP, data, READ_OUT, designs.unpack(jnp.ones(WIDTH)), world(), batch)
-        return jnp.round(designs.pack(2 * found) * sum(counts))
+    def one(key: jax.Array, batch: Batch, world: World) -> jax.Array:
+        point, data = designs.unpack(jnp.ones(WIDTH)), jnp.zeros((2, 7))
+        found, _ = measurement.gradient(key, STEP, data, READ_OUT, point, world, batch)
+        return jnp.round(designs.pack(2 * found) * jnp.sum(batch.counts))
 
-    return np.asarray(jax.jit(jax.vmap(one))(keys))[:, : 2 * 7].reshape(-1, 2, 7)
+    return jax.jit(jax.vmap(one, (0, None, None)))
 
 
 def unit_design() -> np.ndarray:
@@ -136,9 +138,14 @@ def test_packed_gaussian_measurements_are_independent_standard_normals() -> None
 # Draws
 
 
+@jax.jit
+def subsets(keys: jax.Array, count: jax.Array) -> jax.Array:
+    return jax.vmap(lambda key: draws.subset(key, 5, count))(keys)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 6])
 def test_every_subset_is_equally_likely(count: int) -> None:
-    masks = np.asarray(jax.jit(jax.vmap(lambda k, c: draws.subset(k, 5, c), (0, None)))(keys(6000), jnp.int32(count)))
+    masks = np.asarray(subsets(keys(6000), jnp.int32(count)))
     kept = min(count, 5)
     np.testing.assert_array_equal(masks.sum(1), kept)
     seen = Counter(map(bytes, masks))
@@ -201,8 +208,9 @@ def batches(environments, counts, largest_batch, replacement, monkeypatch, *, nu
     """How often each example is in each of so many batches, [number, 2, 7], also where rows are gathered."""
     if largest_batch == 7:  # gathered, though that would not pay here
         monkeypatch.setattr(designs, "GATHERED", 1)
-    measurement = measurements.fixed_design(design=unit_design(), replacement=replacement, largest_batch=largest_batch)
-    return revealed(measurement, environments, counts, keys=keys(number))
+    batch = Batch(jnp.asarray(environments), jnp.asarray(counts))
+    times = revealed(replacement, largest_batch)(keys(4000), batch, world())
+    return np.asarray(times)[:number, : 2 * 7].reshape(-1, 2, 7)
 
 
 def test_without_replacement_a_promised_size_changes_no_draw(monkeypatch) -> None:

@@ -267,7 +267,7 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind
         ("two environments", 0.0),
         ("four environments, two of them empty", 0.7),
         ("four environments, two identical, counts of one", 0.7),
-        ("spurious signals in every direction", 0.0),
+        ("spurious signals in every direction", 0.7),
     ],
 )
 def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float, kind: str) -> None:
@@ -309,30 +309,29 @@ def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: 
     judge(check_mean_and_covariance(draw(case, 0.7, kind), case, 0.7), enough=150)
 
 
+@jax.jit
+def population(world: World, estimate: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    measurement, step = measurements.population(), jnp.zeros((), jnp.int32)
+    data = measurement.init(jax.random.key(0), world)
+    return measurement.gradient(jax.random.key(0), step, data, READ_OUT, estimate, world, batch)
+
+
 def test_the_mean_gradient_is_the_mean_residual_of_the_batch() -> None:
     case = CASES["four environments, two identical, counts of one"]
     mean, _ = closed_form(case, 0.0)
     expected = np.einsum("e,eij->ij", case.counts / case.counts.sum(), case.residuals)
     np.testing.assert_allclose(mean[:-1], expected[UPPER], rtol=1e-12)
     batch = Batch(jnp.arange(4), jnp.asarray(case.counts, jnp.int32))
-    measurement = measurements.population()
-    data = measurement.init(jax.random.key(0), case.world)
-    step = jnp.zeros((), jnp.int32)
-    gradient, loss = measurement.gradient(jax.random.key(0), step, data, READ_OUT, case.estimate, case.world, batch)
+    gradient, loss = population(case.world, case.estimate, batch)
     np.testing.assert_allclose(2 * gradient, expected, atol=1e-5)
     np.testing.assert_allclose(loss, mean[-1], rtol=1e-5)
 
 
 def test_the_population_gradient_of_a_mixture_is_the_mean_of_the_pure_ones() -> None:
     case = CASES["four environments, two identical, counts of one"]
-    measurement = measurements.population()
-    data = measurement.init(jax.random.key(0), case.world)
 
     def gradient(environments: list[int], counts: list[int]):
-        batch = Batch(jnp.asarray(environments), jnp.asarray(counts))
-        step = jnp.zeros((), jnp.int32)
-        key = jax.random.key(0)
-        return measurement.gradient(key, step, data, READ_OUT, case.estimate, case.world, batch)
+        return population(case.world, case.estimate, Batch(jnp.asarray(environments), jnp.asarray(counts)))
 
     together = gradient([0, 1, 2, 3], [1, 1, 4, 6])
     alone = [gradient([e], [3]) for e in range(4)]
@@ -365,12 +364,13 @@ def test_tiny_and_huge_residuals_stay_finite() -> None:
     for name in ("one environment", "two environments"):
         case = CASES[name]
         world = case.world._replace(
-            invariant_spectrum=0 * case.world.invariant_spectrum, spurious_cores=0 * case.world.spurious_cores
+            invariant_spectrum=np.zeros_like(case.world.invariant_spectrum),
+            spurious_cores=np.zeros_like(case.world.spurious_cores),
         )
         keys = jax.random.split(jax.random.key(0), DRAWS)
         for scale in (1e-30, 1e-18, 1e15):
             gradient, loss = gradients(
-                keys, world, jnp.float32(scale) * case.estimate, jnp.asarray(case.counts), 0.0, kind="law"
+                keys, world, np.float32(scale) * case.estimate, jnp.asarray(case.counts), 0.0, kind="law"
             )
             assert np.isfinite(gradient).all(), (name, scale)
             assert (loss >= 0).all(), (name, scale)

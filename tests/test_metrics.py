@@ -18,6 +18,8 @@ from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 from causal_sgd import metrics, worlds
 from causal_sgd.types import Snapshot, World
 
+pytestmark = pytest.mark.xdist_group("metrics")  # one worker, so that the tests share what is compiled
+
 
 @functools.cache
 def tilted_world() -> World:
@@ -176,7 +178,7 @@ def test_metrics_map_over_runs_and_compile_once() -> None:
     together = mapped(snapshots)
     mapped(snapshots._replace(batch_loss=2 * snapshots.batch_loss))
     for lane in range(3):
-        alone = measure(jax.tree.map(lambda leaf, lane=lane: leaf[lane], snapshots))
+        alone, _ = measure_both(jax.tree.map(lambda leaf, lane=lane: leaf[lane], snapshots))
         chex.assert_trees_all_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], together), alone, rtol=1e-4)
 
 

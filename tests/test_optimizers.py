@@ -5,6 +5,7 @@ The reference is a plain Python loop: the population gradient in double precisio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from causal_sgd import measurements, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
 from causal_sgd.types import Array, Snapshot
+
+pytestmark = pytest.mark.xdist_group("optimizers")  # one worker, so that the tests share what is compiled
 
 STEPS = 12
 Optimizer = optax.GradientTransformation
@@ -72,7 +75,8 @@ def cell(
     return run(key, algorithm=algorithm, metrics=[params_of], num_steps=steps).metrics["params_of"][-1]
 
 
-def signals(key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+@functools.cache
+def signals() -> tuple[np.ndarray, np.ndarray]:
     """The environments' signals [E, d, d] and the initial parameters, of the run above."""
     algorithm = sgd(
         world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0),
@@ -81,15 +85,15 @@ def signals(key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
         model=models.factored(dim=4, rank=3, init_scale=0.5),
         optimizer=optax.sgd(0.1),
     )
-    state = jax.jit(algorithm.init)(key)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
     world = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.world)
     shared = world.invariant_basis * world.invariant_spectrum @ world.invariant_basis.T
     own = world.spurious_basis @ world.spurious_cores @ world.spurious_basis.T
     return shared + own, np.asarray(state.params)
 
 
-def by_hand(key: jax.Array, optimizer: Any, observe: Callable[[Any, Array], Array] | None = None) -> np.ndarray:
-    targets, start = signals(key)
+def by_hand(optimizer: Any, observe: Callable[[Any, Array], Array] | None = None) -> np.ndarray:
+    targets, start = signals()
     params = jnp.asarray(start)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for step in range(STEPS):
@@ -116,7 +120,7 @@ def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_pro
     for point in range(2):
         numbers = {label: column[point] for label, column in grid.items()}
         optimizer = make(**numbers)
-        expected = by_hand(key, optimizer)
+        expected = by_hand(optimizer)
         assert np.isfinite(expected).all()
         np.testing.assert_allclose(found[point], expected, rtol=1e-4, atol=1e-5)
     assert np.abs(found[0] - found[1]).max() > 1e-3, "the numbers do not matter"
@@ -152,8 +156,8 @@ def test_metrics_see_the_average_that_an_optimizer_keeps(name: str) -> None:
         return cell(key, make(rate), evaluate=evaluate), cell(key, make(rate))
 
     average, last = both(0.1)
-    np.testing.assert_allclose(average, by_hand(key, make(0.1), evaluate), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(last, by_hand(key, make(0.1)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(average, by_hand(make(0.1), evaluate), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(last, by_hand(make(0.1)), rtol=1e-4, atol=1e-5)
     assert np.abs(average - last).max() > 1e-3
 
 
