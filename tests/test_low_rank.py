@@ -96,7 +96,7 @@ CASES = {
 NOISELESS = ("k at the rank, one environment", "k at the rank", "k above d", "singular values from 1 to 3e-5")
 HIGHER = (
     ("k below the rank, one environment", 0.7),
-    ("k below the rank", 0.7),
+    ("k below the rank", 0.0),
     ("k at the rank, counts of one", 0.7),
     ("k above d", 0.0),
     ("columns from 1 to 1e-9", 0.7),
