@@ -155,32 +155,31 @@ def chi_square(candidates: Array, words: Array, degrees: Array) -> Array:
 
 
 def half_goe_size(dim: int) -> int:
-    """How many normals `half_goe` takes: d (d + 2) / 2 for even d, about as many for odd d."""
-    return dim * (dim // 2 + 1 + dim % 2)
+    """How many normals `half_goe` takes: d (d + 1) / 2."""
+    return dim * (dim + 1) // 2
 
 
 def half_goe(normals: Array, dim: int) -> Array:
     """A matrix H [d, d] with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
 
     A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it, and for symmetric R <H + H', R> = 2 <H, R>. Nothing is
-    gathered: row i of a table [d, c] holds the places (i, i), (i, i + 1), ..., and written with d + 1 columns but read with d it
-    shifts by one place a row. What runs over the end of row i lands in row i + 1, below the diagonal, where it is the
-    mirror of places so far right that no row of the table reaches them.
+    gathered: in blocks H is [[upper triangle, full], [0, lower triangle]], and the two triangles lie side by side in one
+    rectangle of the normals (the packed form RFP of LAPACK), so that rows are copied as they are and a mask does the rest.
 
     Args:
         normals: [half_goe_size(dim)].
         dim: d.
     """
-    columns = dim // 2 + 1 + dim % 2
-    scale = np.full((dim, columns), np.sqrt(0.5))
-    scale[:, 0] = 0.5
-    if dim % 2:  # the last column meets its own mirror images: they go
-        scale[(dim - 1) // 2 :, -1] = 0
-    table = normals.reshape(dim, columns) * scale.astype(normals.dtype)
-    # Written into zeros that the compiler does not know to be zeros: as padding it takes six times as long on a CPU.
-    zeros = jax.lax.optimization_barrier(jnp.zeros((dim, dim + 1), normals.dtype))
-    wide = jax.lax.dynamic_update_slice(zeros, table, (0, 0))
-    return wide.reshape(-1)[: dim**2].reshape(dim, dim)
+    top, bottom = (dim + 1) // 2, dim // 2
+    table = normals.reshape(top, dim + 1 - dim % 2)
+    scale = np.full((top, dim), np.sqrt(0.5))
+    scale[:, :top] = triangle = np.triu(scale[:, :top], 1) + np.eye(top) / 2
+    scale, triangle = scale.astype(normals.dtype), triangle.astype(normals.dtype)
+    upper = table[:, -dim:] * scale
+    lower = table[top - bottom :, :bottom] * triangle[:bottom, :bottom].T
+    # Zeros that the compiler does not know to be zeros: as padding they take longer on a CPU.
+    zeros = jax.lax.optimization_barrier(jnp.zeros((bottom, top), normals.dtype))
+    return jnp.concatenate([upper, jnp.concatenate([zeros, lower], 1)])
 
 
 def goe(normals: Array, dim: int) -> Array:
