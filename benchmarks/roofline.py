@@ -3,8 +3,8 @@
 For the exact law with U [d, d] that work is two matrix products (the estimate U U', and the gradient times U) and
 d (d + 1) / 2 normal numbers; for the low-rank law with U [d, k] and n = k + r1 + r2 it is an orthonormal frame [d, n] (2 d n^2
 operations), the products of normals with it, with U and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed
-alone in the same process, on the same number of cores and at the same number of runs side by side as the engine's
-tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
+alone in the same process, in turns with the engine's steps (a shared machine's pace changes by the minute; a ratio is the
+median of those of single turns), on the same number of cores and at the same number of runs side by side as the engine's tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
 `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes.
 
 Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core.
@@ -36,6 +36,8 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.kernels import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
+Sample = Callable[[], float]
+"""Do a piece of work and return the seconds that it took for one run."""
 
 
 def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], float]:
@@ -57,8 +59,8 @@ def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ca
     return seconds
 
 
-def product_seconds(left: tuple[int, int], right: tuple[int, int], batch: int, repeats: int) -> float:
-    """Seconds of one product of a batch of [n, m] by [m, l] matrices, as all devices together do them; the faster form."""
+def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample:
+    """One product of a batch of [n, m] by [m, l] matrices, as all devices together do them; in the faster form."""
     flops = 2 * left[0] * left[1] * right[1]
     rounds = max(4, int(4e9 / (flops * batch)))
     x = jax.random.normal(jax.random.key(0), (batch, *left)) * left[1] ** -0.5
@@ -76,15 +78,13 @@ def product_seconds(left: tuple[int, int], right: tuple[int, int], batch: int, r
         start = x, jnp.zeros((batch, left[0], right[1]), x.dtype)
         return jax.lax.scan(step, start, None, length=rounds)[0]
 
-    best = []
-    for form in ("XY", "XY'"):
-        timed = side_by_side(functools.partial(loop, form=form), (x, y))
-        best.append(statistics.median(timed() for _ in range(repeats)))
-    return min(best) / rounds / batch / jax.local_device_count()
+    forms = [side_by_side(functools.partial(loop, form=form), (x, y)) for form in ("XY", "XY'")]
+    fastest = min(forms, key=lambda form: statistics.median(form() for _ in range(3)))
+    return lambda: fastest() / rounds / batch / jax.local_device_count()
 
 
-def normal_seconds(count: int, batch: int, repeats: int) -> float:
-    """Seconds to make `count` normal numbers at the rate of the generator, as all devices together do."""
+def normals(count: int, batch: int) -> Sample:
+    """`count` normal numbers at the rate of the generator, as all devices together make them."""
     wanted, count = count, -(-count // 32) * 32  # whole vectors, as the engine makes them
     rounds = max(4, int(2e7 / (count * batch)))
 
@@ -96,12 +96,11 @@ def normal_seconds(count: int, batch: int, repeats: int) -> float:
         return jax.lax.scan(step, jnp.zeros((keys.shape[0], count)), jnp.arange(rounds))[0]
 
     timed = side_by_side(loop, (jax.random.split(jax.random.key(2), batch),))
-    seconds = statistics.median(timed() for _ in range(repeats))
-    return seconds * wanted / count / rounds / batch / jax.local_device_count()
+    return lambda: timed() * wanted / count / rounds / batch / jax.local_device_count()
 
 
-def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, int]:
-    """Seconds of a step per run, and the tile."""
+def engine(dim: int, rank: int | None, runs: int) -> tuple[Sample, int]:
+    """A step of a run, and the tile."""
     per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
     long = int(np.clip(4 / per_step / runs, 10, 4000))
     short = max(long // 5, 2)
@@ -118,24 +117,25 @@ def engine(dim: int, rank: int | None, repeats: int, runs: int) -> tuple[float, 
 
     _, tile = seconds(short)
     seconds(long)
-    costs = [(seconds(long)[0] - seconds(short)[0]) / (long - short) / runs for _ in range(repeats)]
-    return statistics.median(costs), tile
+    return lambda: (seconds(long)[0] - seconds(short)[0]) / (long - short) / runs, tile
 
 
-def dense_roof(dim: int, tile: int, repeats: int) -> tuple[float, float]:
-    """Seconds of the products and of the normals of one step of the exact law."""
-    square = dim, dim
-    return 2 * product_seconds(square, square, tile, repeats), normal_seconds(dim * (dim + 1) // 2, tile, repeats)
+def dense_roof(dim: int, tile: int) -> tuple[list[Sample], Sample]:
+    """The products and the normals of one step of the exact law."""
+    square = product((dim, dim), (dim, dim), tile)
+    return [square, square], normals(dim * (dim + 1) // 2, tile)
 
 
-def low_rank_roof(dim: int, rank: int, tile: int, repeats: int) -> tuple[float, float]:
-    """Seconds of the products and of the normals of one step of the low-rank law."""
+def low_rank_roof(dim: int, rank: int, tile: int) -> tuple[list[Sample], Sample]:
+    """The products and the normals of one step of the low-rank law."""
     frame = rank + 2 * RANK
-    into = product_seconds((frame, dim), (dim, frame), tile, repeats)
-    inside = product_seconds((frame, dim), (dim, rank), tile, repeats)
-    back = product_seconds((dim, frame), (frame, rank), tile, repeats)
-    own = product_seconds((dim, rank), (rank, rank), tile, repeats)
-    return into + inside + back + own, normal_seconds(dim * rank, tile, repeats)
+    products = [
+        product((frame, dim), (dim, frame), tile),
+        product((frame, dim), (dim, rank), tile),
+        product((dim, frame), (frame, rank), tile),
+        product((dim, rank), (rank, rank), tile),
+    ]
+    return products, normals(dim * rank, tile)
 
 
 def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
@@ -189,13 +189,11 @@ def main() -> None:
 
     def row(law: str, dim: int, rank: int | None) -> None:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
-        step, tile = engine(dim, rank, options.repeats, runs)
-        if rank is None:
-            products, normals = dense_roof(dim, tile, options.repeats)
-        else:
-            products, normals = low_rank_roof(dim, rank, tile, options.repeats)
-        share = (products + normals) / step
-        shown = " | ".join(f"{1e6 * value:,.2f}" for value in (step, products, normals))
+        step, tile = engine(dim, rank, runs)
+        products, numbers = dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
+        turns = [(step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)]
+        share = statistics.median((made + drawn) / whole for whole, made, drawn in turns)
+        shown = " | ".join(f"{1e6 * statistics.median(column):,.2f}" for column in zip(*turns, strict=True))
         print(f"| {law} | {dim} | {rank or dim} | {tile} | {shown} | {share:.2f} |", flush=True)
 
     for dim in options.dims:
