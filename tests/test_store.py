@@ -140,6 +140,17 @@ def test_a_store_keeps_its_tile(tmp_path, tile: int) -> None:
         sweep(cell, axes=axes, seeds=5, tile=tile + 1, store=path)
 
 
+def test_a_resumed_sweep_of_an_equal_cell_compiles_nothing(tmp_path) -> None:
+    compiled = []
+    path = tmp_path / "resumed.zarr"
+    sweep(experiment(), axes=AXES, seeds=3, tile=2, store=path)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    sweep(experiment(), axes=AXES | {"spread": [1.0, 2.0, 5.0]}, seeds=9, store=path)
+    assert not compiled
+
+
 def test_only_what_is_looked_at_is_read(tmp_path, monkeypatch) -> None:
     path = tmp_path / "lazy.zarr"
     sweep(cell, axes={"spread": SPREADS}, seeds=8, tile=4, store=path)

@@ -81,6 +81,7 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
         landed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    assert Store(path).writer() is None, "a killed process writes no more"
     process = begun(path, log)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error

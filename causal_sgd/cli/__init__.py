@@ -23,6 +23,8 @@ from causal_sgd.cli.studies import List, Reproduce
 
 __all__ = ["main"]
 
+ABOUT = "Simulate how SGD over heterogeneous environments learns the invariant and forgets the spurious."
+
 Command = tyro.conf.OmitSubcommandPrefixes[
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Phase, tyro.conf.subcommand("phase")]
@@ -79,7 +81,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(Command, prog="causal-sgd", args=list(arguments), description=__doc__.partition("\n")[0])  # pyright: ignore
+            return tyro.cli(Command, prog="causal-sgd", args=list(arguments), description=ABOUT)  # pyright: ignore
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -252,7 +252,9 @@ class Store:
             lock.release()
 
     def writer(self) -> str | None:
-        """Who writes now, as far as the store tells."""
+        """Who writes now; None where nobody does."""
+        with contextlib.suppress(OSError, filelock.Timeout), filelock.FileLock(self._beside("lock"), timeout=0):
+            return None  # whoever may have left its name was killed
         with contextlib.suppress(OSError, ValueError, KeyError):
             who = json.loads(self._beside("writer").read_text())
             return f"process {who['pid']} on {who['host']} since {who['since']}"
