@@ -60,15 +60,16 @@ class Kernel(NamedTuple):
         place = names, tuple(kinds), jax.random.key_impl(root), setting("jax_enable_x64")
         if place not in known:
             program = _program(cell, names)
-            one = program.trace(root, *_columns(kinds, 1))
-            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one.out_info)
+            two = program.trace(root, *_columns(kinds, 2))  # one would not show what is done to several at a time
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), two.out_info)
+            fingerprint = _fingerprint(two.jaxpr)
             known[place] = cls(
                 program, root, shapes,
-                run_bytes=_working_bytes(one.jaxpr.jaxpr),
-                shared_bytes=sum(np.asarray(constant).nbytes for constant in one.jaxpr.consts),
-                fingerprint=(fingerprint := _fingerprint(one.jaxpr)),
-                identity=object() if _calls_back(one.jaxpr.jaxpr) else fingerprint,
-                batches_lapack=_batches_lapack(program.trace(root, *_columns(kinds, 2)).jaxpr.jaxpr),
+                run_bytes=_working_bytes(two.jaxpr.jaxpr) // 2,
+                shared_bytes=sum(np.asarray(constant).nbytes for constant in two.jaxpr.consts),
+                fingerprint=fingerprint,
+                identity=object() if _calls_back(two.jaxpr.jaxpr) else fingerprint,
+                batches_lapack=_batches_lapack(two.jaxpr.jaxpr),
             )  # fmt: skip
         return known[place]._replace(root=root)
 
@@ -202,7 +203,7 @@ def _budget(devices: Sequence[Device], memory: float | None) -> float:
 
 
 def _working_bytes(jaxpr: Any) -> int:
-    """Bytes of all that a program with one run computes, each value counted once: more than it ever holds at a time."""
+    """Bytes of all that a program computes, each value counted once: more than it ever holds at a time."""
     own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
     return own + max((_working_bytes(inner) for inner in _inner(jaxpr)), default=0)
 

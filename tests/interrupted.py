@@ -20,8 +20,8 @@ AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.02, 0.05, 0.1, 0.2]}
 SEEDS = 12
 NUM_UNITS = 3 * 4 * 12 // TILE
 CELL = Experiment(
-    dim=6, invariant_rank=1, spurious_rank=1, batch_size=50, steps=2500, record_every=500,
-    metrics=("spurious_signal", "invariant_error"),
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=75_000,
+    record_every=15_000, metrics=("spurious_signal", "invariant_error"),
 ).cell()  # fmt: skip
 
 

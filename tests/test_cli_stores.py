@@ -23,7 +23,7 @@ from causal_sgd.sweeps import sweep
 
 pytestmark = pytest.mark.xdist_group("cli stores")
 
-SMALL = ["--dim", "4", "--invariant-rank", "1", "--spurious-rank", "1", "--steps", "20"]
+SMALL = ["--dim", "4", "--invariant-rank", "1", "--spurious-rank", "1", "--steps", "20", "--measurement", "population"]
 DIAGRAM = ["phase", "--x", "spread=0:4:3", "--y", "learning-rate=0.05,0.2", *SMALL, "--metrics", "spurious_signal"]
 
 
@@ -64,15 +64,17 @@ def test_status_tells_what_is_there(store: str, capsys) -> None:
 
 def test_the_same_command_adds_seeds_and_values(store: str, capsys) -> None:
     before = Store(store).num_units
-    wider = [*DIAGRAM[:2], "spread=0:8:5", *DIAGRAM[3:]]
+    wider = [*DIAGRAM[:2], "spread=0:6:4", *DIAGRAM[3:]]
     code, out, _ = call(*wider, "--seeds", "4", "--out", store, "--json", capsys=capsys)
     assert code == 0
-    experiment = Experiment(dim=4, invariant_rank=1, spurious_rank=1, steps=20, metrics=("spurious_signal",))
-    axes = {"spread": np.linspace(0, 8, 5), "learning_rate": [0.05, 0.2]}
+    experiment = Experiment(
+        dim=4, invariant_rank=1, spurious_rank=1, steps=20, measurement="population", metrics=("spurious_signal",)
+    )
+    axes = {"spread": np.linspace(0, 6, 4), "learning_rate": [0.05, 0.2]}
     expected = sweep(experiment.cell(), axes=axes, seeds=4).spurious_signal.isel(step=-1).median("seed")
     np.testing.assert_allclose(json.loads(out)["median"], expected.transpose("learning_rate", "spread"), rtol=1e-6)
     tile = Store(store).tile
-    assert Store(store).num_units - before == -(-(5 * 2 * 4 - 12) // tile)
+    assert Store(store).num_units - before == -(-(4 * 2 * 4 - 12) // tile)
 
 
 def test_another_experiment_is_refused_in_one_line(store: str, capsys) -> None:
@@ -116,7 +118,9 @@ def test_export(store: str, capsys, suffix: str) -> None:
 
 
 def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
-    experiment = Experiment(dim=4, invariant_rank=1, spurious_rank=1, steps=20, metrics=("spurious_signal",))
+    experiment = Experiment(
+        dim=4, invariant_rank=1, spurious_rank=1, steps=20, measurement="population", metrics=("spurious_signal",)
+    )
 
     def own(key, *, spread):
         return experiment.cell()(key, spread=spread)
@@ -136,7 +140,7 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
-    command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", "--dim", "12", "--steps", "3000"]
+    command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "8000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "causal_sgd", *command, "--seeds", "64", "--out", str(path)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -29,7 +29,11 @@ from causal_sgd.types import Trace
 pytestmark = pytest.mark.xdist_group("executors")  # one worker, so that the tests share what is compiled
 
 AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.05, 0.2]}
-CELL = Experiment(dim=4, invariant_rank=1, spurious_rank=1, steps=20, metrics=("spurious_signal",)).cell()
+SMALL = Experiment(
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=20,
+    metrics=("spurious_signal",),
+)  # fmt: skip
+CELL = SMALL.cell()
 OPTIONS: dict[str, Any] = {"axes": AXES, "seeds": 4, "tile": 4}  # six tiles
 
 
@@ -59,14 +63,19 @@ def pool(workers: int = 2) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def test_a_process_pool_gives_the_same_bits(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
     with pool() as executor:
-        assert sweep(CELL, executor=executor, **OPTIONS).equals(reference())
-        path = tmp_path / "pool.zarr"
-        assert sweep(CELL, executor=executor, store=path, tiles_per_task=4, **OPTIONS).equals(reference())
-        more = OPTIONS | {"seeds": 8}
-        assert sweep(CELL, executor=executor, store=path, **more).equals(sweep(CELL, **more))
-        assert executor.submit(os.getpid).result() != os.getpid(), "an executor that was given stays open"
+        yield executor
+
+
+def test_a_process_pool_gives_the_same_bits(processes, tmp_path) -> None:
+    assert sweep(CELL, executor=processes, **OPTIONS).equals(reference())
+    path = tmp_path / "pool.zarr"
+    assert sweep(CELL, executor=processes, store=path, tiles_per_task=4, **OPTIONS).equals(reference())
+    more = OPTIONS | {"seeds": 8}
+    assert sweep(CELL, executor=processes, store=path, **more).equals(sweep(CELL, **more))
+    assert processes.submit(os.getpid).result() != os.getpid(), "an executor that was given stays open"
     (environment,) = Store(path).environments
     assert environment["platform"] == "cpu"
 
@@ -86,23 +95,19 @@ def test_threads_are_an_executor_too() -> None:
         assert sweep(CELL, executor=executor, **OPTIONS).equals(reference())
 
 
-def test_settings_of_jax_travel() -> None:
-    with pool(1) as executor, jax.enable_x64(True):
-        found = sweep(CELL, executor=executor, axes={"spread": [2.0]}, seeds=2, tile=2)
+def test_settings_of_jax_travel(processes) -> None:
+    with jax.enable_x64(True):
+        found = sweep(CELL, executor=processes, axes={"spread": [2.0]}, seeds=2, tile=2)
         assert found.spurious_signal.dtype == np.float64
         assert found.equals(sweep(CELL, axes={"spread": [2.0]}, seeds=2, tile=2))
 
 
 @pytest.mark.parametrize("where", ["here", "pool"])
-def test_a_poisoned_tile_is_named_and_all_others_are_kept(tmp_path, where: str) -> None:
+def test_a_poisoned_tile_is_named_and_all_others_are_kept(processes, tmp_path, where: str) -> None:
     path = tmp_path / "poisoned.zarr"
-    executor = pool() if where == "pool" else None
-    try:
-        with pytest.raises(SweepError) as error:
-            sweep(poisoned("raise", 2.0), executor=executor, store=path, retries=1, **OPTIONS)
-    finally:
-        if executor is not None:
-            executor.shutdown()
+    executor = processes if where == "pool" else None
+    with pytest.raises(SweepError) as error:
+        sweep(poisoned("raise", 2.0), executor=executor, store=path, retries=1, **OPTIONS)
     message = str(error.value)
     assert "2 of the sweep's tiles failed; all others are saved in" in message
     for rate in (0.05, 0.2):
@@ -169,7 +174,21 @@ def test_dask_gives_the_same_bits(cluster, tmp_path) -> None:
 def test_a_dask_scheduler_from_the_command_line(cluster, tmp_path, capsys) -> None:
     from causal_sgd import cli
 
-    own = ["run", "--dim", "4", "--invariant-rank", "1", "--spurious-rank", "1", "--steps", "20", "--seeds", "6"]
+    own = [
+        "run",
+        "--dim",
+        "4",
+        "--invariant-rank",
+        "1",
+        "--spurious-rank",
+        "1",
+        "--measurement",
+        "population",
+        "--steps",
+        "20",
+        "--seeds",
+        "6",
+    ]
     with pytest.raises(SystemExit) as stop:
         cli.main([*own, "--scheduler", cluster.scheduler_address, "--out", str(tmp_path / "dask.zarr")])
     assert not stop.value.code
@@ -182,7 +201,7 @@ def test_a_dask_scheduler_from_the_command_line(cluster, tmp_path, capsys) -> No
 
 
 def slow_cell() -> Callable[..., Trace]:
-    return Experiment(dim=6, invariant_rank=1, spurious_rank=1, steps=60_000, metrics=("spurious_signal",)).cell()
+    return SMALL.replace(steps=2_000_000).cell()
 
 
 def test_a_killed_dask_worker_is_no_loss(cluster, tmp_path) -> None:

@@ -14,7 +14,9 @@ from causal_sgd.progress import Progress
 SWEEP = """
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
-cell = Experiment(dim=4, invariant_rank=1, spurious_rank=1, steps=4, metrics=("spurious_signal",)).cell()
+cell = Experiment(
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", steps=4, metrics=("spurious_signal",)
+).cell()
 cs.sweep(cell, seeds=4, tile=2)
 """
 

@@ -49,7 +49,7 @@ class Workplace:
         except ImportError:
             raise ValueError("--scheduler needs Dask: pip install 'causal_sgd[distributed]'") from None
         try:
-            client = Client(self.scheduler, timeout=10)
+            client = Client(self.scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--scheduler must be the address of a Dask scheduler, got {self.scheduler!r}: {error}"
