@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print(f"{'runs':>10}{'in memory, MiB':>18}{'in a store, MiB':>18}   (medians of {options.repeats})")
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    print(f"medians of {options.repeats}\n\n| runs | in memory, MiB | in a store, MiB |\n|---|---|---|")
     rows = []
     for runs in options.runs:
         cells = []
@@ -56,9 +58,9 @@ def main() -> None:
                     values.append(peak(runs, str(Path(folder) / "sweep.zarr") if stored else ""))
             cells.append(statistics.median(values))
         rows.append(cells)
-        print(f"{runs:>10}{cells[0]:>18.0f}{cells[1]:>18.0f}", flush=True)
+        print(f"| {runs} | {cells[0]:.0f} | {cells[1]:.0f} |", flush=True)
     ratios = [last / first for first, last in zip(rows[0], rows[-1], strict=True)]
-    print(f"{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store")
+    print(f"\n{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
     cores = cs.use_cpu_cores()
     cell = Experiment(dim=options.dim, steps=options.steps, batch_size=4000).cell()
     sweep = {"axes": AXES, "seeds": SEEDS, "progress": False}
@@ -89,16 +91,14 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begin)
     shutil.rmtree(folder)
     runs = SEEDS * int(np.prod([len(values) for values in AXES.values()]))
-    print(
-        f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, medians of {options.repeats}"
-    )
-    print(f"{'way':32}{'seconds':>10}{'over bare kernel':>20}")
+    print(f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, ", end="")
+    print(f"medians of {options.repeats}\n\n| way | seconds | over the bare kernel |\n|---|---|---|")
     for name, times in seconds.items():
         ratio = statistics.median(t / b for t, b in zip(times, seconds["bare kernel"], strict=True))
-        print(f"{name:32}{statistics.median(times):>10.2f}{ratio:>20.3f}")
+        print(f"| {name} | {statistics.median(times):.2f} | {ratio:.3f} |")
     if cores > 1:
         pairs = zip(seconds["sweep in a store, one device"], seconds["sweep in a store"], strict=True)
-        print(f"{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast")
+        print(f"\n{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast")
 
 
 if __name__ == "__main__":

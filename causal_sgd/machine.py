@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -95,11 +96,8 @@ def use_compilation_cache(folder: str | Path) -> Path:
 
 def environment(device: Device) -> dict[str, Any]:
     """What results may depend on beyond their configuration, as plain values: versions, platform, device, precision."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
-    import causal_sgd
-
     return {
-        "versions": {"causal_sgd": causal_sgd.__version__, **versions, "python": platform.python_version()},
+        "versions": dict(_versions()),
         "platform": device.platform,
         "device": device.device_kind,
         "machine": platform.machine(),
@@ -155,6 +153,7 @@ def _warn_too_late(wanted: int) -> None:
         )
 
 
+@functools.cache
 def _kind_of_cpu() -> str:
     """A short name that differs where the instructions that a CPU knows differ."""
     flags = ""
@@ -165,6 +164,15 @@ def _kind_of_cpu() -> str:
     return f"{platform.system()}-{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}".lower()
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    import causal_sgd
+
+    others = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
+    return {"causal_sgd": causal_sgd.__version__, **others, "python": platform.python_version()}
+
+
+@functools.cache
 def _git_commit() -> str | None:
     """The commit checked out where the process runs, where that is a repository."""
     try:

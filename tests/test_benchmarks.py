@@ -79,8 +79,23 @@ def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["curves.py", "gpu.py"])
+@pytest.mark.parametrize("script", ["curves.py", "gpu.py", "memory.py", "sweep_overhead.py"])
 def test_no_repeats_is_refused(script):
     done = run(script, "--repeats", "0", check=False)
     assert done.returncode == 2
     assert "--repeats must be at least 1, got 0" in done.stderr
+
+
+def test_the_overhead_of_a_sweep():
+    out = run("sweep_overhead.py", "--dim", "6", "--steps", "5", "--repeats", "1").stdout
+    (rows,) = tables(out)
+    assert [row["way"] for row in rows][:3] == ["bare kernel", "sweep in memory", "sweep in a store"]
+    assert float(rows[0]["over the bare kernel"]) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_the_memory_of_a_sweep():
+    out = run("memory.py", "--runs", "100", "1000", "--repeats", "1").stdout
+    (rows,) = tables(out)
+    assert [row["runs"] for row in rows] == ["100", "1000"]
+    assert all(50 < float(row["in a store, MiB"]) < 5000 for row in rows)

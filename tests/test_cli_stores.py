@@ -111,6 +111,7 @@ def test_export(store: str, capsys, suffix: str) -> None:
     assert code == 0
     assert f"{out}: 12 runs" in text
     if suffix == ".nc":
+        assert str(Path(store).with_suffix(".nc")) in call("export", store, capsys=capsys)[1], "the default"
         with xr.open_dataset(out) as stored:
             assert dict(stored.sizes) == {"spread": 3, "learning_rate": 2, "seed": 2, "step": 2}
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causal_sgd.cli.outputs import check_outputs
+from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,7 +76,8 @@ class Computation(Workplace):
 
     def check(self, plot: Path | None) -> None:
         """Find out before the run whether what it leaves can be written."""
-        check_outputs(self.out, plot)
+        check_output("--out", self.out, (".nc", ".zarr"))
+        check_output("--plot", plot, PLOT_SUFFIXES)
 
 
 def start(cache: Path | None = None) -> None:

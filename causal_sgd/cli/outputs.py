@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_outputs", "draw", "number", "plain"]
+__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "number", "plain"]
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def check_outputs(out: Path | None, plot: Path | None, suffixes_out: tuple[str, ...] = (".nc", ".zarr")) -> None:
-    """Find out before the run whether what it leaves can be written; a store says so itself."""
-    for option, path, suffixes in (("--out", out, suffixes_out), ("--plot", plot, PLOT_SUFFIXES)):
-        if path is None:
-            continue
-        if path.suffix not in suffixes:
-            raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {path}")
-        if path.suffix == ".zarr":
-            continue
-        existed = path.exists()
-        try:
-            with path.open("ab"):
-                pass
-        except OSError as error:
-            raise ValueError(f"{option} must be a file that can be written, got {path}: {error.strerror}") from None
-        if not existed:
-            path.unlink()
+def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
+    """Find out before the run whether a file that it leaves can be written; a store says so itself."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {path}")
+    if path.suffix == ".zarr":
+        return
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option} must be a file that can be written, got {path}: {error.strerror}") from None
+    if not existed:
+        path.unlink()
 
 
 def plain(values: Any) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from causal_sgd.cli.computation import Workplace
-from causal_sgd.cli.outputs import check_outputs
+from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from causal_sgd.store import Store
@@ -128,17 +128,18 @@ class Export:
 
     path: tyro.conf.Positional[Path]
     """The store."""
-    out: tyro.conf.Positional[Path]
-    """The file: .nc or .csv."""
+    out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
+    """The file, .nc or .csv; by default that of the store's name with .nc."""
 
     def __call__(self) -> int:
         """Write it."""
         from causal_sgd.store import export_results
 
-        check_outputs(self.out, None, (".nc", ".csv"))
-        dataset = export_results(self.path, self.out)
+        out = self.path.with_suffix(".nc") if self.out is None else self.out
+        check_output("OUT", out, (".nc", ".csv"))
+        dataset = export_results(self.path, out)
         missing = int((~dataset.done).sum())
-        print(f"{self.out}: {dataset.done.size} runs" + (f", of which {missing} are missing" if missing else ""))
+        print(f"{out}: {dataset.done.size} runs" + (f", of which {missing} are missing" if missing else ""))
         return 0
 
 

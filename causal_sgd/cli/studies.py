@@ -11,7 +11,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import start
-from causal_sgd.cli.outputs import check_outputs, plain
+from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, plain
 from causal_sgd.experiment import CHOICES, SWEPT
 
 __all__ = ["List", "Reproduce"]
@@ -39,7 +39,7 @@ class Reproduce:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"--out must be a folder that can be written, got {self.out}: {error.strerror}") from None
-        check_outputs(None, self.out / "claims.png")
+        check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
         checks.integer("seed", self.seed, minimum=0)
         start()
         import matplotlib as mpl
