@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.results import metric_names, summary
+from causal_sgd.results import final, metric_names, summary
 
-__all__ = ["Boundary", "level_crossing", "order_parameter_boundary"]
+__all__ = ["Boundary", "level_crossing", "order_parameter_boundary", "rejecting_fraction", "rejection_boundary"]
 
 
 class Boundary(NamedTuple):
@@ -120,3 +120,126 @@ def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float
         return float(axis[before] + share * (axis[after] - axis[before]))
 
     return xr.apply_ufunc(cross, median, input_core_dims=[[along]], vectorize=True)
+
+
+def rejecting_fraction(
+    dataset: xr.Dataset, metric: str, *, level: float, share: float = 0.5, confidence: float = 0.95
+) -> xr.Dataset:
+    """In every cell, the fraction of seeds whose final value is below a level: those that reject the spurious part.
+
+    Args:
+        dataset: of a sweep.
+        metric: whose final values are taken; a run that diverged, or is missing, counts in nothing.
+        level: a value below it is a rejection.
+        share: the fraction that a cell is compared with, in (0, 1).
+        confidence: of the Clopper-Pearson interval of each cell's binomial, in (0, 1).
+
+    Returns:
+        A dataset with `fraction`, `low`, `high`, `runs` (those that count) and `decided` (1 where the interval lies above the
+        share, -1 below, 0 where it straddles it or no run counts), with the dims of the sweep but `seed` and `step`.
+
+    Raises:
+        ValueError: if the metric is unknown or a number is out of range.
+    """
+    checks.number("share", share, above=0, maximum=1)
+    checks.number("confidence", confidence, above=0, maximum=1)
+    rejects = _rejects(dataset, metric, level)
+    runs = rejects.notnull().sum("seed")
+    count = rejects.sum("seed")
+    tail = (1 - confidence) / 2
+    low = xr.apply_ufunc(lambda k, n: np.where(k > 0, stats.beta.ppf(tail, k, n - k + 1), 0.0), count, runs)
+    high = xr.apply_ufunc(lambda k, n: np.where(k < n, stats.beta.ppf(1 - tail, k + 1, n - k), 1.0), count, runs)
+    low, high = low.where(runs > 0), high.where(runs > 0)
+    decided = (low > share).astype(int) - (high < share).astype(int)
+    return xr.Dataset(
+        {"fraction": count / runs.where(runs > 0), "low": low, "high": high, "runs": runs, "decided": decided}
+    )
+
+
+def rejection_boundary(
+    dataset: xr.Dataset,
+    metric: str,
+    *,
+    along: str,
+    level: float,
+    share: float = 0.5,
+    confidence: float = 0.95,
+    resamples: int = 999,
+) -> xr.Dataset:
+    """Where a share of the seeds rejects the spurious part, along an axis: a boundary curve with its band.
+
+    The fraction of seeds whose final value is below the level is interpolated linearly between the values of the axis, and
+    the boundary is its first upward crossing of the share. The band is the percentile bootstrap over seeds, which are
+    resampled together for all cells, as they share their worlds. In runs of finite length it lies below the boundary of
+    `order_parameter_boundary`, the more so the shorter they are.
+
+    Args:
+        dataset: of a sweep.
+        metric: whose final values are taken; a run that diverged, or is missing, counts in nothing.
+        along: the axis that is crossed, with increasing values.
+        level: a value below it is a rejection.
+        share: of the seeds, in (0, 1).
+        confidence: of the band, in (0, 1).
+        resamples: of the bootstrap, at least 1; it has a fixed generator, so the band is reproducible.
+
+    Returns:
+        A dataset with `value`, `low` and `high` over the other axes of the sweep. `value` is NaN where the axis shows no
+        crossing; a bound is infinite where that end of the bootstrap distribution lies beyond the axis.
+
+    Raises:
+        ValueError: if a name is unknown, a number is out of range, or the axis has fewer than two or no increasing values.
+    """
+    checks.number("share", share, above=0, maximum=1)
+    checks.number("confidence", confidence, above=0, maximum=1)
+    checks.integer("resamples", resamples)
+    rejects = _rejects(dataset, metric, level)
+    checks.choice("along", along, [str(dim) for dim in rejects.dims if dim != "seed"])
+    axis = np.asarray(rejects[along].values, float)
+    if len(axis) < 2 or (np.diff(axis) <= 0).any():
+        raise ValueError(
+            f"along must name an axis with at least two increasing values, got {axis.tolist()} for {along!r}"
+        )
+    table = rejects.transpose(..., along, "seed")
+    seeds = table.sizes["seed"]
+    weights = np.random.default_rng(0).multinomial(
+        seeds, np.full(seeds, 1 / seeds), resamples
+    )  # how often each is drawn
+    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
+
+    def cross(values: np.ndarray) -> np.ndarray:
+        known = np.isfinite(values)
+        drawn = np.concatenate([np.ones((1, seeds)), weights])  # first the sample itself
+        with np.errstate(invalid="ignore"):
+            fractions = (drawn @ np.where(known, values, 0).T) / (drawn @ known.T.astype(float))
+        places = np.array([_first_crossing(axis, row, share) for row in fractions])
+        # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
+        value = places[0] if np.isfinite(places[0]) else np.nan
+        band = np.quantile(places[1:], edges, method="inverted_cdf")
+        return np.array([value, *band])
+
+    found = xr.apply_ufunc(
+        cross, table, input_core_dims=[[along, "seed"]], output_core_dims=[["bound"]], vectorize=True
+    )
+    return xr.Dataset({name: found.isel(bound=index) for index, name in enumerate(("value", "low", "high"))})
+
+
+def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> float:
+    """Where a fraction first reaches a share from below; -inf where it starts above, inf where it never does."""
+    known = np.isfinite(fractions)
+    axis, fractions = axis[known], fractions[known]
+    above = np.flatnonzero(fractions >= share)
+    if not len(above):
+        return np.inf
+    after = above[0]
+    if after == 0:
+        return -np.inf
+    part = (share - fractions[after - 1]) / (fractions[after] - fractions[after - 1])
+    return float(axis[after - 1] + part * (axis[after] - axis[after - 1]))
+
+
+def _rejects(dataset: xr.Dataset, metric: str, level: float) -> Any:
+    """Whether a run's final value is below a level, as 0 or 1; NaN where it diverged or is missing."""
+    checks.number("level", level)
+    values = final(dataset)[checks.choice("metric", metric, metric_names(dataset))]
+    kept = np.isfinite(values) & (dataset["diverged_at"] < 0)
+    return (values < level).astype(float).where(kept)

@@ -76,3 +76,84 @@ def test_the_population_boundary_lies_on_the_curve() -> None:
     critical = float(theory.critical_spread(0.1, 1.0))
     dataset = sweep(cell, axes={"spread": np.array([0.8, 0.85, 0.9, 0.95]) * critical}, seeds=400)
     assert phase.order_parameter_boundary(dataset).value == pytest.approx(critical, rel=0.02)
+
+
+def coins(chances: np.ndarray, seeds: int, seed: int = 0) -> xr.Dataset:
+    """A diagram whose runs reject (0.1) with given chances [rate, spread], else keep (1)."""
+    rejects = np.random.default_rng(seed).random((*chances.shape, seeds)) < chances[..., None]
+    dims = ("rate", "spread", "seed")
+    coords = {
+        "rate": np.arange(chances.shape[0]) + 1.0,
+        "spread": np.arange(chances.shape[1]) * 1.0,
+        "seed": np.arange(seeds),
+    }
+    values = np.where(rejects, 0.1, 1.0)
+    return xr.Dataset({"signal": (dims, values), "diverged_at": (dims, np.full(values.shape, -1))}, coords)
+
+
+def test_the_band_of_the_rejection_boundary_covers_the_truth_as_often_as_it_says() -> None:
+    # The chance rises linearly from 0 to 1 over the axis, so that half reject exactly at 2, the fraction there is binomial.
+    chances = np.tile(np.linspace(0, 1, 5), (300, 1))
+    found = phase.rejection_boundary(coins(chances, 40), "signal", along="spread", level=0.5, resamples=200)
+    assert found["value"].dims == ("rate",)
+    covered = ((found.low <= 2) & (found.high >= 2)).mean()
+    assert 0.9 < covered <= 1, "nominally 0.95; 300 curves leave a standard error of 0.013"
+    assert abs(float(found["value"].mean()) - 2) < 0.05
+    assert float((found.high - found.low).mean()) < 1.5
+
+
+def test_a_sharp_transition_is_found_between_its_cells_and_beyond_the_axis_not_at_all() -> None:
+    chances = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    found = phase.rejection_boundary(coins(chances, 10), "signal", along="spread", level=0.5)
+    np.testing.assert_array_equal(found["value"], [1.5, np.nan, np.nan])
+    np.testing.assert_array_equal(found.low, [1.5, np.inf, -np.inf])
+    np.testing.assert_array_equal(found.high, [1.5, np.inf, -np.inf])
+
+
+def test_diverged_and_missing_runs_reject_nothing_and_keep_nothing() -> None:
+    dataset = coins(np.array([[0.0, 1.0, 1.0]]), 10)
+    plain = phase.rejection_boundary(dataset, "signal", along="spread", level=0.5)
+    dataset["diverged_at"][0, 0, :3] = 4
+    dataset["signal"][0, 0, :3] = 0.0
+    dataset["signal"][0, 2, :] = np.nan
+    found = phase.rejection_boundary(dataset, "signal", along="spread", level=0.5)
+    assert found["value"].equals(plain["value"])
+    cells = phase.rejecting_fraction(dataset, "signal", level=0.5)
+    assert cells.runs.values.tolist() == [[7, 10, 0]]
+    assert np.isnan(cells.fraction[0, 2])
+    assert cells.decided.values.tolist() == [[-1, 1, 0]]
+
+
+def test_cells_are_decided_by_their_binomial_interval() -> None:
+    from scipy import stats
+
+    dataset = coins(np.array([[0.2, 0.5, 0.8]]), 60, seed=3)
+    cells = phase.rejecting_fraction(dataset, "signal", level=0.5, confidence=0.9)
+    for index in range(3):
+        values = dataset.signal[0, index] < 0.5
+        interval = stats.binomtest(int(values.sum()), 60).proportion_ci(0.9, "exact")
+        np.testing.assert_allclose([cells.low[0, index], cells.high[0, index]], interval, rtol=1e-9)
+    assert cells.decided.values.tolist() == [[-1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"along": "spraed"}, "did you mean 'spread'"),
+        ({"metric": "sgnal"}, "did you mean 'signal'"),
+        ({"share": 0.0}, "share must be a finite number above 0"),
+        ({"confidence": 2.0}, "confidence must be"),
+        ({"resamples": 0}, "resamples must be"),
+        ({"level": np.nan}, "level must be a finite number"),
+    ],
+)
+def test_bad_arguments_of_the_rejection_boundary_are_named(options: dict, message: str) -> None:
+    arguments = {"metric": "signal", "along": "spread", "level": 0.5} | options
+    with pytest.raises(ValueError, match=message):
+        phase.rejection_boundary(coins(np.ones((1, 3)), 2), arguments.pop("metric"), **arguments)
+
+
+def test_an_axis_that_does_not_increase_is_named() -> None:
+    dataset = coins(np.ones((1, 3)), 2).isel(spread=[2, 1, 0])
+    with pytest.raises(ValueError, match="at least two increasing values"):
+        phase.rejection_boundary(dataset, "signal", along="spread", level=0.5)
