@@ -5,8 +5,10 @@ import jax
 import matplotlib as mpl
 import pytest
 
+from causal_sgd import machine
+
 mpl.use("Agg")
-# Two devices wherever the tests run, so that what a sweep spreads over devices is always tested.
+# Two devices wherever the tests run, so that what a sweep spreads over devices is always tested; see `one_device`.
 jax.config.update("jax_num_cpu_devices", 2)
 # A shape that broadcasts by accident is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,6 +23,14 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """A sweep uses one device unless a test asks for more: a second one compiles everything twice."""
+    chosen = machine.local_devices
+    first = jax.local_devices()[:1]
+    monkeypatch.setattr(machine, "local_devices", lambda devices: chosen(first if devices is None else devices))
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,11 @@ SCRIPT = Path(interrupted.__file__)
 
 
 def swept(path: Path | None) -> xr.Dataset:
-    return sweep(interrupted.CELL, axes=interrupted.AXES, seeds=interrupted.SEEDS, tile=interrupted.TILE, store=path)
+    """In this process, on both devices."""
+    return sweep(
+        interrupted.CELL, axes=interrupted.AXES, seeds=interrupted.SEEDS, tile=interrupted.TILE, store=path,
+        devices=jax.local_devices(),
+    )  # fmt: skip
 
 
 @functools.cache
