@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 import jax
@@ -34,27 +34,31 @@ class Answer(NamedTuple):
     outcomes: Sequence[Trace | Exception]  # traces hold NumPy arrays [B, ...]
 
 
-class Backend:
-    """What `dispatch` asks of a place where tiles are computed."""
+class Backend(Protocol):
+    """What `dispatch` asks of a place where tiles are computed.
+
+    Attributes:
+        window: how many requests to have under way at a time.
+        waits: whether what is under way is waited for when the sweep is stopped.
+    """
 
     window: int
-    """How many requests to have under way at a time."""
     waits: bool
-    """Whether what is under way is waited for when the sweep is stopped."""
 
-    def submit(self, tiles: Sequence[Columns]) -> Future[Answer]:
+    def submit(self, tiles: Sequence[Columns], /) -> Future[Answer]:
         """Begin to compute some tiles."""
-        raise NotImplementedError
+        ...
 
     def renew(self) -> bool:
         """Replace what broke; False where that cannot be done."""
-        return False
+        ...
 
     def close(self) -> None:
         """Let go of everything."""
+        ...
 
 
-class LocalDevices(Backend):
+class LocalDevices:
     """The devices of this process, each with host threads of its own.
 
     An accelerator has two, so that its next tile is there before the host has taken the last one's results; a CPU has
@@ -89,12 +93,16 @@ class LocalDevices(Backend):
         """Queue tiles for the next device that is free."""
         return self._pool.submit(self._work, tiles)
 
+    def renew(self) -> bool:
+        """Devices are not replaced."""
+        return False
+
     def close(self) -> None:
         """Wait for the tiles that have begun."""
         self._pool.shutdown(cancel_futures=True)
 
 
-class Workers(Backend):
+class Workers:
     """The workers of an executor: a process pool, Dask's `client.get_executor()`, `slurm(...)`, ..."""
 
     waits = False

@@ -20,7 +20,7 @@ import xarray as xr
 
 import causal_sgd
 from causal_sgd.dispatch import ExecutorError, dispatch
-from causal_sgd.executors import Answer, Backend
+from causal_sgd.executors import Answer
 from causal_sgd.experiment import Experiment
 from causal_sgd.store import Store
 from causal_sgd.sweeps import SweepError, sweep
@@ -252,7 +252,7 @@ def test_what_is_no_executor_is_refused() -> None:
 # The loop, against a backend that does what it is told
 
 
-class Scripted(Backend):
+class Scripted:
     """Answers at once, or does what a script says for a unit's n-th attempt."""
 
     waits = True
@@ -287,6 +287,9 @@ class Scripted(Backend):
         if isinstance(told, BaseException) and not isinstance(told, ValueError):
             raise told
         return told if told is not None else trace(unit)
+
+    def close(self) -> None:
+        pass
 
     def renew(self) -> bool:
         self.pools.append(ThreadPoolExecutor(self.window))

@@ -67,7 +67,7 @@ def lay_out(path: Path, header: Header, tile: int) -> None:
 def put_chunk(array: Any, place: int, block: np.ndarray, folder: Path) -> None:
     """Write a whole chunk of an array of `lay_out`: its little-endian bytes and their CRC-32C, in one piece or not at all.
 
-    zarr does the same at about six times the cost, which on small tiles would be a tenth of a sweep's time.
+    zarr does the same at several times the cost, which is felt where tiles are done quickly.
 
     Args:
         array: the zarr array, cut into chunks along its first axis alone.
