@@ -409,8 +409,14 @@ def seeds(first: int) -> jax.Array:
 
 
 @pytest.mark.xdist_group("runs on the law")
-@pytest.mark.parametrize("kind", LAWS)
-@pytest.mark.parametrize("sampler", ["hetero", "pooled"])
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        ("hetero", "law"),
+        ("pooled", "low rank"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("hetero", "low rank"), ("pooled", "law")]),
+    ],
+)
 def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
     # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
     law = final_values(seeds(0), 50.0, sampler=sampler, kind=kind)

@@ -116,7 +116,7 @@ def test_metrics_go_by_their_own_names_or_given_ones() -> None:
     np.testing.assert_array_equal(listed.metrics["doubled"], mapped.metrics["mine"])
 
 
-@pytest.mark.parametrize("law", [True, False])
+@pytest.mark.parametrize("law", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
     key, steps = jax.random.key(3), 30
     rates = np.array([0.1, 0.7, 1.0, 3.0, 1e3, 1e4, 1e6, 1e8, 1e10, 1e12, 1e15])
