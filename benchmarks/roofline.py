@@ -4,7 +4,8 @@ For the exact law with U [d, d] that work is two matrix products (the estimate U
 d (d + 1) / 2 normal numbers; for the low-rank law with U [d, k] and n = k + r1 + r2 it is an orthonormal frame [d, n] (2 d n^2
 operations), the products of normals with it, with U and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed
 alone in the same process, in turns with the engine's steps (a shared machine's pace changes by the minute; a ratio is the
-median of those of single turns), on the same number of cores and at the same number of runs side by side as the engine's tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
+median of those of single turns), on the same number of cores and at the same number of runs side by side as the engine's
+tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
 `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes.
 
 Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core.

@@ -24,7 +24,7 @@ from causal_sgd.grids import Columns
 from causal_sgd.kernels import Cell, Kernel
 from causal_sgd.types import Key, Trace
 
-__all__ = ["Answer", "Backend", "Job", "LocalDevices", "Slurm", "Workers", "compute", "slurm"]
+__all__ = ["Answer", "Backend", "Job", "LocalDevices", "Slurm", "Workers", "compute", "described_by", "slurm"]
 
 
 class Answer(NamedTuple):
@@ -79,7 +79,7 @@ class LocalDevices:
         def sit() -> None:
             mine.device = seats.get()
 
-        described, settings = machine.environment(devices[0]), machine.settings()
+        described, settings = described_by(kernel, devices[0]), machine.settings()
 
         def work(tiles: Sequence[Columns]) -> Answer:
             with machine.applied(settings):
@@ -169,11 +169,16 @@ def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
     outcomes = []
     with machine.applied(unpickled.settings):
         root = jax.random.wrap_key_data(jax.numpy.asarray(unpickled.key_data), impl=unpickled.key_implementation)
+        kernel = Kernel.make(unpickled.cell, unpickled.names, [column.dtype for column in tiles[0][1:]], root)
         for columns in tiles:
-            kernel = Kernel.make(unpickled.cell, unpickled.names, [column.dtype for column in columns[1:]], root)
             with _lapack if kernel.batches_lapack else contextlib.nullcontext():
                 outcomes.append(_attempt(kernel.compile(columns, [device])[device], columns))
-        return Answer(machine.environment(device), outcomes)
+        return Answer(described_by(kernel, device), outcomes)
+
+
+def described_by(kernel: Kernel, device: Any) -> dict[str, Any]:
+    """The environment that a program's results come from, with the fingerprint that the program has there."""
+    return machine.environment(device) | {"program": kernel.fingerprint}
 
 
 _lapack = threading.Lock()  # for executors of threads: two at a time may wait for each other; see `linalg`

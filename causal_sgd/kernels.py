@@ -24,7 +24,7 @@ from jax.extend import core as jex_core
 
 from causal_sgd import checks
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.machine import Device, setting
+from causal_sgd.machine import Device, settings
 from causal_sgd.types import Array, Key, Trace
 
 __all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key"]
@@ -57,7 +57,7 @@ class Kernel(NamedTuple):
     def make(cls, cell: Cell, names: tuple[str, ...], kinds: Sequence[np.dtype], root: Key) -> Kernel:
         """Trace a cell whose parameters `names` are columns of the types `kinds`; once for a cell."""
         known = _kernels.setdefault(cell, {})
-        place = names, tuple(kinds), jax.random.key_impl(root), setting("jax_enable_x64")
+        place = names, tuple(kinds), jax.random.key_impl(root), tuple(settings().values())
         if place not in known:
             program = _program(cell, names)
             two = program.trace(root, *_columns(kinds, 2))  # one would not show what is done to several at a time

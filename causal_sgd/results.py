@@ -14,7 +14,7 @@ import xarray as xr
 from causal_sgd import checks
 from causal_sgd.grids import Grid
 
-__all__ = ["final", "labelled", "metric_names", "summary"]
+__all__ = ["final", "labelled", "metric_names", "provenance", "summary"]
 
 
 def labelled(grid: Grid, variables: Mapping[str, Any], steps: np.ndarray, attributes: Mapping[str, Any]) -> xr.Dataset:
@@ -35,6 +35,19 @@ def labelled(grid: Grid, variables: Mapping[str, Any], steps: np.ndarray, attrib
         inner = tuple(f"{name}_{index}" for index in range(values.ndim - len(dims) - 1))
         named[name] = (dims if name == "diverged_at" else (*dims, "step", *inner), values)
     return xr.Dataset(named, coordinates, dict(attributes))
+
+
+def provenance(environment: Mapping[str, Any], tile: int, key: str, key_implementation: str) -> dict[str, Any]:
+    """The attributes that every sweep's dataset has: what computed it, and from which key."""
+    return {
+        "causal_sgd": environment["versions"]["causal_sgd"],
+        "jax": environment["versions"]["jax"],
+        "platform": environment["platform"],
+        "device": environment["device"],
+        "tile": tile,
+        "key": key,
+        "key_implementation": key_implementation,
+    }
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:

@@ -19,12 +19,12 @@ import numpy as np
 
 from causal_sgd import checks, machine
 from causal_sgd.dispatch import Failure, dispatch
-from causal_sgd.executors import Backend, Job, LocalDevices, Workers
+from causal_sgd.executors import Backend, Job, LocalDevices, Workers, described_by
 from causal_sgd.grids import Columns, Grid
 from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
 from causal_sgd.machine import Device
 from causal_sgd.progress import Progress
-from causal_sgd.results import labelled
+from causal_sgd.results import labelled, provenance
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def sweep(
     kernel = Kernel.make(cell, grid.names, kinds, root)
     held = kernel.result_bytes * grid.size if store is None else 0
     tile, chosen = kernel.layout(chosen, memory=memory, tile=tile, held=held)
-    environment = machine.environment(chosen[0]) | {"program": kernel.fingerprint}
+    environment = described_by(kernel, chosen[0])
     if store is None:
         sink: _Memory | _Disk = _Memory(grid, kernel, tile, environment)
     else:
@@ -146,7 +146,7 @@ def sweep(
             )
 
             def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
-                sink.write(unit, trace, {**environment, "program": kernel.fingerprint})
+                sink.write(unit, trace, environment)
                 count = sink.count(unit)
                 shown.add(count, int((trace.diverged_at[:count] >= 0).sum()))
 
@@ -155,7 +155,10 @@ def sweep(
             )
         dataset = sink.dataset()
     if failures:
+        untried = len(sink.missing()) - len(failures)
         kept = "all others are in `dataset` of this error" if store is None else f"all others are saved in {store}"
+        if untried:  # as the first few had failed and none had succeeded
+            kept = f"{untried} others were not tried"
         raise SweepError(_told(failures, sink.columns, grid.names, kept), failures, dataset)
     return dataset
 
@@ -231,7 +234,8 @@ class _Memory:
         values = {**self._results.metrics, "diverged_at": self._results.diverged_at}
         shaped = {name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()}
         steps = self._results.step[np.argmax(done)]
-        found = labelled(grid, shaped, steps, _attributes(self._environment, self._tile, self._kernel.root))
+        attributes = provenance(self._environment, self._tile, **_key_names(self._kernel.root))
+        found = labelled(grid, shaped, steps, attributes)
         return found if done.all() else found.assign_coords(done=((*grid.axes, "seed"), done.reshape(grid.shape)))
 
 
@@ -333,18 +337,6 @@ def _key_names(root: Key) -> dict[str, str]:
     return {
         "key": " ".join(str(word) for word in np.asarray(jax.random.key_data(root)).ravel()),
         "key_implementation": str(jax.random.key_impl(root)),
-    }
-
-
-def _attributes(environment: Mapping[str, Any], tile: int, root: Key) -> dict[str, Any]:
-    versions = environment["versions"]
-    return {
-        "causal_sgd": versions["causal_sgd"],
-        "jax": versions["jax"],
-        "platform": environment["platform"],
-        "device": environment["device"],
-        "tile": tile,
-        **_key_names(root),
     }
 
 

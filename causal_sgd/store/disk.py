@@ -25,7 +25,7 @@ import filelock
 import numpy as np
 
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.results import labelled
+from causal_sgd.results import labelled, provenance
 from causal_sgd.store.headers import Header, StoreError, changed_lines, differences, digest
 from causal_sgd.store.layouts import FIELDS, FORMAT, FORMAT_VERSION, first_line, lay_out, now, open_group, put_chunk
 from causal_sgd.store.lazy import lazily
@@ -168,18 +168,11 @@ class Store:
         done = np.append(np.repeat(self.done, self.tile), False)[rows].reshape(grid.shape)
         rows = np.where(done, rows.reshape(grid.shape), -1)
         variables = {name: lazily(self, name, rows) for name in self.variables}
-        first = self.environments[0] if self.environments else {"versions": {}, "platform": "none", "device": "none"}
-        attributes = {
-            "causal_sgd": first["versions"].get("causal_sgd", "unknown"),
-            "jax": first["versions"].get("jax", "unknown"),
-            "platform": first["platform"],
-            "device": first["device"],
-            "tile": self.tile,
-            "key": self.configuration["key"],
-            "key_implementation": self.configuration["key_implementation"],
-            "configuration_hash": self.hash,
-            "environments": max(len(self.environments), 1),
-        }
+        unknown = {"versions": dict.fromkeys(("causal_sgd", "jax"), "none"), "platform": "none", "device": "none"}
+        environment = self.environments[0] if self.environments else unknown
+        key, implementation = self.configuration["key"], self.configuration["key_implementation"]
+        attributes = provenance(environment, self.tile, key, implementation)
+        attributes |= {"configuration_hash": self.hash, "environments": max(len(self.environments), 1)}
         found = labelled(grid, variables, self.steps, attributes)
         return found.assign_coords(done=((*grid.axes, "seed"), done))
 
