@@ -16,6 +16,7 @@ from causal_sgd.types import (
     Algorithm,
     Array,
     Batch,
+    Evolution,
     Key,
     Measurement,
     Model,
@@ -29,7 +30,7 @@ from causal_sgd.types import (
 
 __all__ = ["STREAMS", "SGDState", "sgd", "stream"]
 
-STREAMS = ("world", "initialisation", "environments", "measurements", "data", "optimizer")
+STREAMS = ("world", "initialisation", "environments", "measurements", "data", "optimizer", "evolution")
 """The named streams of a run's key. Each is folded in by its place: append to this tuple, never reorder it."""
 
 
@@ -63,6 +64,7 @@ def sgd(
     model: Model,
     optimizer: optax.GradientTransformation,
     evaluate: Callable[[optax.OptState, Params], Params] | None = None,
+    evolve: Evolution | None = None,
 ) -> Algorithm:
     """One gradient a step: HeteroSGD, PooledSGD and all between them, by the choice of the sampler.
 
@@ -74,6 +76,7 @@ def sgd(
         optimizer: any optax transformation; its numbers may be traced.
         evaluate: (optimizer state, params) -> the parameters that metrics see, such as an average kept by the
             optimiser (`optax.contrib.schedule_free_eval_params`); None for the parameters themselves.
+        evolve: how nature changes before every step (see `evolutions`); None for a world that stays as it is.
 
     Returns:
         An algorithm for `run`.
@@ -106,9 +109,13 @@ def sgd(
     def step(key: Key, state: SGDState) -> SGDState:
         order_key = draws.fold_in(stream(key, "environments"), state.step)
         gradient_key = draws.fold_in(stream(key, "measurements"), state.step)
+        world = state.world
+        if evolve is not None:
+            world = evolve(draws.fold_in(stream(key, "evolution"), state.step), state.step, world)
+            chex.assert_trees_all_equal_shapes(world, state.world)
         counts, sampler_state = sampler.draw(order_key, state.step, state.sampler)
         gradient, loss = measurement.gradient(
-            gradient_key, state.step, state.data, model, state.params, state.world,
+            gradient_key, state.step, state.data, model, state.params, world,
             _batch(counts, sampler.max_environments),
         )  # fmt: skip
         chex.assert_trees_all_equal_shapes(gradient, state.params)
@@ -118,6 +125,7 @@ def sgd(
         params = jax.tree.map(lambda new, old: new.astype(old.dtype), params, state.params)
         return state._replace(
             step=state.step + 1,
+            world=world,
             params=params,
             optimizer=optimizer_state,
             sampler=sampler_state,

@@ -21,6 +21,7 @@ __all__ = [
     "Algorithm",
     "Array",
     "Batch",
+    "Evolution",
     "Key",
     "Measurement",
     "Metric",
@@ -66,6 +67,11 @@ class World(NamedTuple):
 
 WorldFactory = Callable[[Key], World]
 """How nature is drawn: a pure function of a key."""
+
+
+Evolution = Callable[[Key, Array, World], World]
+"""How nature changes before a step: (key, step, world) -> world of the same shapes. The measurement's data, such as a dense
+A*, are made once of the first world: an evolution may change the spurious basis, the cores and the probabilities only."""
 
 
 class Batch(NamedTuple):

@@ -159,7 +159,8 @@ def test_reproduce_checks_claims_and_leaves_figures(capsys, tmp_path) -> None:
 def test_a_failed_claim_ends_with_one(capsys, tmp_path, monkeypatch) -> None:
     study = studies.load("small-batch")
     monkeypatch.setattr(study, "run", lambda **options: {})
-    monkeypatch.setattr(study, "claims", lambda data: [studies.Claim("the sky is green", 0.0, 1, 2, "nowhere")])
+    monkeypatch.setattr(study, "CLAIMS", {"sky": studies.Claim("the sky is green", 1, 2, "nowhere")})
+    monkeypatch.setattr(study, "measure", lambda data: {"sky": 0.0})
     monkeypatch.setattr(study, "figure", lambda data: __import__("matplotlib.figure").figure.Figure())
     code, out, _ = call("reproduce", "small-batch", "--out", str(tmp_path), capsys=capsys)
     assert code == 1

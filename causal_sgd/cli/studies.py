@@ -55,19 +55,19 @@ class Reproduce:
             study = studies.load(name)
             began = time.perf_counter()
             data = study.run(quick=self.quick, key=self.seed, progress=None)
-            claims = study.claims(data)
+            verdicts = studies.verdicts(study, data)
             with plots.style():
                 drawing = study.figure(data)
                 for suffix in ("png", "pdf"):
                     drawing.savefig(self.out / f"{name}.{suffix}")
             print(f"\n{name}: {studies.title(study)}  [{time.perf_counter() - began:.0f} s]")
-            for claim in claims:
-                verdict = "holds" if claim.holds else "FAILS"
+            for verdict in verdicts:
+                claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
                 allowed = f"[{claim.low:g}, {claim.high:g}]"
                 print(
-                    f"  {verdict}  {claim.measured:>8.3f}  in {allowed:<13} {claim.text}  ({claim.source})", flush=True
+                    f"  {word}  {verdict.measured:>8.3f}  in {allowed:<13} {claim.text}  ({claim.source})", flush=True
                 )
-                records.append({"study": name, "holds": claim.holds, **claim._asdict()})
+                records.append({"study": name, "holds": verdict.holds, "measured": verdict.measured, **claim._asdict()})
         table = [{k: plain(v) if isinstance(v, float) else v for k, v in record.items()} for record in records]
         (self.out / "claims.json").write_text(
             json.dumps({"quick": self.quick, "seed": self.seed, "claims": table}, indent=1)

@@ -1,14 +1,15 @@
 """Published results, one module each: what to run, what to plot, and which claims must hold.
 
-A study is a module with a first docstring line that says what it shows and three functions: `run(quick=, key=,
-progress=)` returns its datasets by name, `claims(data)` the checks, and `figure(data)` the matplotlib figure.
+A study is a module with a first docstring line that says what it shows, `CLAIMS` that say what must hold, and three functions:
+`run(quick=, key=, progress=)` returns its datasets by name, `measure(data)` a number for each claim, and `figure(data)` the
+matplotlib figure.
 Importing this package does not start jax.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from causal_sgd import checks
@@ -17,43 +18,63 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["NAMES", "Claim", "Study", "load", "title"]
+__all__ = ["NAMES", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
 
 NAMES = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
 """The studies in the order of `causal-sgd reproduce`."""
 
 
 class Claim(NamedTuple):
-    """One statement, the number that was measured for it, and the interval in which it must lie."""
+    """One statement, where it comes from, and the interval in which the number that is measured for it must lie."""
 
     text: str
-    measured: float
     low: float
     high: float
     source: str
 
+
+class Verdict(NamedTuple):
+    """A claim and what was measured for it."""
+
+    claim: Claim
+    measured: float
+
     @property
     def holds(self) -> bool:
         """Whether the measured number lies in the interval."""
-        return bool(self.low <= self.measured <= self.high)
+        return bool(self.claim.low <= self.measured <= self.claim.high)
 
 
 class Study(Protocol):
     """What a module of this package offers."""
 
     __doc__: str | None
+    CLAIMS: Mapping[str, Claim]
+    """What must hold, by a short name."""
 
     def run(self, *, quick: bool, key: int, progress: bool | None) -> dict[str, xr.Dataset]:
         """Simulate."""
         ...
 
-    def claims(self, data: Mapping[str, xr.Dataset]) -> Sequence[Claim]:
-        """Check."""
+    def measure(self, data: Mapping[str, xr.Dataset]) -> Mapping[str, float]:
+        """One number for each claim, by its name."""
         ...
 
     def figure(self, data: Mapping[str, xr.Dataset]) -> Figure:
         """Draw; to be called within `plots.style()`."""
         ...
+
+
+def verdicts(study: Study, data: Mapping[str, xr.Dataset]) -> list[Verdict]:
+    """Hold what a study measured against what it claims, in the order of its claims.
+
+    Raises:
+        RuntimeError: if the study measured something else than it claims.
+    """
+    measured = study.measure(data)
+    if set(measured) != set(study.CLAIMS):
+        raise RuntimeError(f"the study must measure {sorted(study.CLAIMS)}, got {sorted(measured)}")
+    return [Verdict(claim, float(measured[name])) for name, claim in study.CLAIMS.items()]
 
 
 def load(name: str) -> Study:

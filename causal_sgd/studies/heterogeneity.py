@@ -6,7 +6,7 @@ the error grows like M sqrt(r1 r2 d eta sigma* / (2 m)). PooledSGD learns the sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,18 @@ BASE = Experiment(
 SPREADS = np.arange(0, 8.25, 0.5)
 BATCH_SIZES = (500, 1000, 2000, 4000)
 LARGE = 6.0
+CLAIMS = {
+    f"floor_{size}": Claim(f"M = 6, batch {size}: distance to A* over the predicted floor", 0.85, 1.15, "error floor")
+    for size in BATCH_SIZES
+} | {
+    "left": Claim("HeteroSGD: error at M = 0 over the least error", 2, np.inf, "U shape"),
+    "right": Claim("HeteroSGD: error at M = 8 over the least error", 1.5, np.inf, "U shape"),
+    "bottom": Claim(
+        "HeteroSGD: M of the least median error over the critical spread (finite runs lie below)", 0.6, 1.25,
+        "optimal heterogeneity",
+    ),
+    "pooled": Claim("PooledSGD: least error over that of HeteroSGD", 2, np.inf, "Xu, Gu, Fang 2024"),
+}  # fmt: skip
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
@@ -48,34 +60,24 @@ def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> d
     }
 
 
-def claims(data: Mapping[str, xr.Dataset]) -> Sequence[Claim]:
+def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """The floors, the U shape, where its bottom lies, and what PooledSGD learns, in medians over seeds."""
     from causal_sgd import theory
 
-    found = []
     floors = summary(final(data["floor"]), "invariant_error")["median"].sel(spread=LARGE)
-    for size in BATCH_SIZES:
-        predicted = float(_floor(LARGE, size))
-        text = f"M = 6, batch {size}: distance to A* over the predicted floor"
-        found.append(Claim(text, float(floors.sel(batch_size=size)) / predicted, 0.85, 1.15, "error floor"))
+    found = {f"floor_{size}": float(floors.sel(batch_size=size) / _floor(LARGE, size)) for size in BATCH_SIZES}
     medians = {
         name: summary(final(data["spread"].sel({"variant": name})), "invariant_error")["median"].values
         for name in ("HeteroSGD", "PooledSGD")
     }
     curve = medians["HeteroSGD"]
     bottom = int(np.argmin(curve))
-    critical = float(theory.critical_spread(BASE.learning_rate, BASE.mean))
-    found += [
-        Claim("HeteroSGD: error at M = 0 over the least error", curve[0] / curve[bottom], 2, np.inf, "U shape"),
-        Claim("HeteroSGD: error at M = 8 over the least error", curve[-1] / curve[bottom], 1.5, np.inf, "U shape"),
-        Claim(
-            "HeteroSGD: M of the least median error over the critical spread (finite runs lie below)",
-            SPREADS[bottom] / critical, 0.6, 1.25, "optimal heterogeneity",
-        ),
-        Claim("PooledSGD: least error over that of HeteroSGD", medians["PooledSGD"].min() / curve[bottom], 2, np.inf,
-              "Xu, Gu, Fang 2024"),
-    ]  # fmt: skip
-    return found
+    return found | {
+        "left": curve[0] / curve[bottom],
+        "right": curve[-1] / curve[bottom],
+        "bottom": SPREADS[bottom] / float(theory.critical_spread(BASE.learning_rate, BASE.mean)),
+        "pooled": medians["PooledSGD"].min() / curve[bottom],
+    }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

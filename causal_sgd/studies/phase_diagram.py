@@ -9,7 +9,7 @@ v = Var log|1 + eta s|: two factors of the noise, each of variance 1/m, lie betw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,32 @@ BELOW = np.array([0.8, 0.85, 0.9, 0.95])  # of the critical spread, where the or
 POINTS = ((0.1, 1.0), (0.05, 1.0), (0.02, 0.5))  # learning rate, mean
 FINITE = POPULATION.replace(dim=6, measurement="gaussian-law", steps=4000, record_every=10)
 BATCH_SIZES = (1000, 4000, 16_000, 64_000)
+CLAIMS = {
+    f"reference_{index}": Claim(
+        f"learning rate {LEARNING_RATES[index]:.3f}: least p-value of a reference cell as a median of 8 of our seeds",
+        0.001, 1, "independent simulation",
+    )
+    for index in REFERENCE
+} | {
+    f"diverged_{index}": Claim(
+        f"learning rate {LEARNING_RATES[index]:.3f}, M >= {reference.index(np.inf)}: least share of diverged runs",
+        0.5, 1, "third phase",
+    )
+    for index, reference in REFERENCE.items()
+    if np.inf in reference
+} | {
+    f"boundary_{index}": Claim(
+        f"population, learning rate {rate:g}, mean {mean:g}: measured boundary over the curve", 0.98, 1.02,
+        "Lyapunov exponent",
+    )
+    for index, (rate, mean) in enumerate(POINTS)
+} | {
+    "batch": Claim("batch 4000: measured boundary over the curve", 1.0, 1.08, "rounded by noise"),
+    "rounding": Claim(
+        "at M_c: slope of 1 / mean |V'U|^2 in log(batch size) over 2 eta / v", 0.75, 1.25,
+        "random walk between barriers",
+    ),
+}  # fmt: skip
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
@@ -91,7 +117,7 @@ def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> d
     return data
 
 
-def claims(data: Mapping[str, xr.Dataset]) -> Sequence[Claim]:
+def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """The reference diagram, the measured boundary against the curve, and the rounding by a finite batch."""
     from causal_sgd import theory
     from causal_sgd.phase import order_parameter_boundary
@@ -99,32 +125,25 @@ def claims(data: Mapping[str, xr.Dataset]) -> Sequence[Claim]:
     diagram = data["diagram"]
     lost = (diagram.diverged_at >= 0).mean("seed")
     runs = final(diagram).spurious_signal.where(diagram.diverged_at < 0)
-    found = []
+    found = {}
     for index, reference in REFERENCE.items():
-        rate = LEARNING_RATES[index]
         cells = [runs.isel(learning_rate=index, spread=m).dropna("seed").values for m in range(len(reference))]
         likely = [_likelihood(cell, value) for cell, value in zip(cells, reference, strict=True) if np.isfinite(value)]
-        text = f"learning rate {rate:.3f}: least p-value of a reference cell as a median of 8 of our seeds"
-        found.append(Claim(text, min(likely), 0.001, 1, "independent simulation"))
+        found[f"reference_{index}"] = min(likely)
         blown = [m for m, value in enumerate(reference) if not np.isfinite(value)]
         if blown:
-            share = float(lost.isel(learning_rate=index, spread=blown).min())
-            text = f"learning rate {rate:.3f}, M >= {blown[0]}: least share of diverged runs"
-            found.append(Claim(text, share, 0.5, 1, "third phase"))
+            found[f"diverged_{index}"] = float(lost.isel(learning_rate=index, spread=blown).min())
     for index, (rate, mean) in enumerate(POINTS):
         boundary = order_parameter_boundary(data[f"population_{index}"])
-        ratio = boundary.value / float(theory.critical_spread(rate, mean))
-        text = f"population, learning rate {rate:g}, mean {mean:g}: measured boundary over the curve"
-        found.append(Claim(text, ratio, 0.98, 1.02, "Lyapunov exponent"))
+        found[f"boundary_{index}"] = boundary.value / float(theory.critical_spread(rate, mean))
     rate, mean = POINTS[0]
     critical = float(theory.critical_spread(rate, mean))
-    shifted = order_parameter_boundary(data["batch_4000"]).value / critical
-    found.append(Claim("batch 4000: measured boundary over the curve", shifted, 1.0, 1.08, "rounded by noise"))
     slope = _rounding(data["critical"])[0]
     predicted = 2 * rate / float(theory.log_variance_two_point(rate, mean, critical))
-    text = "at M_c: slope of 1 / mean |V'U|^2 in log(batch size) over 2 eta / v"
-    found.append(Claim(text, slope / predicted, 0.75, 1.25, "random walk between barriers"))
-    return found
+    return found | {
+        "batch": order_parameter_boundary(data["batch_4000"]).value / critical,
+        "rounding": slope / predicted,
+    }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
