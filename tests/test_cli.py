@@ -124,6 +124,7 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
         ("phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5", "spread must be a finite number at least 0"),
         ("reproduce trajectorys", "did you mean 'trajectories'"),
+        ("reproduce trajectories --all", "--all stands for all studies, got 'trajectories' beside it"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:

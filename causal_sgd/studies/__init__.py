@@ -2,7 +2,8 @@
 
 A study is a module with a first docstring line that says what it shows, `CLAIMS` that say what must hold, and three functions:
 `run(quick=, key=, progress=)` returns its datasets by name, `measure(data)` a number for each claim, and `figure(data)` the
-matplotlib figure.
+matplotlib figure. The docstrings are read by people: the module's is the finding, that of `run` says what was computed, and
+that of `figure` is the figure's caption.
 Importing this package does not start jax.
 """
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["NAMES", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
+__all__ = ["CORE", "NAMES", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
 
 NAMES = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
-"""The studies in the order of `causal-sgd reproduce`."""
+"""The studies in the order of `causal-sgd reproduce --all`."""
+
+CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
+"""Those of plain `causal-sgd reproduce`: what the paper shows, in about two minutes."""
 
 
 class Claim(NamedTuple):
