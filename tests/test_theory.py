@@ -38,6 +38,11 @@ def _environments(function):
 
 # Every function once, as a pure function of scalars, with the arguments of two calls.
 CALLS = {
+    "complement_power": (
+        lambda s, k: theory.complement_power(s, rank=k, learning_rate=0.1, label_noise=1.0, **BATCH),
+        (6.0, 3.0),
+        (3.0, 30.0),
+    ),
     "critical_learning_rate": (
         lambda *a: theory.critical_learning_rate(*a, "uniform"),
         (1.0, 8.0),
@@ -149,6 +154,8 @@ BAD = [
     (lambda: theory.growth_time(-1.0, learning_rate=0.1, init_scale=1), "eigenvalue must be"),
     (lambda: theory.growth_time(1.0, learning_rate=0.1, init_scale=0), "init_scale must be"),
     (lambda: theory.error_floor(1.0, learning_rate=0.1, **{**BATCH, "batch_size": 0}), "batch_size must be"),
+    (lambda: theory.error_floor(1.0, learning_rate=0.1, label_noise=-1, **BATCH), "label_noise must be"),
+    (lambda: theory.complement_power(1.0, rank=0, learning_rate=0.1, **BATCH), "rank must be"),
     (
         lambda: theory.expected_error(1.0, learning_rate=0.1, mean=1, family="two", **BATCH),
         "family must be one of",

@@ -115,3 +115,35 @@ def test_optimal_spread_without_a_transition():
     around = np.linspace(0.97, 1.03, 201)[:, None] * best
     errors = np.asarray(theory.expected_error(around, **numbers))
     np.testing.assert_allclose(errors[100], errors.min(0), rtol=5e-7)
+
+
+def test_label_noise_counts_as_the_norm_of_a_residual():
+    base = theory.error_floor(6.0, learning_rate=0.1, **BATCH)
+    np.testing.assert_allclose(
+        theory.error_floor(6.0, learning_rate=0.1, label_noise=8.0, **BATCH) / base, 10 / 6, rtol=1e-5
+    )
+    # the same noise of the gradient from a smaller batch or a larger residual
+    settings = {"rank": 30, "learning_rate": 0.1}
+    noisy = theory.complement_power(3.0, label_noise=math.sqrt(27.0), **settings, **BATCH)
+    np.testing.assert_allclose(noisy, theory.complement_power(6.0, **settings, **BATCH), rtol=1e-5)
+    np.testing.assert_allclose(
+        noisy, theory.complement_power(3.0, **settings, **{**BATCH, "batch_size": 125}), rtol=1e-5
+    )
+
+
+def test_complement_power_matches_products_of_random_matrices():
+    # w <- w - eta (G + w w') w for columns w [n, q]; n = 24 and q = 3: the exact law without U* and V, which have r = 0.
+    n, eta, variance, chains, steps = 24, 0.1, 0.05, 24, 2500
+    rng = np.random.default_rng(1)
+    w = 0.05 * rng.standard_normal((chains, n, 3))
+    powers = []
+    for step in range(steps):
+        half = rng.standard_normal((chains, n, n)) * math.sqrt(variance / 2)
+        w = w - eta * ((half + half.swapaxes(1, 2)) @ w + w @ (w.swapaxes(1, 2) @ w))
+        if step >= steps // 3:
+            powers.append((w**2).sum((1, 2)).mean())
+    settings = {"learning_rate": eta, "invariant_rank": 1, "spurious_rank": 1, "dim": n + 2, "batch_size": 10}
+    spread = math.sqrt(20 * variance)
+    driven, all_of_it = (float(theory.complement_power(spread, rank=rank, **settings)) for rank in (1, 4))
+    # the standard error is about 2 % and the next order as much
+    assert np.mean(powers) == pytest.approx(all_of_it - driven, rel=0.06)

@@ -47,6 +47,7 @@ from causal_sgd.theory.exponents import (
 from causal_sgd.theory.stationary import (
     BatchSettings,
     SpuriousMoments,
+    complement_power,
     error_floor,
     expected_error,
     growth_time,
@@ -58,6 +59,7 @@ __all__ = [
     "BatchSettings",
     "LyapunovExponents",
     "SpuriousMoments",
+    "complement_power",
     "critical_learning_rate",
     "critical_learning_rate_asymmetric",
     "critical_spread",

@@ -15,8 +15,8 @@ from causal_sgd.theory.exponents import DEVIATION, LOWEST, log_variance_two_poin
 from causal_sgd.types import Array
 
 __all__ = [
-    "BatchSettings", "SpuriousMoments", "error_floor", "expected_error", "growth_time", "optimal_spread",
-    "stationary_spurious_moments",
+    "BatchSettings", "SpuriousMoments", "complement_power", "error_floor", "expected_error", "growth_time",
+    "optimal_spread", "stationary_spurious_moments",
 ]  # fmt: skip
 
 
@@ -89,6 +89,7 @@ class BatchSettings(TypedDict):
     invariant_rank: ArrayLike  # r1
     spurious_rank: ArrayLike  # r2
     invariant_eigenvalue: NotRequired[ArrayLike]  # sigma* of A*, above zero; 1 unless given
+    label_noise: NotRequired[ArrayLike]  # sigma_y; 0 unless given
 
 
 @door
@@ -101,12 +102,14 @@ def error_floor(
     invariant_rank: ArrayLike,
     spurious_rank: ArrayLike,
     invariant_eigenvalue: ArrayLike = 1.0,
+    label_noise: ArrayLike = 0.0,
 ) -> Array:
-    """The error |UU' - A*|_F at which HeteroSGD stops, M sqrt(r1 r2 d eta sigma*/(2m)).
+    """The error |UU' - A*|_F at which HeteroSGD stops, sqrt((M^2 r2 + sigma_y^2) r1 d eta sigma*/(2m)).
 
-    The residual -A_e, of norm M sqrt(r2), never vanishes. Its batch noise drives the rows of U outside U*,
-    which decay at the rate eta sigma*, to entries of variance eta r2 M^2/(4m); UU' holds r1 d of them twice,
-    times sigma*. First order in eta and 1/m; simulated errors were some 10 % larger at eta = 0.1, M = 6.
+    The residual -A_e, of norm M sqrt(r2), never vanishes, nor do the labels' errors: an entry of the batch gradient has
+    the variance v = (M^2 r2 + sigma_y^2)/(2m). It drives the rows of U outside U*, which decay at the rate
+    eta sigma*, to entries of variance eta v/2; UU' holds r1 d of them twice, times sigma*. First order in eta
+    and 1/m; simulated errors were some 10 % larger at eta = 0.1, M = 6.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -116,6 +119,7 @@ def error_floor(
         invariant_rank: r1 [...].
         spurious_rank: r2 [...].
         invariant_eigenvalue: sigma* [...] of A*, above zero.
+        label_noise: sigma_y [...], standard deviation of the labels' noise.
 
     Returns:
         Frobenius error [...].
@@ -124,9 +128,58 @@ def error_floor(
     >>> print(f"{floor:.3f}")
     0.465
     """
-    numbers = (learning_rate, batch_size, dim, invariant_rank, spurious_rank, invariant_eigenvalue)
-    spread, eta, m, d, r1, r2, sigma = common(spread, *numbers)
-    return spread * jnp.sqrt(r1 * r2 * d * eta * sigma / (2 * m))
+    numbers = (learning_rate, batch_size, dim, invariant_rank, spurious_rank, invariant_eigenvalue, label_noise)
+    spread, eta, m, d, r1, r2, sigma, noise = common(spread, *numbers)
+    return jnp.sqrt((r2 * spread**2 + noise**2) * r1 * d * eta * sigma / (2 * m))
+
+
+@door
+def complement_power(
+    spread: ArrayLike,
+    *,
+    rank: ArrayLike,
+    learning_rate: ArrayLike,
+    batch_size: ArrayLike,
+    dim: ArrayLike,
+    invariant_rank: ArrayLike,
+    spurious_rank: ArrayLike,
+    invariant_eigenvalue: ArrayLike = 1.0,
+    label_noise: ArrayLike = 0.0,
+) -> Array:
+    """What the noise of the batches keeps outside of all signals in the end, the mean of |(I - P) U|_F^2.
+
+    Let n = d - r1 - r2 and v = (M^2 r2 + sigma_y^2)/(2m), the variance of an entry of the batch gradient G. The r1 columns
+    of U that hold A* are driven as in `error_floor`: r1 n eta v/(2 - eta sigma*). The other q columns w meet
+    w <- w - eta (G + w w') w, and for G a GOE matrix log det w'w is stationary where the mean of |w|^2 is
+    q eta v (n - 1 - 2q)/2. With q > (n - 1)/4 columns the noise would kill the least: not more than (n - 1)/4 live, however
+    many there are. From a scale alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First order in eta, v
+    and (r1 + r2)/d; simulated values were 0.99 to 1.09 of it (d = 40, M = 6, eta = 0.1, m = 1000, k = 2 to 40).
+
+    Args:
+        spread: M [...], the root mean square of the spurious eigenvalues.
+        rank: k [...], columns of U, at least r1.
+        learning_rate: eta [...].
+        batch_size: m [...], examples in a batch.
+        dim: d [...].
+        invariant_rank: r1 [...].
+        spurious_rank: r2 [...], which have to be rejected.
+        invariant_eigenvalue: sigma* [...] of A*, above zero.
+        label_noise: sigma_y [...], standard deviation of the labels' noise.
+
+    Returns:
+        Mean square of the complement signal [...].
+
+    >>> batch = {"learning_rate": 0.1, "batch_size": 1000, "dim": 40, "invariant_rank": 2, "spurious_rank": 1}
+    >>> [f"{complement_power(6.0, rank=rank, **batch):.3f}" for rank in (2, 6, 40)]
+    ['0.070', '0.171', '0.216']
+    """
+    numbers = (learning_rate, batch_size, dim, invariant_rank, spurious_rank, invariant_eigenvalue, label_noise)
+    spread, columns, eta, m, d, r1, r2, sigma, noise = common(spread, rank, *numbers)
+    variance = (r2 * spread**2 + noise**2) / (2 * m)
+    outside = d - r1 - r2
+    alive = jnp.clip(columns - r1, 0, jnp.maximum((outside - 1) / 4, 0))
+    driven = r1 * outside / (2 - eta * sigma)
+    return eta * variance * (driven + alive * (outside - 1 - 2 * alive) / 2)
 
 
 @door
