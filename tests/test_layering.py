@@ -24,6 +24,7 @@ FLOORS = (
     {"phase"},
     {"experiment"},
     {"plots"},
+    {"explorer"},
     {"studies"},
     {"cli"},
     {"__main__"},
@@ -43,8 +44,9 @@ ALLOWED = {
     "results": GROUND | {"grids"},
     "store": GROUND | {"grids", "results"},
     "plots": GROUND | {"results"},
+    "explorer": GROUND | {"results", "plots"},
 }
-WITHOUT_JAX = {"checks", "grids", "results", "store", "plots"}
+WITHOUT_JAX = {"checks", "grids", "results", "store", "plots", "explorer"}
 LONGEST = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.runs import Phase, Run
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
 from causal_sgd.cli.studies import List, Reproduce
@@ -32,6 +33,7 @@ Command = tyro.conf.OmitSubcommandPrefixes[
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Repair, tyro.conf.subcommand("repair")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Explore, tyro.conf.subcommand("explore")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[List, tyro.conf.subcommand("list")]
 ]

@@ -19,7 +19,7 @@ from causal_sgd.experiment import SWEPT, Experiment
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Phase", "Run"]
+__all__ = ["Phase", "Run", "theory_curve"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Phase(Computation):
         from causal_sgd.results import final, summary
 
         if self.plot is not None:
-            theory = _curve(experiment, x, xs, y, ys)
+            theory = theory_curve(experiment, x, xs, y, ys)
             draw(
                 self.plot,
                 lambda ax, plots: plots.phase_diagram(ax, final(dataset), self.metric, x=x, y=y, theory=theory),
@@ -176,7 +176,7 @@ def _summaries(dataset: xr.Dataset) -> dict[str, Any]:
     return report
 
 
-def _curve(experiment: Experiment, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> Any:
+def theory_curve(experiment: Experiment, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> Any:
     """The theory's boundary as plots take it, where it is a curve in these axes; else None."""
     from causal_sgd import theory
 
