@@ -1,7 +1,7 @@
-"""One small run, number by number: whatever changes it changes every user's results.
+"""Four small runs, number by number: whatever changes it changes every user's results.
 
 A change of a random stream is at least a minor version and an entry in the changelog. Write the file anew with
-`python tests/test_golden.py`.
+`python tests/test_golden.py`. `causal-sgd doctor` makes the same comparison.
 """
 
 from __future__ import annotations
@@ -9,39 +9,32 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
-import optax
 
-from causal_sgd import measurements, metrics, models, samplers, worlds
-from causal_sgd.algorithms import sgd
-from causal_sgd.simulate import run
+import causal_sgd
+from causal_sgd import doctor
 
-FILE = Path(__file__).with_name("golden.json")
+FILE = Path(causal_sgd.__file__).with_name(doctor.GOLDEN)
 
 
-def golden_run() -> dict[str, list]:
-    """The HeteroSGD of a dozen lines, with label noise: every random stream but the data's takes part."""
-    algorithm = sgd(
-        world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=2, mean=1.0, spread=4.0),
-        sampler=samplers.hetero(batch_size=40),
-        measurement=measurements.gaussian_law(noise=0.3),
-        model=models.factored(dim=6, rank=4, init_scale=0.2),
-        optimizer=optax.sgd(0.05),
-    )
-    watched = [metrics.invariant_error, metrics.spurious_signal, metrics.singular_values, metrics.environment_losses]
-    trace = jax.jit(lambda key: run(key, algorithm=algorithm, metrics=watched, num_steps=30, record_every=10))(
-        jax.random.key(2024)
-    )
-    return {"step": trace.step.tolist()} | {name: values.tolist() for name, values in trace.metrics.items()}
-
-
-def test_the_golden_run_is_what_it_was() -> None:
-    found, golden = golden_run(), json.loads(FILE.read_text())
+def test_the_golden_runs_are_what_they_were() -> None:
+    found, golden = doctor.golden_numbers(), json.loads(FILE.read_text())
     assert set(found) == set(golden)
     for name, values in golden.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert doctor.worst_deviation(found) <= doctor.TOLERANCE
+
+
+def test_a_run_that_strays_is_found_out() -> None:
+    golden = json.loads(FILE.read_text())
+    assert doctor.worst_deviation(golden) == 0
+    golden["invariant_error"][0][2] *= 1 + 2 * doctor.TOLERANCE
+    assert doctor.worst_deviation(golden) > doctor.TOLERANCE
+    golden["invariant_error"][0][2] = float("nan")
+    assert doctor.worst_deviation(golden) == np.inf
+    del golden["invariant_error"]
+    assert doctor.worst_deviation(golden) == np.inf
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(golden_run(), indent=1) + "\n")
+    FILE.write_text(json.dumps(doctor.golden_numbers(), indent=1) + "\n")

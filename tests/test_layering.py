@@ -26,6 +26,7 @@ FLOORS = (
     {"plots"},
     {"explorer"},
     {"studies"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )

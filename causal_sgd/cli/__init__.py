@@ -7,6 +7,7 @@ or a run that fails with 1. jax starts only once there is something to simulate,
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import re
 import signal
@@ -18,13 +19,17 @@ from typing import Annotated, Any
 import tyro
 
 from causal_sgd.cli.explore import Explore
+from causal_sgd.cli.health import Doctor
 from causal_sgd.cli.runs import Phase, Run
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
 from causal_sgd.cli.studies import List, Reproduce
 
 __all__ = ["main"]
 
-ABOUT = "Simulate how SGD over heterogeneous environments learns the invariant and forgets the spurious."
+ABOUT = (
+    "Simulate how SGD over heterogeneous environments learns the invariant and forgets the spurious. "
+    "--version tells the version; --tyro-print-completion SHELL prints what completes commands in bash, zsh or tcsh."
+)
 
 Command = tyro.conf.OmitSubcommandPrefixes[
     Annotated[Run, tyro.conf.subcommand("run")]
@@ -36,6 +41,7 @@ Command = tyro.conf.OmitSubcommandPrefixes[
     | Annotated[Explore, tyro.conf.subcommand("explore")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 ]
 
 
@@ -78,8 +84,15 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _version() -> int:
+    print(f"causal-sgd {importlib.metadata.version('causal_sgd')}")
+    return 0
+
+
 def _parse(arguments: Sequence[str]) -> Any:
     """The command; tyro's boxed complaints become one line."""
+    if list(arguments) == ["--version"]:
+        return _version
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
