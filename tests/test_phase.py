@@ -65,7 +65,7 @@ def test_bad_names_are_told() -> None:
 def test_the_population_boundary_lies_on_the_curve() -> None:
     """eta = 0.1, mu = 1; 400 seeds put the standard error of the boundary at about 0.3 %."""
     experiment = Experiment(
-        dim=2, invariant_rank=1, spurious_rank=1, measurement="population", basis="canonical", init_scale=0.1,
+        dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", init_scale=0.1,
         steps=20_000, record_every=20, metrics=("spurious_power",),
     )  # fmt: skip
     base = experiment.cell()

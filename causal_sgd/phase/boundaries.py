@@ -1,7 +1,8 @@
-"""Where a transition lies, with its uncertainty."""
+"""Two estimators of a boundary from the results of a sweep over any axis, and the binomial of every cell."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,13 @@ from scipy import stats
 from causal_sgd import checks
 from causal_sgd.results import final, metric_names, summary
 
-__all__ = ["Boundary", "level_crossing", "order_parameter_boundary", "rejecting_fraction", "rejection_boundary"]
+__all__ = [
+    "Boundary", "clopper_pearson", "level_crossing", "order_parameter_boundary", "rejecting_fraction",
+    "rejection_boundary",
+]  # fmt: skip
+
+
+AT_ONCE = 2**22  # numbers that the bootstrap of a diagram holds at a time
 
 
 class Boundary(NamedTuple):
@@ -146,9 +153,7 @@ def rejecting_fraction(
     rejects = _rejects(dataset, metric, level)
     runs = rejects.notnull().sum("seed")
     count = rejects.sum("seed")
-    tail = (1 - confidence) / 2
-    low = xr.apply_ufunc(lambda k, n: np.where(k > 0, stats.beta.ppf(tail, k, n - k + 1), 0.0), count, runs)
-    high = xr.apply_ufunc(lambda k, n: np.where(k < n, stats.beta.ppf(1 - tail, k + 1, n - k), 1.0), count, runs)
+    low, high = xr.apply_ufunc(lambda k, n: clopper_pearson(k, n, confidence), count, runs, output_core_dims=[[], []])
     low, high = low.where(runs > 0), high.where(runs > 0)
     decided = (low > share).astype(int) - (high < share).astype(int)
     return xr.Dataset(
@@ -170,8 +175,9 @@ def rejection_boundary(
 
     The fraction of seeds whose final value is below the level is interpolated linearly between the values of the axis, and
     the boundary is its first upward crossing of the share. The band is the percentile bootstrap over seeds, which are
-    resampled together for all cells, as they share their worlds. In runs of finite length it lies below the boundary of
-    `order_parameter_boundary`, the more so the shorter they are.
+    resampled together for all cells, as they share their worlds. Cells that were not run, in a refined diagram, are filled
+    linearly between those that were along the other axes, where there are any. In runs of finite length the boundary lies
+    below that of `order_parameter_boundary`, the more so the shorter they are.
 
     Args:
         dataset: of a sweep.
@@ -200,41 +206,82 @@ def rejection_boundary(
             f"along must name an axis with at least two increasing values, got {axis.tolist()} for {along!r}"
         )
     table = rejects.transpose(..., along, "seed")
-    seeds = table.sizes["seed"]
-    weights = np.random.default_rng(0).multinomial(
-        seeds, np.full(seeds, 1 / seeds), resamples
-    )  # how often each is drawn
-    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-
-    def cross(values: np.ndarray) -> np.ndarray:
-        known = np.isfinite(values)
-        drawn = np.concatenate([np.ones((1, seeds)), weights])  # first the sample itself
+    *others, _ = table.dims[:-1]
+    runs = table.values.reshape(-1, table.sizes["seed"])
+    known = np.isfinite(runs)
+    rejecting = np.where(known, runs, 0)
+    seeds = runs.shape[1]
+    # How often a resample draws each seed; the first takes each once and is the sample itself.
+    drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    drawn = np.concatenate([np.ones((1, seeds)), drawn])
+    filled = _filler(known.any(1).reshape(table.shape[:-1]))
+    places = []
+    for some in np.array_split(drawn, -(-len(drawn) * len(runs) // AT_ONCE)):
         with np.errstate(invalid="ignore"):
-            fractions = (drawn @ np.where(known, values, 0).T) / (drawn @ known.T.astype(float))
-        places = np.array([_first_crossing(axis, row, share) for row in fractions])
-        # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
-        value = places[0] if np.isfinite(places[0]) else np.nan
-        band = np.quantile(places[1:], edges, method="inverted_cdf")
-        return np.array([value, *band])
-
-    found = xr.apply_ufunc(
-        cross, table, input_core_dims=[[along, "seed"]], output_core_dims=[["bound"]], vectorize=True
+            fractions = (some @ rejecting.T) / (some @ known.T.astype(float))
+        places.append(_first_crossing(axis, filled(fractions.reshape(-1, *table.shape[:-1])), share))
+    crossings = np.concatenate(places)
+    # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
+    value = np.where(np.isfinite(crossings[0]), crossings[0], np.nan)
+    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(crossings[1:], edges, axis=0, method="inverted_cdf")
+    coords = {name: table.coords[name] for name in table.coords if set(table.coords[name].dims) <= set(others)}
+    return xr.Dataset(
+        {name: (others, bound) for name, bound in zip(("value", "low", "high"), (value, low, high), strict=True)},
+        coords,
     )
-    return xr.Dataset({name: found.isel(bound=index) for index, name in enumerate(("value", "low", "high"))})
 
 
-def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> float:
-    """Where a fraction first reaches a share from below; -inf where it starts above, inf where it never does."""
+def clopper_pearson(count: np.ndarray, total: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """The exact interval of a binomial's probability, elementwise; (0, 1) where there are no trials."""
+    tail = (1 - confidence) / 2
+    some, not_all = count > 0, count < total
+    low = stats.beta.ppf(tail, np.where(some, count, 1), np.where(some, total - count + 1, 1))
+    high = stats.beta.ppf(1 - tail, np.where(not_all, count + 1, 1), np.where(not_all, total - count, 1))
+    return np.where(some, low, 0.0), np.where(not_all, high, 1.0)
+
+
+def _filler(known: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Fill cells that were not run, [..., *others, along], between those that were, along one other axis after another.
+
+    In a refined diagram a row holds few cells but those at the boundary; its neighbours tell how far the band reaches.
+    """
+    steps = []
+    for axis in range(known.ndim - 1):
+        size = known.shape[axis]
+        place = np.arange(size).reshape(-1, *[1] * (known.ndim - axis - 1))
+        before = np.maximum.accumulate(np.where(known, place, -1), axis)
+        after = np.flip(np.minimum.accumulate(np.flip(np.where(known, place, size), axis), axis), axis)
+        between = ~known & (before >= 0) & (after < size)
+        share = np.where(between, (place - before) / np.maximum(after - before, 1), 0)
+        before, after = np.where(between, before, place), np.where(between, after, place)
+        steps.append((axis - known.ndim, before, after, share))
+        known = known | between
+
+    def fill(values: np.ndarray) -> np.ndarray:
+        for axis, before, after, share in steps:
+            left, right = (np.take_along_axis(values, index[None], axis) for index in (before, after))
+            values = np.where(share > 0, (1 - share) * left + share * right, left)
+        return values
+
+    return fill
+
+
+def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> np.ndarray:
+    """Where fractions [..., along] first reach a share from below; -inf where they start above, inf where they never do."""
     known = np.isfinite(fractions)
-    axis, fractions = axis[known], fractions[known]
-    above = np.flatnonzero(fractions >= share)
-    if not len(above):
-        return np.inf
-    after = above[0]
-    if after == 0:
-        return -np.inf
-    part = (share - fractions[after - 1]) / (fractions[after] - fractions[after - 1])
-    return float(axis[after - 1] + part * (axis[after] - axis[after - 1]))
+    above = known & (fractions >= share)
+    after = np.argmax(above, -1)[..., None]
+    place = np.where(known, np.arange(len(axis)), -1)
+    last = np.maximum.accumulate(place, -1)  # the last known cell up to each
+    before = np.take_along_axis(last, np.maximum(after - 1, 0), -1)
+    inside = (after > 0) & (before >= 0)
+    before = np.where(inside, before, after)
+    low, high = (np.take_along_axis(fractions, index, -1)[..., 0] for index in (before, after))
+    before, after, inside = before[..., 0], after[..., 0], inside[..., 0]
+    part = np.where(inside, (share - low) / np.where(inside, high - low, 1), 0)
+    found = axis[before] + part * (axis[after] - axis[before])
+    return np.where(above.any(-1), np.where(inside, found, -np.inf), np.inf)
 
 
 def _rejects(dataset: xr.Dataset, metric: str, level: float) -> Any:

@@ -1,0 +1,22 @@
+"""Where a transition lies, with its uncertainty, and how to find it with few runs.
+
+`boundaries` has two estimators of the boundary from any sweep: the order parameter extrapolated to zero, and the crossing of a
+share by the fraction of seeds that reject the spurious part. `refinement` runs those cells of a diagram through which
+the boundary passes, and no others.
+"""
+
+from __future__ import annotations
+
+from causal_sgd.phase.boundaries import (
+    Boundary,
+    level_crossing,
+    order_parameter_boundary,
+    rejecting_fraction,
+    rejection_boundary,
+)
+from causal_sgd.phase.refinement import Refinement, Request, ask, refine, refinement, tell
+
+__all__ = [
+    "Boundary", "Refinement", "Request", "ask", "level_crossing", "order_parameter_boundary", "refine", "refinement",
+    "rejecting_fraction", "rejection_boundary", "tell",
+]  # fmt: skip
