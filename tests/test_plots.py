@@ -357,3 +357,49 @@ def test_importing_plots_starts_neither_jax_nor_pyplot() -> None:
     here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def bounds(axis: str, places: np.ndarray, middle: float) -> xr.Dataset:
+    values = {"value": middle, "low": middle - 0.5, "high": np.inf}
+    return xr.Dataset({name: (axis, np.full(len(places), value)) for name, value in values.items()}, {axis: places})
+
+
+def test_a_measured_boundary_is_a_curve_in_its_band_along_either_axis(ax: Axes, grid: xr.Dataset) -> None:
+    options = {"x": "spread", "y": "learning_rate"}
+    upright = plots.phase_diagram(ax, grid, "my_metric", band=bounds("learning_rate", RATES, 2.0), **options)
+    assert upright.curve is not None
+    assert upright.band is not None
+    np.testing.assert_array_equal(upright.curve.get_xdata(), np.full(4, 2.0))
+    corners = upright.band.get_paths()[0].vertices
+    assert corners[:, 0].min() == 1.5
+    assert corners[:, 0].max() == ax.get_xlim()[1], "an infinite bound ends at the rim"
+    level = plots.phase_diagram(ax, grid, "my_metric", band=bounds("spread", SPREADS, 0.05), **options)
+    assert level.curve is not None
+    np.testing.assert_array_equal(level.curve.get_ydata(), np.full(5, 0.05))
+    with pytest.raises(ValueError, match="band must have value, low and high over 'spread' or over 'learning_rate'"):
+        plots.phase_diagram(ax, grid, "my_metric", band=bounds("rate", RATES, 2.0), **options)
+
+
+def test_undecided_cells_are_hatched_and_cells_that_were_not_run_belong_to_their_neighbours(
+    ax: Axes, grid: xr.Dataset
+) -> None:
+    sparse = grid.copy(deep=True)
+    sparse["my_metric"][:2, 1:] = np.nan
+    undecided = xr.zeros_like(grid.diverged_at.isel(seed=0), dtype=bool)
+    undecided[0, 0] = undecided[2, 3] = undecided[-1, -1] = True  # the last has diverged, which says more
+    options = {"x": "spread", "y": "learning_rate", "undecided": undecided}
+    plain = plots.phase_diagram(ax, sparse, "my_metric", **options)
+    assert plain.missing is not None
+    assert len(plain.missing.get_paths()) == 8
+    assert plain.undecided is not None
+    assert len(plain.undecided.get_paths()) == 2
+    merged = plots.phase_diagram(ax, sparse, "my_metric", merge=True, **options)
+    assert merged.missing is None
+    assert merged.outlines is not None
+    values = merged.mesh.get_array()
+    assert values is not None
+    values = np.asarray(values).reshape(4, 5)
+    assert values[0, 1] == values[0, 0]
+    assert values[1, 3] == values[2, 3]
+    assert merged.undecided is not None
+    assert len(merged.undecided.get_paths()) >= 4, "each with the one that was drawn as its part"

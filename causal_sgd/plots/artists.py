@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 from causal_sgd.plots import looks
 from causal_sgd.plots.looks import Look
 
-__all__ = ["Curve", "arrays", "band", "cells", "curves", "hatched_spans", "legend_below", "note", "scale"]
+__all__ = [
+    "Curve", "arrays", "band", "boundary_band", "cells", "curves", "hatched_spans", "legend_below", "note", "outlines", "scale",
+]  # fmt: skip
 
 Curve: TypeAlias = Callable[[np.ndarray], ArrayLike] | tuple[ArrayLike, ArrayLike]
 
@@ -29,6 +31,35 @@ def band(ax: Axes, x: np.ndarray, series: xr.Dataset, look: Look) -> PolyCollect
     """The band between the quantiles of a summary."""
     low, high = series["low"].values, series["high"].values
     return ax.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0, zorder=1)
+
+
+def boundary_band(ax: Axes, bounds: xr.Dataset, x: str, y: str) -> tuple[PolyCollection, Line2D]:
+    """A measured boundary as a line in its band, clipped at the limits of the axes.
+
+    Args:
+        ax: with its final limits.
+        bounds: `value`, `low` and `high` of one of the axes over the other.
+        x: name of the axis on x.
+        y: name of the axis on y.
+    """
+    wrong = {"value", "low", "high"} - set(bounds.data_vars)
+    dims = [str(dim) for dim in bounds["value"].dims] if not wrong else []
+    if wrong or len(dims) != 1 or dims[0] not in (x, y):
+        raise ValueError(f"band must have value, low and high over {x!r} or over {y!r} alone, got {bounds.sizes}")
+    upright = dims[0] == y  # the crossing is a place on the axis x
+    place = np.asarray(bounds[dims[0]].values, float)
+    limits = ax.get_xlim() if upright else ax.get_ylim()
+    known = np.isfinite(bounds["value"].values)
+    low, high = (np.clip(bounds[end].values, *limits) for end in ("low", "high"))
+    fill = ax.fill_betweenx if upright else ax.fill_between
+    look: Look = {"facecolor": "white", "alpha": 0.45, "linewidth": 0, "zorder": 2.2}
+    drawn = fill(place, low, high, where=known, **look)
+    middle = np.where(known, bounds["value"].values, np.nan)
+    rim = looks.rim(1.3, "white")
+    (line,) = ax.plot(
+        *((middle, place) if upright else (place, middle)), color="black", label="measured", zorder=2.6, **rim
+    )
+    return drawn, line
 
 
 def note(ax: Axes, text: str, place: Any, coords: Any, offset: tuple[float, float], **look: Any) -> None:
@@ -105,6 +136,19 @@ def cells(ax: Axes, edges: Sequence[np.ndarray], where: np.ndarray, look: Look) 
     left, right, low, high = edges[0][columns], edges[0][columns + 1], edges[1][rows], edges[1][rows + 1]
     corners = np.stack([left, low, right, low, right, high, left, high], axis=-1).reshape(-1, 4, 2)
     drawn = PolyCollection(list(corners), antialiased=False, **look)
+    ax.add_collection(drawn, autolim=False)
+    return drawn
+
+
+def outlines(ax: Axes, edges: Sequence[np.ndarray], owner: np.ndarray) -> LineCollection:
+    """The rims of larger cells: lines between neighbouring cells [y, x] that belong to different ones."""
+    x, y = edges
+    rows, columns = np.nonzero(owner[:, 1:] != owner[:, :-1])
+    upright = np.stack([x[columns + 1], y[rows], x[columns + 1], y[rows + 1]], -1)
+    rows, columns = np.nonzero(owner[1:] != owner[:-1])
+    level = np.stack([x[columns], y[rows + 1], x[columns + 1], y[rows + 1]], -1)
+    segments = np.concatenate([upright, level]).reshape(-1, 2, 2)
+    drawn = LineCollection(list(segments), colors="white", linewidths=0.35, alpha=0.55, zorder=1.2)
     ax.add_collection(drawn, autolim=False)
     return drawn
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.contour import QuadContourSet
@@ -59,6 +59,10 @@ class Diagram(NamedTuple):
     contour: QuadContourSet | None
     boundary: Line2D | None
     legend: Legend | None
+    band: PolyCollection | None = None
+    curve: Line2D | None = None
+    undecided: PolyCollection | None = None
+    outlines: LineCollection | None = None
 
 
 def trajectories(
@@ -208,6 +212,9 @@ def phase_diagram(
     y: str,
     theory: Curve | Mapping[str, Curve] | None = None,
     boundary: tuple[ArrayLike, ...] | None = None,
+    band: xr.Dataset | None = None,
+    undecided: xr.DataArray | None = None,
+    merge: bool = False,
     level: float | None = None,
     diverged: float = 0.5,
     logx: bool | None = None,
@@ -232,6 +239,10 @@ def phase_diagram(
         y: name of the numeric axis on y.
         theory: y(x) or (x, y), which is labelled "theory"; or label -> either.
         boundary: the measured one, (x, y) or (x, y, x_low, x_high), arrays of one shape [n].
+        band: the measured one as a curve in its band: `value`, `low` and `high` of one axis over the other, as
+            `phase.rejection_boundary` returns them.
+        undecided: of dims (x, y), true for cells to hatch because their runs do not say on which side they lie.
+        merge: draw a cell that was not run as a part of the nearest one that was, with outlines: a refined diagram.
         level: of the median, where a contour is drawn.
         diverged: the least fraction of diverged seeds, above 0, at which a cell is hatched.
         logx: whether x is logarithmic; by default when its coordinate is spaced geometrically.
@@ -250,11 +261,18 @@ def phase_diagram(
     edges = tables.edges("x", xs, logx), tables.edges("y", ys, logy)
     fraction = table.diverged_fraction.values
     third = fraction >= diverged
+    run = np.isfinite(fraction)
+    owner = tables.nearest(run if merge else np.ones_like(run))
     median = np.ma.masked_invalid(np.where(third, np.nan, table["median"].values))
     empty = np.ma.getmaskarray(median)
-    mesh = ax.pcolormesh(*edges, median, cmap=cmap, norm=norm, rasterized=True)
-    hatch = artists.cells(ax, edges, third, looks.DIVERGED)
-    missing = artists.cells(ax, edges, empty & ~third, looks.MISSING)
+    mesh = ax.pcolormesh(*edges, median.ravel()[owner], cmap=cmap, norm=norm, rasterized=True)
+    hatch = artists.cells(ax, edges, third.ravel()[owner], looks.DIVERGED)
+    missing = artists.cells(ax, edges, (empty & ~third).ravel()[owner], looks.MISSING)
+    open_ = None
+    if undecided is not None:
+        where = undecided.reindex_like(table["median"]).transpose(y, x).values.astype(bool)
+        open_ = artists.cells(ax, edges, (where & ~third).ravel()[owner], looks.UNDECIDED)
+    rims = artists.outlines(ax, edges, owner) if merge and not run.all() else None
     ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], autoscale_on=False)  # whatever the curves do
     artists.scale(ax, "x", logx)
     artists.scale(ax, "y", logy)
@@ -274,6 +292,10 @@ def phase_diagram(
         look: Look = {"color": "black", "marker": "o", "markersize": 4.5, "mfc": "white", "linestyle": ""}
         (points,) = ax.plot(middle, height, label="measured", zorder=2.9, **look)
         handles.append(points)
+    filled = line = None
+    if band is not None:
+        filled, line = artists.boundary_band(ax, band, x, y)
+        handles.append(line)
     some = (fraction > 0) & ~empty
     if some.any():
         rows, columns = np.nonzero(some)
@@ -282,10 +304,12 @@ def phase_diagram(
         handles.append(partial)
     handles += [Patch(label=rf"$\geq$ {diverged:.0%} diverged", **looks.DIVERGED)] if hatch else []
     handles += [Patch(label="not run", **looks.MISSING)] if missing else []
+    look = looks.UNDECIDED | {"facecolor": "0.5"}
+    handles += [Patch(label="undecided", **look)] if open_ else []
     ax.set_xlabel(looks.name_of(dataset, x))
     ax.set_ylabel(looks.name_of(dataset, y))
     ax.spines[:].set_visible(True)
     name = label or looks.name_of(dataset, metric)
     bar = ax.figure.colorbar(mesh, ax=ax, label=name, pad=0.02) if colorbar else None
     box = artists.legend_below(ax, handles if legend else [])
-    return Diagram(mesh, hatch, curves, bar, missing, partial, contour, points, box)
+    return Diagram(mesh, hatch, curves, bar, missing, partial, contour, points, box, filled, line, open_, rims)

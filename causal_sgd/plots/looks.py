@@ -13,8 +13,8 @@ from cycler import cycler
 from matplotlib import patheffects
 
 __all__ = [
-    "COLOURS", "DASHES", "DIVERGED", "MARKERS", "MISSING", "NAMES", "STYLE", "Look", "line_look", "name_of",
-    "outline", "percent", "series", "style",
+    "COLOURS", "DASHES", "DIVERGED", "MARKERS", "MISSING", "NAMES", "STYLE", "UNDECIDED", "Look", "line_look",
+    "name_of", "outline", "percent", "rim", "series", "style",
 ]  # fmt: skip
 
 Look: TypeAlias = dict[str, Any]
@@ -44,6 +44,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 
 MARKERS = "osD^vPX<"
 DIVERGED: Look = {"facecolor": "0.86", "edgecolor": "0.25", "hatch": "/////", "linewidth": 0}
 MISSING: Look = {"facecolor": "0.97", "edgecolor": "0.6", "hatch": "....", "linewidth": 0}
+UNDECIDED: Look = {"facecolor": "none", "edgecolor": (1, 1, 1, 0.6), "hatch": "\\\\\\\\", "linewidth": 0}
 STYLE: Look = {
     "figure.constrained_layout.use": True,
     "figure.figsize": (4.2, 3.3),
@@ -109,5 +110,10 @@ def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Datase
 
 def outline(width: float) -> Look:
     """White with a black rim shows on every colour of a map."""
-    rim = [patheffects.Stroke(linewidth=width + 1.6, foreground="black"), patheffects.Normal()]
-    return {"linewidth": width, "markeredgewidth": width, "path_effects": rim}
+    return rim(width, "black") | {"markeredgewidth": width}
+
+
+def rim(width: float, colour: str) -> Look:
+    """A line with a rim of another colour."""
+    effects = [patheffects.Stroke(linewidth=width + 1.6, foreground=colour), patheffects.Normal()]
+    return {"linewidth": width, "path_effects": effects}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from scipy import ndimage
 
 from causal_sgd import checks
 from causal_sgd.results import metric_names, summary
 
-__all__ = ["edges", "is_geometric", "numeric", "summarise"]
+__all__ = ["edges", "is_geometric", "nearest", "numeric", "summarise"]
 
 
 def summarise(
@@ -69,3 +72,11 @@ def edges(argument: str, centres: np.ndarray, log: bool) -> np.ndarray:
     gaps = np.diff(places) / 2 if len(places) > 1 else np.array([0.5])
     borders = np.append(places - np.append(gaps[:1], gaps)[: len(places)], places[-1] + gaps[-1])
     return np.exp(borders) if log else borders
+
+
+def nearest(known: np.ndarray) -> np.ndarray:
+    """For every cell [y, x] the flat index of the nearest one that is known, itself where it is; counted in cells."""
+    if not known.any():
+        return np.arange(known.size).reshape(known.shape)
+    places: Any = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.asarray(np.ravel_multi_index(tuple(places), known.shape))
