@@ -21,7 +21,7 @@ FLOORS = (
     {"executors", "store"},
     {"dispatch"},
     {"sweeps"},
-    {"phase"},
+    {"phase", "intermittency"},
     {"experiment"},
     {"plots"},
     {"explorer"},
@@ -40,6 +40,7 @@ ALLOWED = {
     "linalg": GROUND,
     "theory": GROUND,
     "grids": GROUND,
+    "intermittency": GROUND,
     "machine": GROUND,
     "progress": set(),
     "results": GROUND | {"grids"},
@@ -47,7 +48,7 @@ ALLOWED = {
     "plots": GROUND | {"results"},
     "explorer": GROUND | {"results", "plots"},
 }
-WITHOUT_JAX = {"checks", "grids", "results", "store", "plots", "explorer"}
+WITHOUT_JAX = {"checks", "grids", "intermittency", "results", "store", "plots", "explorer"}
 LONGEST = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -72,6 +72,7 @@ CALLS = {
     "mixing_critical_spread": (lambda *a: theory.mixing_critical_spread(*a, 2), (0.1, 1.0), (0.05, 0.5)),
     "optimal_spread": (_best, (0.1, 1.0), (0.05, 0.1)),
     "stationary_spurious_moments": (theory.stationary_spurious_moments, (0.1, 1.0, 4.0), (0.05, 0.5, 3.0)),
+    "tail_exponent": (_environments(theory.tail_exponent), (0.1, 3.0), (0.05, 2.0)),
 }
 
 
@@ -161,6 +162,7 @@ BAD = [
         "family must be one of",
     ),
     (lambda: theory.optimal_spread(learning_rate=0.1, mean=1, **{**BATCH, "dim": -1}), "dim must be"),
+    (lambda: theory.tail_exponent(0.1, 1.0), "last axis of environments"),
 ]
 
 

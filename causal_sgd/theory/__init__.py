@@ -16,7 +16,8 @@ Numbers and arrays [...] broadcast and may be traced; a result has the common sh
 dtype. Concrete arguments outside their limits raise ValueError.
 
 `exponents` has lambda and v of one direction and of matrix products, `boundaries` the curves of the phase
-diagram and the bound on divergence, `stationary` the growth time, what is left of a direction and the error;
+diagram and the bound on divergence, `stationary` the growth time, what is left of a direction and the error,
+`tails` the power laws of its quiet phases and bursts;
 `arguments` checks and compiles.
 """
 
@@ -54,6 +55,7 @@ from causal_sgd.theory.stationary import (
     optimal_spread,
     stationary_spurious_moments,
 )
+from causal_sgd.theory.tails import tail_exponent
 
 __all__ = [
     "BatchSettings",
@@ -82,4 +84,5 @@ __all__ = [
     "mixing_critical_spread",
     "optimal_spread",
     "stationary_spurious_moments",
+    "tail_exponent",
 ]

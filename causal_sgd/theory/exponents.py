@@ -16,8 +16,8 @@ from causal_sgd.theory.arguments import check, common, door
 from causal_sgd.types import Array, Key
 
 __all__ = [
-    "DEVIATION", "LOWEST", "LyapunovExponents", "families", "linearised", "log_variance_environments",
-    "log_variance_two_point", "lyapunov", "lyapunov_asymmetric", "lyapunov_environments", "lyapunov_exponents",
+    "DEVIATION", "LOWEST", "LyapunovExponents", "families", "linearised", "log_abs",
+    "log_variance_environments", "log_variance_two_point", "lyapunov", "lyapunov_asymmetric", "lyapunov_environments", "lyapunov_exponents",
     "lyapunov_gaussian", "lyapunov_two_point", "lyapunov_uniform",
 ]  # fmt: skip
 
@@ -38,7 +38,7 @@ _DIGAMMA = [_HALF + math.fsum(2 / (2 * i - 1) for i in range(1, j + 1)) for j in
 _TINY = 1e-37  # keeps 0/0 out of quotients; normal in float32
 
 
-def _log_abs(x: Array) -> Array:
+def log_abs(x: Array) -> Array:
     """log|1 + x|, accurate for small x."""
     # The clip: where a compiler fuses the product that made x into 1 + x, the sum may fall below zero.
     return jnp.log1p(jnp.maximum(jnp.where(x >= -1, x, -2 - x), -1))
@@ -47,7 +47,7 @@ def _log_abs(x: Array) -> Array:
 def _half_log(low: Array, high: Array, excess: Array) -> Array:
     """(1/2) log|(1 + low)(1 + high)|; `excess` is low + high + low high, computed without cancellation."""
     near = jnp.log1p(jnp.clip(excess, -0.5, 0.5))
-    return jnp.where(jnp.abs(excess) < 0.5, near, _log_abs(low) + _log_abs(high)) / 2
+    return jnp.where(jnp.abs(excess) < 0.5, near, log_abs(low) + log_abs(high)) / 2
 
 
 @door
@@ -106,7 +106,7 @@ def lyapunov_uniform(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLik
     minus = jnp.where(open_, (1 - q) * jnp.log1p(-jnp.where(open_, q, 0)), 0)
     series = jnp.polyval(jnp.asarray(_UNIFORM, q.dtype), jnp.where(small, q, 0) ** 2)
     closed = (plus - minus) / (2 * jnp.where(small, 1, q)) - 1
-    below = _log_abs(shift) + jnp.where(small, series, closed)
+    below = log_abs(shift) + jnp.where(small, series, closed)
     return jnp.where(inside, below, jnp.log(b) + (plus + minus) / 2 - 1)
 
 
@@ -140,11 +140,11 @@ def lyapunov_gaussian(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLi
     rate = (jnp.where(far, 0, a) / jnp.where(width > 0, wide, 1)) ** 2
     # Centred, the sum is as small as lambda - log(scale), so that float32 does not lose it in log(width).
     centre = jnp.log(jnp.maximum(rate, 1) / 32)
-    scale = jnp.where(a >= wide, _log_abs(shift), jnp.log(wide))
+    scale = jnp.where(a >= wide, log_abs(shift), jnp.log(wide))
     zero = jnp.zeros_like(rate)
     start = (rate, centre, jnp.asarray(_DIGAMMA, a.dtype), zero + 1, zero, zero)
     *_, total, moment = jax.lax.fori_loop(0, len(_DIGAMMA), _poisson_term, start)
-    return jnp.where(far, _log_abs(shift) + tail, scale + moment / total / 2)
+    return jnp.where(far, log_abs(shift) + tail, scale + moment / total / 2)
 
 
 families: Mapping[str, Callable[[ArrayLike, ArrayLike, ArrayLike], Array]] = {
@@ -171,7 +171,7 @@ def lyapunov(family: str, learning_rate: ArrayLike, mean: ArrayLike, spread: Arr
 def _log_moments(learning_rate: Any, eigenvalues: Any, weights: Any) -> tuple[Array, Array]:
     """Mean and variance [...] of log|1 + eta s_e|."""
     eta, values, weights = common(jnp.asarray(learning_rate)[..., None], eigenvalues, weights)
-    logs = jnp.where(weights > 0, _log_abs(eta * values), 0)
+    logs = jnp.where(weights > 0, log_abs(eta * values), 0)
     mean = jnp.sum(weights * logs, -1)
     deviation = jnp.where(jnp.isinf(logs), jnp.inf, logs - jnp.where(jnp.isinf(mean), 0, mean)[..., None])
     return mean, jnp.sum(jnp.where(weights > 0, weights * deviation**2, 0), -1)
