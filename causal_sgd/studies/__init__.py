@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CORE", "NAMES", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
 
-NAMES = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
+NAMES = (
+    "trajectories",
+    "phase-diagram",
+    "heterogeneity",
+    "small-batch",
+    "intermittency",
+)
 """The studies in the order of `causal-sgd reproduce --all`."""
 
 CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
