@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from causal_sgd import measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
+    from causal_sgd import evolutions, measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
     from causal_sgd.algorithms import sgd
     from causal_sgd.executors import slurm
     from causal_sgd.grids import zipped
@@ -32,11 +32,11 @@ _HOME = {
     "zipped": "grids",
 }
 _ROOMS = (
-    "measurements", "metrics", "models", "phase", "plots", "samplers", "studies", "theory", "worlds",
+    "evolutions", "measurements", "metrics", "models", "phase", "plots", "samplers", "studies", "theory", "worlds",
 )  # fmt: skip
 
 __all__ = [
-    "StoreError", "SweepError", "__version__", "compare", "measurements", "metrics", "models", "open_results", "phase",
+    "StoreError", "SweepError", "__version__", "compare", "evolutions", "measurements", "metrics", "models", "open_results", "phase",
     "plots", "run", "samplers", "sgd", "slurm", "studies", "sweep", "theory", "time_average", "use_compilation_cache",
     "use_cpu_cores", "worlds", "zipped",
 ]  # fmt: skip

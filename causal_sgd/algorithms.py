@@ -83,9 +83,14 @@ def sgd(
 
     Raises:
         ValueError: if the sampler's counts do not sum to its batch size, or that is more than the measurement has
-            examples for.
+            examples for; if nature is to evolve while the measurement holds labels of the first world.
         AssertionError: (from chex, with both shapes) if a part hands over an array of the wrong shape.
     """
+    if evolve is not None and measurement.holds_labels:
+        raise ValueError(
+            "evolve must be None with a measurement whose labels were drawn once (fixed_design): they would be those of the "
+            "first world, got an evolution; measure with examples that are streamed"
+        )
 
     def init(key: Key) -> SGDState:
         nature = world(stream(key, "world"))

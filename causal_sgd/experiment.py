@@ -17,14 +17,15 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     import optax
 
-    from causal_sgd.types import Measurement, Metric, Model, Sampler, Trace, WorldFactory
+    from causal_sgd.types import Evolution, Measurement, Metric, Model, Sampler, Trace, WorldFactory
 
 __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
     "measurement": ("gaussian-law", "low-rank-law", "population", "streamed", "fixed-design"),
-    "family": ("two-point", "uniform", "gaussian"),
+    "family": ("two-point", "uniform", "gaussian", "log-normal", "goe", "discrete"),
+    "evolution": ("none", "renewal", "drift", "wandering"),
     "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
     "model": ("factored", "diagonal"),
     "basis": ("random", "canonical"),
@@ -34,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 SWEPT = (
     "mean", "spread", "invariant_eigenvalue", "tilt", "learning_rate", "batch_size", "label_noise", "init_scale",
-    "momentum", "weight_decay", "stay", "block_length",
+    "momentum", "weight_decay", "stay", "block_length", "rotation", "coupling", "renewal", "mean_drift", "turn",
 )  # fmt: skip
 """The numbers that may be axes of one compiled sweep; everything else fixes shapes or functions."""
 
@@ -43,6 +44,10 @@ DEFAULT_METRICS = (
     "spurious_signal", "complement_signal", "worst_environment_loss", "batch_loss",
 )  # fmt: skip
 """The metrics that cost about as much as a step; the others need a singular value decomposition."""
+
+
+EQUAL = ("cyclic", "shuffled", "block", "stratified")
+"""The samplers that visit all environments equally often, whatever their probabilities."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,8 @@ class Experiment:
     """What is trained: factored (U U') or diagonal (diag(u)^2: the same by population gradients in the canonical basis, at a
     cost of d a step)."""
     family: str = "two-point"
-    """Spurious eigenvalues: two-point (mean +- spread), uniform (half-width spread), gaussian (deviation spread)."""
+    """Spurious signals: eigenvalues two-point (mean +- spread), uniform (half-width spread), gaussian, log-normal (positive;
+    both with deviation spread) or discrete (as given by eigenvalues), or whole goe matrices without a common eigenbasis."""
     optimizer: str = "sgd"
     """sgd, momentum, nesterov, adam, adamw, lion, sign or noisy-sgd."""
     dim: int = 50
@@ -72,12 +78,31 @@ class Experiment:
     """Mean of the spurious eigenvalues over the environments."""
     spread: float = 6.0
     """Heterogeneity M: how far the spurious eigenvalues lie from their mean."""
+    means: tuple[float, ...] | None = None
+    """The mean of each spurious direction, in place of mean."""
+    spreads: tuple[float, ...] | None = None
+    """The heterogeneity of each spurious direction, in place of spread."""
+    eigenvalues: tuple[float, ...] | None = None
+    """The spurious eigenvalue of each environment, of the discrete family."""
+    rotation: float = 0.0
+    """How far each environment turns its spurious eigenbasis: from 0 (the same in all) to 1 (drawn for each)."""
+    coupling: float = 1.0
+    """What multiplies goe matrices off the diagonal: from 0 (the gaussian family) to 1."""
+    evolution: str = "none"
+    """How nature changes at every step: none, renewal (environments are drawn anew), drift (the mean moves), wandering (the
+    spurious directions turn at random)."""
+    renewal: float = 1.0
+    """Probability that an environment is drawn anew before a step, of the renewal evolution."""
+    mean_drift: float = 0.0
+    """How far the spurious mean moves over the run, of the drift evolution."""
+    turn: float = 0.01
+    """Angle in radians by which the spurious directions turn in a step, of the wandering evolution."""
     invariant_eigenvalue: float = 1.0
     """All eigenvalues of A*, unless an invariant spectrum is given."""
     invariant_spectrum: tuple[float, ...] | None = None
     """The eigenvalues of A*, one for each rank."""
     num_environments: int | None = None
-    """How many environments; by default every pattern of signs (two-point), otherwise 100."""
+    """How many environments; by default every pattern of signs (two-point), otherwise 100; 1 where all are drawn anew."""
     probabilities: tuple[float, ...] | None = None
     """How often each environment is met; by default equally often."""
     basis: str = "random"
@@ -131,6 +156,19 @@ class Experiment:
                 "model must be 'factored' unless basis is 'canonical', tilt is 0 and neither world_file, rank nor init "
                 "is given, got 'diagonal': it holds no direction but the coordinates"
             )
+        if self.model == "diagonal" and (self.family == "goe" or self.evolution == "wandering" or self.rotation):
+            raise ValueError(
+                "model must be 'factored' with goe matrices, wandering or rotation, got 'diagonal': the signals would not be"
+            )
+        if (self.family == "discrete") != (self.eigenvalues is not None):
+            raise ValueError(f"eigenvalues must be given for the discrete family and no other, got {self.eigenvalues}")
+        if self.evolution == "renewal" and self.world_file is not None:
+            raise ValueError("evolution must not be 'renewal' with a world_file: there is no family to draw from")
+        if self.probabilities is not None and self.sampler in EQUAL:
+            raise ValueError(
+                f"probabilities must not be given with the {self.sampler} sampler, which visits all environments equally "
+                f"often, got {self.probabilities}"
+            )
 
     def cell(self) -> Callable[..., Trace]:
         """The experiment as a pure function cell(key, **numbers) -> Trace for `run`, `jit`, `vmap` and `sweep`.
@@ -151,6 +189,10 @@ class Experiment:
 
         def cell(key: Any, **numbers: Any) -> Trace:
             values = {name: getattr(self, name) for name in SWEPT} | numbers
+            for name in ("tilt", "rotation") if self.model == "diagonal" else ():
+                known = checks.concrete(values[name])
+                if known is None or known.any():
+                    raise ValueError(f"{name} must be 0 with the diagonal model, got {values[name]}")
             world, dim = file_world or (self._world(values), self.dim)
             algorithm = sgd(
                 world=world,
@@ -158,6 +200,7 @@ class Experiment:
                 measurement=self._measurement(values),
                 model=self._model(values, dim),
                 optimizer=self._optimizer(values),
+                evolve=self._evolution(values, world),
             )
             return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
 
@@ -197,22 +240,47 @@ class Experiment:
         spectrum: Any = values["invariant_eigenvalue"]
         if self.invariant_spectrum is not None:
             spectrum = _array(self.invariant_spectrum)
+        options: dict[str, Any] = {
+            "dim": self.dim,
+            "invariant_rank": self.invariant_rank,
+            "spurious_rank": self.spurious_rank,
+            "invariant_spectrum": spectrum,
+            "probabilities": None if self.probabilities is None else _array(self.probabilities),
+            "basis": self.basis,
+            "tilt": values["tilt"],
+            "rotation": values["rotation"],
+        }
+        if self.eigenvalues is not None:
+            return worlds.discrete(eigenvalues=_array(self.eigenvalues), **options)
         number: Any = self.num_environments
-        if number is None and self.family != "two-point":
-            number = 100
-        family = {"two-point": worlds.two_point, "uniform": worlds.uniform, "gaussian": worlds.gaussian}[self.family]
-        return family(
-            dim=self.dim,
-            invariant_rank=self.invariant_rank,
-            spurious_rank=self.spurious_rank,
-            mean=values["mean"],
-            spread=values["spread"],
-            num_environments=number,
-            invariant_spectrum=spectrum,
-            probabilities=None if self.probabilities is None else _array(self.probabilities),
-            basis=self.basis,
-            tilt=values["tilt"],
-        )
+        renewed = self.evolution == "renewal"
+        if number is None and (renewed or self.family != "two-point"):
+            number = 1 if renewed else 100
+        options |= {
+            "mean": values["mean"] if self.means is None else _array(self.means),
+            "spread": values["spread"] if self.spreads is None else _array(self.spreads),
+            "num_environments": number,
+        }
+        match self.family:
+            case "two-point":
+                return worlds.two_point(balanced=not renewed, **options)
+            case "goe":
+                return worlds.goe(coupling=values["coupling"], **options)
+            case name:
+                return getattr(worlds, name.replace("-", "_"))(**options)
+
+    def _evolution(self, values: dict[str, Any], world: WorldFactory) -> Evolution | None:
+        from causal_sgd import evolutions
+
+        match self.evolution:
+            case "renewal":
+                return evolutions.renewal(world, probability=values["renewal"])
+            case "drift":
+                return evolutions.drift(rate=values["mean_drift"] / self.steps)
+            case "wandering":
+                return evolutions.wandering(angle=values["turn"])
+            case _:
+                return None
 
     def _sampler(self, values: dict[str, Any]) -> Sampler:
         from causal_sgd import samplers

@@ -118,8 +118,8 @@ def environment_losses(snapshot: Snapshot) -> Array:
 
 
 def worst_environment_loss(snapshot: Snapshot) -> Array:
-    """The largest of `environment_losses`; []."""
-    return jnp.max(environment_losses(snapshot))
+    """The largest of `environment_losses` among the environments that are met (with a probability above zero); []."""
+    return jnp.max(jnp.where(snapshot.world.probabilities > 0, environment_losses(snapshot), -jnp.inf))
 
 
 def batch_loss(snapshot: Snapshot) -> Array:

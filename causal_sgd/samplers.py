@@ -61,7 +61,7 @@ def block(*, batch_size: int | Array, length: int | Array) -> Sampler:
 
 
 def shuffled(*, batch_size: int | Array) -> Sampler:
-    """Every environment once per pass, one batch each, in an order drawn anew for every pass.
+    """Every environment once per pass, one batch each, in an order drawn anew for every pass (probabilities are not used).
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.

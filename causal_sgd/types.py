@@ -71,7 +71,8 @@ WorldFactory = Callable[[Key], World]
 
 Evolution = Callable[[Key, Array, World], World]
 """How nature changes before a step: (key, step, world) -> world of the same shapes. The measurement's data, such as a dense
-A*, are made once of the first world: an evolution may change the spurious basis, the cores and the probabilities only."""
+A*, are made once of the first world, and samplers learn the probabilities once: an evolution may change the spurious basis and
+the cores only."""
 
 
 class Batch(NamedTuple):
@@ -127,11 +128,14 @@ class Measurement(NamedTuple):
             The same key gives the same draws whatever the traced numbers are.
         capacity: how many environments a batch has -> the most examples that it can hold, or None where there is no
             limit; `sgd` refuses samplers whose batches are known to be larger. None for never a limit.
+        holds_labels: whether the data hold labels, which were drawn once from the first world; `sgd` refuses to let nature
+            evolve under them.
     """
 
     init: Callable[[Key, World], Any]
     gradient: Callable[[Key, Array, Any, Model, Params, World, Batch], tuple[Params, Array]]
     capacity: Callable[[int], int | None] | None = None
+    holds_labels: bool = False
 
 
 class Snapshot(NamedTuple):

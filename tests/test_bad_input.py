@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from causal_sgd import measurements, metrics, models, samplers, worlds
+from causal_sgd import evolutions, measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.experiment import Experiment
 from causal_sgd.grids import zipped
@@ -22,13 +22,14 @@ def world(**changes):
     return worlds.two_point(**(RANKS | changes))
 
 
-def algorithm(sampler=None, model=None):
+def algorithm(sampler=None, model=None, measurement=None, evolve=None):
     return sgd(
         world=world(),
         sampler=sampler or samplers.hetero(batch_size=10),
-        measurement=measurements.population(),
+        measurement=measurement or measurements.population(),
         model=model or models.factored(dim=6),
         optimizer=optax.sgd(0.1),
+        evolve=evolve,
     )
 
 
@@ -68,6 +69,25 @@ TABLE = [
     (lambda: world(num_environments=3), "num_environments must be even"),
     (lambda: worlds.two_point(dim=20, invariant_rank=1, spurious_rank=7), "num_environments must be given"),
     (lambda: worlds.uniform(**RANKS, num_environments=0), "num_environments must be a whole number"),
+    (lambda: world(mean=[1.0, 2.0]), r"mean must be a number or have shape \(1,\), got shape \(2,\)"),
+    (lambda: world(rotation=1.5), "rotation must be a finite number at least 0 and at most 1, got 1.5"),
+    (lambda: worlds.log_normal(**RANKS, num_environments=3, mean=0.0), "mean must be a finite number above 0"),
+    (lambda: worlds.goe(**RANKS, num_environments=3, coupling=-0.1), "coupling must be .* at least 0"),
+    (lambda: worlds.discrete(**RANKS, eigenvalues=np.ones((3, 2))), r"eigenvalues must have shape \[E\] or \[E, 1\]"),
+    (lambda: worlds.discrete(**RANKS, eigenvalues=[]), r"one row per environment, got shape \(0,\)"),
+    (lambda: evolutions.renewal(world(), probability=2), "probability must be .* at most 1, got 2"),
+    (lambda: evolutions.drift(rate=np.inf), "rate must be a finite number"),
+    (
+        lambda: evolutions.drift(rate=np.ones(2))(jax.random.key(0), jnp.asarray(0), world()(jax.random.key(0))),
+        r"rate must be a number or have shape \(1,\)",
+    ),
+    (lambda: evolutions.wandering(angle=-0.1), "angle must be a finite number at least 0"),
+    (
+        lambda: algorithm(measurement=measurements.fixed_design(num_examples=9), evolve=evolutions.drift(rate=0.1)),
+        "evolve must be None with a measurement whose labels were drawn once",
+    ),
+    (lambda: Experiment(family="discrete"), "eigenvalues must be given for the discrete family"),
+    (lambda: Experiment(sampler="cyclic", probabilities=(0.5, 0.5)), "probabilities must not be given with the cyclic"),
     (lambda: worlds.from_arrays(ASYMMETRIC, np.zeros((1, 3, 3))), "invariant must be symmetric"),
     (lambda: worlds.from_arrays(np.eye(3), ASYMMETRIC[None]), "spurious must be symmetric"),
     (lambda: worlds.from_arrays(np.eye(3), np.zeros((1, 2, 2))), r"spurious must have shape \[E, 3, 3\]"),

@@ -1,4 +1,4 @@
-"""Every member of `worlds`, `samplers`, `measurements` and `models` keeps the promises of its room.
+"""Every member of `worlds`, `evolutions`, `samplers`, `measurements` and `models` keeps the promises of its room.
 
 The tables below give each name of an `__all__` its arguments; a member without a row fails
 `test_every_member_has_a_row`. What a member promises on its own is in `test_worlds.py` and so on.
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from causal_sgd import measurements, models, samplers, worlds
+from causal_sgd import evolutions, measurements, models, samplers, worlds
 from causal_sgd.types import Batch, Sampler, World, WorldFactory
 
 DIM, SHARED_RANK, OWN_RANK = 7, 2, 2
@@ -62,6 +62,21 @@ WORLDS = {
         {"spread": 6.0, "probabilities": PROBABILITIES.astype(np.float32)},
         {"spread": 2.0, "probabilities": np.full(5, 0.2, np.float32)},
     ),
+    "log_normal": Row(
+        RANKS | {"num_environments": 5},
+        {"mean": np.array([1.0, 2.0], np.float32), "spread": 3.0, "rotation": 0.5},
+        {"mean": np.array([2.0, 0.5], np.float32), "spread": 1.0, "rotation": 1.0},
+    ),
+    "goe": Row(
+        RANKS | {"num_environments": 5},
+        {"mean": 1.0, "spread": 6.0, "coupling": 1.0},
+        {"mean": 2.0, "spread": 1.0, "coupling": 0.3},
+    ),
+    "discrete": Row(
+        RANKS,
+        {"eigenvalues": np.arange(5, dtype=np.float32), "probabilities": PROBABILITIES.astype(np.float32)},
+        {"eigenvalues": -np.arange(5, dtype=np.float32), "probabilities": np.full(5, 0.2, np.float32)},
+    ),
     "from_arrays": Row(
         own_signals(),
         {"probabilities": np.array([0.2, 0.3, 0.5], np.float32)},
@@ -69,6 +84,11 @@ WORLDS = {
         random=False,
     ),
     "from_file": Row({"path": "world.npz"}, random=False),
+}
+EVOLUTIONS = {
+    "renewal": Row({"world": worlds.gaussian(**RANKS, num_environments=4)}, {"probability": 1.0}, {"probability": 0.0}),
+    "drift": Row({}, {"rate": 0.3}, {"rate": -0.2}, random=False),
+    "wandering": Row({}, {"angle": 0.1}, {"angle": 0.2}),
 }
 SAMPLERS = {
     "hetero": Row({}, {"batch_size": 13}, {"batch_size": 7}),
@@ -93,6 +113,7 @@ MODELS = {
 }
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
+    "evolutions": (evolutions, EVOLUTIONS),
     "samplers": (samplers, SAMPLERS),
     "measurements": (measurements, MEASUREMENTS),
     "models": (models, MODELS),
@@ -126,6 +147,8 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
     if room == "samplers":
         return draws(member, key, np.full(4, 0.25), 6)
     nature = draw_world(worlds.two_point(**RANKS))
+    if room == "evolutions":
+        return member(key, jnp.asarray(3), nature)
     model = models.factored(dim=DIM, rank=3)
     params = jnp.cos(jnp.arange(3.0 * DIM)).reshape(DIM, 3)
     batch = Batch(jnp.arange(4), jnp.array([3, 0, 4, 5], jnp.int32))
@@ -190,7 +213,7 @@ def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(room: str, na
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_world_has_the_documented_shapes(name: str, world_file: Path) -> None:
-    world = draw_world(make("worlds", name, world_file))
+    world = draw_world(make("worlds", name, world_file, **WORLDS[name].numbers))
     own = 3 if name.startswith("from") else OWN_RANK
     environments = {"two_point": 4, "from_arrays": 3, "from_file": 3}.get(name, 5)
     chex.assert_shape(world.invariant_basis, (DIM, 2))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "causal_sgd"
 FLOORS = (
     {"types", "checks"},
     {"draws", "linalg"},
-    {"worlds", "samplers", "measurements", "models", "metrics"},
+    {"worlds", "evolutions", "samplers", "measurements", "models", "metrics"},
     {"theory"},
     {"algorithms"},
     {"simulate"},
@@ -122,7 +122,16 @@ def test_some_rooms_import_no_jax_even_through_others(room: str) -> None:
 def test_rooms_below_the_sweep_do_not_map_over_runs_or_compile() -> None:
     # `theory` is called from Python and compiles its own loops; everything else is compiled by the sweep alone
     for path in MODULES:
-        if room_of(path) in {"worlds", "samplers", "measurements", "models", "metrics", "algorithms", "simulate"}:
+        if room_of(path) in {
+            "worlds",
+            "evolutions",
+            "samplers",
+            "measurements",
+            "models",
+            "metrics",
+            "algorithms",
+            "simulate",
+        }:
             calls = {
                 ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
             }

@@ -132,3 +132,60 @@ def test_arrays_may_leave_an_environment_without_a_spurious_signal() -> None:
     world = worlds.from_arrays(signals["invariant"], 0 * signals["spurious"])(jax.random.key(0))
     chex.assert_shape(world.spurious_basis, (DIM, 0))
     np.testing.assert_array_equal(world.spurious(world.spurious_cores[0]), np.zeros((DIM, DIM)))
+
+
+def test_every_direction_may_have_its_own_mean_and_spread() -> None:
+    mean, spread = np.array([1.0, -2.0]), np.array([0.0, 3.0])
+    world = eigenvalues(draw_world(worlds.two_point(**RANKS, mean=mean, spread=spread)))
+    assert sorted(map(tuple, world)) == [(1.0, -5.0), (1.0, -5.0), (1.0, 1.0), (1.0, 1.0)]
+
+
+def test_log_normal_and_discrete_spectra_are_what_they_say() -> None:
+    mean, spread = 2.0, 3.0
+    world = draw_world(worlds.log_normal(**RANKS, mean=mean, spread=spread, num_environments=2000))
+    width = np.sqrt(np.log1p((spread / mean) ** 2))
+    law = stats.lognorm(width, scale=mean * np.exp(-(width**2) / 2))
+    assert law.mean() == pytest.approx(mean)
+    assert law.std() == pytest.approx(spread)
+    for direction in eigenvalues(world).T:
+        assert stats.kstest(direction, law.cdf).pvalue > LEVEL
+    given, weights = np.array([3.0, -4.0, 0.0]), np.array([0.7, 0.2, 0.1])
+    world = draw_world(worlds.discrete(**RANKS, eigenvalues=given, probabilities=weights))
+    np.testing.assert_array_equal(eigenvalues(world), np.stack([given, given], 1).astype(np.float32))
+    np.testing.assert_allclose(world.mean_core, 1.3 * np.eye(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.4, 1.0])
+def test_rotation_turns_the_eigenbasis_of_each_environment_and_keeps_its_spectrum(rotation: float) -> None:
+    # at a rank where there are too many patterns of signs for one environment each
+    ranks = {"dim": 12, "invariant_rank": 2, "spurious_rank": 10}
+
+    @jax.jit
+    def draw(rotation: jax.Array) -> World:  # traced, so that 0 is drawn too
+        return worlds.two_point(**ranks, num_environments=6, rotation=rotation)(jax.random.key(0))
+
+    world, plain = draw(rotation), draw_world(worlds.two_point(**ranks, num_environments=6))
+    cores, expected = np.asarray(world.spurious_cores), eigenvalues(plain)
+    np.testing.assert_allclose(np.linalg.eigvalsh(cores), np.sort(expected, 1), atol=2e-5)
+    np.testing.assert_array_equal(world.spurious_basis, plain.spurious_basis)
+    commutator = np.linalg.norm(cores[0] @ cores[1] - cores[1] @ cores[0])
+    if rotation:
+        assert commutator > 1
+    else:
+        np.testing.assert_allclose(cores, np.asarray(plain.spurious_cores), atol=1e-6)
+
+
+def test_full_rotation_is_haar_and_full_coupling_the_orthogonal_ensemble() -> None:
+    number = 4000
+    ranks = {"dim": 6, "invariant_rank": 1, "spurious_rank": 3}
+    # core = e1 e1' turned: its first entry is the square of an entry of a Haar frame, Beta(1/2, (n - 1)/2)
+    turned = worlds.discrete(**ranks, rotation=1.0, eigenvalues=np.tile([1.0, 0.0, 0.0], (number, 1)))
+    corner = np.asarray(draw_world(turned).spurious_cores)[:, 0, 0]
+    assert stats.kstest(corner, stats.beta(0.5, 1).cdf).pvalue > LEVEL
+    options: Any = ranks | {"num_environments": number}
+    cores = np.asarray(draw_world(worlds.goe(**options, mean=1.0, spread=2.0)).spurious_cores)
+    for entry, law in ((cores[:, 0, 0], stats.norm(1, 2)), (cores[:, 2, 1], stats.norm(0, np.sqrt(2)))):
+        assert stats.kstest(entry, law.cdf).pvalue > LEVEL
+    half = np.asarray(draw_world(worlds.goe(**options, mean=1.0, spread=2.0, coupling=0.5)).spurious_cores)
+    np.testing.assert_allclose(half[:, 0, 1], cores[:, 0, 1] / 2, rtol=1e-6)
+    np.testing.assert_array_equal(half[:, 1, 1], cores[:, 1, 1])

@@ -184,6 +184,11 @@ def theory_curve(experiment: Experiment, x: str, xs: np.ndarray, y: str, ys: np.
     if not one_environment or experiment.optimizer != "sgd" or experiment.world_file is not None:
         return None
     family = experiment.family.replace("-", "_")
+    changed = (
+        experiment.rotation or experiment.means or experiment.spreads or experiment.evolution not in ("none", "renewal")
+    )
+    if family not in theory.families or changed:
+        return None
     known = ("spread", "learning_rate", "mean")
     if not {x, y} <= set(known):
         return None

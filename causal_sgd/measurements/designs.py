@@ -150,7 +150,7 @@ def fixed_design(
         scale = jnp.where(wrong, jnp.nan, 1 / total).astype(estimate.dtype)
         return pull_back(model, params, unpack(sums * scale)), loss * scale / 4
 
-    return Measurement(init, gradient, capacity)
+    return Measurement(init, gradient, capacity, holds_labels=True)
 
 
 def restricted_isometry(key: Key, design: Any, *, rank: int, starts: int = 16, iterations: int = 50) -> Array:
