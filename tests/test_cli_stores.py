@@ -21,8 +21,6 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.store import Store
 from causal_sgd.sweeps import sweep
 
-pytestmark = pytest.mark.xdist_group("cli stores")
-
 SMALL = ["--dim", "4", "--invariant-rank", "1", "--spurious-rank", "1", "--steps", "20", "--measurement", "population"]
 DIAGRAM = ["phase", "--x", "spread=0:4:3", "--y", "learning-rate=0.05,0.2", *SMALL, "--metrics", "spurious_signal"]
 

@@ -17,8 +17,6 @@ from causal_sgd.measurements import designs
 from causal_sgd.simulate import run
 from causal_sgd.types import Snapshot
 
-pytestmark = pytest.mark.xdist_group("design_peers")
-
 DIM, EXAMPLES, STEPS, RUNS = 5, 24, 40, 3
 RATE, SCALE = 0.03, 0.3
 PEERS = ("numpy_design", "torch_design")

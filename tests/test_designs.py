@@ -27,8 +27,6 @@ from causal_sgd.measurements.algebra import packed_dim
 from causal_sgd.simulate import run
 from causal_sgd.types import Batch, Measurement, Model, World
 
-pytestmark = pytest.mark.xdist_group("designs")
-
 LEVEL = 1e-3
 DIM, ENVIRONMENTS, EXAMPLES = 5, 4, 11
 WIDTH = DIM * (DIM + 1) // 2

@@ -16,8 +16,6 @@ from scipy import special, stats
 
 from causal_sgd import draws
 
-pytestmark = pytest.mark.xdist_group("draws")  # one worker, so that the tests share what is compiled
-
 LANES = 200_000
 LEVEL = 1e-4
 

@@ -26,8 +26,6 @@ from causal_sgd.store import Store
 from causal_sgd.sweeps import SweepError, sweep
 from causal_sgd.types import Trace
 
-pytestmark = pytest.mark.xdist_group("executors")  # one worker, so that the tests share what is compiled
-
 AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.05, 0.2]}
 SMALL = Experiment(
     dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=20,

@@ -27,8 +27,6 @@ from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
 from causal_sgd.types import Batch, Model, World
 
-pytestmark = pytest.mark.xdist_group("law")  # one worker, so that the tests share what is compiled
-
 DIM = 5
 DRAWS = 100_000
 MAX_Z, RMS_Z = 5.0, 1.7

@@ -26,8 +26,6 @@ from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
 from causal_sgd.types import Batch, Model, Params, Snapshot, World
 
-pytestmark = pytest.mark.xdist_group("low rank")  # one worker, so that the tests share what is compiled
-
 DRAWS = 100_000
 EPS = float(np.finfo(np.float32).eps)
 FACTORED = models.factored(dim=DIM)  # its factor is its parameters, of any number of columns

@@ -18,8 +18,6 @@ from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 from causal_sgd import metrics, worlds
 from causal_sgd.types import Snapshot, World
 
-pytestmark = pytest.mark.xdist_group("metrics")  # one worker, so that the tests share what is compiled
-
 
 @functools.cache
 def tilted_world() -> World:

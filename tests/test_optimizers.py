@@ -22,8 +22,6 @@ from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
 from causal_sgd.types import Array, Snapshot
 
-pytestmark = pytest.mark.xdist_group("optimizers")  # one worker, so that the tests share what is compiled
-
 STEPS = 12
 Optimizer = optax.GradientTransformation
 

@@ -11,8 +11,6 @@ from scipy import stats
 
 from benchmarks import peers
 
-pytestmark = pytest.mark.xdist_group("peers")  # one worker, which simulates each sample once
-
 RUNS = 144
 # Near the transition, so that the final values are widely spread and a wrong law shows.
 SETTING = {

@@ -28,8 +28,6 @@ from causal_sgd.simulate import run, time_average
 from causal_sgd.sweeps import compare, sweep
 from causal_sgd.types import Algorithm, Array, Snapshot, Trace
 
-pytestmark = pytest.mark.xdist_group("sweeps")  # one worker, so that the tests share what is compiled
-
 COMPILATIONS: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: COMPILATIONS.append(event) if "backend_compile" in event else None

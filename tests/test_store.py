@@ -29,8 +29,6 @@ from causal_sgd.store.tables import Table
 from causal_sgd.sweeps import compare, sweep
 from causal_sgd.types import Trace
 
-pytestmark = pytest.mark.xdist_group("store")  # one worker, so that the tests share what is compiled
-
 
 def cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
     algorithm = sgd(

@@ -25,8 +25,6 @@ import causal_sgd
 from causal_sgd.store import Store, StoreError, open_results
 from causal_sgd.sweeps import sweep
 
-pytestmark = pytest.mark.xdist_group("store faults")  # one worker, so that the tests share what is compiled
-
 IN_FLIGHT = 4  # units under way at a time: two for each of two devices
 SCRIPT = Path(interrupted.__file__)
 

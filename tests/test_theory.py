@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from causal_sgd import theory
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
-
 FAMILIES = tuple(theory.families)
 BATCH = {"batch_size": 500, "dim": 30, "invariant_rank": 2, "spurious_rank": 1}
 

@@ -14,8 +14,6 @@ from test_theory_stationary import simulate
 
 from causal_sgd import theory
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
-
 
 @pytest.mark.parametrize(
     ("eta", "mu", "digits"),

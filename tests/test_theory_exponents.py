@@ -14,7 +14,6 @@ from test_theory import FAMILIES
 
 from causal_sgd import theory
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
 EPS = float(np.finfo(np.float32).eps)
 
 

@@ -12,8 +12,6 @@ from test_theory import BATCH, FAMILIES
 
 from causal_sgd import theory
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
-
 
 def simulate(eta: float, factors: Callable[[int], np.ndarray], start: np.ndarray, steps: int):
     """The last u and the time averages of u^2 and u^4 per chain, after a fifth of the steps."""
