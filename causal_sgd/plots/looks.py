@@ -38,6 +38,7 @@ NAMES: Mapping[str, str] = {
     "spurious_power": r"$\|V^\top U\|_F^2$",
     "spurious_signal": r"spurious signal $\|V^\top U\|_F$",
 }
+"""What metrics and axes are called in figures, in TeX."""
 # Okabe and Ito's colours without yellow, which vanishes on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1)), (0, (6, 1, 1, 1, 1, 1)))
@@ -67,6 +68,7 @@ STYLE: Look = {
     "pdf.fonttype": 42,  # letters stay letters, which journals ask for
     "savefig.dpi": 300,
 }
+"""Matplotlib's settings for figures of one column."""
 
 
 @contextmanager
