@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from causal_sgd import evolutions, measurements, metrics, models, phase, plots, samplers, studies, theory, worlds
+    from causal_sgd import (
+        algorithms,
+        evolutions,
+        measurements,
+        metrics,
+        models,
+        optimizers,
+        phase,
+        plots,
+        samplers,
+        studies,
+        theory,
+        worlds,
+    )  # fmt: skip
     from causal_sgd.algorithms import sgd
     from causal_sgd.executors import slurm
     from causal_sgd.grids import zipped
@@ -32,11 +45,13 @@ _HOME = {
     "zipped": "grids",
 }
 _ROOMS = (
-    "evolutions", "measurements", "metrics", "models", "phase", "plots", "samplers", "studies", "theory", "worlds",
+    "algorithms", "evolutions", "measurements", "metrics", "models", "optimizers", "phase", "plots", "samplers", "studies", "theory",
+    "worlds",
 )  # fmt: skip
 
 __all__ = [
-    "StoreError", "SweepError", "__version__", "compare", "evolutions", "measurements", "metrics", "models", "open_results", "phase",
+    "StoreError", "SweepError", "__version__", "algorithms", "compare", "evolutions", "measurements", "metrics", "models",
+    "open_results", "optimizers", "phase",
     "plots", "run", "samplers", "sgd", "slurm", "studies", "sweep", "theory", "time_average", "use_compilation_cache",
     "use_cpu_cores", "worlds", "zipped",
 ]  # fmt: skip

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from causal_sgd import checks
 
 if TYPE_CHECKING:
-    import optax
-
     from causal_sgd.types import Evolution, Measurement, Metric, Model, Sampler, Trace, WorldFactory
 
 __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
@@ -26,7 +24,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "measurement": ("gaussian-law", "low-rank-law", "population", "streamed", "fixed-design"),
     "family": ("two-point", "uniform", "gaussian", "log-normal", "goe", "discrete"),
     "evolution": ("none", "renewal", "drift", "wandering"),
-    "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "sign", "noisy-sgd"),
+    "algorithm": ("sgd", "fedavg", "fedprox", "scaffold"),
+    "optimizer": ("sgd", "momentum", "nesterov", "sgdw", "adam", "adamw", "lion", "sign", "noisy-sgd"),
+    "schedule": ("constant", "linear", "cosine", "warm-up"),
+    "average": ("none", "moving", "tail"),
+    "client_weights": ("examples", "probabilities"),
     "model": ("factored", "diagonal"),
     "basis": ("random", "canonical"),
     "init": ("identity", "gaussian"),
@@ -36,6 +38,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 SWEPT = (
     "mean", "spread", "invariant_eigenvalue", "tilt", "learning_rate", "batch_size", "label_noise", "init_scale",
     "momentum", "weight_decay", "stay", "block_length", "rotation", "coupling", "renewal", "mean_drift", "turn",
+    "accumulate", "clip_norm", "sam_radius", "average_decay",
+    "average_start", "local_steps", "proximal", "server_learning_rate",
 )  # fmt: skip
 """The numbers that may be axes of one compiled sweep; everything else fixes shapes or functions."""
 
@@ -66,8 +70,12 @@ class Experiment:
     family: str = "two-point"
     """Spurious signals: eigenvalues two-point (mean +- spread), uniform (half-width spread), gaussian, log-normal (positive;
     both with deviation spread) or discrete (as given by eigenvalues), or whole goe matrices without a common eigenbasis."""
+    algorithm: str = "sgd"
+    """sgd (one batch a step), or rounds of local steps in every environment that the sampler names, whose ends are averaged:
+    fedavg, fedprox (with a proximal term), scaffold (with control variates)."""
     optimizer: str = "sgd"
-    """sgd, momentum, nesterov, adam, adamw, lion, sign or noisy-sgd."""
+    """sgd, momentum, nesterov, sgdw (with weight decay), adam, adamw, lion, sign or noisy-sgd; of the local steps where there
+    are any."""
     dim: int = 50
     """Size d of the d x d signals."""
     invariant_rank: int = 3
@@ -128,7 +136,29 @@ class Experiment:
     momentum: float = 0.9
     """Decay of momentum and nesterov."""
     weight_decay: float = 1e-4
-    """Of adamw and lion."""
+    """Of sgdw, adamw and lion."""
+    schedule: str = "constant"
+    """Of the learning rate: constant, linear or cosine (both to zero at the end), warm-up (over the first tenth)."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes one update."""
+    clip_norm: float | None = None
+    """Gradients with a larger norm are scaled down to it; by default none are."""
+    sam_radius: float | None = None
+    """How far up the gradient sharpness-aware steps look, by the same batch; by default they are plain."""
+    average: str = "none"
+    """Of the iterates, which is what is measured: none, moving (exponential) or tail (of all after average-start)."""
+    average_decay: float = 0.99
+    """Of the moving average."""
+    average_start: int = 0
+    """Steps that the tail average leaves out."""
+    local_steps: int = 5
+    """Steps in every environment in a round, of fedavg, fedprox and scaffold."""
+    proximal: float = 1.0
+    """Strength of the proximal term of fedprox."""
+    server_learning_rate: float = 1.0
+    """Step size of the server along the mean change of a round; 1 for the mean itself."""
+    client_weights: str = "examples"
+    """Of the mean of a round: examples (that each environment was given) or probabilities (of the environments)."""
     stay: float = 0.9
     """Probability to stay in an environment, of the sticky sampler."""
     block_length: int = 10
@@ -136,7 +166,7 @@ class Experiment:
     environments_per_batch: int = 2
     """Environments in a batch, of the mixed sampler."""
     steps: int = 400
-    """Updates in a run."""
+    """Updates in a run; rounds, of fedavg, fedprox and scaffold."""
     record_every: int | None = None
     """Steps between two recorded frames; by default the start and the end only."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -149,6 +179,11 @@ class Experiment:
             if value is not None:
                 spelled = value.replace("_", "-") if isinstance(value, str) else value
                 object.__setattr__(self, field, checks.choice(field, spelled, options))
+        if self.algorithm != "sgd" and self.schedule != "constant":
+            raise ValueError(
+                f"schedule must be 'constant' unless algorithm is 'sgd', got {self.schedule!r}: local steps start anew "
+                "in every round"
+            )
         if self.model == "diagonal" and (
             self.basis != "canonical" or self.tilt or self.world_file is not None or self.rank is not None or self.init
         ):
@@ -178,8 +213,7 @@ class Experiment:
         Raises:
             ValueError: if an argument is out of range (as the parts say), when the cell is called.
         """
-        from causal_sgd import metrics
-        from causal_sgd.algorithms import sgd
+        from causal_sgd import methods, metrics
         from causal_sgd.simulate import run
 
         for name in self.metrics:
@@ -194,12 +228,13 @@ class Experiment:
                 if known is None or known.any():
                     raise ValueError(f"{name} must be 0 with the diagonal model, got {values[name]}")
             world, dim = file_world or (self._world(values), self.dim)
-            algorithm = sgd(
+            algorithm = methods.algorithm(
+                self,
+                values,
                 world=world,
                 sampler=self._sampler(values),
                 measurement=self._measurement(values),
                 model=self._model(values, dim),
-                optimizer=self._optimizer(values),
                 evolve=self._evolution(values, world),
             )
             return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
@@ -322,30 +357,6 @@ class Experiment:
         if self.model == "diagonal":
             return models.diagonal(dim=dim, init_scale=values["init_scale"])
         return models.factored(dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init)
-
-    def _optimizer(self, values: dict[str, Any]) -> optax.GradientTransformation:
-        import optax
-
-        rate = checks.number("learning_rate", values["learning_rate"], above=0)
-        momentum = checks.number("momentum", values["momentum"], minimum=0, maximum=1)
-        decay = checks.number("weight_decay", values["weight_decay"], minimum=0)
-        match self.optimizer:
-            case "momentum":
-                return optax.sgd(rate, momentum=momentum)
-            case "nesterov":
-                return optax.sgd(rate, momentum=momentum, nesterov=True)
-            case "adam":
-                return optax.adam(rate)
-            case "adamw":
-                return optax.adamw(rate, weight_decay=decay)
-            case "lion":
-                return optax.lion(rate, weight_decay=decay)
-            case "sign":
-                return optax.sign_sgd(rate)
-            case "noisy-sgd":
-                return optax.noisy_sgd(rate)
-            case _:
-                return optax.sgd(rate)
 
 
 def _file_world(path: Path) -> tuple[WorldFactory, int]:

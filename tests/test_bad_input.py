@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from causal_sgd import evolutions, measurements, metrics, models, samplers, worlds
+from causal_sgd import algorithms, evolutions, measurements, metrics, models, optimizers, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.experiment import Experiment
 from causal_sgd.grids import zipped
@@ -30,6 +30,17 @@ def algorithm(sampler=None, model=None, measurement=None, evolve=None):
         model=model or models.factored(dim=6),
         optimizer=optax.sgd(0.1),
         evolve=evolve,
+    )
+
+
+def federated(method=algorithms.fedavg, **options):
+    return method(
+        world=world(),
+        sampler=samplers.hetero(batch_size=10),
+        measurement=measurements.population(),
+        model=models.factored(dim=6),
+        optimizer=optax.sgd(0.1),
+        **options,
     )
 
 
@@ -129,6 +140,18 @@ TABLE = [
     (lambda: use_cpu_cores(0), "count must be"),
     (lambda: Experiment(sampler="heter"), "sampler must be one of .*did you mean 'hetero'"),
     (lambda: Experiment(optimizer="adan"), "did you mean 'adam'"),
+    (lambda: Experiment(algorithm="fedavgg"), "did you mean 'fedavg'"),
+    (
+        lambda: Experiment(algorithm="fedavg", schedule="cosine"),
+        "schedule must be 'constant' unless algorithm is 'sgd'",
+    ),
+    (lambda: federated(local_steps=0), "local_steps must be a finite number at least 1"),
+    (lambda: federated(local_steps=1.5), "local_steps must be a whole number, got 1.5"),
+    (lambda: federated(weights="equal"), "weights must be one of examples, probabilities"),
+    (lambda: federated(algorithms.fedprox, proximal=-1.0), "proximal must be a finite number at least 0"),
+    (lambda: optimizers.sam(optax.sgd(0.1), radius=-1.0), "radius must be a finite number at least 0"),
+    (lambda: optimizers.moving_average(decay=1.0), "decay must be below 1"),
+    (lambda: optimizers.tail_average(start=-1), "start must be a finite number at least 0"),
     (lambda: Experiment(metrics=("loss",)).cell(), "metrics must be one of"),
     (lambda: sweep(Experiment(**RANKS, learning_rate=-1.0).cell()), "learning_rate must be a finite number above 0"),
     (lambda: sweep(Experiment(**RANKS).cell(), axes={"dim": [2, 3]}), "axes must be parameters of the cell"),

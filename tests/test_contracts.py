@@ -15,9 +15,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from causal_sgd import evolutions, measurements, models, samplers, worlds
+from causal_sgd import algorithms, evolutions, measurements, models, optimizers, samplers, worlds
 from causal_sgd.types import Batch, Sampler, World, WorldFactory
 
 DIM, SHARED_RANK, OWN_RANK = 7, 2, 2
@@ -111,12 +112,28 @@ MODELS = {
     "factored": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
     "diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
 }
+ALGORITHMS = {
+    "sgd": Row({}, {"learning_rate": 0.1}, {"learning_rate": 0.05}),
+    "fedavg": Row({}, {"learning_rate": 0.1, "local_steps": 2}, {"learning_rate": 0.1, "local_steps": 3}),
+    "fedprox": Row(
+        {"local_steps": 2}, {"proximal": 0.5, "learning_rate": 0.1}, {"proximal": 2.0, "learning_rate": 0.1}
+    ),
+    "scaffold": Row({}, {"local_steps": 2}, {"local_steps": 3}),
+}
+OPTIMIZERS = {
+    "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
+    "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),
+    "tail_average": Row({}, {"start": 1}, {"start": 0}),
+    "averaged": Row({}),
+}
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
     "evolutions": (evolutions, EVOLUTIONS),
     "samplers": (samplers, SAMPLERS),
     "measurements": (measurements, MEASUREMENTS),
     "models": (models, MODELS),
+    "algorithms": (algorithms, ALGORITHMS),
+    "optimizers": (optimizers, OPTIMIZERS),
 }
 
 
@@ -138,6 +155,10 @@ def make(room: str, name: str, world_file: Path | None = None, **numbers: Any) -
 
 def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[str, Any]) -> Any:
     """What a member makes of a key and of numbers: the contract is about this function."""
+    if room == "algorithms":
+        return train(key, name, **ALGORITHMS[name].static, **numbers)
+    if room == "optimizers":
+        return train(key, "sgd", transformation=name, **numbers)
     member = make(room, name, world_file, **numbers)
     if room == "worlds":
         return member(key)
@@ -165,6 +186,31 @@ def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> j
         return state, counts
 
     return jax.lax.scan(one, state, jnp.arange(steps))[1]
+
+
+def train(
+    key: jax.Array, name: str, *, learning_rate: Any = 0.1, transformation: str | None = None, **numbers: Any
+) -> Any:
+    """What metrics see, and the loss, after two steps in environments of a random order."""
+    optimizer, evaluate = optax.sgd(learning_rate), None
+    if transformation == "sam":
+        optimizer = optimizers.sam(optimizer, **numbers)
+    elif transformation is not None:
+        average = optimizers.moving_average(decay=0.7)
+        if transformation != "averaged":
+            average = getattr(optimizers, transformation)(**numbers)
+        optimizer, evaluate = optax.chain(optimizer, average), optimizers.averaged
+    algorithm = getattr(algorithms, name)(
+        world=worlds.two_point(dim=3, invariant_rank=1, spurious_rank=1, basis="canonical"),
+        sampler=samplers.hetero(batch_size=5),
+        measurement=measurements.population(),
+        model=models.diagonal(dim=3, init_scale=0.5),
+        optimizer=optimizer,
+        evaluate=evaluate,
+        **({} if transformation else numbers),
+    )
+    state = jax.lax.fori_loop(0, 2, lambda _, state: algorithm.step(key, state), algorithm.init(key))
+    return algorithm.snapshot(state).params, algorithm.loss(state)
 
 
 def draw_world(factory: WorldFactory, seed: int = 0) -> World:

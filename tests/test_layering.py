@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "causal_sgd"
 FLOORS = (
     {"types", "checks"},
     {"draws", "linalg"},
-    {"worlds", "evolutions", "samplers", "measurements", "models", "metrics"},
+    {"worlds", "evolutions", "samplers", "measurements", "models", "metrics", "optimizers"},
     {"theory"},
     {"algorithms"},
     {"simulate"},
@@ -22,6 +22,7 @@ FLOORS = (
     {"dispatch"},
     {"sweeps"},
     {"phase", "intermittency"},
+    {"methods"},
     {"experiment"},
     {"plots"},
     {"explorer"},
@@ -129,6 +130,7 @@ def test_rooms_below_the_sweep_do_not_map_over_runs_or_compile() -> None:
             "measurements",
             "models",
             "metrics",
+            "optimizers",
             "algorithms",
             "simulate",
         }:

@@ -181,7 +181,9 @@ def theory_curve(experiment: Experiment, x: str, xs: np.ndarray, y: str, ys: np.
     from causal_sgd import theory
 
     one_environment = experiment.sampler in ("hetero", "cyclic", "shuffled", "block", "sticky")
-    if not one_environment or experiment.optimizer != "sgd" or experiment.world_file is not None:
+    plain = (experiment.algorithm, experiment.optimizer, experiment.schedule) == ("sgd", "sgd", "constant")
+    plain &= (experiment.accumulate, experiment.clip_norm, experiment.sam_radius) == (1, None, None)
+    if not one_environment or not plain or experiment.world_file is not None:
         return None
     family = experiment.family.replace("-", "_")
     changed = (

@@ -96,7 +96,7 @@ class List:
             print(f"{'*' if name in studies.CORE else ' '} {name:15} {studies.title(studies.load(name))}")
         print("\nnames:")
         for field, options in CHOICES.items():
-            print(f"  --{field:15} {', '.join(options)}")
+            print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
         from causal_sgd import metrics
 
         print(f"  --{'metrics':15} {', '.join(metrics.__all__)}")
