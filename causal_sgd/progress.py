@@ -1,8 +1,9 @@
-"""How far a sweep is: a bar on a terminal, lines in a log elsewhere."""
+"""How far a sweep is: a bar on a terminal and in a notebook, lines in a log elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import sys
 import time
@@ -20,7 +21,7 @@ EVERY = 30.0  # seconds between two lines
 class Progress:
     """Counts runs that are done and that diverged; used as a context.
 
-    On a terminal it is a bar with the time left and the rate. Elsewhere the same goes, about every half minute and at the
+    On a terminal or in a notebook it is a bar with the time left and the rate. Elsewhere the same goes, about every half minute and at the
     end, as a line to the logger `causal_sgd` (level INFO) and, where there is one, to a log file.
     """
 
@@ -31,11 +32,12 @@ class Progress:
             label: what is computed.
             total: runs in all.
             done: of them, those that were there before.
-            shown: whether to draw the bar; None for where standard error is a terminal.
+            shown: whether to draw the bar; None for where standard error is a terminal, or a notebook's.
             log_file: where lines are appended when there is no bar.
         """
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(
+        notebook = _in_notebook()
+        terminal = notebook or sys.stderr.isatty()
+        self._bar = _bar(notebook)(
             total=total, initial=done, unit="run", desc=label, disable=not (terminal if shown is None else shown),
             dynamic_ncols=True,
         )  # fmt: skip
@@ -83,3 +85,19 @@ class Progress:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             with contextlib.suppress(OSError), self._log_file.open("a") as file:  # a log is not worth a sweep
                 file.write(f"{now} {text}\n")
+
+
+def _in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, whose output is no terminal but shows bars."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")
+
+
+def _bar(notebook: bool) -> type[tqdm]:
+    """A bar of widgets where these are installed, else one of letters."""
+    if notebook and importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm as widget
+
+        return widget
+    return tqdm

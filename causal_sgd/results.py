@@ -1,53 +1,16 @@
-"""The labelled results of a sweep, and numbers from them: quantiles over seeds and the fraction that diverged.
+"""Numbers from the results of a sweep: final values, quantiles over seeds and the fraction that diverged.
 
 Imports no jax. A diverged run counts in the diverged fraction and in nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.grids import Grid
 
-__all__ = ["final", "labelled", "metric_names", "provenance", "summary"]
-
-
-def labelled(grid: Grid, variables: Mapping[str, Any], steps: np.ndarray, attributes: Mapping[str, Any]) -> xr.Dataset:
-    """Name the dims of a sweep's results.
-
-    Args:
-        grid: of the runs.
-        variables: metric -> [*axes, seed, step, ...], and `diverged_at` [*axes, seed].
-        steps: the recorded steps, [F].
-        attributes: of the dataset.
-    """
-    dims = (*grid.axes, "seed")
-    coordinates: dict[str, Any] = {"seed": grid.seeds, "step": steps}
-    for dim, parameters in grid.axes.items():
-        coordinates |= {name: (dim, values) for name, values in parameters.items()}
-    named = {}
-    for name, values in variables.items():
-        inner = tuple(f"{name}_{index}" for index in range(values.ndim - len(dims) - 1))
-        named[name] = (dims if name == "diverged_at" else (*dims, "step", *inner), values)
-    return xr.Dataset(named, coordinates, dict(attributes))
-
-
-def provenance(environment: Mapping[str, Any], tile: int, key: str, key_implementation: str) -> dict[str, Any]:
-    """The attributes that every sweep's dataset has: what computed it, and from which key."""
-    return {
-        "causal_sgd": environment["versions"]["causal_sgd"],
-        "jax": environment["versions"]["jax"],
-        "platform": environment["platform"],
-        "device": environment["device"],
-        "tile": tile,
-        "key": key,
-        "key_implementation": key_implementation,
-    }
+__all__ = ["final", "metric_names", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 
 from causal_sgd import checks, machine
+from causal_sgd.datasets import labelled, provenance
 from causal_sgd.dispatch import Failure, dispatch
 from causal_sgd.executors import Backend, Job, LocalDevices, Workers, described_by
 from causal_sgd.grids import Columns, Grid
 from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
 from causal_sgd.machine import Device
 from causal_sgd.progress import Progress
-from causal_sgd.results import labelled, provenance
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def sweep(
         memory: bytes that the tiles in flight may use; None for half of what is free.
         devices: where to run; None for all local devices of jax's default backend, which are all cores of a CPU where jax
             had not started (see `use_cpu_cores`).
-        progress: show a bar with the time left on standard error; None for where that is a terminal, and elsewhere for a line
+        progress: show a bar with the time left on standard error; None for a terminal or a notebook, and elsewhere for a line
             now and then to the logger `causal_sgd` and, with a store, to a file beside it (diagram.zarr.log).
         label: what the bar is called.
 

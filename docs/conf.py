@@ -42,7 +42,7 @@ myst_heading_anchors = 3
 
 ROOMS = {
     "From nature to numbers": ["worlds", "samplers", "measurements", "models", "metrics", "algorithms", "simulate"],
-    "Many runs": ["sweeps", "grids", "results", "store", "machine", "executors"],
+    "Many runs": ["sweeps", "grids", "datasets", "results", "store", "machine", "executors"],
     "What follows": ["theory", "phase", "plots", "explorer", "studies", "experiment", "doctor"],
     "What all share": ["types"],
 }

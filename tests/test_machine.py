@@ -134,3 +134,22 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(sys, "stderr", Terminal(False))
     with Progress("diagram", 1, 0, shown=None, log_file=tmp_path / "nowhere" / "log") as told:
         told.add(1, 0)
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_shows_a_bar(monkeypatch, capsys, widgets: bool) -> None:
+    import types
+
+    from causal_sgd import progress
+
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(progress.sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: widgets and name == "ipywidgets")
+    made = []
+    notebook = types.ModuleType("tqdm.notebook")
+    notebook.tqdm = lambda **options: made.append(options) or progress.tqdm(**options)  # pyright: ignore
+    monkeypatch.setitem(progress.sys.modules, "tqdm.notebook", notebook)
+    with Progress("diagram", 2, 0, shown=None, log_file=None) as told:
+        told.add(2, 0)
+    assert "diagram: 100%" in capsys.readouterr().err
+    assert len(made) == widgets

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 
+from causal_sgd.datasets import labelled, provenance
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.results import labelled, provenance
 from causal_sgd.store.headers import Header, StoreError, changed_lines, differences, digest
 from causal_sgd.store.layouts import FIELDS, FORMAT, FORMAT_VERSION, first_line, lay_out, now, open_group, put_chunk
 from causal_sgd.store.lazy import lazily
