@@ -17,7 +17,7 @@ dtype. Concrete arguments outside their limits raise ValueError.
 
 `exponents` has lambda and v of one direction and of matrix products, `boundaries` the curves of the phase
 diagram and the bound on divergence, `stationary` the growth time, what is left of a direction and the error,
-`tails` the power laws of its quiet phases and bursts;
+`rotations` what becomes of exponents without a common eigenbasis, `tails` the power laws of its quiet phases and bursts;
 `arguments` checks and compiles.
 """
 
@@ -26,9 +26,11 @@ from __future__ import annotations
 from causal_sgd.theory.boundaries import (
     critical_learning_rate,
     critical_learning_rate_asymmetric,
+    critical_mass,
     critical_spread,
     divergence_bound,
     is_bounded,
+    least_positive_exponent,
     mixing_critical_spread,
 )
 from causal_sgd.theory.exponents import (
@@ -42,8 +44,16 @@ from causal_sgd.theory.exponents import (
     lyapunov_environments,
     lyapunov_exponents,
     lyapunov_gaussian,
+    lyapunov_log_normal,
     lyapunov_two_point,
     lyapunov_uniform,
+)
+from causal_sgd.theory.rotations import (
+    TopExponent,
+    critical_spread_of,
+    lyapunov_goe,
+    lyapunov_haar,
+    top_exponent,
 )
 from causal_sgd.theory.stationary import (
     BatchSettings,
@@ -61,16 +71,20 @@ __all__ = [
     "BatchSettings",
     "LyapunovExponents",
     "SpuriousMoments",
+    "TopExponent",
     "complement_power",
     "critical_learning_rate",
     "critical_learning_rate_asymmetric",
+    "critical_mass",
     "critical_spread",
+    "critical_spread_of",
     "divergence_bound",
     "error_floor",
     "expected_error",
     "families",
     "growth_time",
     "is_bounded",
+    "least_positive_exponent",
     "linearised",
     "log_variance_environments",
     "log_variance_two_point",
@@ -79,10 +93,14 @@ __all__ = [
     "lyapunov_environments",
     "lyapunov_exponents",
     "lyapunov_gaussian",
+    "lyapunov_goe",
+    "lyapunov_haar",
+    "lyapunov_log_normal",
     "lyapunov_two_point",
     "lyapunov_uniform",
     "mixing_critical_spread",
     "optimal_spread",
     "stationary_spurious_moments",
     "tail_exponent",
+    "top_exponent",
 ]

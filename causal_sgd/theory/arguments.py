@@ -40,7 +40,7 @@ def door(function: Callable[_P, _R]) -> Callable[_P, _R]:
     Called eagerly, every operation would compile on its own at every new shape, and every loop at every call.
     """
     names = list(inspect.signature(function).parameters)
-    static = [name for name in ("family", "environments_per_batch") if name in names]
+    static = [name for name in ("family", "environments_per_batch", "directions") if name in names]
     compiled = jax.jit(function, static_argnames=static)
 
     @functools.wraps(function)

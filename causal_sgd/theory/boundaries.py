@@ -15,8 +15,8 @@ from causal_sgd.theory.exponents import LOWEST, families, lyapunov, lyapunov_env
 from causal_sgd.types import Array
 
 __all__ = [
-    "critical_learning_rate", "critical_learning_rate_asymmetric", "critical_spread", "divergence_bound",
-    "is_bounded", "mixing_critical_spread",
+    "critical_learning_rate", "critical_learning_rate_asymmetric", "critical_mass", "critical_spread", "divergence_bound",
+    "is_bounded", "least_positive_exponent", "mixing_critical_spread",
 ]  # fmt: skip
 
 # lambda = log a + h(r) is zero iff M/mu = r/(1 - exp h(r)), which falls up to this r = b/a and rises beyond.
@@ -126,6 +126,35 @@ def critical_learning_rate_asymmetric(up: ArrayLike, down: ArrayLike) -> Array:
     return jnp.where(up > down, jnp.where(down > 0, root, jnp.inf), 0)
 
 
+def critical_mass(
+    learning_rate: ArrayLike, eigenvalues: ArrayLike, outlier: ArrayLike, probabilities: ArrayLike | None = None
+) -> Array:
+    """The critical mass of a contradicting environment: how often it must be met for the spurious direction to die.
+
+    With probability p the eigenvalue is the outlier's, otherwise one of the others': lambda = p l + (1 - p) L with
+    l = log|1 + eta outlier| and L the exponent of the others, which is zero at p = L/(L - l). Pooled training needs the mean
+    to vanish, p = mean/(mean - outlier), which is more for any outlier below zero with eta |outlier| <= 1: log(1 + x) is concave.
+
+    Args:
+        learning_rate: eta [...].
+        eigenvalues: s_e [..., K] of the other environments.
+        outlier: the spurious eigenvalue [...] of the contradicting environment.
+        probabilities: [K] of the others among themselves; None for equal ones.
+
+    Returns:
+        p [...]: 0 where the others reject the direction by themselves, inf where the outlier does not help (l >= 0).
+
+    >>> print(f"{critical_mass(0.1, jnp.array([1.0]), outlier=-5.0):.3f}")
+    0.121
+    """
+    others = lyapunov_environments(learning_rate, eigenvalues, probabilities)
+    own = lyapunov_environments(learning_rate, jnp.asarray(outlier)[..., None])
+    others, own = common(others, own)
+    helps = own < 0
+    mass = jnp.where(jnp.isinf(own), 0, others / jnp.where(helps, others - own, 1))
+    return jnp.where(others > 0, jnp.where(helps, mass, jnp.inf), 0)
+
+
 @door
 def mixing_critical_spread(
     learning_rate: ArrayLike, mean: ArrayLike, environments_per_batch: int, family: str = "two_point"
@@ -185,6 +214,23 @@ def is_bounded(learning_rate: ArrayLike, lowest: ArrayLike, highest: ArrayLike) 
     """
     eta, lowest, highest = common(learning_rate, lowest, highest)
     return 4 / 27 * jnp.maximum(1 + eta * highest, 0) ** 3 <= 2 + eta * lowest
+
+
+@door
+def least_positive_exponent(learning_rate: ArrayLike, mean: ArrayLike, highest: ArrayLike) -> Array:
+    """The least exponent that eigenvalues in [0, highest] of a given mean can have: mu log(1 + eta highest)/highest.
+
+    log(1 + eta s) is concave, so it lies above its chord, and eigenvalues that are either 0 or `highest` are the least
+    favourable. It is positive: where no environment contradicts, heterogeneity slows a spurious direction but never stops
+    it. Where no sequence can diverge (`is_bounded`: eta highest <= 1.38), it is at least 0.628 eta mu.
+
+    Args:
+        learning_rate: eta [...].
+        mean: mu [...].
+        highest: the largest eigenvalue [...], above zero.
+    """
+    eta, mu, highest = common(learning_rate, mean, highest)
+    return mu * jnp.log1p(eta * highest) / highest
 
 
 @door

@@ -18,7 +18,7 @@ from causal_sgd.types import Array, Key
 __all__ = [
     "DEVIATION", "LOWEST", "LyapunovExponents", "families", "linearised", "log_abs",
     "log_variance_environments", "log_variance_two_point", "lyapunov", "lyapunov_asymmetric", "lyapunov_environments", "lyapunov_exponents",
-    "lyapunov_gaussian", "lyapunov_two_point", "lyapunov_uniform",
+    "lyapunov_gaussian", "lyapunov_log_normal", "lyapunov_two_point", "lyapunov_uniform",
 ]  # fmt: skip
 
 DEVIATION = {"two_point": 1.0, "uniform": 1 / math.sqrt(3), "gaussian": 1.0}
@@ -145,6 +145,27 @@ def lyapunov_gaussian(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLi
     start = (rate, centre, jnp.asarray(_DIGAMMA, a.dtype), zero + 1, zero, zero)
     *_, total, moment = jax.lax.fori_loop(0, len(_DIGAMMA), _poisson_term, start)
     return jnp.where(far, log_abs(shift) + tail, scale + moment / total / 2)
+
+
+@door
+def lyapunov_log_normal(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
+    """Lyapunov exponent [...] of log-normal eigenvalues with mean mu > 0 and standard deviation M: always positive.
+
+    E log(1 + exp(c + w z)) with w^2 = log(1 + (M/mu)^2), c = log(eta mu) - w^2/2 and z standard normal, by the trapezoidal rule,
+    which is right to rounding for so smooth a function.
+
+    Args:
+        learning_rate: eta [...].
+        mean: mu [...], above zero.
+        spread: the standard deviation M [...].
+    """
+    eta, mu, spread = common(learning_rate, mean, spread)
+    variance = jnp.log1p((spread / mu) ** 2)
+    place = jnp.linspace(-7.5, 7.5, 151, dtype=eta.dtype)
+    weights = jnp.exp(-(place**2) / 2) * 0.1 / math.sqrt(2 * math.pi)
+    shape = (1,) * eta.ndim + (-1,)
+    exponents = (jnp.log(eta * mu) - variance / 2)[..., None] + jnp.sqrt(variance)[..., None] * place.reshape(shape)
+    return jnp.sum(jax.nn.softplus(exponents) * weights.reshape(shape), -1)
 
 
 families: Mapping[str, Callable[[ArrayLike, ArrayLike, ArrayLike], Array]] = {
