@@ -1,0 +1,148 @@
+"""Many runs on data sets are many single runs, and share the products with a data set that they share."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.extend import core as jex_core
+from test_designs import DIM, ENVIRONMENTS, EXAMPLES, READ_OUT, STEP, WIDTH, dense_design, estimate, full, keys, world
+
+from causal_sgd import measurements, metrics, models, samplers, worlds
+from causal_sgd.algorithms import sgd
+from causal_sgd.measurements import designs, products
+from causal_sgd.simulate import run
+from causal_sgd.types import Array, Batch, Measurement, Snapshot
+
+
+def params(snapshot: Snapshot) -> Array:
+    return snapshot.params
+
+
+def one_run(key: jax.Array, measurement: Measurement, sampler: str = "hetero", batch_size: Any = 3) -> Any:
+    algorithm = sgd(
+        world=worlds.two_point(dim=DIM, invariant_rank=2, spurious_rank=2, mean=1.0, spread=2.0, basis="canonical"),
+        sampler=getattr(samplers, sampler)(batch_size=batch_size),
+        measurement=measurement,
+        model=models.factored(dim=DIM, init="gaussian", init_scale=0.3),
+        optimizer=optax.sgd(0.02),
+    )
+    return run(key, algorithm=algorithm, metrics=[params, metrics.batch_loss], num_steps=12).metrics
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {"full": True},
+    "without replacement": {},
+    "with replacement": {"replacement": True},
+    "gathered": {"largest_batch": 3},
+    "gathered with replacement": {"largest_batch": 3, "replacement": True},
+}
+
+
+# Every kind of batch, with one environment and with all of them, on a shared design and on each run's own.
+SLOW = [
+    ("full", "stratified", True),
+    ("without replacement", "hetero", True),
+    ("with replacement", "hetero", True),
+    ("gathered", "hetero", False),
+    ("gathered with replacement", "stratified", True),
+]
+CASES = [
+    ("full", "hetero", True),
+    ("without replacement", "stratified", False),
+    ("gathered", "hetero", True),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
+]
+
+
+@pytest.mark.parametrize(("kind", "sampler", "shared"), CASES)
+def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, monkeypatch) -> None:
+    monkeypatch.setattr(products, "SLAB", 4 * WIDTH)  # slabs of 4, 4 and 3 examples
+    monkeypatch.setattr(products, "TOGETHER", 3)
+    monkeypatch.setattr(designs, "GATHERED", 1)
+    options = {"design": dense_design()} if shared else {"num_examples": EXAMPLES}
+    measurement = measurements.fixed_design(noise=0.1, **options, **KINDS[kind])
+    one = functools.partial(one_run, measurement=measurement, sampler=sampler)
+    seeds = keys(13)
+    mapped = jax.jit(jax.vmap(one))
+    together = mapped(seeds)
+    alone = jax.jit(one)
+    for seed in (0, 5, 12):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda leaf, seed=seed: leaf[seed], together), alone(seeds[seed]), rtol=1e-4, atol=1e-5
+        )
+    # a run's bits do not depend on the runs beside it, nor on its place among them
+    turned = mapped(seeds[::-1])
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[::-1], turned), together)
+    if kind not in ("full", "gathered"):
+        return
+    # maps within maps
+    square = jax.jit(jax.vmap(jax.vmap(one)))(seeds[:12].reshape(3, 4))
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda leaf: leaf.reshape(12, *leaf.shape[2:]), square),
+        jax.tree.map(lambda leaf: leaf[:12], together), rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_a_run_that_diverges_leaves_the_others_alone() -> None:
+    measurement = full()
+
+    @jax.jit
+    @jax.vmap
+    def many(environment: jax.Array, point: jax.Array) -> Any:
+        data = measurement.init(jax.random.key(0), world())
+        batch = Batch(environment[None], jnp.array([3]))
+        return measurement.gradient(jax.random.key(0), STEP, data, READ_OUT, point, world(), batch)
+
+    environments = jnp.array([0, 1, 0, 3, 0])
+    points = jnp.stack([jnp.asarray(estimate())] * 5)
+    good = many(environments, points)
+    bad = many(environments, points.at[2].set(jnp.nan))
+    kept = np.array([0, 1, 3, 4])
+    chex.assert_trees_all_equal(*(jax.tree.map(lambda leaf: leaf[kept], tree) for tree in (good, bad)))
+
+
+def products_in(jaxpr: Any) -> list[tuple[tuple[int, ...], ...]]:
+    """Shapes of the operands of every product of two matrices."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            found.append(tuple(variable.aval.shape for variable in equation.invars))
+        for leaf in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: isinstance(x, jex_core.Jaxpr | jex_core.ClosedJaxpr)
+        ):
+            if isinstance(leaf, jex_core.ClosedJaxpr):
+                found += products_in(leaf.jaxpr)
+            elif isinstance(leaf, jex_core.Jaxpr):
+                found += products_in(leaf)
+    return found
+
+
+def test_runs_that_share_a_design_share_its_products() -> None:
+    measurement = full(noise=0.1)
+    shapes = products_in(jax.make_jaxpr(jax.vmap(lambda key: one_run(key, measurement, "stratified")))(keys(6)).jaxpr)
+    rows = ENVIRONMENTS * EXAMPLES
+    with_design = [shape for shape in shapes if (rows, WIDTH) in shape]
+    assert sorted(map(sorted, with_design)) == [[(6, WIDTH), (rows, WIDTH)], [(6, rows), (rows, WIDTH)]]
+    # with one environment a batch, groups of runs do: 6 runs at a time, never 6 copies of the data
+    shapes = products_in(jax.make_jaxpr(jax.vmap(lambda key: one_run(key, measurement)))(keys(6)).jaxpr)
+    with_design = [shape for shape in shapes if (EXAMPLES, WIDTH) in shape or (WIDTH, EXAMPLES) in shape]
+    assert sorted(map(sorted, with_design)) == [[(6, EXAMPLES), (EXAMPLES, WIDTH)], [(6, WIDTH), (WIDTH, EXAMPLES)]]
+    assert not [
+        shape for shape in shapes for operand in shape if operand[:1] == (6,) and operand[1:] == (EXAMPLES, WIDTH)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "sampler"), [({"num_examples": 2}, "hetero"), ({"num_examples": 9, "largest_batch": 2}, "pooled")]
+)
+def test_batches_that_are_too_large_are_refused_before_anything_runs(options: dict[str, Any], sampler: str) -> None:
+    measurement = measurements.fixed_design(**options)
+    with pytest.raises(ValueError, match="batch_size must be at most 2"):
+        jax.eval_shape(functools.partial(one_run, measurement=measurement, sampler=sampler), jax.random.key(0))
