@@ -18,7 +18,10 @@ import jax
 
 from causal_sgd import checks
 
-__all__ = ["applied", "environment", "local_devices", "setting", "settings", "use_compilation_cache", "use_cpu_cores"]
+__all__ = [
+    "applied", "cores", "environment", "kind_of_cpu", "local_devices", "setting", "settings", "use_compilation_cache",
+    "use_cpu_cores",
+]  # fmt: skip
 
 Device = Any  # a jax.Device, which jax does not declare as a type
 
@@ -40,7 +43,7 @@ def use_cpu_cores(count: int | None = None) -> int:
     Warns:
         UserWarning: if jax has started already with fewer CPU devices; it keeps those.
     """
-    wanted = _cores() if count is None else checks.integer("count", count)
+    wanted = cores() if count is None else checks.integer("count", count)
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:
@@ -63,9 +66,9 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
     )
     if untouched:
         try:
-            jax.config.update("jax_num_cpu_devices", _cores())
+            jax.config.update("jax_num_cpu_devices", cores())
         except RuntimeError:
-            _warn_too_late(_cores())
+            _warn_too_late(cores())
     return list(jax.local_devices())
 
 
@@ -83,7 +86,7 @@ def use_compilation_cache(folder: str | Path) -> Path:
     Raises:
         ValueError: if the folder cannot be written.
     """
-    own = Path(folder) / _kind_of_cpu()
+    own = Path(folder) / kind_of_cpu()
     try:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,7 +104,7 @@ def environment(device: Device) -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "machine": platform.machine(),
-        "cpu": _kind_of_cpu(),
+        "cpu": kind_of_cpu(),
         "x64": bool(setting("jax_enable_x64")),
         "matmul_precision": setting("jax_default_matmul_precision") or "default",
         "git_commit": _git_commit(),
@@ -135,7 +138,8 @@ _CONTEXTS = {
 }
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -154,7 +158,7 @@ def _warn_too_late(wanted: int) -> None:
 
 
 @functools.cache
-def _kind_of_cpu() -> str:
+def kind_of_cpu() -> str:
     """A short name that differs where the instructions that a CPU knows differ."""
     flags = ""
     with contextlib.suppress(OSError):

@@ -125,6 +125,9 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5", "spread must be a finite number at least 0"),
         ("reproduce trajectorys", "did you mean 'trajectories'"),
         ("reproduce trajectories --all", "--all stands for all studies, got 'trajectories' beside it"),
+        ("reproduce --fresh --redraw", "--fresh computes everything and --redraw nothing, got both"),
+        ("reproduce --seed -1", "seed must be"),
+        ("list trajectorys", "did you mean 'trajectories'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:
@@ -147,22 +150,3 @@ def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
     code, out, _ = call("list", capsys=capsys)
     assert code == 0
     assert all(name in out for name in studies.NAMES)
-
-
-def test_reproduce_checks_claims_and_leaves_figures(capsys, tmp_path) -> None:
-    code, out, _ = call("reproduce", "small-batch", "--quick", "--out", str(tmp_path), capsys=capsys)
-    assert code == 0
-    assert "quick: a reduced size" in out
-    assert "3 of 3 claims hold" in out
-    assert {path.name for path in tmp_path.iterdir()} == {"small-batch.png", "small-batch.pdf", "claims.json"}
-
-
-def test_a_failed_claim_ends_with_one(capsys, tmp_path, monkeypatch) -> None:
-    study = studies.load("small-batch")
-    monkeypatch.setattr(study, "run", lambda **options: {})
-    monkeypatch.setattr(study, "CLAIMS", {"sky": studies.Claim("the sky is green", 1, 2, "nowhere")})
-    monkeypatch.setattr(study, "measure", lambda data: {"sky": 0.0})
-    monkeypatch.setattr(study, "figure", lambda data: __import__("matplotlib.figure").figure.Figure())
-    code, out, _ = call("reproduce", "small-batch", "--out", str(tmp_path), capsys=capsys)
-    assert code == 1
-    assert "FAILS" in out

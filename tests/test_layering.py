@@ -29,6 +29,7 @@ FLOORS = (
     {"explorer"},
     {"studies"},
     {"doctor"},
+    {"reproduction"},
     {"cli"},
     {"__main__"},
 )

@@ -31,7 +31,7 @@ def python(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-CORES = machine._cores()
+CORES = machine.cores()
 needs_cores = pytest.mark.skipif(CORES < 2, reason="one core: nothing to tell")
 
 

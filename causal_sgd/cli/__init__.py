@@ -20,9 +20,10 @@ import tyro
 
 from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.health import Doctor
+from causal_sgd.cli.listing import List
+from causal_sgd.cli.reproduce import Reproduce
 from causal_sgd.cli.runs import Phase, Run
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
-from causal_sgd.cli.studies import List, Reproduce
 
 __all__ = ["main"]
 

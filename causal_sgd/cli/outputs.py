@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "number", "plain"]
+__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "duration", "number", "plain"]
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -43,6 +43,13 @@ def number(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(number(entry).strip() for entry in value[:6])
     return f"{'-':>10}" if value is None else f"{value:>10.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def draw(path: Path, artist: Any) -> None:

@@ -10,6 +10,7 @@ Importing this package does not start jax.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -41,6 +42,13 @@ class Claim(NamedTuple):
     low: float
     high: float
     source: str
+
+    @property
+    def interval(self) -> str:
+        """Where the number must lie, in words."""
+        if math.isinf(self.high):
+            return f"at least {self.low:.4g}"
+        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
 
 
 class Verdict(NamedTuple):
