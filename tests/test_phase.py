@@ -157,3 +157,30 @@ def test_an_axis_that_does_not_increase_is_named() -> None:
     dataset = coins(np.ones((1, 3)), 2).isel(spread=[2, 1, 0])
     with pytest.raises(ValueError, match="at least two increasing values"):
         phase.rejection_boundary(dataset, "signal", along="spread", level=0.5)
+
+
+def test_a_boundary_is_found_along_an_axis_on_which_fewer_reject_too() -> None:
+    chances = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    found = phase.rejection_boundary(coins(chances, 10), "signal", along="spread", level=0.5)
+    np.testing.assert_array_equal(found["value"], [1.5, 0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(found.low, [1.5, 0.5, np.inf, -np.inf])
+
+
+def test_cells_that_were_not_run_are_filled_from_other_rows() -> None:
+    """The middle row has only the two cells at the boundary: without the others its band would end nowhere."""
+    chances = np.tile([0.0, 0.1, 0.3, 0.7, 0.9, 1.0], (3, 1))
+    whole = coins(chances, 30)
+    sparse = whole.copy(deep=True)
+    sparse["signal"][1, [0, 1, 4, 5]] = np.nan
+    full, found = (phase.rejection_boundary(d, "signal", along="spread", level=0.5) for d in (whole, sparse))
+    assert found["value"].equals(full["value"])
+    assert np.isfinite(found.low[1])
+    assert np.isfinite(found.high[1])
+
+
+@pytest.mark.parametrize(("name", "exact"), [("mean", 2.0), ("learning_rate", 8.0)])
+def test_the_order_parameter_is_extrapolated_along_other_axes_linearly(name: str, exact: float) -> None:
+    values = np.array([3.0, 3.5, 4.0])
+    signal = np.repeat(abs(values - exact)[:, None], 5, axis=1)
+    dataset = made_up(signal, values).rename(spread=name)
+    assert phase.order_parameter_boundary(dataset, along=name).value == pytest.approx(exact)

@@ -36,21 +36,24 @@ def order_parameter_boundary(
     metric: str = "spurious_power",
     confidence: float = 0.95,
     resamples: int = 999,
+    power: float | None = None,
 ) -> Boundary:
     """The critical value of an axis, from the order parameter extrapolated to zero.
 
     In the stationary state E log|1 + eta (s - u^2)| = 0 makes the time average of u^2 about lambda / eta, which crosses
-    zero linearly in the squared spread. The mean over seeds of the time average is therefore fitted by a line in the
-    square of the axis, whose root is the boundary. Medians and thresholds of final values misplace it by 5 to 15 %,
-    because just below the boundary the signal is off most of the time.
+    zero linearly in the squared spread, and in the learning rate and the mean themselves: for small steps it is
+    mu - eta (Var s + mu^2) / 2. The mean over seeds of the time average is therefore fitted by a line in the square of the
+    spread, or in another axis itself, whose root is the boundary. Medians and thresholds of final values misplace it by 5
+    to 15 %, because just below the boundary the signal is off most of the time.
 
     Args:
         dataset: of a sweep whose last frame holds time averages (`time_average`), with dims (along, seed[, step]); the
-            values of `along` should lie between about 0.8 and 0.95 of the boundary.
-        along: the axis that is crossed.
+            values of `along` should lie where the signal survives, within about 20 % of the boundary but no nearer than 5 %.
+        along: the axis that is crossed, on either side of whose values the boundary may lie.
         metric: the time average of |V' U|_F^2.
         confidence: of the percentile bootstrap interval over seeds, in (0, 1).
         resamples: of the bootstrap, at least 1; it has a fixed generator, so the interval is reproducible.
+        power: of the axis in which the order parameter is linear; None for 2 along `spread` and 1 along any other.
 
     Returns:
         The boundary; NaN where the fitted line does not fall to zero.
@@ -71,16 +74,17 @@ def order_parameter_boundary(
             f"dataset must have dims ({along}, seed) with at least two values of each, got {dict(values.sizes)}; "
             "select one point of the other axes"
         )
-    squares = np.asarray(values[along].values, float) ** 2
+    power = (2.0 if along == "spread" else 1.0) if power is None else float(checks.number("power", power, above=0))
+    places = np.asarray(values[along].values, float) ** power
     table = values.transpose("seed", along).values.astype(float)
 
     def root(chosen: np.ndarray) -> float:
         chosen_runs = table[chosen]
         if np.isnan(chosen_runs).all(0).any():
             return np.nan  # a point of the axis has no run left
-        means = np.nanmean(chosen_runs, axis=0)
-        slope, intercept = np.polyfit(squares, means, 1)
-        return float(np.sqrt(-intercept / slope)) if slope < 0 < intercept else np.nan
+        slope, intercept = np.polyfit(places, np.nanmean(chosen_runs, axis=0), 1)
+        zero = -intercept / slope if slope else np.nan
+        return float(zero ** (1 / power)) if zero > 0 else np.nan
 
     everyone = np.arange(len(table))
     interval = stats.bootstrap(
@@ -174,7 +178,7 @@ def rejection_boundary(
     """Where a share of the seeds rejects the spurious part, along an axis: a boundary curve with its band.
 
     The fraction of seeds whose final value is below the level is interpolated linearly between the values of the axis, and
-    the boundary is its first upward crossing of the share. The band is the percentile bootstrap over seeds, which are
+    the boundary is its first crossing of the share, seen from where fewer reject. The band is the percentile bootstrap over seeds, which are
     resampled together for all cells, as they share their worlds. Cells that were not run, in a refined diagram, are filled
     linearly between those that were along the other axes, where there are any. In runs of finite length the boundary lies
     below that of `order_parameter_boundary`, the more so the shorter they are.
@@ -182,7 +186,7 @@ def rejection_boundary(
     Args:
         dataset: of a sweep.
         metric: whose final values are taken; a run that diverged, or is missing, counts in nothing.
-        along: the axis that is crossed, with increasing values.
+        along: the axis that is crossed, with increasing values; more seeds may reject towards either end.
         level: a value below it is a rejection.
         share: of the seeds, in (0, 1).
         confidence: of the band, in (0, 1).
@@ -215,12 +219,15 @@ def rejection_boundary(
     drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
     drawn = np.concatenate([np.ones((1, seeds)), drawn])
     filled = _filler(known.any(1).reshape(table.shape[:-1]))
+    # Where fewer reject towards the upper end, as along the mean, everything is done on the mirrored axis.
+    turn = -1 if _falls(table.mean("seed").values) else 1
+    axis = turn * axis[::turn]
     places = []
     for some in np.array_split(drawn, -(-len(drawn) * len(runs) // AT_ONCE)):
         with np.errstate(invalid="ignore"):
             fractions = (some @ rejecting.T) / (some @ known.T.astype(float))
-        places.append(_first_crossing(axis, filled(fractions.reshape(-1, *table.shape[:-1])), share))
-    crossings = np.concatenate(places)
+        places.append(_first_crossing(axis, filled(fractions.reshape(-1, *table.shape[:-1]))[..., ::turn], share))
+    crossings = turn * np.concatenate(places)
     # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
     value = np.where(np.isfinite(crossings[0]), crossings[0], np.nan)
     edges = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -239,6 +246,13 @@ def clopper_pearson(count: np.ndarray, total: np.ndarray, confidence: float) -> 
     low = stats.beta.ppf(tail, np.where(some, count, 1), np.where(some, total - count + 1, 1))
     high = stats.beta.ppf(1 - tail, np.where(not_all, count + 1, 1), np.where(not_all, total - count, 1))
     return np.where(some, low, 0.0), np.where(not_all, high, 1.0)
+
+
+def _falls(fractions: np.ndarray) -> bool:
+    """Whether fractions [..., along] fall along the axis, most of them."""
+    half = fractions.shape[-1] // 2
+    lower, upper = (part[np.isfinite(part)] for part in (fractions[..., :half], fractions[..., -half:]))
+    return bool(lower.size and upper.size and lower.mean() > upper.mean())
 
 
 def _filler(known: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
