@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,13 @@ from causal_sgd import theory
 
 FAMILIES = tuple(theory.families)
 BATCH = {"batch_size": 500, "dim": 30, "invariant_rank": 2, "spurious_rank": 1}
+
+
+SHORT: Any = {"num_steps": 300, "init_scale": 1e-3, "level": 0.1}
+
+
+def _apparent(eta, mu):
+    return theory.finite_time_critical_spread(eta, mu, **SHORT)
 
 
 def _best(eta, mu):
@@ -57,6 +65,12 @@ CALLS = {
     "divergence_bound": (theory.divergence_bound, (0.1, 1.0), (0.05, 0.5)),
     "error_floor": (lambda s, eta: theory.error_floor(s, learning_rate=eta, **BATCH), (6.0, 0.1), (3.0, 0.2)),
     "expected_error": (_error, (0.1, 1.0, 3.0), (0.05, 0.5, 5.0)),
+    "finite_time_critical_spread": (_apparent, (0.1, 1.0), (0.05, 0.5)),
+    "finite_time_rejection": (
+        lambda *a: theory.finite_time_rejection(*a, **SHORT),
+        (0.1, 1.0, 4.0),
+        (0.05, 0.5, 4.0),
+    ),
     "growth_time": (
         lambda s, eta: theory.growth_time(s, learning_rate=eta, init_scale=1e-3),
         (1.0, 0.1),
@@ -75,6 +89,7 @@ CALLS = {
     "lyapunov_goe": (lambda *a: theory.lyapunov_goe(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_haar": (lambda *a: theory.lyapunov_haar(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_log_normal": (theory.lyapunov_log_normal, (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
+    "log_variance": (lambda *a: theory.log_variance(*a, "uniform"), (0.1, 1.0, 4.0), (0.05, 0.5, 3.0)),
     "lyapunov_two_point": (theory.lyapunov_two_point, (0.1, 1.0, 4.0), (0.05, 0.5, 3.0)),
     "lyapunov_uniform": (theory.lyapunov_uniform, (0.1, 1.0, 4.0), (0.05, 0.5, 30.0)),
     "mixing_critical_spread": (lambda *a: theory.mixing_critical_spread(*a, 2), (0.1, 1.0), (0.05, 0.5)),

@@ -1,7 +1,7 @@
 """Where a transition lies, with its uncertainty, and how to find it with few runs.
 
 `boundaries` has two estimators of the boundary from any sweep: the order parameter extrapolated to zero, and the crossing of a
-share by the fraction of seeds that reject the spurious part. `refinement` runs those cells of a diagram through which
+share by the fraction of seeds that reject the spurious part, at the last step or extrapolated in its inverse. `refinement` runs those cells of a diagram through which
 the boundary passes, and no others.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from causal_sgd.phase.boundaries import (
     Boundary,
+    finite_time_boundary,
     level_crossing,
     order_parameter_boundary,
     rejecting_fraction,
@@ -17,6 +18,6 @@ from causal_sgd.phase.boundaries import (
 from causal_sgd.phase.refinement import Refinement, Request, ask, refine, refinement, tell
 
 __all__ = [
-    "Boundary", "Refinement", "Request", "ask", "level_crossing", "order_parameter_boundary", "refine", "refinement",
+    "Boundary", "Refinement", "Request", "ask", "finite_time_boundary", "level_crossing", "order_parameter_boundary", "refine", "refinement",
     "rejecting_fraction", "rejection_boundary", "tell",
 ]  # fmt: skip

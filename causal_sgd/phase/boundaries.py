@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.results import final, metric_names, summary
+from causal_sgd.phase.crossings import checked_axis, clopper_pearson, crossings, rejections
+from causal_sgd.results import metric_names, summary
 
 __all__ = [
-    "Boundary", "clopper_pearson", "level_crossing", "order_parameter_boundary", "rejecting_fraction",
+    "Boundary", "finite_time_boundary", "level_crossing", "order_parameter_boundary", "rejecting_fraction",
     "rejection_boundary",
 ]  # fmt: skip
-
-
-AT_ONCE = 2**22  # numbers that the bootstrap of a diagram holds at a time
 
 
 class Boundary(NamedTuple):
@@ -154,7 +151,7 @@ def rejecting_fraction(
     """
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
-    rejects = _rejects(dataset, metric, level)
+    rejects = rejections(dataset, metric, level)
     runs = rejects.notnull().sum("seed")
     count = rejects.sum("seed")
     low, high = xr.apply_ufunc(lambda k, n: clopper_pearson(k, n, confidence), count, runs, output_core_dims=[[], []])
@@ -178,10 +175,10 @@ def rejection_boundary(
     """Where a share of the seeds rejects the spurious part, along an axis: a boundary curve with its band.
 
     The fraction of seeds whose final value is below the level is interpolated linearly between the values of the axis, and
-    the boundary is its first crossing of the share, seen from where fewer reject. The band is the percentile bootstrap over seeds, which are
-    resampled together for all cells, as they share their worlds. Cells that were not run, in a refined diagram, are filled
-    linearly between those that were along the other axes, where there are any. In runs of finite length the boundary lies
-    below that of `order_parameter_boundary`, the more so the shorter they are.
+    the boundary is its first crossing of the share, seen from where fewer reject. The band is the percentile bootstrap over
+    seeds, which are resampled together for all cells, as they share their worlds. Cells that were not run, in a refined
+    diagram, are filled linearly between those that were along the other axes, where there are any. In runs of finite
+    length the boundary lies below that of `order_parameter_boundary`; see `finite_time_boundary`.
 
     Args:
         dataset: of a sweep.
@@ -202,105 +199,85 @@ def rejection_boundary(
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
-    rejects = _rejects(dataset, metric, level)
+    rejects = rejections(dataset, metric, level)
     checks.choice("along", along, [str(dim) for dim in rejects.dims if dim != "seed"])
-    axis = np.asarray(rejects[along].values, float)
-    if len(axis) < 2 or (np.diff(axis) <= 0).any():
-        raise ValueError(
-            f"along must name an axis with at least two increasing values, got {axis.tolist()} for {along!r}"
-        )
-    table = rejects.transpose(..., along, "seed")
-    *others, _ = table.dims[:-1]
-    runs = table.values.reshape(-1, table.sizes["seed"])
-    known = np.isfinite(runs)
-    rejecting = np.where(known, runs, 0)
-    seeds = runs.shape[1]
-    # How often a resample draws each seed; the first takes each once and is the sample itself.
-    drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    drawn = np.concatenate([np.ones((1, seeds)), drawn])
-    filled = _filler(known.any(1).reshape(table.shape[:-1]))
-    # Where fewer reject towards the upper end, as along the mean, everything is done on the mirrored axis.
-    turn = -1 if _falls(table.mean("seed").values) else 1
-    axis = turn * axis[::turn]
-    places = []
-    for some in np.array_split(drawn, -(-len(drawn) * len(runs) // AT_ONCE)):
-        with np.errstate(invalid="ignore"):
-            fractions = (some @ rejecting.T) / (some @ known.T.astype(float))
-        places.append(_first_crossing(axis, filled(fractions.reshape(-1, *table.shape[:-1]))[..., ::turn], share))
-    crossings = turn * np.concatenate(places)
-    # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
-    value = np.where(np.isfinite(crossings[0]), crossings[0], np.nan)
+    table = checked_axis(rejects, along)
+    found = crossings(table, along, share, resamples)
+    value = np.where(np.isfinite(found[0]), found[0], np.nan)
     edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(crossings[1:], edges, axis=0, method="inverted_cdf")
+    # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
+    low, high = np.quantile(found[1:], edges, axis=0, method="inverted_cdf")
+    others = table.dims[:-2]
     coords = {name: table.coords[name] for name in table.coords if set(table.coords[name].dims) <= set(others)}
-    return xr.Dataset(
-        {name: (others, bound) for name, bound in zip(("value", "low", "high"), (value, low, high), strict=True)},
-        coords,
-    )
+    bounds = zip(("value", "low", "high"), (value, low, high), strict=True)
+    return xr.Dataset({name: (others, bound) for name, bound in bounds}, coords)
 
 
-def clopper_pearson(count: np.ndarray, total: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """The exact interval of a binomial's probability, elementwise; (0, 1) where there are no trials."""
-    tail = (1 - confidence) / 2
-    some, not_all = count > 0, count < total
-    low = stats.beta.ppf(tail, np.where(some, count, 1), np.where(some, total - count + 1, 1))
-    high = stats.beta.ppf(1 - tail, np.where(not_all, count + 1, 1), np.where(not_all, total - count, 1))
-    return np.where(some, low, 0.0), np.where(not_all, high, 1.0)
+def finite_time_boundary(
+    dataset: xr.Dataset,
+    metric: str = "spurious_signal",
+    *,
+    along: str = "spread",
+    level: float,
+    share: float = 0.5,
+    first_step: int = 1,
+    confidence: float = 0.95,
+    resamples: int = 999,
+    power: float | None = None,
+) -> Boundary:
+    """The critical value of an axis from runs of finite length: the apparent transition extrapolated in 1/T to zero.
 
+    In the linear regime log|u_T| is about log(alpha) + lambda T +- sqrt(v T): half of the runs lie below a level where
+    lambda = log(level/alpha)/T. As lambda is about linear in the squared spread, the square of the apparent boundary at the
+    recorded steps T is fitted by a line in 1/T, whose value at zero is the boundary. That holds as long as the walk has
+    not felt the nonlinearity: sqrt(v T) well below log(1/level). Take a small alpha and a level between it and 1, such as
+    1e-12 and 1e-6, and few steps. Beyond, the apparent boundary stays below the true one however long the runs are; see
+    `theory.finite_time_critical_spread`, which predicts both.
 
-def _falls(fractions: np.ndarray) -> bool:
-    """Whether fractions [..., along] fall along the axis, most of them."""
-    half = fractions.shape[-1] // 2
-    lower, upper = (part[np.isfinite(part)] for part in (fractions[..., :half], fractions[..., -half:]))
-    return bool(lower.size and upper.size and lower.mean() > upper.mean())
+    Args:
+        dataset: of a sweep with several recorded steps, dims (along, seed, step).
+        metric: whose values are compared with the level: |V' U|_F of one spurious direction.
+        along: the axis that is crossed, with increasing values.
+        level: a value below it is a rejection.
+        share: of the seeds, in (0, 1).
+        first_step: earlier frames are left out.
+        confidence: of the percentile bootstrap interval over seeds, in (0, 1).
+        resamples: of the bootstrap.
+        power: of the axis in which lambda is linear; None for 2 along `spread` and 1 along any other.
 
+    Returns:
+        The boundary; NaN with fewer than two frames at which the axis shows a crossing.
 
-def _filler(known: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Fill cells that were not run, [..., *others, along], between those that were, along one other axis after another.
-
-    In a refined diagram a row holds few cells but those at the boundary; its neighbours tell how far the band reaches.
+    Raises:
+        ValueError: if a name is unknown, a number is out of range, or there is another axis with several values.
     """
-    steps = []
-    for axis in range(known.ndim - 1):
-        size = known.shape[axis]
-        place = np.arange(size).reshape(-1, *[1] * (known.ndim - axis - 1))
-        before = np.maximum.accumulate(np.where(known, place, -1), axis)
-        after = np.flip(np.minimum.accumulate(np.flip(np.where(known, place, size), axis), axis), axis)
-        between = ~known & (before >= 0) & (after < size)
-        share = np.where(between, (place - before) / np.maximum(after - before, 1), 0)
-        before, after = np.where(between, before, place), np.where(between, after, place)
-        steps.append((axis - known.ndim, before, after, share))
-        known = known | between
-
-    def fill(values: np.ndarray) -> np.ndarray:
-        for axis, before, after, share in steps:
-            left, right = (np.take_along_axis(values, index[None], axis) for index in (before, after))
-            values = np.where(share > 0, (1 - share) * left + share * right, left)
-        return values
-
-    return fill
-
-
-def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> np.ndarray:
-    """Where fractions [..., along] first reach a share from below; -inf where they start above, inf where they never do."""
-    known = np.isfinite(fractions)
-    above = known & (fractions >= share)
-    after = np.argmax(above, -1)[..., None]
-    place = np.where(known, np.arange(len(axis)), -1)
-    last = np.maximum.accumulate(place, -1)  # the last known cell up to each
-    before = np.take_along_axis(last, np.maximum(after - 1, 0), -1)
-    inside = (after > 0) & (before >= 0)
-    before = np.where(inside, before, after)
-    low, high = (np.take_along_axis(fractions, index, -1)[..., 0] for index in (before, after))
-    before, after, inside = before[..., 0], after[..., 0], inside[..., 0]
-    part = np.where(inside, (share - low) / np.where(inside, high - low, 1), 0)
-    found = axis[before] + part * (axis[after] - axis[before])
-    return np.where(above.any(-1), np.where(inside, found, -np.inf), np.inf)
-
-
-def _rejects(dataset: xr.Dataset, metric: str, level: float) -> Any:
-    """Whether a run's final value is below a level, as 0 or 1; NaN where it diverged or is missing."""
-    checks.number("level", level)
-    values = final(dataset)[checks.choice("metric", metric, metric_names(dataset))]
-    kept = np.isfinite(values) & (dataset["diverged_at"] < 0)
-    return (values < level).astype(float).where(kept)
+    checks.number("share", share, above=0, maximum=1)
+    checks.number("confidence", confidence, above=0, maximum=1)
+    checks.integer("resamples", resamples)
+    checks.integer("first_step", first_step)
+    rejects = rejections(dataset, metric, level, frames=True)
+    if "step" not in rejects.dims:
+        raise ValueError("dataset must have the recorded steps of its runs, dims (along, seed, step), got one frame")
+    rejects = rejects.sel(step=rejects["step"] >= first_step)
+    checks.choice("along", along, [str(dim) for dim in rejects.dims if dim not in ("seed", "step")])
+    rejects = rejects.squeeze(
+        [dim for dim in rejects.dims if dim not in (along, "seed", "step") and rejects.sizes[dim] == 1]
+    )
+    if set(rejects.dims) != {along, "seed", "step"}:
+        raise ValueError(f"dataset must have dims ({along}, seed, step), got {dict(rejects.sizes)}; select one point")
+    table = checked_axis(rejects, along)
+    power = (2.0 if along == "spread" else 1.0) if power is None else float(checks.number("power", power, above=0))
+    found = crossings(table, along, share, resamples)
+    seen = np.isfinite(found[0])
+    if seen.sum() < 2:
+        return Boundary(np.nan, np.nan, np.nan)
+    inverse = 1 / table["step"].values[seen].astype(float)
+    heights = found[:, seen] ** power
+    heights = np.where(np.isfinite(heights), heights, np.nan)
+    spreads = np.maximum(np.nanstd(heights[1:], 0), 1e-9 * np.nanmean(abs(heights)))  # frames weigh by their scatter
+    design = np.stack([np.ones_like(inverse), inverse], 1) / spreads[:, None]
+    ends = (heights / spreads) @ np.linalg.pinv(design)[0]
+    roots = np.where(ends > 0, np.abs(ends) ** (1 / power), np.nan)
+    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.nanquantile(roots[1:], edges) if np.isfinite(roots[1:]).any() else (np.nan, np.nan)
+    return Boundary(float(roots[0]), float(low), float(high))

@@ -19,7 +19,8 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.grids import Zipped, axis_values, zipped
-from causal_sgd.phase.boundaries import clopper_pearson, rejection_boundary
+from causal_sgd.phase.boundaries import rejection_boundary
+from causal_sgd.phase.crossings import clopper_pearson
 from causal_sgd.results import final, metric_names
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ Numbers and arrays [...] broadcast and may be traced; a result has the common sh
 dtype. Concrete arguments outside their limits raise ValueError.
 
 `exponents` has lambda and v of one direction and of matrix products, `boundaries` the curves of the phase
-diagram and the bound on divergence, `stationary` the growth time, what is left of a direction and the error,
-`rotations` what becomes of exponents without a common eigenbasis, `tails` the power laws of its quiet phases and bursts;
-`arguments` checks and compiles.
+diagram and the bound on divergence, `finite_time` where runs of finite length seem to have them, `stationary` the growth
+time, what is left of a direction and the error, `rotations` what becomes of exponents without a common eigenbasis, `tails`
+the power laws of its quiet phases and bursts; `arguments` checks and compiles.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from causal_sgd.theory.exponents import (
     lyapunov_two_point,
     lyapunov_uniform,
 )
+from causal_sgd.theory.finite_time import finite_time_critical_spread, finite_time_rejection, log_variance
 from causal_sgd.theory.rotations import (
     TopExponent,
     critical_spread_of,
@@ -82,10 +83,13 @@ __all__ = [
     "error_floor",
     "expected_error",
     "families",
+    "finite_time_critical_spread",
+    "finite_time_rejection",
     "growth_time",
     "is_bounded",
     "least_positive_exponent",
     "linearised",
+    "log_variance",
     "log_variance_environments",
     "log_variance_two_point",
     "lyapunov",

@@ -15,15 +15,15 @@ from causal_sgd.theory.exponents import LOWEST, families, lyapunov, lyapunov_env
 from causal_sgd.types import Array
 
 __all__ = [
-    "critical_learning_rate", "critical_learning_rate_asymmetric", "critical_mass", "critical_spread", "divergence_bound",
-    "is_bounded", "least_positive_exponent", "mixing_critical_spread",
+    "bisect", "critical_learning_rate", "critical_learning_rate_asymmetric", "critical_mass", "critical_spread",
+    "divergence_bound", "is_bounded", "least_positive_exponent", "mixing_critical_spread",
 ]  # fmt: skip
 
 # lambda = log a + h(r) is zero iff M/mu = r/(1 - exp h(r)), which falls up to this r = b/a and rises beyond.
 _LAST = {"uniform": 1.0845530, "gaussian": 0.5740232}
 
 
-def _bisect(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
+def bisect(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
     """The point of [low, high] where `function` turns from positive to negative, elementwise."""
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -65,7 +65,7 @@ def critical_spread(learning_rate: ArrayLike, mean: ArrayLike, family: str = "tw
         return jnp.sqrt(mu * (2 / eta + mu))
     mean = jnp.where(mu > 0, mu, 1)
     lowest = LOWEST[family] * (1 / eta + mean)
-    root = _bisect(lambda spread: lyapunov(family, eta, mean, spread), jnp.zeros_like(mu), lowest)
+    root = bisect(lambda spread: lyapunov(family, eta, mean, spread), jnp.zeros_like(mu), lowest)
     root = jnp.where(lyapunov(family, eta, mean, lowest) < 0, root, jnp.inf)
     return jnp.where(mu > 0, root, 0)
 
@@ -106,7 +106,7 @@ def critical_learning_rate(mean: ArrayLike, spread: ArrayLike, family: str = "tw
         return lyapunov(family, rate(ratio), mean, width)
 
     first, last = jnp.full_like(mu, jnp.finfo(mu.dtype).eps), jnp.full_like(mu, _LAST[family])
-    root = jnp.where(wide & (exponent(last) < 0), rate(_bisect(exponent, first, last)), jnp.inf)
+    root = jnp.where(wide & (exponent(last) < 0), rate(bisect(exponent, first, last)), jnp.inf)
     return jnp.where(mu > 0, root, 0)
 
 
@@ -193,7 +193,7 @@ def mixing_critical_spread(
     def exponent(spread: Array) -> Array:
         return lyapunov_environments(eta, mean + spread[..., None] * signs, weights)
 
-    return jnp.where(mu > 0, _bisect(exponent, jnp.zeros_like(mu), 1 / eta + mean[..., 0]), 0)
+    return jnp.where(mu > 0, bisect(exponent, jnp.zeros_like(mu), 1 / eta + mean[..., 0]), 0)
 
 
 @door
