@@ -28,6 +28,7 @@ NAMES = (
     "heterogeneity",
     "small-batch",
     "intermittency",
+    "over-parameterisation",
 )
 """The studies in the order of `causal-sgd reproduce --all`."""
 
