@@ -29,6 +29,7 @@ NAMES = (
     "small-batch",
     "intermittency",
     "over-parameterisation",
+    "label-noise",
 )
 """The studies in the order of `causal-sgd reproduce --all`."""
 
