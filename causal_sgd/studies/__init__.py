@@ -30,6 +30,7 @@ NAMES = (
     "intermittency",
     "over-parameterisation",
     "label-noise",
+    "high-dimension",
 )
 """The studies in the order of `causal-sgd reproduce --all`."""
 

@@ -62,7 +62,8 @@ def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> d
 
     With label noise at batch 16,000, and without at the batches that have the same noise of the gradient.
     """
-    from causal_sgd import theory, zipped
+    from causal_sgd import theory
+    from causal_sgd.grids import zipped
     from causal_sgd.simulate import time_average
     from causal_sgd.sweeps import sweep
 

@@ -110,7 +110,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     ranks = np.arange(RANKS[0], RANKS[-1] + 1)
     plots.final_value(
         axes[0], powers.sel(spread=ABOVE), "complement_signal", along="rank", logx=True,
-        theory={"predicted": (ranks, [_predicted(rank) for rank in ranks])},
+        theory={"predicted": (ranks, [_predicted(int(rank)) for rank in ranks])},
         mark={"$r_1$ + a quarter of $d$": BASE.invariant_rank + (BASE.dim - 4) / 4},
         label=r"complement $\|U_\perp^\top U\|_F^2$",
     )  # fmt: skip
