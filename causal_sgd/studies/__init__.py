@@ -27,6 +27,8 @@ NAMES = (
     "phase-diagram",
     "heterogeneity",
     "small-batch",
+    "negative-mean",
+    "mixing",
     "intermittency",
     "over-parameterisation",
     "label-noise",
