@@ -18,6 +18,7 @@ from causal_sgd.sweeps import sweep
 from causal_sgd.types import Key, Trace
 
 SMALL = ["--dim", "6", "--invariant-rank", "2", "--spurious-rank", "1", "--steps", "20", "--seeds", "3"]
+QUICK = ["--measurement", "population", "--basis", "canonical"]  # quickly compiled
 
 
 def call(*arguments: str, capsys) -> tuple[int, str, str]:
@@ -29,7 +30,7 @@ def call(*arguments: str, capsys) -> tuple[int, str, str]:
 
 def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> None:
     code, out, _ = call(
-        "run", *SMALL, "--json", "--seed", "4", "--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png"),
+        "run", *SMALL, *QUICK, "--json", "--seed", "4", "--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png"),
         capsys=capsys,
     )  # fmt: skip
     report = json.loads(out)
@@ -38,7 +39,9 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> N
     assert {"invariant_error", "pooled_error", "invariant_signal", "spurious_signal", "complement_signal"} <= set(
         report["metrics"]
     )
-    experiment = Experiment(dim=6, invariant_rank=2, spurious_rank=1, steps=20)
+    experiment = Experiment(
+        dim=6, invariant_rank=2, spurious_rank=1, steps=20, measurement="population", basis="canonical", record_every=1
+    )
     values = sweep(experiment.cell(), seeds=3, key=4).spurious_signal.isel(step=-1)
     for level, quantile in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
         np.testing.assert_allclose(
@@ -51,7 +54,7 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> N
 
 def test_phase_writes_the_diagram_and_the_table(capsys, tmp_path) -> None:
     code, out, _ = call(
-        "phase", "--x", "spread=0:6:3", "--y", "learning-rate=0.02:0.2:2:log", *SMALL, "--out", str(tmp_path / "d.nc"),
+        "phase", "--x", "spread=0:6:3", "--y", "learning-rate=0.02:0.2:2:log", *SMALL, *QUICK, "--out", str(tmp_path / "d.nc"),
         "--plot", str(tmp_path / "d.png"), capsys=capsys,
     )  # fmt: skip
     assert code == 0
@@ -66,8 +69,9 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
     own = np.diag([0.0, 0.0, 2.0])
     np.savez(tmp_path / "signals.npz", invariant=np.diag([1.0, 1.0, 0.0]), spurious=np.stack([own, -own]))
     code, out, _ = call(
-        "run", "--world-file", str(tmp_path / "signals.npz"), "--steps", "5", "--seeds", "2", "--json", capsys=capsys
-    )
+        "run", "--world-file", str(tmp_path / "signals.npz"), "--steps", "5", "--seeds", "2", "--json",
+        "--measurement", "population", "--metrics", "invariant_error", capsys=capsys,
+    )  # fmt: skip
     assert code == 0
     assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(2**0.5, abs=1e-2)
 
@@ -76,13 +80,14 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
     _, out, _ = call("list", capsys=capsys)
     assert "fixed-design" in out
     own = ["--measurement", "fixed-design", "--num-examples", "12", "--batch-size", "3", "--label-noise", "0.5"]
+    own += ["--basis", "canonical", "--sampler", "cyclic", "--metrics", "invariant_error"]
     code, out, _ = call("run", *SMALL, *own, "--json", capsys=capsys)
     assert code == 0
 
     def cell(key: Key) -> Trace:
         algorithm = sgd(
-            world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0),
-            sampler=samplers.hetero(batch_size=3),
+            world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0, basis="canonical"),
+            sampler=samplers.cyclic(batch_size=3),
             measurement=measurements.fixed_design(num_examples=12, noise=0.5),
             model=models.factored(dim=6, init_scale=1e-3),
             optimizer=optax.sgd(0.1),

@@ -22,6 +22,9 @@ from causal_sgd.store import Store
 from causal_sgd.sweeps import sweep
 
 SMALL = ["--dim", "4", "--invariant-rank", "1", "--spurious-rank", "1", "--steps", "20", "--measurement", "population"]
+SMALL += ["--model", "diagonal", "--basis", "canonical"]  # quickly compiled
+FIELDS = {"dim": 4, "invariant_rank": 1, "spurious_rank": 1, "steps": 20, "measurement": "population"}
+EXPERIMENT = Experiment(**FIELDS, model="diagonal", basis="canonical", metrics=("spurious_signal",))
 DIAGRAM = ["phase", "--x", "spread=0:4:3", "--y", "learning-rate=0.05,0.2", *SMALL, "--metrics", "spurious_signal"]
 
 
@@ -65,11 +68,8 @@ def test_the_same_command_adds_seeds_and_values(store: str, capsys) -> None:
     wider = [*DIAGRAM[:2], "spread=0:6:4", *DIAGRAM[3:]]
     code, out, _ = call(*wider, "--seeds", "4", "--out", store, "--json", capsys=capsys)
     assert code == 0
-    experiment = Experiment(
-        dim=4, invariant_rank=1, spurious_rank=1, steps=20, measurement="population", metrics=("spurious_signal",)
-    )
     axes = {"spread": np.linspace(0, 6, 4), "learning_rate": [0.05, 0.2]}
-    expected = sweep(experiment.cell(), axes=axes, seeds=4).spurious_signal.isel(step=-1).median("seed")
+    expected = sweep(EXPERIMENT.cell(), axes=axes, seeds=4).spurious_signal.isel(step=-1).median("seed")
     np.testing.assert_allclose(json.loads(out)["median"], expected.transpose("learning_rate", "spread"), rtol=1e-6)
     tile = Store(store).tile
     assert Store(store).num_units - before == -(-(4 * 2 * 4 - 12) // tile)
@@ -117,12 +117,8 @@ def test_export(store: str, capsys, suffix: str) -> None:
 
 
 def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
-    experiment = Experiment(
-        dim=4, invariant_rank=1, spurious_rank=1, steps=20, measurement="population", metrics=("spurious_signal",)
-    )
-
     def own(key, *, spread):
-        return experiment.cell()(key, spread=spread)
+        return EXPERIMENT.cell()(key, spread=spread)
 
     path = tmp_path / "own.zarr"
     sweep(own, axes={"spread": [1.0, 2.0]}, seeds=2, tile=2, store=path)
@@ -139,7 +135,8 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
-    command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "8000"]
+    command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "4000"]
+    command += ["--metrics", "spurious_signal"]
     process = subprocess.Popen(
         [sys.executable, "-m", "causal_sgd", *command, "--seeds", "64", "--out", str(path)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},
