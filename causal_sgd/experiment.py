@@ -21,7 +21,9 @@ __all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
-    "measurement": ("gaussian-law", "low-rank-law", "population", "streamed", "fixed-design"),
+    "measurement": (
+        "gaussian-law", "low-rank-law", "population", "streamed", "fixed-design", "rank-one", "completion", "examples"
+    ),
     "family": ("two-point", "uniform", "gaussian", "log-normal", "goe", "discrete"),
     "evolution": ("none", "renewal", "drift", "wandering"),
     "algorithm": ("sgd", "fedavg", "fedprox", "scaffold"),
@@ -29,10 +31,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "linear", "cosine", "warm-up"),
     "average": ("none", "moving", "tail"),
     "client_weights": ("examples", "probabilities"),
-    "model": ("factored", "diagonal"),
+    "model": ("factored", "diagonal", "signed-diagonal", "asymmetric", "deep", "quadratic", "relu"),
     "basis": ("random", "canonical"),
     "init": ("identity", "gaussian"),
-}
+    "trained_layers": ("both", "first"),
+}  # fmt: skip
 """What the names in an experiment may be; hyphens and underscores are the same."""
 
 SWEPT = (
@@ -63,10 +66,12 @@ class Experiment:
     stratified."""
     measurement: str = "gaussian-law"
     """How examples become a gradient: gaussian-law (exact, free of the batch size), low-rank-law (the same for a rank far
-    below dim), population, streamed, fixed-design (a finite data set in every environment)."""
+    below dim), population, streamed, fixed-design (a finite data set in every environment), rank-one (xx': networks with
+    quadratic activations), completion (single entries), examples (inputs and labels, for relu)."""
     model: str = "factored"
-    """What is trained: factored (U U') or diagonal (diag(u)^2: the same by population gradients in the canonical basis, at a
-    cost of d a step)."""
+    """What is trained: factored (U U'), diagonal (diag(u)^2: the same by population gradients in the canonical basis, at a
+    cost of d a step), signed-diagonal (diag(u^2 - v^2)), asymmetric (U V'), deep (a product of depth matrices), quadratic or
+    relu (two-layer networks)."""
     family: str = "two-point"
     """Spurious signals: eigenvalues two-point (mean +- spread), uniform (half-width spread), gaussian, log-normal (positive;
     both with deviation spread) or discrete (as given by eigenvalues), or whole goe matrices without a common eigenbasis."""
@@ -127,12 +132,22 @@ class Experiment:
     """Examples of each environment, of fixed-design; a batch that asks for more ends its run as diverged, or is refused."""
     label_noise: float = 0.0
     """Standard deviation of the noise of the labels."""
+    trace_correction: bool = True
+    """Whether rank-one measurements and examples are centred: X = xx' - I, up to scale, and labels without their mean."""
     rank: int | None = None
-    """Columns k of the factor U; by default d."""
+    """Columns k of the factors of factored and asymmetric; by default d."""
+    depth: int = 3
+    """Number of matrices in the product of deep."""
+    neurons: int | None = None
+    """Neurons of quadratic (by default 2 dim) and relu (by default 32)."""
+    negative_neurons: int | None = None
+    """Neurons of quadratic whose output counts as negative; by default half of them."""
+    trained_layers: str = "both"
+    """Layers of relu that are trained: both or first."""
     init_scale: float = 1e-3
-    """Scale alpha of U at the start."""
+    """Scale alpha of the parameters at the start."""
     init: str | None = None
-    """U at the start: identity (k = d) or gaussian; by default identity where it is possible."""
+    """Factors at the start: identity (k = d) or gaussian; by default identity where it is possible."""
     momentum: float = 0.9
     """Decay of momentum and nesterov."""
     weight_decay: float = 1e-4
@@ -184,16 +199,23 @@ class Experiment:
                 f"schedule must be 'constant' unless algorithm is 'sgd', got {self.schedule!r}: local steps start anew "
                 "in every round"
             )
-        if self.model == "diagonal" and (
+        if self.model in ("diagonal", "signed-diagonal") and (
             self.basis != "canonical" or self.tilt or self.world_file is not None or self.rank is not None or self.init
         ):
             raise ValueError(
                 "model must be 'factored' unless basis is 'canonical', tilt is 0 and neither world_file, rank nor init "
-                "is given, got 'diagonal': it holds no direction but the coordinates"
+                f"is given, got '{self.model}': it holds no direction but the coordinates"
             )
-        if self.model == "diagonal" and (self.family == "goe" or self.evolution == "wandering" or self.rotation):
+        if (self.model == "relu") > (self.measurement == "examples"):
             raise ValueError(
-                "model must be 'factored' with goe matrices, wandering or rotation, got 'diagonal': the signals would not be"
+                f"measurement must be 'examples' where model is 'relu', got '{self.measurement}': its predictions are "
+                "not linear in a matrix"
+            )
+        if self.model in ("diagonal", "signed-diagonal") and (
+            self.family == "goe" or self.evolution == "wandering" or self.rotation
+        ):
+            raise ValueError(
+                f"model must be 'factored' with goe matrices, wandering or rotation, where nothing is diagonal, got '{self.model}'"
             )
         if (self.family == "discrete") != (self.eigenvalues is not None):
             raise ValueError(f"eigenvalues must be given for the discrete family and no other, got {self.eigenvalues}")
@@ -339,6 +361,12 @@ class Experiment:
                 return measurements.population()
             case "streamed":
                 return measurements.streamed(noise=values["label_noise"])
+            case "rank-one":
+                return measurements.rank_one(noise=values["label_noise"], trace_correction=self.trace_correction)
+            case "examples":
+                return measurements.examples(noise=values["label_noise"], trace_correction=self.trace_correction)
+            case "completion":
+                return measurements.completion(noise=values["label_noise"])
             case "low-rank-law":
                 return measurements.low_rank_law(noise=values["label_noise"])
             case "fixed-design":
@@ -354,9 +382,23 @@ class Experiment:
     def _model(self, values: dict[str, Any], dim: int) -> Model:
         from causal_sgd import models
 
-        if self.model == "diagonal":
-            return models.diagonal(dim=dim, init_scale=values["init_scale"])
-        return models.factored(dim=dim, rank=self.rank, init_scale=values["init_scale"], init=self.init)
+        scale: Any = values["init_scale"]
+        match self.model:
+            case "diagonal":
+                return models.diagonal(dim=dim, init_scale=scale)
+            case "signed-diagonal":
+                return models.signed_diagonal(dim=dim, init_scale=scale)
+            case "asymmetric":
+                return models.asymmetric(dim=dim, rank=self.rank, init_scale=scale, init=self.init)
+            case "deep":
+                return models.deep(dim=dim, depth=self.depth, init_scale=scale, init=self.init or "identity")
+            case "quadratic":
+                return models.quadratic(dim=dim, neurons=self.neurons, negative=self.negative_neurons, init_scale=scale)
+            case "relu":
+                neurons = 32 if self.neurons is None else self.neurons
+                return models.relu(dim=dim, neurons=neurons, trained_layers=self.trained_layers, init_scale=scale)
+            case _:
+                return models.factored(dim=dim, rank=self.rank, init_scale=scale, init=self.init)
 
 
 def _file_world(path: Path) -> tuple[WorldFactory, int]:

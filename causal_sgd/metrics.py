@@ -1,23 +1,30 @@
 """What is measured of a run at a recorded step. Every member of `__all__` is a metric: a snapshot -> a number or array.
 
 Distances are Frobenius norms of [d, d] matrices. Signals are |B' U|_F for a basis B and the factor U of the estimate
-U U'; for models without such a factor, the equal quantity sqrt(|tr(B' estimate B)|). All of them are unchanged when the
-snapshot is expressed in another orthonormal basis. Where there is a factor [d, k], none forms a [d, d] array.
+U U'; for models without such a factor, the equal quantity sqrt(|tr(B' estimate B)|), in which eigenvalues of both signs
+may cancel. All of them are unchanged when the snapshot is expressed in another orthonormal basis. Where there is a factor
+[d, k], none forms a [d, d] array.
+
+The metrics of predictions look at the model as a function f of inputs, which for models of matrices is x' estimate x.
+They take f(x) - f(0) at 256 inputs x ~ N(0, I), the same in every run and at every step, projected onto a subspace.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
-from causal_sgd import linalg
+from causal_sgd import draws, linalg
 from causal_sgd.types import Array, Snapshot, World
 
 __all__ = [
     "batch_loss",
+    "complement_prediction",
     "complement_signal",
     "effective_rank",
     "environment_losses",
     "invariant_error",
+    "invariant_prediction_error",
     "invariant_signal",
     "largest_principal_angle",
     "pooled_error",
@@ -25,9 +32,12 @@ __all__ = [
     "relative_pooled_error",
     "singular_values",
     "spurious_power",
+    "spurious_prediction",
     "spurious_signal",
     "worst_environment_loss",
 ]
+
+INPUTS = 256  # at which predictions are tested
 
 
 def invariant_error(snapshot: Snapshot) -> Array:
@@ -71,9 +81,7 @@ def spurious_power(snapshot: Snapshot) -> Array:
 
 def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
-    bases = _bases(snapshot.world)
-    # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
-    inside = linalg.orthonormal(bases, tolerance=float(jnp.finfo(bases.dtype).eps) ** 0.5)
+    inside = _inside(snapshot.world)
     if snapshot.factor is not None:
         return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
     outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)
@@ -127,6 +135,49 @@ def batch_loss(snapshot: Snapshot) -> Array:
     return snapshot.batch_loss
 
 
+def invariant_prediction_error(snapshot: Snapshot) -> Array:
+    """Root mean square of f(x) - f(0) - x'A*x over that of x'A*x, for inputs in the span of U*; []."""
+    basis, spectrum = snapshot.world.invariant_basis, snapshot.world.invariant_spectrum
+    places = _product(_test_inputs(basis), basis)
+    labels = jnp.sum(places**2 * spectrum[None, :], 1)
+    return _norm(_predictions(snapshot, _product(places, basis.T)) - labels) / _norm(labels)
+
+
+def spurious_prediction(snapshot: Snapshot) -> Array:
+    """Root mean square of f(x) - f(0) over that of |x|^2, for inputs in the span of V; [], in units of the signal.
+
+    Zero where the network takes no notice of the spurious directions, c where it predicts c |x|^2 there.
+    """
+    basis = snapshot.world.spurious_basis
+    places = _product(_test_inputs(basis), basis)
+    return _norm(_predictions(snapshot, _product(places, basis.T))) / _norm(jnp.sum(places**2, 1))
+
+
+def complement_prediction(snapshot: Snapshot) -> Array:
+    """`spurious_prediction` for inputs orthogonal to U* and V; [], 0 where there are none."""
+    inside = _inside(snapshot.world)
+    inputs = _test_inputs(inside)
+    inputs = inputs - _product(_product(inputs, inside), inside.T)
+    total = _norm(jnp.sum(inputs**2, 1))
+    some = total > 1e-3 * INPUTS**0.5  # else only rounding is left
+    return jnp.where(some, _norm(_predictions(snapshot, inputs)) / jnp.where(some, total, 1), 0)
+
+
+def _test_inputs(basis: Array) -> Array:
+    """Standard normal inputs [INPUTS, d], the same whenever one asks."""
+    size = INPUTS * basis.shape[0]
+    return draws.normals(draws.bits(jax.random.key(0), size), basis.dtype).reshape(INPUTS, -1)
+
+
+def _predictions(snapshot: Snapshot, inputs: Array) -> Array:
+    """f(x) - f(0) of inputs [n, d]; [n]."""
+    if snapshot.predict is not None:
+        return jax.vmap(snapshot.predict)(inputs) - snapshot.predict(jnp.zeros_like(inputs[0]))
+    if snapshot.factor is not None:
+        return jnp.sum(_product(inputs, snapshot.factor) ** 2, 1)
+    return jnp.sum(_product(inputs, snapshot.estimate) * inputs, 1)
+
+
 def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
     """The error estimate - A* in a frame that holds all signals [n, n], V there [n, r2], and |what is outside|^2 [].
 
@@ -146,6 +197,13 @@ def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
 
 def _bases(world: World) -> Array:
     return jnp.concatenate([world.invariant_basis, world.spurious_basis], 1)
+
+
+def _inside(world: World) -> Array:
+    """An orthonormal basis of the span of U* and V, zero columns aside; [d, r1 + r2]."""
+    bases = _bases(world)
+    # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
+    return linalg.orthonormal(bases, tolerance=float(jnp.finfo(bases.dtype).eps) ** 0.5)
 
 
 def _signals(world: World, frame: Array) -> tuple[Array, Array]:

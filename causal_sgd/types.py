@@ -110,6 +110,9 @@ class Model(NamedTuple):
         pullback: (params, cotangent [*S], symmetric) -> gradient with respect to params; None for `jax.vjp`.
         factor: params -> U [d, k] with estimate U U'; None where the model has no such factor.
         diagonal: params -> the diagonal [d] of an estimate that has nothing else; None where it may have.
+        symmetric: whether the estimate is symmetric whatever the parameters; measurements then need symmetric parts only.
+        predict: (params, input [d]) -> prediction []; None where that is x' estimate x. A model that has its own is no
+            linear function of an estimate, and only `measurements.examples` trains it; its `estimate` is what metrics see.
     """
 
     init: Callable[[Key], Params]
@@ -117,6 +120,8 @@ class Model(NamedTuple):
     pullback: Callable[[Params, Array], Params] | None = None
     factor: Callable[[Params], Array] | None = None
     diagonal: Callable[[Params], Array] | None = None
+    symmetric: bool = True
+    predict: Callable[[Params, Array], Array] | None = None
 
 
 class Measurement(NamedTuple):
@@ -150,6 +155,7 @@ class Snapshot(NamedTuple):
     factor: Array | None  # [d, k] with estimate = factor factor', or None
     world: World
     batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
+    predict: Callable[[Array], Array] | None = None  # input [d] -> prediction []; None where that is x' estimate x
 
     @property
     def estimate(self) -> Array:

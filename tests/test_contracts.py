@@ -107,10 +107,18 @@ MEASUREMENTS = {
     "low_rank_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
     "fixed_design": Row({"num_examples": 9}, {"noise": 0.5}, {"noise": 0.0}),
     "streamed": Row({"slab_size": 6}, {"noise": 0.5}, {"noise": 0.0}),
+    "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
+    "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
+    "examples": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
 }
 MODELS = {
     "factored": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
     "diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
+    "signed_diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
+    "asymmetric": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "deep": Row({"dim": DIM, "init": "gaussian"}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "quadratic": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "relu": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
 }
 ALGORITHMS = {
     "sgd": Row({}, {"learning_rate": 0.1}, {"learning_rate": 0.05}),
@@ -164,7 +172,8 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
         return member(key)
     if room == "models":
         params = member.init(key)
-        return params, member.estimate(params), member.factor(params)
+        own = None if member.predict is None else member.predict(params, jnp.arange(1.0, DIM + 1))
+        return params, member.estimate(params), None if member.factor is None else member.factor(params), own
     if room == "samplers":
         return draws(member, key, np.full(4, 0.25), 6)
     nature = draw_world(worlds.two_point(**RANKS))

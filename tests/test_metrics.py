@@ -15,7 +15,7 @@ import scipy.linalg
 from scipy import stats
 from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 
-from causal_sgd import metrics, worlds
+from causal_sgd import draws, metrics, models, worlds
 from causal_sgd.types import Snapshot, World
 
 
@@ -98,12 +98,39 @@ def losses(d: Dense) -> np.ndarray:
     return ((d.estimate - d.invariant - d.spurious) ** 2).sum((1, 2)) / 4
 
 
+def normal_inputs(projection: np.ndarray) -> np.ndarray:
+    """256 normal inputs, the same at every time, projected."""
+    normals = draws.normals(draws.bits(jax.random.key(0), 256 * DIM), jnp.float32)
+    return np.asarray(normals, np.float64).reshape(256, DIM) @ projection
+
+
+def forms(matrix: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    return np.einsum("ni,ij,nj->n", inputs, matrix, inputs)
+
+
+def invariant_prediction_error(d: Dense) -> float:
+    inputs = normal_inputs(d.shared_basis @ d.shared_basis.T)
+    return norm(forms(d.estimate - d.invariant, inputs)) / norm(forms(d.invariant, inputs))
+
+
+def prediction(d: Dense, inputs: np.ndarray) -> float:
+    size = norm((inputs**2).sum(1))
+    return norm(forms(d.estimate, inputs)) / size if size > 1e-3 else 0.0
+
+
+def outside_inputs(d: Dense) -> np.ndarray:
+    inside = scipy.linalg.orth(np.concatenate([d.shared_basis, d.own_basis], 1), rcond=1e-4)
+    return normal_inputs(np.eye(DIM) - inside @ inside.T)
+
+
 norm = np.linalg.norm
 DEFINITIONS: dict[str, Callable[[Dense], Any]] = {
     "batch_loss": lambda d: 1.5,
+    "complement_prediction": lambda d: prediction(d, outside_inputs(d)),
     "complement_signal": lambda d: norm(complement(d)),
     "effective_rank": entropy_rank,
     "environment_losses": losses,
+    "invariant_prediction_error": invariant_prediction_error,
     "invariant_error": lambda d: norm(d.estimate - d.invariant),
     "invariant_signal": lambda d: norm(d.shared_basis.T @ d.factor),
     "largest_principal_angle": leading_angle,
@@ -111,6 +138,7 @@ DEFINITIONS: dict[str, Callable[[Dense], Any]] = {
     "relative_invariant_error": lambda d: norm(d.estimate - d.invariant) / norm(d.invariant),
     "relative_pooled_error": lambda d: norm(d.estimate - pooled_signal(d)) / norm(pooled_signal(d)),
     "singular_values": lambda d: np.linalg.svd(d.factor, compute_uv=False) ** 2,
+    "spurious_prediction": lambda d: prediction(d, normal_inputs(d.own_basis @ d.own_basis.T)),
     "spurious_power": lambda d: norm(d.own_basis.T @ d.factor) ** 2,
     "spurious_signal": lambda d: norm(d.own_basis.T @ d.factor),
     "worst_environment_loss": lambda d: losses(d).max(),
@@ -187,3 +215,28 @@ def test_metrics_of_a_zero_estimate_are_numbers() -> None:
         chex.assert_tree_all_finite(values)
         assert values["effective_rank"] == 0
         assert values["spurious_signal"] == 0
+
+
+def test_metrics_of_predictions_ask_the_network() -> None:
+    world = draw_world(worlds.two_point(**RANKS), 1)
+    model = models.relu(dim=DIM, neurons=6, init_scale=0.5)
+    params = model.init(jax.random.key(0))._replace(offset=jnp.asarray(3.0))
+    snapshot = Snapshot(
+        jnp.asarray(0), params, model.estimate(params), None, world, jnp.asarray(1.0),
+        jax.tree_util.Partial(model.predict, params),
+    )  # fmt: skip
+    found = {name: np.asarray(value) for name, value in jax.jit(measure)(snapshot).items()}
+    chex.assert_tree_all_finite(found)
+
+    def answers(inputs: np.ndarray) -> np.ndarray:
+        return np.maximum(inputs @ np.asarray(params.weights).T, 0) @ np.asarray(params.outputs)
+
+    inputs = normal_inputs(world.invariant_basis @ world.invariant_basis.T)
+    labels = forms(np.asarray(world.invariant), inputs)
+    np.testing.assert_allclose(
+        found["invariant_prediction_error"], norm(answers(inputs) - labels) / norm(labels), rtol=1e-4
+    )
+    inputs = normal_inputs(world.spurious_basis @ world.spurious_basis.T)
+    np.testing.assert_allclose(
+        found["spurious_prediction"], norm(answers(inputs)) / norm((inputs**2).sum(1)), rtol=1e-4
+    )

@@ -179,6 +179,7 @@ def look(model: Model, params: Params, step: Array, world: World, loss: Array) -
         factor=factor,
         world=world,
         batch_loss=loss,
+        predict=None if model.predict is None else jax.tree_util.Partial(model.predict, params),
     )
 
 

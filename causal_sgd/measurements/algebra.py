@@ -23,7 +23,16 @@ def dense_invariant(key: Key, world: World) -> Array:
 
 
 def pull_back(model: Model, params: Params, matrix: Array) -> Params:
-    """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2."""
+    """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2.
+
+    Raises:
+        ValueError: for a model whose predictions are not those of its estimate.
+    """
+    if model.predict is not None:
+        raise ValueError(
+            "model must predict by its estimate for this measurement, got one with a prediction of its own (such as "
+            "relu); measurements.examples trains it"
+        )
     if model.pullback is not None:
         return model.pullback(params, matrix / 2)
     return jax.vjp(model.estimate, params)[1](matrix / 2)[0]

@@ -128,6 +128,11 @@ def fixed_design(
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
     ) -> tuple[Params, Array]:
+        if not model.symmetric:
+            raise ValueError(
+                "model must have a symmetric estimate for fixed_design, whose data hold the symmetric parts of the "
+                "measurements, got one that is not; gaussian_law and streamed serve every model"
+            )
         measured, labels = data if own else (given, data)
         environments, counts = batch
         allowed, known = capacity(environments.shape[0]), checks.concrete(counts)

@@ -83,7 +83,8 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
 
     with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Several environments add up; as
     their residuals differ only within the span of V (.) V', each needs its own draw only there, and one GOE matrix scaled
-    by sqrt(sum_e RR_e) serves the rest. Distribution and batch loss sum_e RR_e / (4m) are exact, for every m.
+    by sqrt(sum_e RR_e) serves the rest. Distribution and batch loss sum_e RR_e / (4m) are exact, for every m. For models that
+    are not `symmetric` all of X counts, and W has d x d iid N(0, 1) entries.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. A plain 0 draws none.
@@ -101,12 +102,14 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         error = model.estimate(params) - data
         dim, dtype = error.shape[0], error.dtype
         numbers = law.draw_numbers(
-            key, draws.half_goe_size(dim), environments=cores.shape[0], spurious_rank=cores.shape[1], noise=noise,
-            dtype=dtype,
+            key, law.half_size(dim, model.symmetric), environments=cores.shape[0], spurious_rank=cores.shape[1],
+            noise=noise, dtype=dtype, symmetric=model.symmetric,
         )  # fmt: skip
-        half = draws.half_goe(numbers.normals, dim)
-        part, scale, total = law.batch_gradient(numbers, half, error, world.spurious_basis, cores, batch.counts, noise)
-        matrix = part + scale * (half + half.T)
+        half = law.make_half(numbers.normals, dim, model.symmetric)
+        part, scale, total = law.batch_gradient(
+            numbers, half, error, world.spurious_basis, cores, batch.counts, noise, model.symmetric
+        )
+        matrix = part + scale * law.whole(half, model.symmetric)
         return pull_back(model, params, matrix / size), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)
@@ -116,7 +119,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
     """Really draws every measurement matrix of the batch: the plain definition, and the oracle of `gaussian_law`.
 
     Only sym(X) meets the symmetric residuals, so of every measurement its d (d + 1) / 2 packed coordinates are drawn, which
-    are iid N(0, 1).
+    are iid N(0, 1); all d x d entries for models that are not `symmetric`.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
@@ -137,10 +140,11 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         last = jnp.cumsum(batch.counts)
         error = model.estimate(params) - data
         dim = error.shape[0]
-        width = dim * (dim + 1) // 2
+        width = dim * (dim + 1) // 2 if model.symmetric else dim * dim
         slab = slab_size or max(1, SLAB // width)
         spurious = jax.vmap(world.spurious)(world.spurious_cores[batch.environments])
-        residuals = pack(error[None] - spurious).T  # [p, B]
+        residuals = error[None] - spurious
+        residuals = (pack(residuals) if model.symmetric else residuals.reshape(-1, width)).T  # [p, B]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             sums, total = carry
@@ -158,6 +162,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
         sums, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
-        return pull_back(model, params, unpack(sums / size)), total / (4 * size)
+        matrix = unpack(sums / size) if model.symmetric else (sums / size).reshape(dim, dim)
+        return pull_back(model, params, matrix), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)

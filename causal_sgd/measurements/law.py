@@ -8,6 +8,9 @@ Given the residual matrix R_e, the m_e examples of one environment contribute to
 with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Only inner products with the residuals
 enter, so with R_e = F C_e F' for a frame F of n orthonormal columns all of it may be said of the n x n matrices C_e and
 F' W F. `gaussian_law` takes the frame of all d directions, `low_rank_law` a small one.
+
+For estimates that are not symmetric the whole of X counts, which is isotropic among all matrices: the same law holds with
+W of iid N(0, 1) entries in place of a GOE matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from causal_sgd import checks, draws
 from causal_sgd.measurements.algebra import combine, safe_inverse, sandwich
 from causal_sgd.types import Array, Key
 
-__all__ = ["Numbers", "batch_gradient", "draw_numbers"]
+__all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
 
 
 class Numbers(NamedTuple):
@@ -34,11 +37,33 @@ class Numbers(NamedTuple):
     words: Array  # [1 or 2, B, *] 32-bit words of the chi-squares
     cross: Array  # [B] normals, g; none without noise
     line: Array  # [B] normals; none for a pure batch
-    blocks: Array  # [B, *] normals of GOE matrices [r2, r2]; none for a pure batch
+    blocks: Array  # [B, *] normals of matrices [r2, r2] like W; none for a pure batch
+
+
+def half_size(dim: int, symmetric: bool) -> int:
+    """How many normals `make_half` takes."""
+    return draws.half_goe_size(dim) if symmetric else dim * dim
+
+
+def make_half(normals: Array, dim: int, symmetric: bool) -> Array:
+    """H [d, d], of which W = H + H' is a GOE matrix or, where nothing is symmetric, W = 2 H has iid N(0, 1) entries."""
+    return draws.half_goe(normals, dim) if symmetric else normals.reshape(dim, dim) / 2
+
+
+def whole(half: Array, symmetric: bool) -> Array:
+    """W of H; either way <W, R> = 2 <H, R> for the residuals R, which are symmetric where W is."""
+    return half + half.T if symmetric else 2 * half
 
 
 def draw_numbers(
-    key: Key, size: int, *, environments: int, spurious_rank: int, noise: float | Array, dtype: Any
+    key: Key,
+    size: int,
+    *,
+    environments: int,
+    spurious_rank: int,
+    noise: float | Array,
+    dtype: Any,
+    symmetric: bool = True,
 ) -> Numbers:
     """Everything random of one batch, made in one pass: several small ones take longer, each with its own start.
 
@@ -49,6 +74,7 @@ def draw_numbers(
         spurious_rank: r2.
         noise: sigma_y; a plain 0 draws none.
         dtype: of the numbers.
+        symmetric: whether W is.
     """
     chi_squares = 1 if _is_noiseless(noise) else 2
     shapes = {
@@ -56,7 +82,7 @@ def draw_numbers(
         "candidates": (chi_squares, environments, draws.CHI_SQUARE_NORMALS),
         "cross": (0 if chi_squares == 1 else environments,),
         "line": (0 if environments == 1 else environments,),
-        "blocks": (0 if environments == 1 else environments, draws.half_goe_size(spurious_rank)),
+        "blocks": (0 if environments == 1 else environments, half_size(spurious_rank, symmetric)),
     }
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
@@ -76,17 +102,19 @@ def batch_gradient(
     cores: Array,
     counts: Array,
     noise: float | Array,
+    symmetric: bool = True,
 ) -> tuple[Array, Array, Array]:
     """M G = part + scale W for a batch of environments with the residuals error - basis core_e basis'.
 
     Args:
         numbers: of the batch.
-        half: H with W = H + H' in the frame, [n, n].
+        half: H of W in the frame (see `whole`), [n, n].
         error: the estimate minus A* in the frame, [n, n].
         basis: V in the frame, orthonormal columns, [n, r2].
         cores: of the environments, [B, r2, r2].
         counts: m_e, [B]; may be zero where B > 1.
         noise: sigma_y, may be traced; a plain 0 draws none.
+        symmetric: whether W and the residuals are.
 
     Returns:
         part [n, n] in the frame, scale [], and the sum of the squared residuals of all examples [].
@@ -98,7 +126,7 @@ def batch_gradient(
     # Where V spans all that the error has, only rounding is left, and that has no direction.
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
-    return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise)
+    return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
 
 
 def _round_up(number: int, unit: int) -> int:
@@ -137,7 +165,14 @@ def _pure(
 
 
 def _mixture(
-    numbers: Numbers, half: Array, off: Array, blocks: Array, basis: Array, counts: Array, noise: float | Array
+    numbers: Numbers,
+    half: Array,
+    off: Array,
+    blocks: Array,
+    basis: Array,
+    counts: Array,
+    noise: float | Array,
+    symmetric: bool,
 ) -> tuple[Array, Array, Array]:
     """`batch_gradient` for several environments with R_e = off + V blocks_e V'.
 
@@ -151,7 +186,7 @@ def _mixture(
     inverse = safe_inverse(norms)
     unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
     line = numbers.line
-    goes = jax.vmap(lambda normals: draws.goe(normals, rank))(numbers.blocks)
+    goes = jax.vmap(lambda normals: whole(make_half(normals, rank, symmetric), symmetric))(numbers.blocks)
     overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
     scales = jnp.sqrt(totals)
     shift = along - scales * overlap
@@ -161,7 +196,7 @@ def _mixture(
     total = jnp.sum(totals)
     scale = jnp.sqrt(total)
     off_inverse = safe_inverse(off_norm)
-    half_block = sandwich(basis.T, half)
+    inside = whole(sandwich(basis.T, half), symmetric)
     goe_line = 2 * jnp.sum(half * off) * off_inverse
     part = (line_sum - scale * goe_line) * off_inverse * off
-    return part + sandwich(basis, block_sum - scale * (half_block + half_block.T)), scale, total
+    return part + sandwich(basis, block_sum - scale * inside), scale, total
