@@ -21,8 +21,6 @@ from causal_sgd import measurements, models, worlds
 from causal_sgd.measurements.entries import coherence
 from causal_sgd.types import Batch, Measurement, Model, World
 
-pytestmark = pytest.mark.xdist_group("structured")
-
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
 MAX_Z, RMS_Z = 5.0, 1.7
 READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
