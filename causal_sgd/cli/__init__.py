@@ -21,8 +21,9 @@ import tyro
 from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.health import Doctor
 from causal_sgd.cli.listing import List
+from causal_sgd.cli.phases import Phase
 from causal_sgd.cli.reproduce import Reproduce
-from causal_sgd.cli.runs import Phase, Run
+from causal_sgd.cli.runs import Run
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
 
 __all__ = ["main"]

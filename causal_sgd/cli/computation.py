@@ -28,16 +28,17 @@ class Workplace:
     cache: Path | None = None
     """Keep compiled programs in this folder, and look there first."""
 
-    def sweep(self, cell: Any, *, store: Path | None, **options: Any) -> xr.Dataset:
-        """Sweep as these options say; an interruption says how to go on."""
+    def sweep(self, cell: Any, *, store: Path | None, by: Any = None, **options: Any) -> xr.Dataset:
+        """Sweep as these options say, `by` another function that does where one is given; an interruption says how to go on."""
         start(self.cache)
         from causal_sgd.sweeps import sweep
 
         try:
             with self._executor() as executor:
-                return sweep(cell, store=store, executor=executor, **options)
+                return (by or sweep)(cell, store=store, executor=executor, **options)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(None if store is None else _how_to_go_on(store)) from None
+            again = None if by is None else "the same command"  # what it needs next follows from what is known then
+            raise KeyboardInterrupt(None if store is None else _how_to_go_on(store, again)) from None
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Any]:
@@ -92,11 +93,11 @@ def start(cache: Path | None = None) -> None:
             raise ValueError(f"--cache: {error}") from None
 
 
-def _how_to_go_on(path: Path) -> str:
+def _how_to_go_on(path: Path, again: str | None = None) -> str:
     from causal_sgd.store import Store, StoreError
 
     try:
         runs, done = Store(path).progress()
     except StoreError:
         return "nothing is saved yet"
-    return f"{done} of {runs} runs are saved; go on with: causal-sgd resume {path}"
+    return f"{done} of {runs} runs are saved; go on with: {again or f'causal-sgd resume {path}'}"
