@@ -33,6 +33,7 @@ from causal_sgd.theory.boundaries import (
     least_positive_exponent,
     mixing_critical_spread,
 )
+from causal_sgd.theory.depth import crossing_spread, deep_spurious_quantile
 from causal_sgd.theory.exponents import (
     LyapunovExponents,
     families,
@@ -79,6 +80,8 @@ __all__ = [
     "critical_mass",
     "critical_spread",
     "critical_spread_of",
+    "crossing_spread",
+    "deep_spurious_quantile",
     "divergence_bound",
     "error_floor",
     "expected_error",

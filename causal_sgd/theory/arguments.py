@@ -21,6 +21,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in ("label_noise", "spread", "up", "down")},
+    "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }
 
