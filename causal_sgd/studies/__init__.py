@@ -32,6 +32,7 @@ NAMES = (
     "intermittency",
     "over-parameterisation",
     "label-noise",
+    "depth",
     "high-dimension",
 )
 """The studies in the order of `causal-sgd reproduce --all`."""
