@@ -403,3 +403,13 @@ def test_undecided_cells_are_hatched_and_cells_that_were_not_run_belong_to_their
     assert values[1, 3] == values[2, 3]
     assert merged.undecided is not None
     assert len(merged.undecided.get_paths()) >= 4, "each with the one that was drawn as its part"
+
+
+def test_a_backend_that_starts_within_the_style_stays_interactive() -> None:
+    before = mpl.is_interactive()
+    try:
+        with plots.style():
+            mpl.interactive(not before)
+        assert mpl.is_interactive() is not before
+    finally:
+        mpl.interactive(before)

@@ -74,8 +74,16 @@ STYLE: Look = {
 @contextmanager
 def style() -> Iterator[None]:
     """Give figures that are made and saved inside the `with` block the look of the package."""
-    with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
-        yield
+    interactive = mpl.is_interactive()
+    try:
+        with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+            try:
+                yield
+            finally:
+                interactive = mpl.is_interactive()
+    finally:
+        # A notebook's backend begins with its first figure, maybe in the block: what it sets must last to show the next ones.
+        mpl.interactive(interactive)
 
 
 def name_of(dataset: xr.Dataset, name: str) -> str:
