@@ -6,7 +6,8 @@ The tables below give each name of an `__all__` its arguments; a member without 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
@@ -145,6 +146,14 @@ ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled() -> Iterator[None]:
+    """Without XLA's optimisations, in two thirds of the time: contracts are about tracing, keys and maps."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def world_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("worlds") / "world.npz"
@@ -176,14 +185,13 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
         return params, member.estimate(params), None if member.factor is None else member.factor(params), own
     if room == "samplers":
         return draws(member, key, np.full(4, 0.25), 6)
-    nature = draw_world(worlds.two_point(**RANKS))
     if room == "evolutions":
-        return member(key, jnp.asarray(3), nature)
+        return member(key, jnp.asarray(3), nature())
     model = models.factored(dim=DIM, rank=3)
     params = jnp.cos(jnp.arange(3.0 * DIM)).reshape(DIM, 3)
     batch = Batch(jnp.arange(4), jnp.array([3, 0, 4, 5], jnp.int32))
-    data = member.init(jax.random.key(1), nature)
-    return member.gradient(key, jnp.zeros((), jnp.int32), data, model, params, nature, batch)
+    data = member.init(jax.random.key(1), nature())
+    return member.gradient(key, jnp.zeros((), jnp.int32), data, model, params, nature(), batch)
 
 
 def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> jax.Array:
@@ -227,6 +235,24 @@ def draw_world(factory: WorldFactory, seed: int = 0) -> World:
     return jax.jit(factory)(jax.random.key(seed))
 
 
+@functools.cache
+def nature() -> World:
+    """The world of all measurements; a constant, so that no program has to draw it."""
+    with jax.ensure_compile_time_eval():
+        return draw_world(worlds.two_point(**RANKS))
+
+
+@functools.cache
+def program(room: str, name: str, world_file: Path) -> tuple[Any, Any]:
+    """What a member makes of a key and of numbers, and the same compiled; it may be traced once only."""
+
+    def plain(key: jax.Array, numbers: dict[str, Any]) -> Any:
+        return use(room, name, world_file, key, numbers)
+
+    chex.clear_trace_counter()  # which knows functions by their source
+    return plain, jax.jit(chex.assert_max_traces(plain, n=1))
+
+
 def members() -> list[Any]:
     return [pytest.param(room, name, id=f"{room}.{name}") for room, (_, rows) in ROOMS.items() for name in rows]
 
@@ -245,30 +271,24 @@ def test_every_member_has_a_row(room: str) -> None:
 def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(room: str, name: str, world_file: Path) -> None:
     row = ROOMS[room][1][name]
     numbers, others = dict(row.numbers), dict(row.others)
-
-    def plain(key: jax.Array, numbers: dict[str, Any]) -> Any:
-        return use(room, name, world_file, key, numbers)
-
-    chex.clear_trace_counter()  # which knows functions by their source
-    traced = jax.jit(chex.assert_max_traces(plain, n=1))
+    plain, traced = program(room, name, world_file)
     first, second = jax.random.key(0), jax.random.key(1)
     result = traced(first, numbers)
     assert equal(result, traced(first, numbers)), "the same key gave another result"
     assert equal(result, traced(second, numbers)) != row.random
     if others:
         assert not equal(result, traced(first, others)), "the numbers do not matter"
-    mapped = jax.jit(jax.vmap(plain, (0, None)))(jnp.stack([first, second]), numbers)
-    chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[0], mapped), result, rtol=1e-4, atol=1e-5)
-    if others:  # numbers may differ from lane to lane
-        both = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(value) for value in values]), numbers, others)
-        mapped = jax.jit(jax.vmap(plain, (None, 0)))(first, both)
-        other = traced(first, others)
-        chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[1], mapped), other, rtol=1e-4, atol=1e-5)
+    # as sweeps map it: keys differ from lane to lane, and numbers too
+    both = jax.tree.map(lambda *values: np.stack(values), numbers, others or numbers)
+    mapped = jax.jit(jax.vmap(plain))(jnp.stack([first, second]), both)
+    for lane, expected in enumerate((result, traced(second, others or numbers))):
+        found = jax.tree.map(lambda leaf, lane=lane: leaf[lane], mapped)
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_world_has_the_documented_shapes(name: str, world_file: Path) -> None:
-    world = draw_world(make("worlds", name, world_file, **WORLDS[name].numbers))
+    world = program("worlds", name, world_file)[1](jax.random.key(0), dict(WORLDS[name].numbers))
     own = 3 if name.startswith("from") else OWN_RANK
     environments = {"two_point": 4, "from_arrays": 3, "from_file": 3}.get(name, 5)
     chex.assert_shape(world.invariant_basis, (DIM, 2))
@@ -288,8 +308,8 @@ def test_a_world_has_the_documented_shapes(name: str, world_file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(name: str) -> None:
-    gradient, loss = jax.jit(lambda key: use("measurements", name, Path(), key, {}))(jax.random.key(0))
+def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(name: str, world_file: Path) -> None:
+    gradient, loss = program("measurements", name, world_file)[1](jax.random.key(0), dict(MEASUREMENTS[name].numbers))
     chex.assert_shape(gradient, (DIM, 3))
     chex.assert_shape(loss, ())
     chex.assert_type([gradient, loss], jnp.float32)
