@@ -62,6 +62,8 @@ CALLS = {
         (0.03, 0.8),
     ),
     "critical_spread": (lambda *a: theory.critical_spread(*a, "gaussian"), (0.1, 1.0), (0.05, 0.5)),
+    "crossing_spread": (theory.crossing_spread, (3.0, 0.1, 1.0), (4.0, 0.05, 0.5)),
+    "deep_spurious_quantile": (theory.deep_spurious_quantile, (3.0, 0.02, 1.0, 10.0), (2.0, 0.02, 0.9, 4.0)),
     "divergence_bound": (theory.divergence_bound, (0.1, 1.0), (0.05, 0.5)),
     "error_floor": (lambda s, eta: theory.error_floor(s, learning_rate=eta, **BATCH), (6.0, 0.1), (3.0, 0.2)),
     "expected_error": (_error, (0.1, 1.0, 3.0), (0.05, 0.5, 5.0)),
