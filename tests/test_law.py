@@ -18,13 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from scipy import stats
 
-from causal_sgd import measurements, metrics, models, samplers, worlds
-from causal_sgd.algorithms import sgd
-from causal_sgd.simulate import run
+from causal_sgd import measurements, models
 from causal_sgd.types import Batch, Model, World
 
 DIM = 5
@@ -96,7 +92,6 @@ NOISELESS = (
     "one environment",
     "one example",
     "two environments",
-    "four environments, two identical, counts of one",
     "no residual in one of two environments",
 )
 WITHOUT_FACTOR = (  # the estimate has no inverse, or negative eigenvalues
@@ -106,7 +101,9 @@ WITHOUT_FACTOR = (  # the estimate has no inverse, or negative eigenvalues
 LAWS = ("law", "low rank")
 WITHOUT_RESIDUAL = {
     "a pure batch": make_case([12], cores=[0], error="zero"),
-    "a mixture": make_case([5, 0, 6, 1], cores=[0, 0, 0, 0], error="zero"),
+    "a mixture": make_case([7, 5], cores=[0, 0], error="zero"),
+    "a mixture with an empty environment": make_case([12, 0], cores=[0, 0], error="zero"),
+    "four environments": make_case([5, 0, 6, 1], cores=[0, 0, 0, 0], error="zero"),
 }
 
 
@@ -265,7 +262,7 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind
         ("two environments", 0.0),
         ("four environments, two of them empty", 0.7),
         ("four environments, two identical, counts of one", 0.7),
-        ("spurious signals in every direction", 0.0),
+        ("spurious signals in every direction", 0.7),
     ],
 )
 def test_the_law_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float, kind: str) -> None:
@@ -298,7 +295,13 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str,
     judge(check_mean_and_covariance(sample, CASES[name], 0.0), enough=150)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a pure batch", "law"), ("a mixture", "law"), ("a mixture", "streamed")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a pure batch", "law"), ("a mixture", "law"), ("a mixture with an empty environment", "law"),
+        ("four environments", "streamed"),
+    ],
+)  # fmt: skip
 def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:
     case = WITHOUT_RESIDUAL[name]
     assert not case.residuals.any()
@@ -372,80 +375,3 @@ def test_tiny_and_huge_residuals_stay_finite() -> None:
             )
             assert np.isfinite(gradient).all(), (name, scale)
             assert (loss >= 0).all(), (name, scale)
-
-
-@functools.partial(jax.jit, static_argnames=("sampler", "kind", "mixture"))
-def final_values(
-    keys: jax.Array, batch_size: float, *, sampler: str, kind: str, mixture: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Spurious signal and invariant error after 200 steps, [n] each: d = 8 and a signal that keeps fluctuating."""
-
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        chosen = getattr(samplers, sampler)(batch_size=batch_size)
-        algorithm = sgd(
-            world=worlds.two_point(dim=8, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0),
-            sampler=chosen._replace(max_environments=None) if mixture else chosen,
-            measurement={
-                "law": lambda: measurements.gaussian_law(noise=0.3),
-                "low rank": lambda: measurements.low_rank_law(noise=0.3),
-                "streamed": lambda: measurements.streamed(noise=0.3, slab_size=25),
-                "population": measurements.population,
-            }[kind](),
-            model=models.factored(dim=8, init_scale=0.1),
-            optimizer=optax.sgd(0.05),
-        )
-        watched = (metrics.spurious_signal, metrics.invariant_error)
-        return run(key, algorithm=algorithm, metrics=watched, num_steps=200).metrics
-
-    values = jax.vmap(one)(keys)
-    return values["spurious_signal"][:, -1], values["invariant_error"][:, -1]
-
-
-def seeds(first: int) -> jax.Array:
-    """200 of them always, so that the tests share their compiled runs."""
-    return jax.vmap(jax.random.key)(jnp.arange(first, first + 200))
-
-
-@pytest.mark.xdist_group("runs on the law")
-@pytest.mark.parametrize(
-    ("sampler", "kind"),
-    [
-        ("hetero", "law"),
-        ("pooled", "low rank"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("hetero", "low rank"), ("pooled", "law")]),
-    ],
-)
-def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
-    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
-    law = final_values(seeds(0), 50.0, sampler=sampler, kind=kind)
-    drawn = final_values(seeds(1000), 50.0, sampler=sampler, kind="streamed")
-    for one, other in zip(law, drawn, strict=True):
-        assert np.isfinite(one).all()
-        assert np.std(one) > 0.01, "nothing fluctuates: there is nothing to test"
-        assert stats.ks_2samp(one, other).pvalue > 1e-3
-
-
-@pytest.mark.xdist_group("runs on the law")
-def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() -> None:
-    pure = final_values(seeds(0), 50.0, sampler="hetero", kind="law")
-    mixture = final_values(seeds(1000), 50.0, sampler="hetero", kind="law", mixture=True)
-    for one, other in zip(pure, mixture, strict=True):
-        assert stats.ks_2samp(one, other).pvalue > 1e-3
-
-
-@pytest.mark.xdist_group("runs on the law")
-@pytest.mark.parametrize("kind", LAWS)
-@pytest.mark.parametrize(("sampler", "mixture"), [("hetero", False), ("hetero", True)])
-def test_a_batch_of_100_million_is_the_population(sampler: str, mixture: bool, kind: str) -> None:
-    law = final_values(seeds(0), 1e8, sampler=sampler, kind=kind, mixture=mixture)
-    mean = final_values(seeds(0), 1e8, sampler=sampler, kind="population")
-    for one, other in zip(law, mean, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-2)
-    few = final_values(seeds(0), 50.0, sampler=sampler, kind=kind, mixture=mixture)
-    assert np.abs(np.asarray(few) - np.asarray(mean)).max() > 0.2, "the tolerance would hide any batch size"
-
-
-# `jax.random.gamma` has a rejection loop that never came to an end here on a CPU, for five runs.
-def test_no_number_of_runs_side_by_side_locks_up_the_law() -> None:
-    for value in final_values(seeds(0)[:5], 1e8, sampler="hetero", kind="law"):
-        assert np.isfinite(value).all()
