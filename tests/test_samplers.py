@@ -5,6 +5,7 @@ Statistical tests are at the level 1e-3 each, with fixed seeds.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -19,17 +20,19 @@ from causal_sgd.types import Sampler
 LEVEL = 1e-3
 
 
+@functools.partial(jax.jit, static_argnames=("name", "environments"))
+def run(key: jax.Array, batch_size: jax.Array, *, name: str, environments: int) -> jax.Array:
+    """The counts of 25 steps, [25, E]."""
+    sampler = make("samplers", name, **dict(SAMPLERS[name].numbers) | {"batch_size": batch_size})
+    return draws(sampler, key, np.full(environments, 1 / environments), 25)
+
+
 @pytest.mark.parametrize("environments", [1, 3, 4])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environments: int) -> None:
-    @jax.jit
-    def run(key: jax.Array, batch_size: jax.Array) -> jax.Array:
-        sampler = make("samplers", name, **dict(SAMPLERS[name].numbers) | {"batch_size": batch_size})
-        return draws(sampler, key, np.full(environments, 1 / environments), 25)
-
     most = make("samplers", name, **SAMPLERS[name].numbers).max_environments
     for batch_size in (3, 13, 1000):
-        counts = np.asarray(run(jax.random.key(batch_size), batch_size))
+        counts = np.asarray(run(jax.random.key(batch_size), batch_size, name=name, environments=environments))
         assert counts.dtype == np.int32
         assert counts.shape == (25, environments)
         assert (counts >= 0).all()
@@ -40,13 +43,8 @@ def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environm
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_counts_sum_to_batch_sizes_that_floats_cannot_count(name: str) -> None:
-    @jax.jit
-    def run(batch_size: jax.Array) -> jax.Array:
-        sampler = make("samplers", name, **dict(SAMPLERS[name].numbers) | {"batch_size": batch_size})
-        return draws(sampler, jax.random.key(0), np.full(3, 1 / 3), 10)
-
     for batch_size in (2**24 + 1, 10**8, 10**8 + 1, 2**30):
-        counts = np.asarray(run(batch_size), np.int64)
+        counts = np.asarray(run(jax.random.key(0), batch_size, name=name, environments=3), np.int64)
         assert (counts >= 0).all()
         assert (counts.sum(1) == batch_size).all()
 
