@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_theory import FAMILIES
+from test_theory import FAMILIES, POINTS
 from test_theory_stationary import simulate
 
 from causal_sgd import theory
@@ -105,13 +105,8 @@ def test_mixing_grows_like_the_root_of_the_count(family: str, counts: tuple[int,
         assert float(ratio) == pytest.approx(math.sqrt(count), rel=2e-3)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(
-    family=st.sampled_from(FAMILIES),
-    eta=st.floats(0.002, 0.1),
-    mu=st.floats(0.1, 2.0),
-    factor=st.floats(1.05, 2.0),
-)
+@settings(max_examples=15)
+@given(**POINTS, factor=st.floats(1.05, 2.0))
 def test_more_step_or_less_mean_needs_less_heterogeneity(family: str, eta: float, mu: float, factor: float):
     critical = float(theory.critical_spread(eta, mu, family))
     assert float(theory.critical_spread(factor * eta, mu, family)) < critical or math.isinf(critical)

@@ -31,8 +31,7 @@ def numpy_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
         for rng, part in zip(rngs, np.array_split(sensing.reshape(-1), workers), strict=True)
     ]
     residual = np.empty((dim, dim), np.float32)
-    diagonal = residual.reshape(-1)[:: dim + 1]  # a view: subtracting a diagonal signal costs d operations
-    invariant, spurious = diagonal[problem.invariant], diagonal[problem.spurious]
+    diagonal = residual.reshape(-1)[:: dim + 1]
     residuals = np.empty(batch_size, np.float32)
     gradient = np.empty((dim, dim), np.float32)
     symmetric = np.empty((dim, dim), np.float32)
@@ -43,8 +42,7 @@ def numpy_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
         for t in clock:
             run_all(draws)
             np.matmul(factor, factor.T, out=residual)
-            invariant -= 1
-            spurious -= levels[t]
+            problem.subtract_signals(diagonal, levels[t])
             np.matmul(sensing, residual.reshape(-1), out=residuals)
             np.matmul(residuals, sensing, out=gradient.reshape(-1))
             np.add(gradient, gradient.T, out=symmetric)

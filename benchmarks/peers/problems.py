@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,16 @@ class DrawnProblem:
     def spurious(self) -> slice:
         """The coordinates of every `A_e`."""
         return slice(self.invariant_rank, self.invariant_rank + self.spurious_rank)
+
+    def subtract_signals(self, diagonal: Any, spurious: Any) -> None:
+        """Subtract A* and a signal A_e from residual matrices, in place and on their diagonals alone: d operations.
+
+        Args:
+            diagonal: A view of the diagonals, a NumPy array or a tensor of shape `(..., d)`.
+            spurious: The eigenvalues of A_e, shape `(..., spurious_rank)`.
+        """
+        diagonal[..., self.invariant] -= 1
+        diagonal[..., self.spurious] -= spurious
 
     @property
     def rate(self) -> float:

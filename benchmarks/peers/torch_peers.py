@@ -41,7 +41,6 @@ def torch_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
     ]
     residual = torch.empty(dim, dim)
     diagonal = residual.diagonal()
-    invariant, spurious = diagonal[problem.invariant], diagonal[problem.spurious]
     residuals = torch.empty(batch_size)
     gradient = torch.empty(1, dim**2)
     square = gradient.view(dim, dim)
@@ -50,8 +49,7 @@ def torch_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
         for t in clock:
             run_all(draws)
             torch.mm(factor, factor.T, out=residual)
-            invariant -= 1
-            spurious -= levels[t]
+            problem.subtract_signals(diagonal, levels[t])
             torch.mv(sensing, residual.view(-1), out=residuals)
             torch.mm(residuals[None], sensing, out=gradient)
             factor.addmm_(square + square.T, factor.clone(), alpha=-problem.rate)
@@ -101,7 +99,6 @@ def torch_batched(
     pieces = [piece(slab)] * full + ([piece(rest)] if rest else [])
     residual = torch.empty(runs, dim, dim, device=device)
     diagonal = residual.diagonal(dim1=1, dim2=2)
-    invariant, spurious = diagonal[:, problem.invariant], diagonal[:, problem.spurious]
     gradient = torch.empty(runs, 1, dim**2, device=device)
     square = gradient.view(runs, dim, dim)
     synchronize = (lambda: None) if device == "cpu" else torch.cuda.synchronize  # products run on after the call
@@ -109,8 +106,7 @@ def torch_batched(
     with torch.no_grad(), threads.parallel(workers) as run_all:
         for t in clock:
             torch.bmm(factor, factor.mT, out=residual)
-            invariant -= 1
-            spurious -= levels[t]
+            problem.subtract_signals(diagonal, levels[t])
             for i, (sensing, draws, residuals) in enumerate(pieces):
                 run_all(draws)
                 torch.bmm(sensing, residual.view(runs, dim**2, 1), out=residuals)
