@@ -73,6 +73,13 @@ CALLS = {
         (0.1, 1.0, 4.0),
         (0.05, 0.5, 4.0),
     ),
+    "finite_data_error": (
+        lambda s, n: theory.finite_data_error(
+            s, num_examples=n, num_environments=2, dim=30, invariant_rank=2, spurious_rank=1, label_noise=1.0
+        ),
+        (6.0, 100.0),
+        (3.0, 900.0),
+    ),
     "growth_time": (
         lambda s, eta: theory.growth_time(s, learning_rate=eta, init_scale=1e-3),
         (1.0, 0.1),

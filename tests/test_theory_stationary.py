@@ -145,3 +145,16 @@ def test_complement_power_matches_products_of_random_matrices():
     driven, all_of_it = (float(theory.complement_power(spread, rank=rank, **settings)) for rank in (1, 4))
     # the standard error is about 2 % and the next order as much
     assert np.mean(powers) == pytest.approx(all_of_it - driven, rel=0.06)
+
+
+def test_finite_data_error_is_the_positive_part_of_a_perturbed_signal():
+    d, rank, variance = 60, 2, 1e-4
+    rng = np.random.default_rng(2)
+    signal = np.diag(np.arange(d) < rank).astype(float)
+    half = rng.standard_normal((32, d, d)) * math.sqrt(variance / 2)
+    values, vectors = np.linalg.eigh(signal + half + half.swapaxes(1, 2))
+    kept = (vectors * np.maximum(values, 0)[:, None, :]) @ vectors.swapaxes(1, 2)
+    squared = ((kept - signal) ** 2).sum((1, 2)).mean()
+    settings = {"num_environments": 2, "dim": d, "invariant_rank": rank, "spurious_rank": 1, "label_noise": 8.0}
+    error = float(theory.finite_data_error(6.0, num_examples=100 / (4 * variance), **settings))
+    assert error**2 == pytest.approx(squared, rel=0.05)

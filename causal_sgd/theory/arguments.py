@@ -16,7 +16,9 @@ from causal_sgd.types import Array
 __all__ = ["check", "common", "door"]
 
 _POSITIVE = ("learning_rate", "eigenvalue", "invariant_eigenvalue", "init_scale", "level", "num_steps")
-_COUNTS = ("batch_size", "dim", "invariant_rank", "rank", "spurious_rank")
+_COUNTS = (
+    "batch_size", "dim", "invariant_rank", "num_environments", "num_examples", "rank", "spurious_rank",
+)  # fmt: skip
 _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},

@@ -15,8 +15,8 @@ from causal_sgd.theory.exponents import DEVIATION, LOWEST, log_variance_two_poin
 from causal_sgd.types import Array
 
 __all__ = [
-    "BatchSettings", "SpuriousMoments", "complement_power", "error_floor", "expected_error", "growth_time",
-    "optimal_spread", "stationary_spurious_moments",
+    "BatchSettings", "SpuriousMoments", "complement_power", "error_floor", "expected_error", "finite_data_error",
+    "growth_time", "optimal_spread", "stationary_spurious_moments",
 ]  # fmt: skip
 
 
@@ -180,6 +180,42 @@ def complement_power(
     alive = jnp.clip(columns - r1, 0, jnp.maximum((outside - 1) / 4, 0))
     driven = r1 * outside / (2 - eta * sigma)
     return eta * variance * (driven + alive * (outside - 1 - 2 * alive) / 2)
+
+
+@door
+def finite_data_error(
+    spread: ArrayLike,
+    *,
+    num_examples: ArrayLike,
+    num_environments: ArrayLike,
+    dim: ArrayLike,
+    invariant_rank: ArrayLike,
+    spurious_rank: ArrayLike,
+    label_noise: ArrayLike = 0.0,
+) -> Array:
+    """The error |UU' - A*|_F that n examples of each of E environments leave, used again and again, where k = d.
+
+    The residuals -A_e meet the same n measurements in every step, so the mean gradient has a symmetric error D that does not
+    average out, with entries of variance v = (M^2 r2 + sigma_y^2)/(2 n E), and U U' becomes the positive part of A* + D.
+    With N = d - r1 - r2 that is 2 r1 d v from the directions of A* and, of all others, the positive half of Wigner's
+    semicircle of radius 2 sqrt(N v): N^2 v/2. Leading order in 1/n, for spurious directions that are rejected.
+
+    Args:
+        spread: M [...], the root mean square of the spurious eigenvalues.
+        num_examples: n [...], of each environment.
+        num_environments: E [...], equally often met.
+        dim: d [...].
+        invariant_rank: r1 [...].
+        spurious_rank: r2 [...].
+        label_noise: sigma_y [...], standard deviation of the labels' noise.
+
+    Returns:
+        Frobenius error [...].
+    """
+    numbers = (num_examples, num_environments, dim, invariant_rank, spurious_rank, label_noise)
+    spread, n, environments, d, r1, r2, noise = common(spread, *numbers)
+    variance = (r2 * spread**2 + noise**2) / (2 * n * environments)
+    return jnp.sqrt(variance * (2 * r1 * d + (d - r1 - r2) ** 2 / 2))
 
 
 @door
