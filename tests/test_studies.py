@@ -5,12 +5,20 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import xarray as xr
 
-from causal_sgd import studies
+from causal_sgd import simulate, studies, sweeps
+from causal_sgd.datasets import labelled
+from causal_sgd.grids import Grid
 from causal_sgd.reproduction.running import outcomes
 from causal_sgd.reproduction.sources import fingerprint
+from causal_sgd.types import Trace
 
 MODULES = {path.stem.replace("_", "-"): path for path in Path(studies.__path__[0]).glob("[!_]*.py")}
 
@@ -58,6 +66,45 @@ def test_a_study_has_the_functions_of_the_protocol(name: str) -> None:
 
 def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
     assert len({fingerprint(path, "run") for path in MODULES.values()}) == len(MODULES)
+
+
+@pytest.fixture
+def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of the right axes and shapes whose values are random numbers: no algorithm is traced, none runs."""
+
+    def run(key: Any, *, algorithm: Any, metrics: Any, num_steps: int, record_every: int | None = None) -> Trace:
+        names = [metric if isinstance(metric, str) else metric.__name__ for metric in metrics]
+        frames = np.unique(np.append(np.arange(0, num_steps, record_every or num_steps), num_steps))
+        inner = {"singular_values": (5,), "environment_losses": (2,)}
+        values = {name: jnp.ones((len(frames), *inner.get(name, ()))) for name in names}
+        return Trace(jnp.asarray(frames), values, jnp.asarray(-1))
+
+    def sweep(cell: Any, *, axes: Any = None, seeds: Any = 1, **_: Any) -> xr.Dataset:
+        grid = Grid.make(cell, axes or {}, min(seeds, 6) if isinstance(seeds, int) else seeds)
+        numbers = {name: float(grid.runs(np.zeros(1, int))[1 + index][0]) for index, name in enumerate(grid.names)}
+        trace = jax.eval_shape(lambda key: cell(key, **numbers), jax.random.key(0))
+        random = np.random.default_rng(0)
+        values = {
+            name: np.exp(0.5 * random.normal(size=(*grid.shape, *leaf.shape))).astype(leaf.dtype)
+            for name, leaf in trace.metrics.items()
+        }
+        steps = 10 * np.arange(trace.step.shape[0])
+        return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
+
+    monkeypatch.setattr(simulate, "run", run)
+    monkeypatch.setattr(sweeps, "sweep", sweep)  # also that of `compare`
+
+
+@pytest.mark.filterwarnings("ignore")  # of nonsense
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_study_measures_what_it_claims(name: str, unsimulated: None) -> None:
+    study = studies.load(name)
+    try:
+        measured = study.measure(study.run(quick=True, key=0, progress=False))
+    except (ValueError, IndexError, ArithmeticError) as error:
+        pytest.skip(f"measures nothing in nonsense: {error!r}")  # its quick run, which is slow, does
+    assert set(measured) == set(study.CLAIMS)
+    assert all(isinstance(float(value), float) for value in measured.values())
 
 
 @pytest.mark.slow
