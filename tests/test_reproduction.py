@@ -331,6 +331,18 @@ def test_list_tells_claims_and_times(shelf: Path, tmp_path: Path, undrawn, capsy
 def test_the_reference_times_name_their_machine_and_command_but_no_host() -> None:
     known = times.reference()
     assert set(known) == {"command", "date", "machine", "versions", "full", "quick"}
-    assert set(known["machine"]) == {"platform", "device", "machine", "cpu", "cores"}
+    assert set(known["machine"]) == set(times.MACHINE)
     assert set(known["full"]) | set(known["quick"]) <= set(studies.NAMES)
     assert all(seconds > 0 for size in ("full", "quick") for seconds in known[size].values())
+
+
+def test_reference_times_are_written_from_what_is_kept(shelf: Path, tmp_path: Path, undrawn) -> None:
+    study_times = pytest.importorskip("benchmarks.study_times")
+    with pytest.raises(ValueError, match="must hold results of one kind of machine, got 0"):
+        study_times.reference(tmp_path, 0)
+    list(outcomes(studies.NAMES, tmp_path))
+    table = study_times.reference(tmp_path, 0)
+    assert set(table) == set(times.reference())
+    assert set(table["full"]) == set(studies.NAMES)
+    assert not table["quick"]
+    assert set(table["machine"]) == set(times.MACHINE)

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from causal_sgd.reproduction import kept
 
-__all__ = ["Time", "machine_of", "reference", "time_of"]
+__all__ = ["MACHINE", "REFERENCE", "Time", "machine_of", "reference", "time_of"]
 
-REFERENCE = Path(__file__).with_name("reference_times.json")
+REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
+MACHINE = ("platform", "device", "machine", "cpu", "cores")
+"""What names a kind of machine in an environment."""
 
 
 class Time(NamedTuple):

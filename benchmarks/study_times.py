@@ -1,0 +1,69 @@
+"""How long the studies take on this machine, for `causal-sgd list` on machines where they have not run yet.
+
+    causal-sgd reproduce --all --fresh && causal-sgd reproduce --all --fresh --quick && python benchmarks/study_times.py
+
+reads the results that these commands leave, and writes causal_sgd/reproduction/reference_times.json. It names the kind of
+machine, and no host. Run it where nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from causal_sgd import studies
+from causal_sgd.reproduction import kept, times
+
+COMMAND = (
+    "causal-sgd reproduce --all --fresh; causal-sgd reproduce --all --fresh --quick; python benchmarks/study_times.py"
+)
+
+
+def reference(out: Path, seed: int) -> dict[str, Any]:
+    """The times of what is kept in a folder.
+
+    Raises:
+        ValueError: if nothing is, or not all of it comes from one kind of machine.
+    """
+    found: dict[str, dict[str, float]] = {"full": {}, "quick": {}}
+    records = []
+    for size, seconds in found.items():
+        for name in studies.NAMES:
+            record = kept.find(kept.folder(out, name, quick=size == "quick", seed=seed))
+            if record is not None:
+                records.append(record)
+                seconds[name] = round(record.seconds, 1)
+    machines = [{name: record.environment[name] for name in times.MACHINE} for record in records]
+    if not machines or any(machine != machines[0] for machine in machines):
+        raise ValueError(f"{out} must hold results of one kind of machine, got {len(records)} results of several")
+    last = max(records, key=lambda record: record.finished)
+    return {
+        "command": COMMAND,
+        "date": last.finished[:10],
+        "machine": machines[0],
+        "versions": dict(last.environment["versions"]),
+        **found,
+    }
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("figures"), help="where `reproduce` left its results")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", type=Path, default=times.REFERENCE, help="the file to write")
+    arguments = parser.parse_args()
+    table = reference(arguments.out, arguments.seed)
+    arguments.to.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    for size in ("full", "quick"):
+        missing = [name for name in studies.NAMES if name not in table[size]]
+        print(
+            f"{size}: {sum(table[size].values()):.0f} s in all"
+            + (f"; not there: {', '.join(missing)}" if missing else "")
+        )
+
+
+if __name__ == "__main__":
+    main()
