@@ -105,3 +105,14 @@ def test_the_memory_of_a_sweep(tmp_path):
     (rows,) = tables(out)
     assert [row["runs"] for row in rows] == ["100", "1000"]
     assert all(50 < float(row["in a store, MiB"]) < 5000 for row in rows)
+
+
+def test_a_refined_diagram_takes_fewer_runs():
+    (rows,) = tables(
+        run("refinement.py", "--size", "16", "--seeds", "8", "--keys", "2", "--reference-seeds", "32").stdout
+    )
+    assert rows[0]["seeds"] == "8"
+    assert float(rows[0]["times fewer"]) > 1.5
+    refused = run("refinement.py", "--seeds", "4", check=False)
+    assert refused.returncode == 2
+    assert "--seeds must be at least 8" in refused.stderr
