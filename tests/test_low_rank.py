@@ -24,7 +24,7 @@ from test_law import DIM, UPPER, Case, closed_form, definition, high_moments, ju
 from causal_sgd import linalg, measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
 from causal_sgd.simulate import run
-from causal_sgd.types import Batch, Model, Params, Snapshot, World
+from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot, World
 
 DRAWS = 100_000
 EPS = float(np.finfo(np.float32).eps)
@@ -91,12 +91,13 @@ CASES = {
     "a minute U": with_factor(1e-6 * normal(DIM, 4), **TWO, mixing=1e6 * np.eye(4)),
     "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
 }  # fmt: skip
-NOISELESS = ("k at the rank, one environment", "k at the rank", "k above d", "singular values from 1 to 3e-5")
+NOISELESS = ("k at the rank, one environment", "k at the rank", "singular values from 1 to 3e-5")
 HIGHER = (
     ("k below the rank, one environment", 0.7),
-    ("k below the rank", 0.0),
+    ("k below the rank", 0.7),
+    ("k at the rank", 0.0),
     ("k at the rank, counts of one", 0.7),
-    ("k above d", 0.0),
+    ("k above d", 0.7),
     ("columns from 1 to 1e-9", 0.7),
 )
 
@@ -146,7 +147,7 @@ def test_g_u_has_the_third_and_fourth_moments_of_the_definition(name: str, noise
 EXACT = np.eye(DIM)[:, :4] * np.array([1.0, 2.0, 3.0, 4.0])  # so that a vanishing residual is exactly zero
 
 
-@pytest.mark.parametrize("counts", [[12], [5, 0, 6, 1]])
+@pytest.mark.parametrize("counts", [[12], [7, 5], [12, 0]])
 def test_without_residuals_only_the_label_noise_moves_anything(counts: list[int]) -> None:
     axes = np.eye(DIM, dtype=np.float32)
     cores = np.repeat(np.diag([9.0, 16.0])[None], len(counts), 0)
@@ -207,9 +208,12 @@ def test_a_model_without_a_factor_gets_one_clear_error_before_anything_runs() ->
 KEY = jax.random.key(0)
 
 
-def build(dim: int, k: int, sampler: str, *, law: str = "low_rank_law", rate: Any = 0.05, model: Model | None = None):
+def build(
+    dim: int, k: int, sampler: str,
+    *, law: str = "low_rank_law", rate: Any = 0.05, model: Model | None = None, basis: str = "random",
+) -> Algorithm:  # fmt: skip
     return sgd(
-        world=worlds.two_point(dim=dim, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0),
+        world=worlds.two_point(dim=dim, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, basis=basis),
         sampler=samplers.mixed(batch_size=50, environments_per_batch=2)
         if sampler == "mixed"
         else getattr(samplers, sampler)(batch_size=50),
@@ -227,7 +231,9 @@ def final_values(
     watched = [metrics.spurious_signal, metrics.invariant_error, metrics.complement_signal]
 
     def one(key: jax.Array, rate: jax.Array) -> Any:
-        return run(key, algorithm=build(12, k, sampler, law=law, rate=rate), metrics=watched, num_steps=200)
+        return run(
+            key, algorithm=build(12, k, sampler, law=law, rate=rate, basis="canonical"), metrics=watched, num_steps=200
+        )
 
     traces = jax.vmap(one)(keys, rates)
     return {name: values[:, -1] for name, values in traces.metrics.items()}, traces.diverged_at
@@ -259,7 +265,7 @@ def test_runs_end_like_those_on_the_dense_law(k: int, sampler: str) -> None:
         assert stats.ks_2samp(values, dense[name]).pvalue > 1e-3, name
 
 
-@pytest.mark.parametrize(("k", "sampler"), [(3, "hetero"), (4, "pooled")])
+@pytest.mark.parametrize(("k", "sampler"), [pytest.param(3, "hetero", marks=pytest.mark.slow), (4, "pooled")])
 def test_a_run_that_blows_up_is_flagged(k: int, sampler: str) -> None:
     """Beside runs that do not."""
     values, diverged_at = final_values(
@@ -298,7 +304,8 @@ def largest(law: str, sampler: str) -> int:
 @pytest.mark.parametrize("sampler", ["hetero", "mixed", "pooled"])
 def test_no_array_of_a_whole_run_has_d_x_d_elements(sampler: str) -> None:
     assert largest("low_rank_law", sampler) <= 200 * (4 + 3)
-    assert largest("gaussian_law", sampler) >= 200 * 200, "the walk would not see such an array"
+    if sampler == "hetero":
+        assert largest("gaussian_law", sampler) >= 200 * 200, "the walk would not see such an array"
 
 
 # Metrics; what they are in general is in test_metrics.py
