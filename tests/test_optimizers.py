@@ -63,7 +63,7 @@ def cell(
 ) -> Array:
     """The parameters at the end, [4, 3], of a run whose every batch is the population of one environment."""
     algorithm = sgd(
-        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0),
+        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0, basis="canonical"),
         sampler=samplers.cyclic(batch_size=1) if sampler is None else sampler,
         measurement=measurements.population(),
         model=models.factored(dim=4, rank=3, init_scale=0.5),
@@ -77,7 +77,7 @@ def cell(
 def signals() -> tuple[np.ndarray, np.ndarray]:
     """The environments' signals [E, d, d] and the initial parameters, of the run above."""
     algorithm = sgd(
-        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0),
+        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0, basis="canonical"),
         sampler=samplers.cyclic(batch_size=1),
         measurement=measurements.population(),
         model=models.factored(dim=4, rank=3, init_scale=0.5),
