@@ -36,6 +36,7 @@ NAMES = (
     "label-noise",
     "depth",
     "high-dimension",
+    "finite-data",
 )
 """The studies in the order of `causal-sgd reproduce --all`."""
 
