@@ -32,7 +32,7 @@ from causal_sgd.types import Trace
 
 def cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
     algorithm = sgd(
-        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, spread=spread),
+        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, spread=spread, basis="canonical"),
         sampler=samplers.hetero(batch_size=50),
         measurement=measurements.population(),
         model=models.factored(dim=4, rank=2, init_scale=0.1),
