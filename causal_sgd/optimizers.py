@@ -40,7 +40,8 @@ def sam(optimizer: optax.GradientTransformation, *, radius: float | Array) -> op
         A transformation that needs `grad_fn`, which all algorithms give it.
     """
     checks.number("radius", radius, minimum=0)
-    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
+    # optax.contrib.normalize divides zero by zero where the gradient vanishes.
+    ascent = optax.chain(optax.normalize_by_update_norm(radius, eps=1e-12), optax.scale(-1.0))
     inner = optax.contrib.sam(optimizer, ascent, opaque_mode=True)
 
     def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **others: Any) -> Any:

@@ -43,6 +43,7 @@ def _environments(function):
 
 
 # Every function once, as a pure function of scalars, with the arguments of two calls.
+PAIR = np.array([3.0, -2.0], np.float32)
 CALLS = {
     "complement_power": (
         lambda s, k: theory.complement_power(s, rank=k, learning_rate=0.1, label_noise=1.0, **BATCH),
@@ -67,6 +68,7 @@ CALLS = {
     "divergence_bound": (theory.divergence_bound, (0.1, 1.0), (0.05, 0.5)),
     "error_floor": (lambda s, eta: theory.error_floor(s, learning_rate=eta, **BATCH), (6.0, 0.1), (3.0, 0.2)),
     "expected_error": (_error, (0.1, 1.0, 3.0), (0.05, 0.5, 5.0)),
+    "federated_factors": (theory.federated_factors, (0.1, 3.0, 2.0, 0.5), (0.05, -2.0, 3.0, 1.0)),
     "finite_time_critical_spread": (_apparent, (0.1, 1.0), (0.05, 0.5)),
     "finite_time_rejection": (
         lambda *a: theory.finite_time_rejection(*a, **SHORT),
@@ -94,6 +96,7 @@ CALLS = {
     "lyapunov_asymmetric": (theory.lyapunov_asymmetric, (0.1, 5.0, 3.0), (0.05, 6.0, 2.0)),
     "lyapunov_environments": (_environments(theory.lyapunov_environments), (0.1, 3.0), (0.05, 2.0)),
     "lyapunov_exponents": (_product, (0.1, 1.0), (0.05, 2.0)),
+    "lyapunov_federated": (lambda *a: theory.lyapunov_federated(jnp.stack(a), 2), (1.4, 0.7), (1.8, 0.5)),
     "lyapunov_gaussian": (theory.lyapunov_gaussian, (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_goe": (lambda *a: theory.lyapunov_goe(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_haar": (lambda *a: theory.lyapunov_haar(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
@@ -102,7 +105,9 @@ CALLS = {
     "lyapunov_two_point": (theory.lyapunov_two_point, (0.1, 1.0, 4.0), (0.05, 0.5, 3.0)),
     "lyapunov_uniform": (theory.lyapunov_uniform, (0.1, 1.0, 4.0), (0.05, 0.5, 30.0)),
     "mixing_critical_spread": (lambda *a: theory.mixing_critical_spread(*a, 2), (0.1, 1.0), (0.05, 0.5)),
+    "momentum_factors": (lambda eta, beta: theory.momentum_factors(eta, beta, PAIR), (0.1, 0.5), (0.05, 0.9)),
     "optimal_spread": (_best, (0.1, 1.0), (0.05, 0.1)),
+    "scaffold_factors": (lambda eta: theory.scaffold_factors(eta, PAIR, 2), (0.1,), (0.05,)),
     "stationary_spurious_moments": (theory.stationary_spurious_moments, (0.1, 1.0, 4.0), (0.05, 0.5, 3.0)),
     "top_exponent": (
         lambda scale: theory.top_exponent(

@@ -50,6 +50,12 @@ from causal_sgd.theory.exponents import (
     lyapunov_uniform,
 )
 from causal_sgd.theory.finite_time import finite_time_critical_spread, finite_time_rejection, log_variance
+from causal_sgd.theory.methods import (
+    federated_factors,
+    lyapunov_federated,
+    momentum_factors,
+    scaffold_factors,
+)
 from causal_sgd.theory.rotations import (
     TopExponent,
     critical_spread_of,
@@ -87,6 +93,7 @@ __all__ = [
     "error_floor",
     "expected_error",
     "families",
+    "federated_factors",
     "finite_data_error",
     "finite_time_critical_spread",
     "finite_time_rejection",
@@ -101,6 +108,7 @@ __all__ = [
     "lyapunov_asymmetric",
     "lyapunov_environments",
     "lyapunov_exponents",
+    "lyapunov_federated",
     "lyapunov_gaussian",
     "lyapunov_goe",
     "lyapunov_haar",
@@ -108,7 +116,9 @@ __all__ = [
     "lyapunov_two_point",
     "lyapunov_uniform",
     "mixing_critical_spread",
+    "momentum_factors",
     "optimal_spread",
+    "scaffold_factors",
     "stationary_spurious_moments",
     "tail_exponent",
     "top_exponent",
