@@ -113,7 +113,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     )
     axes[0].axhline(level, color="0.3", ls=":", lw=1, label=f"streamed, batches of {BASE.batch_size}")
     axes[0].set(ylabel=r"$\|UU^\top - A^\star\|_F$")
-    axes[0].legend(frameon=False, loc="lower left")
+    axes[0].legend(frameon=False, loc="upper right")
     axes[1].loglog(FULL, np.maximum(full.batch_loss, 1e-8), "o-", color=plots.COLOURS[0])
     axes[1].set(ylabel="loss of the examples, in the end")
     for ax in axes:
