@@ -34,6 +34,8 @@ NAMES = (
     "intermittency",
     "over-parameterisation",
     "label-noise",
+    "quadratic-network",
+    "relu-network",
     "depth",
     "high-dimension",
     "finite-data",
