@@ -30,7 +30,7 @@ BASE = Experiment(
     learning_rate=0.01, init_scale=0.5, steps=8000, record_every=500, metrics=("spurious_power",),
 )  # fmt: skip
 DEPTHS = (2, 3, 4)
-CRITICAL = 20.02  # of two factors: sqrt(4 mu / eta + mu^2)
+CRITICAL = (4 * BASE.mean / BASE.learning_rate + BASE.mean**2) ** 0.5  # of two factors
 SPREADS = np.array([4.0, 8.0, 12.0, 16.0, 20.0, 24.0])
 BEYOND = 24.0
 TWO = BASE.replace(depth=2, learning_rate=0.2, init_scale=0.1, steps=10_000, record_every=20)

@@ -32,7 +32,11 @@ BASE = Experiment(
 NETWORK = BASE.replace(model="quadratic", measurement="rank-one", neurons=6, negative_neurons=0, init=None)
 # each with the spreads at which it is measured, below its boundary
 BELOW = np.array([0.8, 0.85, 0.9, 0.95])
-CRITICAL, TRACED = 4.583, 3.262  # the theory's for the centred network, and for the other in high dimensions
+CRITICAL = (2 * BASE.mean / BASE.learning_rate + BASE.mean**2) ** 0.5
+# With the trace left in, all directions meet (c + s/2): what is learned in all of them keeps E log|1 + eta (c + s/2)| = 0, and
+# the spurious direction dies beyond E log|1 + eta (c + 3 s/2)| = 0: sqrt(1 + x) + eta mu = sqrt(1 + 9 x), x = (eta M / 2)^2.
+STEP = BASE.learning_rate * BASE.mean
+TRACED = 2 / BASE.learning_rate * ((5 * STEP**2 + STEP * (9 * STEP**2 + 64) ** 0.5) / 32) ** 0.5
 VARIANTS = {
     "gaussian": (BASE, CRITICAL, "Gaussian $X$"),
     "centred": (NETWORK, CRITICAL, "network"),
