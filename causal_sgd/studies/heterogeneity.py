@@ -2,6 +2,11 @@
 
 Above the critical spread the spurious signal is gone, but its residual never is: it keeps shaking the invariant signal, and
 the error grows like M sqrt(r1 r2 d eta sigma* / (2 m)). PooledSGD learns the spurious signal at every heterogeneity.
+
+Which heterogeneity is best depends on the batch. Below m of about r1 d sigma* / mu none is: the noise that it brings costs more than
+the spurious signal it removes. Above, theory has the optimum at M_c for every batch, and the typical run agrees. The mean
+square does not: the noise keeps feeding the spurious direction, whose rare bursts cost most near M_c. Heterogeneity pays from
+about twice the predicted batch on, and its optimum moves from below M_c to well above it as the batch grows.
 """
 
 from __future__ import annotations
@@ -26,6 +31,11 @@ BASE = Experiment(
 SPREADS = np.arange(0, 8.25, 0.5)
 BATCH_SIZES = (500, 1000, 2000, 4000)
 LARGE = 6.0
+SMALL = BASE.replace(
+    dim=12, init_scale=0.03, steps=1500, record_every=10, metrics=("invariant_error",),
+)  # fmt: skip
+SHARES = np.array([0, 0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6])  # of the critical spread
+SMALL_SIZES = (12, 24, 48, 96, 384, 1536)
 CLAIMS = {
     f"floor_{size}": Claim(f"M = 6, batch {size}: distance to A* over the predicted floor", 0.85, 1.15, "error floor")
     for size in BATCH_SIZES
@@ -36,12 +46,26 @@ CLAIMS = {
         "HeteroSGD: M of the least median error over the critical spread (finite runs lie below)", 0.6, 1.25,
         "optimal heterogeneity",
     ),
+    "pays": Claim(
+        "d = 12: batch from which heterogeneity of 0.8 M_c or more lowers the mean square error, over r1 d sigma* / mu", 1, 4,
+        "optimal heterogeneity",
+    ),
+    "typical": Claim(
+        "d = 12, batch 1536: M of the least median error over the critical spread", 0.75, 1.25, "optimal heterogeneity"
+    ),
+    "mean_square": Claim(
+        "d = 12, batch 1536: M of the least mean square error over the critical spread", 1.05, 1.5, "this study"
+    ),
     "pooled": Claim("PooledSGD: least error over that of HeteroSGD", 2, np.inf, "Xu, Gu, Fang 2024"),
 }  # fmt: skip
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
-    """Both methods over the heterogeneity, 32 seeds (16 when quick), and HeteroSGD at M = 6 over the batch size, 128 (64)."""
+    """Both methods over the heterogeneity, 32 seeds (16 when quick), and HeteroSGD at M = 6 over the batch size, 128 (64).
+
+    And HeteroSGD at d = 12 over both, in long runs, 16 (6).
+    """
+    from causal_sgd import theory
     from causal_sgd.sweeps import compare, sweep
 
     seeds = 16 if quick else 32
@@ -55,6 +79,16 @@ def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> d
             axes={"batch_size": BATCH_SIZES, "spread": [LARGE]},
             seeds=4 * seeds,
             label="error floor",
+            **options,
+        ),
+        "optimum": sweep(
+            SMALL.cell(),
+            axes={
+                "batch_size": SMALL_SIZES,
+                "spread": SHARES * float(theory.critical_spread(SMALL.learning_rate, SMALL.mean)),
+            },
+            seeds=6 if quick else 16,
+            label="optimal heterogeneity",
             **options,
         ),
     }
@@ -72,7 +106,18 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     }
     curve = medians["HeteroSGD"]
     bottom = int(np.argmin(curve))
+    errors = _late(data["optimum"])
+    squares = (errors**2).mean(("seed", "step"))
+    gains = np.log((squares.isel(spread=slice(2, None)).min("spread") / squares.isel(spread=0)).values)
+    after = int(np.argmax(gains < 0))  # the first batch size at which heterogeneity pays
+    pays = np.exp(np.interp(0, [gains[after], gains[after - 1]], np.log([SMALL_SIZES[after], SMALL_SIZES[after - 1]])))
+    best = [
+        SHARES[int(table.isel(batch_size=-1).argmin("spread"))] for table in (errors.median(("seed", "step")), squares)
+    ]
     return found | {
+        "pays": pays * SMALL.mean / (SMALL.invariant_rank * SMALL.dim * SMALL.invariant_eigenvalue),
+        "typical": best[0],
+        "mean_square": best[1],
         "left": curve[0] / curve[bottom],
         "right": curve[-1] / curve[bottom],
         "bottom": SPREADS[bottom] / float(theory.critical_spread(BASE.learning_rate, BASE.mean)),
@@ -81,13 +126,14 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """Signals and distance to A* against the heterogeneity, and the floor against the batch size."""
+    """Signals and distance to A* against the heterogeneity, the floor against the batch size, and the mean square error."""
     from matplotlib import pyplot as plt
 
     from causal_sgd import plots, theory
 
     critical = float(theory.critical_spread(BASE.learning_rate, BASE.mean))
-    drawing, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+    drawing, panels = plt.subplots(2, 2, figsize=(8.4, 6.8))
+    axes = panels.ravel()
     plots.final_value(
         axes[0], data["spread"], "spurious_signal", along="spread", over="variant", mark={"$M_c$": critical}
     )
@@ -112,7 +158,21 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
         logy=True,
     )
     axes[2].set_title("HeteroSGD, $M = 6$")
+    roots = (_late(data["optimum"]) ** 2).mean(("seed", "step")) ** 0.5
+    for index, size in enumerate(SMALL_SIZES):
+        look: Any = {"color": plt.get_cmap("viridis")(index / len(SMALL_SIZES)), "marker": "osD^vP"[index]}
+        axes[3].plot(SHARES, roots.sel(batch_size=size), label=f"$m$ = {size}", **look)
+    axes[3].axvline(1, color="0.3", ls=(0, (6, 2, 1, 2)), lw=1)
+    axes[3].set(xlabel="$M / M_c$", ylabel="root mean square error", ylim=(0, 2.2), title="$d = 12$, long runs")
+    axes[3].legend(frameon=False, ncols=2)
     return drawing  # fmt: skip
+
+
+def _late(dataset: xr.Dataset) -> xr.DataArray:
+    """The distances to A* after two fifths of the run; NaN in all of a cell where most runs diverge."""
+    lost = dataset.diverged_at >= 0
+    kept = dataset.invariant_error.where(~lost).where(lost.mean("seed") <= 0.5)
+    return kept.isel(step=slice(int(0.4 * dataset.sizes["step"]), None))
 
 
 def _floor(spread: Any, batch_size: Any) -> Any:
