@@ -107,6 +107,7 @@ def test_the_memory_of_a_sweep(tmp_path):
     assert all(50 < float(row["in a store, MiB"]) < 5000 for row in rows)
 
 
+@pytest.mark.slow  # test_refinement.py has the property of a made-up transition
 def test_a_refined_diagram_takes_fewer_runs():
     (rows,) = tables(
         run("refinement.py", "--size", "16", "--seeds", "8", "--keys", "2", "--reference-seeds", "32").stdout

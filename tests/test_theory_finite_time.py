@@ -38,7 +38,7 @@ def test_a_free_walk_crosses_the_level_where_its_drift_reaches_it() -> None:
     apparent = theory.finite_time_critical_spread(0.1, 1.0, **numbers)
     drift = theory.lyapunov_two_point(0.1, 1.0, apparent)
     assert float(drift) * 300 == pytest.approx(np.log(1e5), rel=1e-3)
-    same = numbers | {"level": 1e-30}
+    same: dict[str, Any] = numbers | {"level": 1e-30}
     assert float(theory.finite_time_critical_spread(0.1, 1.0, **same)) == pytest.approx(
         float(theory.critical_spread(0.1, 1.0)), rel=1e-4
     )
@@ -61,7 +61,9 @@ def test_after_a_long_time_it_is_the_stationary_law_whatever_the_start() -> None
     assert below == pytest.approx(0.5, abs=0.002)
 
 
-@pytest.mark.parametrize("family", list(theory.families))
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] if name == "uniform" else []) for name in theory.families]
+)
 def test_every_family_tends_to_its_critical_spread_and_arguments_broadcast(family: str) -> None:
     rates = np.array([0.02, 0.05], np.float32)
     found = jax.jit(
@@ -90,9 +92,9 @@ def test_the_variance_of_the_logarithm_is_that_of_a_large_sample(family: str) ->
 
 
 def test_no_spread_reaches_the_share_in_time() -> None:
-    numbers = {"init_scale": 0.5, "level": 1e-6, "num_steps": 3}
+    numbers: dict[str, Any] = {"init_scale": 0.5, "level": 1e-6, "num_steps": 3}
     assert np.isinf(float(theory.finite_time_critical_spread(0.1, 1.0, **numbers)))
-    short = {"init_scale": 1e-6, "level": 0.1, "num_steps": 3}
+    short: dict[str, Any] = {"init_scale": 1e-6, "level": 0.1, "num_steps": 3}
     assert float(theory.finite_time_critical_spread(0.1, 1.0, **short)) == 0
 
 
@@ -102,6 +104,6 @@ def test_no_spread_reaches_the_share_in_time() -> None:
      ({"init_scale": -1.0}, "init_scale must be"), ({"family": "unifrom"}, "did you mean 'uniform'")],
 )  # fmt: skip
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
-    numbers = {"num_steps": 100, "init_scale": 1e-3, "level": 0.1} | change
+    numbers: dict[str, Any] = {"num_steps": 100, "init_scale": 1e-3, "level": 0.1} | change
     with pytest.raises(ValueError, match=message):
         theory.finite_time_critical_spread(0.1, 1.0, **numbers)
