@@ -201,10 +201,17 @@ def test_an_interrupted_reproduction_writes_what_it_has_and_how_to_go_on(
     code, out, err = call("reproduce", "--all", "--out", str(tmp_path / "out"), capsys=capsys)
     assert code == 130
     assert "2 of 2 claims hold" not in out
+    assert "simulating second-one, study 2 of 3" in err
     assert "1 of 3 studies are finished and kept; the same command goes on" in err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "2 more are not computed yet" in page
     assert page.count("<article") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(shelf: Path) -> None:
+    script = "import sys; from causal_sgd.cli import main; sys.stdout.write('x' * 10**6); main(['list'])"
+    done = subprocess.run(f'{sys.executable} -c "{script}" | head -c 1', shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("x", "")
 
 
 def test_a_study_that_fails_stops_no_other_and_is_told_first(shelf: Path, tmp_path: Path, capsys) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import os
 import re
 import signal
 import sys
@@ -64,6 +65,9 @@ def _main(arguments: Sequence[str]) -> int:
             raise
         print(f"causal-sgd: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads has enough, as in `causal-sgd list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as shells say of a program that a pipe ended
     except KeyboardInterrupt as stop:
         print("causal-sgd: interrupted" + (f"; {stop}" if str(stop) else ""), file=sys.stderr)
         return 130

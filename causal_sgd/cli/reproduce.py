@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,12 +73,13 @@ class Reproduce:
         done: list[Outcome] = []
         try:
             for outcome in reproduction.outcomes(
-                names, self.out, quick=self.quick, seed=self.seed, fresh=self.fresh, redraw=self.redraw
+                names, self.out, quick=self.quick, seed=self.seed, fresh=self.fresh, redraw=self.redraw, begin=_begin
             ):
                 done.append(outcome)
                 _tell(outcome)
         except KeyboardInterrupt:
-            self._write(done, names)
+            if done:
+                self._write(done, names)
             left = f"{len(done)} of {len(names)} studies are finished and kept; the same command goes on"
             raise KeyboardInterrupt(left + (" without --fresh" if self.fresh else "")) from None
         self._write(done, names)
@@ -104,6 +106,11 @@ class Reproduce:
         created = datetime.now(UTC).strftime("%Y-%m-%d")
         page = reproduction.report(outcomes, names, quick=self.quick, seed=self.seed, created=created)
         (self.out / "report.html").write_text(page, encoding="utf-8")
+
+
+def _begin(name: str, place: int, count: int) -> None:
+    """That a study is to be simulated, for whoever waits."""
+    print(f"simulating {name}, study {place} of {count}", file=sys.stderr, flush=True)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ def outcomes(
     fresh: bool = False,
     redraw: bool = False,
     progress: bool | None = None,
+    begin: Callable[[str, int, int], None] = lambda name, place, count: None,
 ) -> Iterator[Outcome]:
     """Run studies, one at a time; what one of them raises is part of its outcome.
 
@@ -82,13 +83,18 @@ def outcomes(
         fresh: whether to compute anew what is kept.
         redraw: whether to compute nothing: claims and figures from what is kept, even if it is outdated.
         progress: as for `sweep`.
+        begin: called with the name of a study, its place among them, from 1 on, and their number before it is simulated.
     """
-    for name in names:
+    for place, name in enumerate(names, 1):
         begun: dict[str, Any] = {"name": name}
         try:
             study = studies.load(name)
             begun |= _words(study)
-            begun |= _results(study, name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, progress=progress)
+            found = _found(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
+            if "datasets" not in found:
+                begin(name, place, len(names))
+                found |= _computed(study, name, out, quick=quick, seed=seed, progress=progress)
+            begun |= found
             data: Mapping[str, xr.Dataset] = begun.pop("datasets")
             begun["data"] = data_of(data)
             begun["verdicts"] = dict(zip(study.CLAIMS, studies.verdicts(study, data), strict=True))
@@ -124,14 +130,11 @@ def _words(study: Study) -> dict[str, Any]:
     }
 
 
-def _results(
-    study: Study, name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool, progress: bool | None
-) -> dict[str, Any]:
-    """The datasets of a study and what is known of them, from the disk."""
+def _found(name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool) -> dict[str, Any]:
+    """What is kept of a study, with its datasets if they are to be used."""
     path = kept.folder(out, name, quick=quick, seed=seed)
-    now = Origin.now(name, quick=quick, seed=seed)
     record = None if fresh else kept.find(path)
-    outdated = [] if record is None else record.origin.differences(now)
+    outdated = [] if record is None else record.origin.differences(Origin.now(name, quick=quick, seed=seed))
     if record is not None and (redraw or not outdated):
         try:
             data = kept.load(path, record)
@@ -141,17 +144,24 @@ def _results(
             return {"datasets": data, "record": record, "reused": True, "outdated": outdated}
     if redraw:
         raise ValueError(f"{path} must hold results to redraw, got {outdated[0] if outdated else 'nothing'}")
-    begin = time.perf_counter()
+    return {"outdated": outdated}
+
+
+def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, progress: bool | None) -> dict[str, Any]:
+    """The datasets of a study, simulated, kept and read back."""
+    path = kept.folder(out, name, quick=quick, seed=seed)
+    origin = Origin.now(name, quick=quick, seed=seed)
+    start = time.perf_counter()
     data = study.run(quick=quick, key=seed, progress=progress)
     record = kept.keep(
         path,
         data,
-        origin=now,
+        origin=origin,
         environment=_environment(),
-        seconds=round(time.perf_counter() - begin, 3),
+        seconds=round(time.perf_counter() - start, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return {"datasets": kept.load(path, record), "record": record, "outdated": outdated}
+    return {"datasets": kept.load(path, record), "record": record}
 
 
 def _environment() -> dict[str, Any]:
