@@ -30,6 +30,7 @@ NAMES = (
     "collapse",
     "negative-mean",
     "mixing",
+    "federated",
     "finite-time",
     "orders",
     "divergence",
