@@ -71,11 +71,13 @@ def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
 @pytest.fixture
 def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps of the right axes and shapes whose values are random numbers: no algorithm is traced, none runs."""
+    recorded: list[np.ndarray] = []
 
     def run(key: Any, *, algorithm: Any, metrics: Any, num_steps: int, record_every: int | None = None) -> Trace:
         names = [metric if isinstance(metric, str) else metric.__name__ for metric in metrics]
         frames = np.unique(np.append(np.arange(0, num_steps, record_every or num_steps), num_steps))
         inner = {"singular_values": (5,), "environment_losses": (2,)}
+        recorded.append(frames)
         values = {name: jnp.ones((len(frames), *inner.get(name, ()))) for name in names}
         return Trace(jnp.asarray(frames), values, jnp.asarray(-1))
 
@@ -88,7 +90,7 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
             name: np.exp(0.5 * random.normal(size=(*grid.shape, *leaf.shape))).astype(leaf.dtype)
             for name, leaf in trace.metrics.items()
         }
-        steps = 10 * np.arange(trace.step.shape[0])
+        steps = recorded[-1][-trace.step.shape[0] :]
         return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
 
     monkeypatch.setattr(simulate, "run", run)
