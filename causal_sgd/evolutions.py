@@ -84,7 +84,7 @@ def wandering(*, angle: float | Array) -> Evolution:
 
     Before every step each direction turns by about `angle` in a random direction orthogonal to U* and the frame is made
     orthonormal again. The walk is isotropic; after n steps a direction has turned by about `angle` sqrt(n), and after many
-    more than 1/`angle`^2 V is a Haar distributed frame. (Where V leans towards U* by a tilt, the tilt fades.)
+    more than 1 / angle^2 V is a Haar distributed frame. (Where V leans towards U* by a tilt, the tilt fades.)
 
     Args:
         angle: root mean square angle of a step in radians, at least 0. May be traced.

@@ -41,9 +41,29 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 ROOMS = {
-    "From nature to numbers": ["worlds", "samplers", "measurements", "models", "metrics", "algorithms", "simulate"],
+    "From nature to numbers": [
+        "worlds",
+        "evolutions",
+        "samplers",
+        "measurements",
+        "models",
+        "metrics",
+        "algorithms",
+        "optimizers",
+        "simulate",
+    ],
     "Many runs": ["sweeps", "grids", "datasets", "results", "store", "machine", "executors"],
-    "What follows": ["theory", "phase", "plots", "explorer", "studies", "experiment", "doctor"],
+    "What follows": [
+        "theory",
+        "phase",
+        "intermittency",
+        "plots",
+        "explorer",
+        "studies",
+        "reproduction",
+        "experiment",
+        "doctor",
+    ],
     "What all share": ["types"],
 }
 """The rooms of the reference, in the order in which a newcomer meets them."""
