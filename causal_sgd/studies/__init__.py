@@ -32,6 +32,7 @@ NAMES = (
     "negative-mean",
     "mixing",
     "federated",
+    "optimizers",
     "finite-time",
     "orders",
     "divergence",
