@@ -19,8 +19,6 @@ from causal_sgd.simulate import run
 from causal_sgd.sweeps import sweep
 from causal_sgd.types import Array, Batch, Sampler, Snapshot
 
-pytestmark = pytest.mark.xdist_group("algorithms")  # one worker, so that the tests share what is compiled
-
 ROUNDS = 6
 WEIGHTS = np.array([0.7, 0.2, 0.1])
 SIGNALS = np.array([[1.0, 3.0, -0.5], [1.0, -2.0, 0.5], [1.0, 1.0, 2.0]])  # diagonals, [E, d]

@@ -278,7 +278,6 @@ def point(browser: Any, column: int, row: int, *, click: bool = False) -> None:
     (actions.click() if click else actions).perform()
 
 
-@pytest.mark.xdist_group("browser")
 def test_pointing_at_a_cell_tells_its_numbers(visit) -> None:
     browser = visit()
     point(browser, 2, 1)
@@ -288,7 +287,6 @@ def test_pointing_at_a_cell_tells_its_numbers(visit) -> None:
     assert f"heterogeneity M {SPREADS[2]:g}" in shown
 
 
-@pytest.mark.xdist_group("browser")
 def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
     browser = visit()
     point(browser, 4, 3, click=True)
@@ -300,7 +298,6 @@ def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
     np.testing.assert_allclose(drawn[0], expected.low.values, rtol=1e-6)
 
 
-@pytest.mark.xdist_group("browser")
 def test_the_keyboard_reaches_every_cell(visit) -> None:
     browser = visit()
     box = browser.find_element("id", "diagram")
@@ -313,7 +310,6 @@ def test_the_keyboard_reaches_every_cell(visit) -> None:
     assert "diverged 100 % of 6 runs" in told(browser)
 
 
-@pytest.mark.xdist_group("browser")
 def test_switches_change_metric_method_quantile_and_scale(visit) -> None:
     from selenium.webdriver.support.ui import Select
 
@@ -345,7 +341,6 @@ def test_switches_change_metric_method_quantile_and_scale(visit) -> None:
     wait(browser, lambda: browser.find_element("id", "diagram-title").text == title)
 
 
-@pytest.mark.xdist_group("browser")
 def test_ten_thousand_cells_can_be_walked_through(visit) -> None:
     from selenium.webdriver.common.keys import Keys
 

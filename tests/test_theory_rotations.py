@@ -12,8 +12,6 @@ from scipy import integrate, stats
 
 from causal_sgd import theory, worlds
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
-
 
 def test_haar_exponents_are_known_for_one_and_two_directions() -> None:
     eta, mu, spread = 0.1, 1.0, np.array([0.0, 2.0, 6.0, 9.0, 20.0])

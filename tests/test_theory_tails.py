@@ -8,8 +8,6 @@ import pytest
 
 from causal_sgd import theory
 
-pytestmark = pytest.mark.xdist_group("theory")  # one worker, so that the tests share what is compiled
-
 
 def test_tail_exponent_is_the_other_root_on_both_sides_of_the_transition():
     eta, mu = 0.1, 1.0
