@@ -87,7 +87,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
         spreads = np.append(SPREADS[critical * 0.8 > SPREADS], near.spread.values)
         left.plot(spreads, np.append(curve.values[critical * 0.8 > SPREADS], near), "o-", color=colour)
         end = (near.spread.values[-1], near.values[-1])
-        left.annotate(f"$k = {k}$", end, (4, -3), textcoords="offset points", color=colour)
+        left.annotate(f"$k = {k}$", end, (0, -11), textcoords="offset points", ha="center", color=colour)
         left.plot([critical], [0], "|", color=colour, ms=12, mew=2, clip_on=False)
     left.plot(SPREADS, means.sel(variant="pooled"), "--", color="black", label="PooledSGD")
     left.set(xlabel="heterogeneity $M$", ylabel=r"mean $|V^\top U|^2 / \mu$", ylim=(0, None))
