@@ -17,7 +17,7 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     from causal_sgd.types import Evolution, Measurement, Metric, Model, Sampler, Trace, WorldFactory
 
-__all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "Experiment"]
+__all__ = ["CHOICES", "DEFAULT_METRICS", "SWEPT", "WHOLE", "Experiment"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("hetero", "pooled", "cyclic", "shuffled", "block", "sticky", "mixed", "stratified"),
@@ -45,6 +45,9 @@ SWEPT = (
     "average_start", "local_steps", "proximal", "server_learning_rate",
 )  # fmt: skip
 """The numbers that may be axes of one compiled sweep; everything else fixes shapes or functions."""
+
+WHOLE = ("batch_size", "block_length", "accumulate", "average_start", "local_steps")
+"""Those of them that are whole numbers."""
 
 DEFAULT_METRICS = (
     "invariant_error", "pooled_error", "relative_invariant_error", "relative_pooled_error", "invariant_signal",

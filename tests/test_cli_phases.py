@@ -8,6 +8,8 @@ import pytest
 import xarray as xr
 
 from causal_sgd import cli
+from causal_sgd.cli.phases import _axis, theory_curve
+from causal_sgd.experiment import WHOLE, Experiment
 from causal_sgd.store import Store
 
 MAP = [
@@ -92,3 +94,28 @@ def test_mistakes_are_told_in_one_line(options: list[str], message: str, capsys)
     assert not out
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "asymmetric"},
+        {"model": "deep"},
+        {"model": "relu", "measurement": "examples"},
+        {"model": "quadratic", "measurement": "rank-one", "trace_correction": False},
+        {"probabilities": (0.5, 0.2, 0.2, 0.1), "spurious_rank": 2},
+        {"sampler": "pooled"},
+        {"rotation": 0.5},
+    ],
+)
+def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dict) -> None:
+    axes = "spread", np.linspace(0, 9, 3), "learning_rate", np.array([0.05, 0.1])
+    assert theory_curve(Experiment(), *axes) is not None
+    assert theory_curve(Experiment(**changes), *axes) is None
+
+
+def test_axes_of_whole_numbers_have_whole_numbers() -> None:
+    for name in WHOLE:
+        assert _axis("--x", f"{name}=1:10:3")[1].tolist() == [1, 6, 10]
+        with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
+            _axis("--x", f"{name}=1,2.5")

@@ -14,7 +14,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import draw, plain
-from causal_sgd.experiment import SWEPT, Experiment
+from causal_sgd.experiment import SWEPT, WHOLE, Experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -241,7 +241,7 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
         ) from None
     if not np.isfinite(axis).all() or (len(axis) > 1 and not (np.diff(axis) > 0).all()):
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
-    if name in ("batch_size", "block_length"):
+    if name in WHOLE:
         if (axis != np.round(axis)).any() and len(parts) == 1:
             raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
         axis = np.unique(np.round(axis).astype(int))
@@ -260,6 +260,10 @@ def theory_curve(
     one_environment = experiment.sampler in ("hetero", "cyclic", "shuffled", "block", "sticky")
     plain = (experiment.algorithm, experiment.optimizer, experiment.schedule) == ("sgd", "sgd", "constant")
     plain &= (experiment.accumulate, experiment.clip_norm, experiment.sam_radius) == (1, None, None)
+    # Their multipliers near zero are 1 + eta s; those of other models and of networks with a trace are others.
+    plain &= experiment.model in ("factored", "diagonal", "quadratic") and experiment.measurement != "examples"
+    plain &= experiment.trace_correction or experiment.measurement != "rank-one"
+    plain &= experiment.probabilities is None
     if not one_environment or not plain or experiment.world_file is not None:
         return None
     family = experiment.family.replace("-", "_")
