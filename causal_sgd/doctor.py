@@ -111,11 +111,10 @@ def _extras() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     devices = machine.local_devices(None)
     kinds = sorted({f"{device.platform} ({device.device_kind})" for device in devices})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     said, verdict = f"{len(devices)} x {', '.join(kinds)}", "ok"
     if devices[0].platform == "cpu":
-        said += f", of {cores} cores that this process may use"
-        if len(devices) < cores:
+        said += f", of {machine.cores()} cores that this process may use"
+        if len(devices) < machine.cores():
             said += "; call causal_sgd.use_cpu_cores() before the first use of jax to use all"
             verdict = "note"
         if shutil.which("nvidia-smi"):

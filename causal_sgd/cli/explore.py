@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import html
 import http.server
 import json
 from pathlib import Path
@@ -117,13 +118,7 @@ def _told(page: Any) -> str:
     try:
         return page()
     except ValueError as error:
-        return f"<!doctype html><title>causal-sgd</title><p>{_escaped(str(error))}</p>"
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape(text)
+        return f"<!doctype html><title>causal-sgd</title><p>{html.escape(str(error))}</p>"
 
 
 def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
