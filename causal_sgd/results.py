@@ -10,7 +10,7 @@ import xarray as xr
 
 from causal_sgd import checks
 
-__all__ = ["final", "metric_names", "summary"]
+__all__ = ["final", "known_quantiles", "metric_names", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
@@ -48,7 +48,7 @@ def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (
     diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
     kept = values.where(np.isfinite(values) & ~diverged)
     cores = [["seed"], ["level"]], [["level"]]
-    bands = xr.apply_ufunc(_quantiles, kept, np.array([low, 0.5, high]), input_core_dims=cores[0],
+    bands = xr.apply_ufunc(known_quantiles, kept, np.array([low, 0.5, high]), input_core_dims=cores[0],
                            output_core_dims=cores[1])  # fmt: skip
     present = kept.notnull().any("step") if "step" in kept.dims else kept.notnull()
     blown = (diverged & xr.ones_like(present)).sum("seed")
@@ -57,8 +57,16 @@ def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (
     return xr.Dataset(table | {"diverged_fraction": blown / ran.where(ran > 0)})
 
 
-def _quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """As nanquantile along the last axis (linear), but vectorised, and silent where nothing is left."""
+def known_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """As nanquantile along the last axis (linear), but vectorised, and silent where nothing is left.
+
+    Args:
+        values: [..., n], NaN for what does not count; nothing else that is not finite.
+        probabilities: [k].
+
+    Returns:
+        Quantiles [..., k], NaN where no value is left.
+    """
     ordered = np.sort(values, axis=-1)  # NaN last
     place = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
     below, above = (np.take_along_axis(ordered, f(place).astype(int), -1) for f in (np.floor, np.ceil))

@@ -14,7 +14,7 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.plots.looks import NAMES
-from causal_sgd.results import final, metric_names
+from causal_sgd.results import final, known_quantiles, metric_names
 
 __all__ = ["LEVELS", "MOST_NUMBERS", "axes_of", "packed", "payload", "plain_name"]
 
@@ -156,11 +156,12 @@ def _numbers(
     ran = view["done"].transpose(*order, "seed") if "done" in view.coords else xr.ones_like(blown)
     levels, tracks = [], []
     for metric in metrics:  # one at a time: a store is read when it is looked at
-        values = view[metric].transpose(*order, "seed", ...).where(~blown & ran)
-        levels.append(_quantiles(final(values.to_dataset(name=metric))[metric].values, LEVELS, -1))
+        values = view[metric].transpose(*order, "step", "seed", missing_dims="ignore").where(~blown & ran)
+        values = values.where(np.isfinite(values))
+        last = final(values.to_dataset(name=metric))[metric].values
+        levels.append(np.moveaxis(known_quantiles(last, np.array(LEVELS)), -1, 0))
         if frames is not None:
-            part = values.isel(step=frames).values  # [*order, seed, frames]
-            tracks.append(np.moveaxis(_quantiles(part, [LEVELS[index] for index in BAND], -2), 0, -1))
+            tracks.append(known_quantiles(values.isel(step=frames).values, np.array(LEVELS)[list(BAND)]))
     runs = ran.sum("seed")
     return {
         "final": packed(np.stack(levels)),
@@ -168,11 +169,3 @@ def _numbers(
         "diverged": packed(((blown & ran).sum("seed") / runs.where(runs > 0)).values),
         "runs": packed(runs.values),
     }
-
-
-def _quantiles(values: np.ndarray, levels: Sequence[float], axis: int) -> np.ndarray:
-    """Quantiles over an axis without what is not finite, the levels first; NaN where nothing is left."""
-    kept = np.where(np.isfinite(values), values, np.nan)
-    empty = np.isnan(kept).all(axis)
-    filled = np.where(np.expand_dims(empty, axis), 0, kept)
-    return np.where(np.expand_dims(empty, 0), np.nan, np.nanquantile(filled, levels, axis=axis))
