@@ -13,7 +13,7 @@ from causal_sgd.types import Array, Key, Model, Params, World
 FEW = 8
 
 __all__ = [
-    "combine", "dense_invariant", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "unpack",
+    "combine", "dense_invariant", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "slabs", "unpack",
 ]  # fmt: skip
 
 
@@ -36,6 +36,28 @@ def pull_back(model: Model, params: Params, matrix: Array) -> Params:
     if model.pullback is not None:
         return model.pullback(params, matrix / 2)
     return jax.vjp(model.estimate, params)[1](matrix / 2)[0]
+
+
+def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
+    """Whose examples first, first + 1, ... of a batch are, one environment's after the other's.
+
+    Args:
+        counts: examples [B] of each environment of the batch.
+        first: the number [] of the first example asked for.
+        many: examples asked for.
+
+    Returns:
+        The how manieth environment of the batch [many], its last one past the end, and whether there is such an example [many].
+    """
+    last = jnp.cumsum(counts)
+    example = first + jnp.arange(many)
+    owner = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
+    return owner, example < last[-1]
+
+
+def slabs(size: Array, slab: int) -> Array:
+    """How many slabs of examples hold a batch of `size`; []."""
+    return (size + slab - 1) // slab
 
 
 def combine(weights: Array, matrices: Array) -> Array:

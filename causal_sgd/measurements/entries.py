@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import dense_invariant, pull_back
+from causal_sgd.measurements.algebra import dense_invariant, owners, pull_back, slabs
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["coherence", "completion"]
@@ -43,23 +43,21 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
         size, dim = jnp.sum(batch.counts), error.shape[0]
-        last = jnp.cumsum(batch.counts)
         basis, cores = world.spurious_basis, world.spurious_cores[batch.environments]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             words = draws.bits(draws.fold_in(key, index), 3 * slab).reshape(3, slab)
             place = jnp.minimum((dim * draws.uniforms(words[:2], error.dtype)).astype(jnp.int32), dim - 1)
-            example = index * slab + jnp.arange(slab)
-            owners = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), last.shape[0] - 1)
-            across = jnp.einsum("ni,nij->nj", basis[place[0]], cores[owners], precision="highest")
+            owner, valid = owners(batch.counts, index * slab, slab)
+            across = jnp.einsum("ni,nij->nj", basis[place[0]], cores[owner], precision="highest")
             entries = error[place[0], place[1]] - jnp.sum(across * basis[place[1]], 1)
             labels = noise * draws.normals(words[2], error.dtype)
-            residuals = jnp.where(example < size, dim * entries - labels, 0)
+            residuals = jnp.where(valid, dim * entries - labels, 0)
             sums, total = carry
             return sums.at[place[0], place[1]].add(residuals), total + jnp.sum(residuals**2)
 
         zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
+        sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
         matrix = (sums + sums.T) / 2 if model.symmetric else sums
         return pull_back(model, params, dim * matrix / size), total / (4 * size)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, draws
 from causal_sgd.measurements import law
-from causal_sgd.measurements.algebra import combine, dense_invariant, pack, pull_back, sandwich, unpack
+from causal_sgd.measurements.algebra import combine, dense_invariant, owners, pack, pull_back, sandwich, slabs, unpack
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["gaussian_law", "population", "streamed"]
@@ -137,7 +137,6 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
     ) -> tuple[Params, Array]:
         size = jnp.sum(batch.counts)
-        last = jnp.cumsum(batch.counts)
         error = model.estimate(params) - data
         dim = error.shape[0]
         width = dim * (dim + 1) // 2 if model.symmetric else dim * dim
@@ -150,18 +149,17 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             sums, total = carry
             words = draws.bits(draws.fold_in(key, index), slab * (width + 1))
             numbers = draws.normals(words, error.dtype)
-            example = index * slab + jnp.arange(slab)
-            owner = jnp.sum(last[None, :] <= example[:, None], 1)  # B for the examples past the end of the batch
+            owner, valid = owners(batch.counts, index * slab, slab)
             measured = numbers[: slab * width].reshape(slab, width)
             products = jnp.matmul(measured, residuals, precision="highest")
             products = jnp.sum(jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1)
             labels = noise * numbers[slab * width :]
-            residual = jnp.where(example < size, products - labels, 0)
+            residual = jnp.where(valid, products - labels, 0)
             gain = jnp.matmul(residual, measured, precision="highest")
             return sums + gain, total + jnp.sum(residual**2)
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(0, (size + slab - 1) // slab, add_slab, zero)
+        sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
         matrix = unpack(sums / size) if model.symmetric else (sums / size).reshape(dim, dim)
         return pull_back(model, params, matrix), total / (4 * size)
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import dense_invariant, pull_back
+from causal_sgd.measurements.algebra import dense_invariant, owners, pull_back, slabs
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["examples", "rank_one"]
@@ -60,8 +60,8 @@ def rank_one(*, noise: float | Array = 0.0, trace_correction: bool = True, slab_
         trace = jnp.trace(error) if trace_correction else jnp.zeros((), error.dtype)
 
         def add_slab(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            inputs, normals, valid, owners = _draw(key, index, slab, dim, error.dtype, batch)
-            own = _spurious_forms(inputs, owners, world, batch, trace_correction)
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, error.dtype, batch)
+            own = _spurious_forms(inputs, owner, world, batch, trace_correction)
             forms = jnp.sum(jnp.matmul(inputs, error, precision="highest") * inputs, 1) - trace - own
             residuals = jnp.where(valid, SCALE * forms - noise * normals, 0)
             gain = jnp.matmul(inputs.T, residuals[:, None] * inputs, precision="highest")
@@ -69,7 +69,7 @@ def rank_one(*, noise: float | Array = 0.0, trace_correction: bool = True, slab_
             return sums + gain, plain + jnp.sum(residuals), total + jnp.sum(residuals**2)
 
         zero = jnp.zeros((), error.dtype)
-        sums, plain, total = jax.lax.fori_loop(0, _turns(size, slab), add_slab, (jnp.zeros_like(error), zero, zero))
+        sums, plain, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, (jnp.zeros_like(error), zero, zero))
         if trace_correction:
             sums = sums - plain * jnp.eye(dim)
         return pull_back(model, params, SCALE * sums / size), total / (4 * size)
@@ -110,10 +110,10 @@ def examples(*, noise: float | Array = 0.0, trace_correction: bool = True, slab_
         trace = jnp.sum(spectrum) if trace_correction else jnp.zeros((), dtype)
 
         def squares(params: Params, index: Array) -> Array:
-            inputs, normals, valid, owners = _draw(key, index, slab, dim, dtype, batch)
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, dtype, batch)
             inside = jnp.matmul(inputs, world.invariant_basis, precision="highest")
             shared = jnp.sum(inside**2 * spectrum[None, :], 1) - trace
-            labels = shared + _spurious_forms(inputs, owners, world, batch, trace_correction)
+            labels = shared + _spurious_forms(inputs, owner, world, batch, trace_correction)
             predictions = _predictions(model, params, inputs, trace_correction)
             return jnp.sum(jnp.where(valid, SCALE * (predictions - labels) - noise * normals, 0) ** 2)
 
@@ -121,7 +121,7 @@ def examples(*, noise: float | Array = 0.0, trace_correction: bool = True, slab_
             return jax.tree.map(jnp.add, carry, jax.value_and_grad(squares)(params, index))
 
         start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)
-        total, sums = jax.lax.fori_loop(0, _turns(size, slab), add_slab, start)
+        total, sums = jax.lax.fori_loop(0, slabs(size, slab), add_slab, start)
         return jax.tree.map(lambda leaf: leaf / (4 * size), sums), total / (4 * size)
 
     return Measurement(lambda key, world: (), gradient)
@@ -140,13 +140,11 @@ def _predictions(model: Model, params: Params, inputs: Array, trace_correction: 
 def _draw(key: Key, index: Array, slab: int, dim: int, dtype: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
     """Inputs [n, d], normals [n], which belong to the batch [n], and to the how manieth of its environments [n]."""
     numbers = draws.normals(draws.bits(draws.fold_in(key, index), slab * (dim + 1)), dtype)
-    last = jnp.cumsum(batch.counts)
-    example = index * slab + jnp.arange(slab)
-    owners = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), last.shape[0] - 1)
-    return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], example < last[-1], owners
+    owner, valid = owners(batch.counts, index * slab, slab)
+    return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], valid, owner
 
 
-def _spurious_forms(inputs: Array, owners: Array, world: World, batch: Batch, trace_correction: bool) -> Array:
+def _spurious_forms(inputs: Array, owner: Array, world: World, batch: Batch, trace_correction: bool) -> Array:
     """x'A_e x of each input and its environment, less the trace of A_e if asked for; [n]."""
     inside = jnp.matmul(inputs, world.spurious_basis, precision="highest")
     cores = world.spurious_cores[batch.environments]
@@ -155,12 +153,8 @@ def _spurious_forms(inputs: Array, owners: Array, world: World, batch: Batch, tr
     if trace_correction:
         gram = jnp.matmul(world.spurious_basis.T, world.spurious_basis, precision="highest")
         forms = forms - jnp.sum(cores * gram[None], (1, 2))[None, :]
-    return jnp.sum(jnp.where(owners[:, None] == jnp.arange(cores.shape[0])[None, :], forms, 0), 1)
+    return jnp.sum(jnp.where(owner[:, None] == jnp.arange(cores.shape[0])[None, :], forms, 0), 1)
 
 
 def _slab(dim: int) -> int:
     return max(1, min(MOST, SLAB // dim))
-
-
-def _turns(size: Array, slab: int) -> Array:
-    return (size + slab - 1) // slab
