@@ -39,7 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """What the names in an experiment may be; hyphens and underscores are the same."""
 
 SWEPT = (
-    "mean", "spread", "invariant_eigenvalue", "tilt", "learning_rate", "batch_size", "label_noise", "init_scale",
+    "mean", "spread", "invariant_eigenvalue", "tilt", "learning_rate", "batch_size", "label_noise", "fresh_noise", "init_scale",
     "momentum", "weight_decay", "stay", "block_length", "rotation", "coupling", "renewal", "mean_drift", "turn",
     "accumulate", "clip_norm", "sam_radius", "average_decay",
     "average_start", "local_steps", "proximal", "server_learning_rate",
@@ -135,6 +135,8 @@ class Experiment:
     """Examples of each environment, of fixed-design; a batch that asks for more ends its run as diverged, or is refused."""
     label_noise: float = 0.0
     """Standard deviation of the noise of the labels."""
+    fresh_noise: float = 0.0
+    """Standard deviation of noise added to the labels anew in every step, of fixed-design; elsewhere all noise is."""
     trace_correction: bool = True
     """Whether rank-one measurements and examples are centred: X = xx' - I, up to scale, and labels without their mean."""
     rank: int | None = None
@@ -253,13 +255,14 @@ class Experiment:
                 if known is None or known.any():
                     raise ValueError(f"{name} must be 0 with the diagonal model, got {values[name]}")
             world, dim = file_world or (self._world(values), self.dim)
+            model = self._model(values, dim)
             algorithm = methods.algorithm(
                 self,
                 values,
                 world=world,
                 sampler=self._sampler(values),
-                measurement=self._measurement(values),
-                model=self._model(values, dim),
+                measurement=self._measurement(values, model),
+                model=model,
                 evolve=self._evolution(values, world),
             )
             return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
@@ -356,7 +359,7 @@ class Experiment:
             case name:
                 return getattr(samplers, name)(batch_size=size)
 
-    def _measurement(self, values: dict[str, Any]) -> Measurement:
+    def _measurement(self, values: dict[str, Any], model: Model) -> Measurement:
         from causal_sgd import measurements
 
         match self.measurement:
@@ -377,7 +380,9 @@ class Experiment:
                 return measurements.fixed_design(
                     num_examples=self.num_examples,
                     noise=values["label_noise"],
+                    fresh_noise=values["fresh_noise"],
                     largest_batch=size if isinstance(size, int) else None,
+                    symmetric=model.symmetric,
                 )
             case _:
                 return measurements.gaussian_law(noise=values["label_noise"])

@@ -79,7 +79,18 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
 def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
     _, out, _ = call("list", capsys=capsys)
     assert "fixed-design" in out
-    own = ["--measurement", "fixed-design", "--num-examples", "12", "--batch-size", "3", "--label-noise", "0.5"]
+    own = [
+        "--measurement",
+        "fixed-design",
+        "--num-examples",
+        "12",
+        "--batch-size",
+        "3",
+        "--label-noise",
+        "0.5",
+        "--fresh-noise",
+        "0.3",
+    ]
     own += ["--basis", "canonical", "--sampler", "cyclic", "--metrics", "invariant_error"]
     code, out, _ = call("run", *SMALL, *own, "--json", capsys=capsys)
     assert code == 0
@@ -88,7 +99,7 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         algorithm = sgd(
             world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0, basis="canonical"),
             sampler=samplers.cyclic(batch_size=3),
-            measurement=measurements.fixed_design(num_examples=12, noise=0.5),
+            measurement=measurements.fixed_design(num_examples=12, noise=0.5, fresh_noise=0.3),
             model=models.factored(dim=6, init_scale=1e-3),
             optimizer=optax.sgd(0.1),
         )

@@ -106,7 +106,7 @@ MEASUREMENTS = {
     "population": Row(random=False),
     "gaussian_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
     "low_rank_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
-    "fixed_design": Row({"num_examples": 9}, {"noise": 0.5}, {"noise": 0.0}),
+    "fixed_design": Row({"num_examples": 9}, {"noise": 0.5, "fresh_noise": 0.0}, {"noise": 0.0, "fresh_noise": 0.4}),
     "streamed": Row({"slab_size": 6}, {"noise": 0.5}, {"noise": 0.0}),
     "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),

@@ -301,6 +301,68 @@ def test_the_label_noise_is_drawn_once() -> None:
     np.testing.assert_allclose(found[1], loss, rtol=1e-4)
 
 
+def test_whole_measurements_show_what_is_not_symmetric() -> None:
+    dense, model = dense_design(), READ_OUT._replace(symmetric=False)
+    point = np.random.default_rng(5).normal(size=(DIM, DIM)).astype(np.float32)
+    weights = np.zeros((ENVIRONMENTS, EXAMPLES))
+    weights[[1, 3]] = np.array([[2.0], [4.0]]) / EXAMPLES
+    labels = np.einsum("enij,eij->en", dense, signals())
+    residual = np.einsum("enij,ij->en", dense.astype(np.float64), point) - labels
+    expected = np.einsum("en,enij->ij", weights * residual, dense) / 6
+    measurement = measurements.fixed_design(design=dense, full=True, symmetric=False)
+
+    @jax.jit
+    def found(batch: Batch) -> tuple[jax.Array, jax.Array]:
+        data = measurement.init(jax.random.key(9), world())
+        return measurement.gradient(jax.random.key(0), STEP, data, model, jnp.asarray(point), world(), batch)
+
+    matrix, loss = found(Batch(jnp.array([1, 3]), jnp.array([2, 4])))
+    np.testing.assert_allclose(2 * np.asarray(matrix), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(loss, (weights * residual**2).sum() / 24, rtol=1e-4)
+    assert np.abs(expected - expected.T).max() > 0.1
+    own = jax.jit(measurements.fixed_design(num_examples=500, symmetric=False).init)(jax.random.key(0), world())
+    chex.assert_shape(own[0], (ENVIRONMENTS, 500, DIM * DIM))
+    assert stats.kstest(np.asarray(own[0]).ravel(), stats.norm.cdf).pvalue > LEVEL
+    np.testing.assert_allclose(
+        own[1], np.einsum("enp,ep->en", own[0], signals().reshape(ENVIRONMENTS, -1)), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("options", [{"full": True}, {}, {"largest_batch": 2}])
+def test_fresh_noise_is_added_to_the_labels_anew_in_every_step(options: dict[str, Any]) -> None:
+    def noisy(fresh_noise: float) -> Measurement:
+        return measurements.fixed_design(design=dense_design(), fresh_noise=fresh_noise, **options)
+
+    clean, _ = gradient(noisy(0.0), [1], [2])
+    one, two = (gradient(noisy(level), [1], [2])[0] for level in (1.0, 2.0))
+    np.testing.assert_allclose(two - clean, 2 * (one - clean), rtol=1e-3, atol=1e-4)  # the same examples
+    assert np.abs(one - gradient(noisy(1.0), [1], [2], key=1)[0]).max() > 0.1
+
+
+def test_with_fresh_noise_the_gradient_is_normal_within_the_span_of_the_examples() -> None:
+    measurement = measurements.fixed_design(design=dense_design(), fresh_noise=0.5, full=True)
+
+    @jax.jit
+    def many(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        data = measurement.init(jax.random.key(9), world())
+        batch, point = Batch(jnp.array([1]), jnp.array([3])), jnp.asarray(estimate())
+        return jax.vmap(lambda key: measurement.gradient(key, STEP, data, READ_OUT, point, world(), batch))(keys)
+
+    matrices, losses = many(keys(4000))
+    clean, loss = gradient(full(), [1], [3])
+    change = (2 * np.asarray(matrices, np.float64) - clean)[:, *UPPER]
+    measured = dense_design()[1]
+    rows = ((measured + measured.swapaxes(1, 2)) / 2)[:, *UPPER].astype(np.float64)
+    values, vectors = np.linalg.eigh(0.25 * rows.T @ rows / EXAMPLES**2)
+    seen = values > 1e-9
+    assert seen.sum() == EXAMPLES
+    np.testing.assert_allclose(change @ vectors[:, ~seen], 0, atol=1e-5)
+    whitened = change @ vectors[:, seen] / np.sqrt(values[seen])
+    assert stats.kstest(whitened.ravel(), stats.norm.cdf).pvalue > LEVEL
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(EXAMPLES), atol=5 * np.sqrt(2 / 4000))
+    np.testing.assert_allclose(np.mean(losses), loss + 0.25 / 4, atol=5 * np.std(losses) / np.sqrt(4000))
+
+
 def test_a_run_draws_its_own_design_and_a_shared_one_is_the_same_in_all() -> None:
     @jax.jit
     def of_key(key: jax.Array) -> jax.Array:
@@ -360,6 +422,8 @@ TABLE = [
     (lambda: measurements.fixed_design(num_examples=3, design=PACKED), "num_examples or design must be given"),
     (lambda: measurements.fixed_design(num_examples=0), "num_examples must be a whole number, at least 1"),
     (lambda: measurements.fixed_design(num_examples=3, noise=-1.0), "noise must be a finite number at least 0"),
+    (lambda: measurements.fixed_design(num_examples=3, fresh_noise=-1.0), "fresh_noise must be a finite number at least 0"),
+    (lambda: measurements.fixed_design(design=PACKED, symmetric=False), r"design must have shape \[E, n, d, d\], got \[2, 3, 6"),
     (lambda: measurements.fixed_design(num_examples=3, largest_batch=0), "largest_batch must be a whole number"),
     (lambda: measurements.fixed_design(num_examples=3, full=True, replacement=True), "replacement must be False"),
     (lambda: measurements.fixed_design(num_examples=3, full=True, largest_batch=2), "largest_batch must be None"),

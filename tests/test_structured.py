@@ -177,7 +177,7 @@ def test_models_that_measurements_cannot_serve_are_refused() -> None:
     for measurement, model, message in (
         (measurements.gaussian_law(), models.relu(dim=DIM), "measurements.examples trains it"),
         (measurements.population(), models.relu(dim=DIM), "measurements.examples trains it"),
-        (measurements.fixed_design(num_examples=5), models.asymmetric(dim=DIM), "model must have a symmetric estimate"),
+        (measurements.fixed_design(num_examples=5), models.asymmetric(dim=DIM), "pass symmetric=False"),
         (measurements.low_rank_law(), models.deep(dim=DIM), "model must have a factor"),
     ):
 

@@ -1,7 +1,8 @@
 """Finite data sets: every environment has its examples, drawn once and used again in every step.
 
-Only the symmetric part of a measurement matrix meets the symmetric residuals, so a design holds its p = d (d + 1) / 2
-coordinates (`pack`), which are iid N(0, 1) for Gaussian measurements: half the memory and half the work of d^2.
+Only the symmetric part of a measurement matrix meets a symmetric residual, so a design holds its p = d (d + 1) / 2
+coordinates (`pack`), which are iid N(0, 1) for Gaussian measurements: half the memory and half the work of d^2. Models whose
+estimate is not symmetric see all p = d^2 entries.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import numpy as np
 
 from causal_sgd import checks, draws, linalg
 from causal_sgd.measurements import products
-from causal_sgd.measurements.algebra import pack, packed_dim, pull_back, unpack
+from causal_sgd.measurements.algebra import owners, pack, packed_dim, pull_back, unpack
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
 __all__ = ["fixed_design", "pack", "restricted_isometry", "shared_design", "unpack"]
 
+FRESH = 2**31 - 1  # the fold of a step's key that the fresh noise comes from; the choice of the batch takes small ones
 GATHERED = 4  # rows are gathered for batches of at most one in so many examples
 
 
-def shared_design(key: Key, *, dim: int, num_environments: int, num_examples: int, dtype: Any = jnp.float32) -> Array:
+def shared_design(
+    key: Key, *, dim: int, num_environments: int, num_examples: int, symmetric: bool = True, dtype: Any = jnp.float32
+) -> Array:
     """Gaussian measurements for `fixed_design(design=...)`: one data set that all runs of a sweep measure with.
 
     Args:
@@ -31,10 +35,11 @@ def shared_design(key: Key, *, dim: int, num_environments: int, num_examples: in
         dim: d.
         num_environments: E.
         num_examples: n, examples of each environment.
+        symmetric: True for the packed coordinates of symmetric parts, False for whole matrices.
         dtype: of the numbers.
 
     Returns:
-        The design [E, n, p] in packed coordinates, p = d (d + 1) / 2; 4 E n p bytes in single precision.
+        The design [E, n, p] in packed coordinates, p = d (d + 1) / 2, or [E, n, d, d]; 4 bytes a number in single precision.
 
     Raises:
         ValueError: if a size is not a whole number of at least 1.
@@ -42,7 +47,7 @@ def shared_design(key: Key, *, dim: int, num_environments: int, num_examples: in
     checks.integer("dim", dim)
     checks.integer("num_environments", num_environments)
     checks.integer("num_examples", num_examples)
-    shape = num_environments, num_examples, dim * (dim + 1) // 2
+    shape = num_environments, num_examples, *((dim * (dim + 1) // 2,) if symmetric else (dim, dim))
     return draws.normals(draws.bits(key, math.prod(shape)), dtype).reshape(shape)
 
 
@@ -51,9 +56,11 @@ def fixed_design(
     num_examples: int | None = None,
     design: Any = None,
     noise: float | Array = 0.0,
+    fresh_noise: float | Array = 0.0,
     full: bool = False,
     replacement: bool = False,
     largest_batch: int | None = None,
+    symmetric: bool = True,
 ) -> Measurement:
     """A finite data set in every environment, drawn once from the run's "data" stream; batches are drawn from it.
 
@@ -72,11 +79,15 @@ def fixed_design(
             dense [E, n, d, d]; of dense ones the symmetric parts count. As it is no part of a run, all the runs of a
             sweep share one copy and its products become products of matrices. Labels and their noise stay each run's.
         noise: sigma_y >= 0, the standard deviation of the label noise, drawn once; may be traced.
+        fresh_noise: >= 0, the standard deviation of noise that is added to the labels anew in every step, the label-noise
+            SGD of Blanc, Gupta, Valiant and Valiant (COLT 2020): E n normal numbers a step. May be traced.
         full: use every example of the batch's environments.
         replacement: draw examples with replacement.
         largest_batch: a promise that no batch has more examples. If it is well below n the rows of a batch are
             gathered, in place of products with a whole data set. Batches above it have a gradient of NaN (as above).
             The draws with replacement depend on it, those without do not.
+        symmetric: False keeps whole measurement matrices, p = d^2, as models need that are not `symmetric`; a given
+            design must then be dense.
 
     Returns:
         A measurement of the estimate space [d, d]; its data are the labels [E, n], after the design if it is a run's.
@@ -86,6 +97,7 @@ def fixed_design(
             does not fit the world.
     """
     checks.number("noise", noise, minimum=0)
+    checks.number("fresh_noise", fresh_noise, minimum=0)
     if full and replacement:
         raise ValueError("replacement must be False where full is True: full batches draw nothing")
     if full and largest_batch is not None:
@@ -95,8 +107,10 @@ def fixed_design(
     if (num_examples is None) == (design is None):
         raise ValueError("num_examples or design must be given, and not both")
     own = design is None
-    given = jnp.zeros(0) if own else _packed(design)
+    given = jnp.zeros(0) if own else _coordinates(design, symmetric)
     size = checks.integer("num_examples", num_examples) if own else given.shape[1]
+
+    flatten, restore = (pack, unpack) if symmetric else (_flat, _square)
 
     def capacity(environments: int) -> int | None:
         limits = [] if full or replacement else [size * environments]
@@ -107,18 +121,21 @@ def fixed_design(
         environments, dim = world.probabilities.shape[0], world.invariant_basis.shape[0]
         if own:
             dtype = world.invariant_basis.dtype
-            measured = shared_design(design_key, dim=dim, num_environments=environments, num_examples=size, dtype=dtype)
+            measured = shared_design(
+                design_key, dim=dim, num_environments=environments, num_examples=size, symmetric=symmetric, dtype=dtype
+            ).reshape(environments, size, -1)
         else:
             measured = given
-            if measured.shape != (environments, size, dim * (dim + 1) // 2):
+            width = dim * (dim + 1) // 2 if symmetric else dim * dim
+            if measured.shape != (environments, size, width):
+                packed = f"[{environments}, n, {width}] or " if symmetric else ""
                 raise ValueError(
-                    f"design must have shape [{environments}, n, {dim * (dim + 1) // 2}] or [{environments}, n, {dim}, "
-                    f"{dim}] in a world of {environments} environments and dim {dim}, got packed {measured.shape}"
+                    f"design must have shape {packed}[{environments}, n, {dim}, {dim}] in a world of {environments} "
+                    f"environments and dim {dim}, got coordinates {list(measured.shape)}"
                 )
-        signals = pack(world.invariant[None] + jax.vmap(world.spurious)(world.spurious_cores))
+        signals = flatten(world.invariant[None] + jax.vmap(world.spurious)(world.spurious_cores))
         clean = jnp.einsum("enp,ep->en", measured, signals, precision="highest")
-        known = checks.concrete(noise)
-        if known is not None and not known.any():  # nothing need be drawn
+        if _absent(noise):
             labels = clean
         else:
             numbers = draws.normals(draws.bits(noise_key, clean.size), clean.dtype)
@@ -128,21 +145,24 @@ def fixed_design(
     def gradient(
         key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
     ) -> tuple[Params, Array]:
-        if not model.symmetric:
+        if symmetric and not model.symmetric:
             raise ValueError(
-                "model must have a symmetric estimate for fixed_design, whose data hold the symmetric parts of the "
-                "measurements, got one that is not; gaussian_law and streamed serve every model"
+                "model must have a symmetric estimate for a fixed_design that holds the symmetric parts of the "
+                "measurements, got one that is not; pass symmetric=False to keep them whole"
             )
         measured, labels = data if own else (given, data)
+        if not _absent(fresh_noise):
+            numbers = draws.normals(draws.bits(draws.fold_in(key, FRESH), labels.size), labels.dtype)
+            labels = labels + fresh_noise * numbers.reshape(labels.shape)
         environments, counts = batch
         allowed, known = capacity(environments.shape[0]), checks.concrete(counts)
         if known is not None and allowed is not None and known.sum() > allowed:
             raise ValueError(f"counts must sum to at most {allowed}, got {known.tolist()}")
-        estimate = pack(model.estimate(params))
+        estimate = flatten(model.estimate(params))
         total = jnp.sum(counts)
         if largest_batch is not None and GATHERED * largest_batch <= size:
-            rows, owners, valid = _rows(key, counts, size, largest_batch, replacement)
-            places = environments[owners] * size + rows
+            rows, owner, valid = _rows(key, counts, size, largest_batch, replacement)
+            places = environments[owner] * size + rows
             sums, loss = products.of_rows(measured, labels, places, valid.astype(estimate.dtype), estimate)
         else:
             weights = _weights(key, counts, size, full, replacement, largest_batch).astype(estimate.dtype)
@@ -153,7 +173,7 @@ def fixed_design(
         if not full and not replacement:
             wrong |= jnp.any(counts > size)
         scale = jnp.where(wrong, jnp.nan, 1 / total).astype(estimate.dtype)
-        return pull_back(model, params, unpack(sums * scale)), loss * scale / 4
+        return pull_back(model, params, restore(sums * scale)), loss * scale / 4
 
     return Measurement(init, gradient, capacity, holds_labels=True)
 
@@ -179,7 +199,7 @@ def restricted_isometry(key: Key, design: Any, *, rank: int, starts: int = 16, i
     Raises:
         ValueError: if an argument is out of range.
     """
-    measured = _packed(design)
+    measured = _coordinates(design)
     dim = packed_dim(measured.shape[2])
     checks.integer("rank", rank, maximum=dim)
     checks.integer("starts", starts)
@@ -212,15 +232,33 @@ def restricted_isometry(key: Key, design: Any, *, rank: int, starts: int = 16, i
     return jax.lax.map(one, (measured, jax.random.split(key, measured.shape[0])))
 
 
-def _packed(design: Any) -> Array:
+def _absent(noise: float | Array) -> bool:
+    """Whether it is known that there is no noise, so that nothing need be drawn."""
+    known = checks.concrete(noise)
+    return known is not None and not known.any()
+
+
+def _flat(matrices: Array) -> Array:
+    return matrices.reshape(*matrices.shape[:-2], -1)
+
+
+def _square(coordinates: Array) -> Array:
+    dim = math.isqrt(coordinates.shape[-1])
+    return coordinates.reshape(*coordinates.shape[:-1], dim, dim)
+
+
+def _coordinates(design: Any, symmetric: bool = True) -> Array:
     """A design as [E, n, p], checked as far as that can be done without a world."""
     shape = tuple(np.shape(design))
     dense = len(shape) == 4 and shape[2] == shape[3]
-    if not (dense or (len(shape) == 3 and packed_dim(shape[2]))) or 0 in shape:
-        raise ValueError(f"design must have shape [E, n, d (d + 1) / 2] or [E, n, d, d], got {list(shape)}")
+    if not (dense or (symmetric and len(shape) == 3 and packed_dim(shape[2]))) or 0 in shape:
+        packed = "[E, n, d (d + 1) / 2] or " if symmetric else ""
+        raise ValueError(f"design must have shape {packed}[E, n, d, d], got {list(shape)}")
     checks.number("design", design, scalar=False)
     array = jnp.asarray(design)
     array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
+    if not symmetric:
+        return _flat(array)
     return pack(array) if dense else array
 
 
@@ -229,8 +267,8 @@ def _weights(key: Key, counts: Array, size: int, full: bool, replacement: bool, 
     if full:
         return jnp.broadcast_to(counts[:, None] / size, (counts.shape[0], size))
     if replacement and largest_batch is not None:
-        rows, owners, valid = _rows(key, counts, size, largest_batch, True)
-        return jnp.zeros((counts.shape[0], size)).at[owners, rows].add(valid)
+        rows, owner, valid = _rows(key, counts, size, largest_batch, True)
+        return jnp.zeros((counts.shape[0], size)).at[owner, rows].add(valid)
     keys = jax.random.split(key, counts.shape[0])
     if replacement:
         uniform = jnp.full(size, 1 / size)
@@ -240,17 +278,15 @@ def _weights(key: Key, counts: Array, size: int, full: bool, replacement: bool, 
 
 def _rows(key: Key, counts: Array, size: int, largest_batch: int, replacement: bool) -> tuple[Array, Array, Array]:
     """Which example [M] of the how manieth environment [M] of the batch each place of it takes, and whether it does."""
-    last = jnp.cumsum(counts)
-    example = jnp.arange(largest_batch)
-    valid = example < last[-1]
-    owners = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
+    owner, valid = owners(counts, 0, largest_batch)
     if replacement:
-        return jax.random.randint(key, (largest_batch,), 0, size), owners, valid
+        return jax.random.randint(key, (largest_batch,), 0, size), owner, valid
     keys = jax.random.split(key, counts.shape[0])
     masks = jax.vmap(lambda k, c: draws.subset(k, size, c))(keys, counts)
     chosen = jax.lax.top_k(masks.astype(jnp.float32), min(largest_batch, size))[1]  # top_k keeps ties in order
-    within = jnp.minimum(example - (last - counts)[owners], chosen.shape[1] - 1)
-    return chosen[owners, within], owners, valid
+    first = (jnp.cumsum(counts) - counts)[owner]
+    within = jnp.minimum(jnp.arange(largest_batch) - first, chosen.shape[1] - 1)
+    return chosen[owner, within], owner, valid
 
 
 def _unit(coordinates: Array) -> Array:

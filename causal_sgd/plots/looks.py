@@ -31,6 +31,7 @@ NAMES: Mapping[str, str] = {
     "mean": r"spurious mean $\mu$",
     "momentum": r"momentum $\beta$",
     "label_noise": r"label noise $\sigma_y$",
+    "fresh_noise": "label noise drawn anew in every step",
     "pooled_error": r"$\|UU^\top - A^\star - \bar A\|_F$",
     "relative_invariant_error": r"$\|UU^\top - A^\star\|_F \,/\, \|A^\star\|_F$",
     "relative_pooled_error": r"relative distance to $A^\star + \bar A$",
