@@ -34,9 +34,9 @@ STEP = jnp.zeros((), jnp.int32)
 
 @functools.cache
 def world() -> World:
-    return jax.jit(worlds.two_point(dim=DIM, invariant_rank=2, spurious_rank=2, mean=1.0, spread=2.0))(
-        jax.random.key(0)
-    )
+    factory = worlds.two_point(dim=DIM, invariant_rank=2, spurious_rank=2, mean=1.0, spread=2.0)
+    with jax.ensure_compile_time_eval():  # it may be asked for first within a trace
+        return jax.jit(factory)(jax.random.key(0))
 
 
 @functools.cache

@@ -327,7 +327,9 @@ def errors(factor: jax.Array, world: World) -> dict[str, jax.Array]:
 
 @functools.cache
 def wide_world() -> World:
-    return jax.jit(worlds.two_point(dim=40, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, tilt=0.3))(KEY)
+    factory = worlds.two_point(dim=40, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, tilt=0.3)
+    with jax.ensure_compile_time_eval():  # it may be asked for first within a trace
+        return jax.jit(factory)(KEY)
 
 
 @pytest.mark.parametrize("k", [4, 6])
