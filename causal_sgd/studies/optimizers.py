@@ -280,6 +280,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     from matplotlib.colors import Normalize
 
     from causal_sgd import plots, theory
+    from causal_sgd.plots import looks
 
     drawing, grid = plt.subplots(3, 5, figsize=(12.0, 7.4), sharex=True, sharey=True)
     panels = grid.ravel()
@@ -306,7 +307,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     for ax, label in zip(grid[:, 0], ["effective rate", "effective rate", "length of an update"], strict=True):
         ax.set_ylabel(label)
     panels[-1].axis("off")
-    panels[-1].plot([], [], color="0.6", label="$\\lambda = 0$ of SGD")
+    panels[-1].plot([], [], color="white", **looks.outline(1.6), label="$\\lambda = 0$ of SGD")
     panels[-1].plot([], [], color="tab:red", label="$\\lambda = 0$ of its own matrices")
     panels[-1].legend(frameon=False, loc="center")
     drawing.colorbar(diagrams[0].mesh, ax=list(panels), label="mean $|V^\\top U|^2 / \\mu$", extend="max", pad=0.01)
