@@ -1,4 +1,4 @@
-"""One compiled program for a tile of runs: traced and measured once, compiled once for every device.
+"""One compiled program for a tile of runs: traced and measured once, compiled once (for every GPU of several).
 
 This is the only place that maps over runs and the only one that compiles. A tile is a fixed number of runs, and the size
 that is chosen depends on the program alone, never on how many runs there are, so that a run gives the same bits in any
@@ -25,6 +25,7 @@ from jax.extend import core as jex_core
 from causal_sgd import checks
 from causal_sgd.grids import Columns, Grid
 from causal_sgd.machine import Device, settings
+from causal_sgd.relocation import moved
 from causal_sgd.types import Array, Key, Trace
 
 __all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key"]
@@ -116,32 +117,46 @@ class Kernel(NamedTuple):
         return tile, devices[:room]
 
     def compile(self, columns: Columns, devices: Sequence[Device]) -> dict[Device, Callable[[Columns], Trace]]:
-        """The program for columns of this length on each device; compiled side by side, and only where it was not."""
+        """The program for columns of this length on each device; compiled only where it was not, for CPUs once."""
         kind = self.identity, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
-        lowered = {
-            device: self.program.lower(*jax.device_put((self.root, *columns), device))
-            for device in devices
-            if (device, kind) not in _executables
-        }
-        options = CPU_OPTIONS if devices[0].platform == "cpu" else None
-        with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
-            compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered.values())
-            for device, executable in zip(lowered, compiled, strict=True):
-                _executables[device, kind] = executable
+        missing = [device for device in devices if (device, kind) not in _executables]
+        if missing and devices[0].platform == "cpu" and self.identity == self.fingerprint and not _cached():
+            if _movable(kind) is None:
+                self._compile(missing[:1], columns, kind)
+            for device in missing:
+                if (device, kind) not in _executables and (program := moved(_movable(kind), device)) is not None:
+                    _executables[device, kind] = Loaded(program, movable=False)
+        self._compile([device for device in missing if (device, kind) not in _executables], columns, kind)
         programs = {}
         for device in devices:
             _executables.move_to_end((device, kind))
-            programs[device] = functools.partial(self._call, _executables[device, kind], device)
+            programs[device] = functools.partial(self._call, _executables[device, kind].program, device)
         while len(_executables) > PROGRAMS_KEPT:
             _executables.popitem(last=False)
         return programs
+
+    def _compile(self, devices: Sequence[Device], columns: Columns, kind: Any) -> None:
+        """Compile for these devices side by side."""
+        lowered = [self.program.lower(*jax.device_put((self.root, *columns), device)) for device in devices]
+        options = CPU_OPTIONS if devices and devices[0].platform == "cpu" else None
+        with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
+            compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered)
+            for device, program in zip(devices, compiled, strict=True):
+                _executables[device, kind] = Loaded(program, movable=not _cached())
 
     def _call(self, executable: Any, device: Device, columns: Columns) -> Trace:
         return executable(*jax.device_put((self.root, *columns), device))
 
 
+class Loaded(NamedTuple):
+    """A compiled program, and whether it was really compiled here, and not loaded or moved itself."""
+
+    program: Any
+    movable: bool
+
+
 _kernels: weakref.WeakKeyDictionary[Cell, dict[Any, Kernel]] = weakref.WeakKeyDictionary()
-_executables: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_executables: collections.OrderedDict[tuple[Device, Any], Loaded] = collections.OrderedDict()
 _rehearsed: weakref.WeakKeyDictionary[Cell, set[Any]] = weakref.WeakKeyDictionary()
 
 
@@ -164,6 +179,23 @@ def rehearse(cell: Cell, grid: Grid, root: Key) -> None:
         if not isinstance(trace, Trace):
             raise ValueError(f"cell must return the Trace that `run` gives, got {type(trace).__name__}")
         passed.add(tuple(point.items()))
+
+
+def _cached() -> bool:
+    """Whether programs may come from jax's cache on disk, from where they cannot be moved on."""
+    return jax.config.jax_compilation_cache_dir is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _movable(kind: Any) -> Any | None:
+    """The program as it was compiled for some CPU device, if it was."""
+    return next(
+        (
+            loaded.program
+            for (device, known), loaded in _executables.items()
+            if known == kind and device.platform == "cpu" and loaded.movable
+        ),
+        None,
+    )
 
 
 def _program(cell: Cell, names: tuple[str, ...]) -> Any:
