@@ -7,14 +7,15 @@ Imports no jax, so that the command line and the plots can check names quickly.
 from __future__ import annotations
 
 import difflib
+import inspect
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["choice", "concrete", "integer", "number", "probabilities"]
+__all__ = ["choice", "concrete", "function", "instance", "integer", "key", "made_of", "number", "probabilities"]
 
 
 def concrete(value: Any) -> np.ndarray | None:
@@ -85,7 +86,7 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """Return `value` if it is one of the options, else raise ValueError that names the nearest one."""
     options = list(options)
-    if value in options:
+    if isinstance(value, str) and value in options:
         return value
     near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -103,6 +104,54 @@ def probabilities(name: str, value: Any, size: int) -> Any:
         if abs(float(array.sum()) - 1) > 1e-5:
             raise ValueError(f"{name} must sum to one, got a sum of {float(array.sum()):g}")
     return value
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], allowed: str) -> Any:
+    """Return `value` if it is of a kind, else raise ValueError that says in words what is allowed."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {allowed}, got {_shown(value)}")
+    return value
+
+
+def function(name: str, value: Any, count: int, allowed: str) -> Any:
+    """Return `value` if it can be called with `count` arguments, else raise ValueError; of a factory, that it is to be called."""
+    try:
+        inspect.signature(value).bind(*range(count))
+    except TypeError:
+        hint = "; call it with its own arguments first" if callable(value) else ""
+        raise ValueError(f"{name} must be {allowed}, got {_shown(value)}{hint}") from None
+    except ValueError:  # a builtin that tells no signature
+        pass
+    return value
+
+
+def made_of(name: str, value: Any, functions: Sequence[str], allowed: str) -> Any:
+    """Return `value` if it has all these functions, else raise ValueError; of a factory, that it is to be called."""
+    if not all(callable(getattr(value, part, None)) for part in functions):
+        hint = "; call it with its own arguments first" if callable(value) else ""
+        raise ValueError(f"{name} must be {allowed}, got {_shown(value)}{hint}")
+    return value
+
+
+def key(name: str, value: Any) -> Any:
+    """Return `value` if it is one random key, typed or raw, traced or not, else raise ValueError."""
+    jax = sys.modules.get("jax")
+    allowed = "one random key, such as jax.random.key(0)"
+    if jax is None or not isinstance(value, jax.Array):
+        raise ValueError(f"{name} must be {allowed}, got {_shown(value)}")
+    typed = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if value.ndim != (not typed) or not (typed or value.dtype == np.uint32):
+        hint = "; jax.vmap runs over several" if typed else ""
+        raise ValueError(f"{name} must be {allowed}, got {value.dtype} of shape {value.shape}{hint}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a line: a function by its name, what is long by its type."""
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"the function {value.__qualname__}"
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
 def _traced(value: Any) -> bool:

@@ -196,9 +196,11 @@ class Experiment:
         """Check the names; the numbers are checked by the parts."""
         for field, options in CHOICES.items():
             value = getattr(self, field)
-            if value is not None:
+            if value is not None or field != "init":
                 spelled = value.replace("_", "-") if isinstance(value, str) else value
                 object.__setattr__(self, field, checks.choice(field, spelled, options))
+        if isinstance(self.metrics, str):
+            raise ValueError(f"metrics must be a tuple of names, got {self.metrics!r}")
         if self.algorithm != "sgd" and self.schedule != "constant":
             raise ValueError(
                 f"schedule must be 'constant' unless algorithm is 'sgd', got {self.schedule!r}: local steps start anew "

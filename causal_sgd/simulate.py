@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,6 +41,8 @@ def run(
     Raises:
         ValueError: if an argument is out of range or two metrics share a name.
     """
+    checks.key("key", key)
+    checks.made_of("algorithm", algorithm, ("init", "step", "snapshot", "loss"), "an Algorithm, such as sgd(...) makes")
     checks.integer("num_steps", num_steps)
     every = num_steps if record_every is None else checks.integer("record_every", record_every)
     named = _named(metrics)
@@ -83,6 +85,7 @@ def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
     Raises:
         ValueError: if `after` is out of range or leaves no frame.
     """
+    checks.instance("trace", trace, Trace, "the Trace that `run` returns")
     checks.number("after", after, minimum=0, maximum=1)
     num_frames = trace.step.shape[0]
     kept = num_frames - 1 - int(after * (num_frames - 1))
@@ -93,13 +96,21 @@ def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
 
 
 def _named(metrics: Mapping[str, Metric] | Sequence[Metric]) -> dict[str, Metric]:
+    allowed = "functions of a snapshot, such as [metrics.spurious_signal], or a mapping of names to them"
     if isinstance(metrics, Mapping):
         named = dict(metrics)
     else:
+        if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+            raise ValueError(f"metrics must be {allowed}, got {metrics!r}")
+        metrics = list(metrics)
+        for metric in metrics:
+            checks.function("metrics", metric, 1, allowed)
         names = [getattr(metric, "__name__", repr(metric)) for metric in metrics]
         named = dict(zip(names, metrics, strict=True))
         if len(named) < len(names):
             raise ValueError(f"metrics must have different names, got {names}; pass a mapping to name them")
     if not named:
         raise ValueError("metrics must name at least one metric, got none")
+    for metric in named.values():
+        checks.function("metrics", metric, 1, allowed)
     return named

@@ -200,7 +200,11 @@ def _federated(
     proximal: float | Array,
     controlled: bool,
 ) -> Algorithm:
-    checks.number("local_steps", local_steps, minimum=1)
+    parts.check_optimizer("optimizer", optimizer)
+    if server is not None:
+        parts.check_optimizer("server", server)
+    parts.check_evaluate(evaluate)
+    checks.number("local_steps", local_steps, minimum=1, maximum=2**30)
     known = checks.concrete(local_steps)
     if known is not None and known != round(float(known)):
         raise ValueError(f"local_steps must be a whole number, got {local_steps}")

@@ -32,7 +32,19 @@ from causal_sgd.types import (
     WorldFactory,
 )
 
-__all__ = ["STREAMS", "Parts", "Start", "begin", "descend", "keep_types", "look", "meet", "stream"]
+__all__ = [
+    "STREAMS",
+    "Parts",
+    "Start",
+    "begin",
+    "check_evaluate",
+    "check_optimizer",
+    "descend",
+    "keep_types",
+    "look",
+    "meet",
+    "stream",
+]
 
 STREAMS = ("world", "initialisation", "environments", "measurements", "data", "optimizer", "evolution")
 """The named streams of a run's key. Each is folded in by its place: append to this tuple, never reorder it."""
@@ -59,12 +71,20 @@ class Parts(NamedTuple):
 
     @classmethod
     def checked(cls, *parts: Any) -> Parts:
-        """The parts, if nature does not evolve away from labels that were drawn once.
+        """The parts, if each is of its kind and nature does not evolve away from labels that were drawn once.
 
         Raises:
-            ValueError: if it does.
+            ValueError: if one is not, or it does.
         """
         made = cls(*parts)
+        checks.function("world", made.world, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)")
+        checks.made_of("sampler", made.sampler, ("init", "draw"), "a Sampler, such as samplers.hetero(batch_size=100)")
+        checks.made_of(
+            "measurement", made.measurement, ("init", "gradient"), "a Measurement, such as measurements.gaussian_law()"
+        )
+        checks.made_of("model", made.model, ("init", "estimate"), "a Model, such as models.factored(dim=50)")
+        if made.evolve is not None:
+            checks.function("evolve", made.evolve, 3, "None or an Evolution, such as evolutions.drift(rate=0.1)")
         if made.evolve is not None and made.measurement.holds_labels:
             raise ValueError(
                 "evolve must be None with a measurement whose labels were drawn once (fixed_design): they would be those of "
@@ -110,6 +130,18 @@ def begin(key: Key, parts: Parts) -> Start:
         sampler=parts.sampler.init(stream(key, "environments"), nature.probabilities),
         loss=jnp.full((), jnp.nan, jax.tree.leaves(params)[0].dtype),
     )
+
+
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Raise ValueError if it is no optax transformation."""
+    checks.made_of(name, optimizer, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)")
+
+
+def check_evaluate(evaluate: Any) -> None:
+    """Raise ValueError if it cannot tell the parameters that metrics see."""
+    if evaluate is not None:
+        allowed = "None or a function (optimizer state, params) -> params, such as optimizers.averaged"
+        checks.function("evaluate", evaluate, 2, allowed)
 
 
 def meet(key: Key, parts: Parts, step: Array, world: World, sampler_state: State) -> tuple[World, Batch, State]:

@@ -73,6 +73,8 @@ def sgd(
         AssertionError: (from chex, with both shapes) if a part hands over an array of the wrong shape.
     """
     made_of = parts.Parts.checked(world, sampler, measurement, model, evolve)
+    parts.check_optimizer("optimizer", optimizer)
+    parts.check_evaluate(evaluate)
 
     def init(key: Key) -> SGDState:
         start = parts.begin(key, made_of)
