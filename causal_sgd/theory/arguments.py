@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -50,8 +50,11 @@ def door(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         values = {**dict(zip(names, args, strict=False)), **kwargs}
+        for name in set(static) & set(values):
+            checks.instance(name, values[name], Hashable, "a name" if name == "family" else "a whole number")
         check(**{name: value for name, value in values.items() if name not in static})
-        return compiled(*args, **kwargs)
+        call: Any = compiled  # jax would take a list for several arguments
+        return call(*map(_array, args), **{name: _array(value) for name, value in kwargs.items()})
 
     return checked
 
@@ -60,4 +63,13 @@ def common(*values: Any) -> list[Array]:
     """The values as arrays of one shape and one floating dtype."""
     arrays = [jnp.asarray(value) for value in values]
     dtype = jnp.result_type(float, *arrays)
+    shapes = [array.shape for array in arrays]
+    try:
+        jnp.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"arguments must have shapes that broadcast against each other, got {shapes}") from None
     return jnp.broadcast_arrays(*(array.astype(dtype) for array in arrays))
+
+
+def _array(value: Any) -> Any:
+    return jnp.asarray(value) if isinstance(value, list | tuple) else value

@@ -147,6 +147,7 @@ def critical_mass(
     >>> print(f"{critical_mass(0.1, jnp.array([1.0]), outlier=-5.0):.3f}")
     0.121
     """
+    checks.number("outlier", outlier, scalar=False)
     others = lyapunov_environments(learning_rate, eigenvalues, probabilities)
     own = lyapunov_environments(learning_rate, jnp.asarray(outlier)[..., None])
     others, own = common(others, own)

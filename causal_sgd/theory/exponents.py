@@ -339,6 +339,7 @@ def lyapunov_exponents(
     (array,) = common(matrices)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or 0 in array.shape:
         raise ValueError(f"matrices must have the shape [E, n, n], got {array.shape}")
+    checks.key("key", key)
     num_steps = checks.integer("num_steps", num_steps)
     num_chains = checks.integer("num_chains", num_chains, minimum=2)
     if probabilities is not None:

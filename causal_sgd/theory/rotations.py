@@ -123,6 +123,8 @@ def top_exponent(draw: Callable[[Key], Array], *, key: Key, num_steps: int = 100
     """
     num_steps = checks.integer("num_steps", num_steps)
     num_chains = checks.integer("num_chains", num_chains, minimum=2)
+    checks.function("draw", draw, 1, "a function key -> [n, n]")
+    checks.key("key", key)
     shape = jax.eval_shape(draw, key).shape
     if len(shape) != 2 or shape[0] != shape[1]:
         raise ValueError(f"draw must return a square matrix [n, n], got shape {shape}")
@@ -163,6 +165,7 @@ def critical_spread_of(
     >>> print(f"{critical_spread_of(curve, highest=40.0):.2f}")
     14.07
     """
+    checks.function("exponent", exponent, 1, "a function of spreads [points]")
     checks.integer("points", points, minimum=3)
     checks.integer("rounds", rounds)
     (high,) = common(checks.number("highest", highest, above=0))
