@@ -13,7 +13,7 @@ import numpy as np
 
 from causal_sgd import checks
 
-__all__ = ["Columns", "Grid", "Zipped", "zipped"]
+__all__ = ["LARGEST_SEED", "Columns", "Grid", "Zipped", "zipped"]
 
 Columns = tuple[np.ndarray, ...]
 """Seed indices [B] and then the values [B] of every parameter in the order of `Grid.names`: the input of B runs."""
@@ -51,6 +51,12 @@ class Grid(NamedTuple):
     @classmethod
     def make(cls, cell: Callable[..., Any], axes: Mapping[str, Any], seeds: int | Sequence[int]) -> Grid:
         """The grid of `sweep`'s arguments; a ValueError says what is wrong with them."""
+        if not callable(cell):
+            hint = "; pass what its .cell() returns" if hasattr(cell, "cell") else ""
+            raise ValueError(
+                f"cell must be a function cell(key, *, names...) -> Trace, got a {type(cell).__name__}{hint}"
+            )
+        checks.instance("axes", axes, Mapping, "a mapping of parameter names to their values")
         named: dict[str, Mapping[str, np.ndarray]] = {}
         for name, axis in axes.items():
             named[name] = axis.values if isinstance(axis, Zipped) else {name: axis_values(name, axis)}
@@ -63,7 +69,7 @@ class Grid(NamedTuple):
             raise ValueError(f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension")
         _check_parameters(cell, parameters)
         if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-            indices = np.arange(checks.integer("seeds", seeds))
+            indices = np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED))
         else:
             indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
             if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu" or (indices < 0).any():

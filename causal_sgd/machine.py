@@ -58,6 +58,9 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
         ValueError: for an empty list.
     """
     if devices is not None:
+        known = "a list of devices, such as jax.devices() returns"
+        for device in checks.instance("devices", devices, Sequence, known):
+            checks.instance("devices", device, jax.Device, known)
         if not len(devices):
             raise ValueError("devices must name at least one device, got none")
         return list(devices)
