@@ -15,11 +15,13 @@ __all__ = ["final", "known_quantiles", "metric_names", "summary"]
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
     """The variables of a sweep's dataset that are metrics."""
+    checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")
     return [str(name) for name in dataset.data_vars if name != "diverged_at"]
 
 
 def final(dataset: xr.Dataset) -> xr.Dataset:
     """The last recorded frame of every run; a dataset without the dim `step` is returned as it is."""
+    checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")
     return dataset.isel(step=-1) if "step" in dataset.dims else dataset
 
 
@@ -42,9 +44,12 @@ def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (
     if "seed" not in values.dims:
         hint = "keep a single seed with .isel(seed=[0])"
         raise ValueError(f"metric {metric!r} must have the dimension 'seed', got {values.dims}; {hint}")
+    wrong = f"quantiles must be a pair with 0 <= low <= 0.5 <= high <= 1, got {quantiles!r}"
+    if np.shape(quantiles) != (2,):
+        raise ValueError(wrong)
     low, high = quantiles
     if not 0 <= low <= 0.5 <= high <= 1:
-        raise ValueError(f"quantiles must be a pair with 0 <= low <= 0.5 <= high <= 1, got {quantiles}")
+        raise ValueError(wrong)
     diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
     kept = values.where(np.isfinite(values) & ~diverged)
     cores = [["seed"], ["level"]], [["level"]]

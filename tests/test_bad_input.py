@@ -5,8 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
-from causal_sgd import algorithms, evolutions, measurements, metrics, models, optimizers, samplers, worlds
+from causal_sgd import (
+    algorithms,
+    evolutions,
+    measurements,
+    metrics,
+    models,
+    optimizers,
+    results,
+    samplers,
+    theory,
+    worlds,
+)
 from causal_sgd.algorithms import sgd
 from causal_sgd.experiment import Experiment
 from causal_sgd.grids import zipped
@@ -22,15 +34,15 @@ def world(**changes):
     return worlds.two_point(**(RANKS | changes))
 
 
-def algorithm(sampler=None, model=None, measurement=None, evolve=None):
-    return sgd(
-        world=world(),
-        sampler=sampler or samplers.hetero(batch_size=10),
-        measurement=measurement or measurements.population(),
-        model=model or models.factored(dim=6),
-        optimizer=optax.sgd(0.1),
-        evolve=evolve,
-    )
+def algorithm(**changes):
+    options = {
+        "world": world(),
+        "sampler": samplers.hetero(batch_size=10),
+        "measurement": measurements.population(),
+        "model": models.factored(dim=6),
+        "optimizer": optax.sgd(0.1),
+    }
+    return sgd(**(options | changes))
 
 
 def federated(method=algorithms.fedavg, **options):
@@ -46,7 +58,7 @@ def federated(method=algorithms.fedavg, **options):
 
 def one_run(**changes):
     options = {"algorithm": algorithm(), "metrics": [metrics.spurious_signal], "num_steps": 2}
-    return run(jax.random.key(0), **(options | changes))
+    return run(**({"key": jax.random.key(0)} | options | changes))
 
 
 def cell(key, *, spread, learning_rate=0.1):
@@ -57,6 +69,7 @@ def counting(counts):
     return Sampler(lambda key, p: (), lambda key, step, state: (jnp.asarray(counts), state), 10)
 
 
+RESULTS = xr.Dataset({"loss": ("seed", [1.0, 2.0]), "diverged_at": ("seed", [-1, -1])})
 ASYMMETRIC = np.triu(np.ones((3, 3)))
 TABLE = [
     (lambda: world(dim=0), "dim must be a whole number, at least 1"),
@@ -132,10 +145,10 @@ TABLE = [
     (lambda: one_run(metrics=[metrics.batch_loss] * 2), "metrics must have different names"),
     (lambda: time_average(one_run(), after=1.0), "after must leave at least one"),
     (
-        lambda: one_run(algorithm=algorithm(counting([4, 5]))),
+        lambda: one_run(algorithm=algorithm(sampler=counting([4, 5]))),
         r"counts must be whole numbers that sum .*\(10\), got \[4",
     ),
-    (lambda: one_run(algorithm=algorithm(counting([11, -1]))), "counts must be whole numbers"),
+    (lambda: one_run(algorithm=algorithm(sampler=counting([11, -1]))), "counts must be whole numbers"),
     (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=0), "seeds must be a whole number, at least 1"),
     (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=[1, 1]), "seeds must be different"),
     (lambda: sweep(cell, axes={"spread": []}), "axis 'spread' must be a non-empty list of finite numbers"),
@@ -167,6 +180,47 @@ TABLE = [
     (lambda: Experiment(metrics=("loss",)).cell(), "metrics must be one of"),
     (lambda: sweep(Experiment(**RANKS, learning_rate=-1.0).cell()), "learning_rate must be a finite number above 0"),
     (lambda: sweep(Experiment(**RANKS).cell(), axes={"dim": [2, 3]}), "axes must be parameters of the cell"),
+    (lambda: algorithm(world=worlds.two_point), "world must be .*got the function two_point; call it"),
+    (lambda: algorithm(world=None), "world must be a function key -> World, such as .*, got None"),
+    (lambda: algorithm(sampler=samplers.hetero), "sampler must be a Sampler, .*got the function hetero; call it"),
+    (lambda: algorithm(measurement="streamed"), "measurement must be a Measurement, such as .*, got 'streamed'"),
+    (lambda: algorithm(model=models.factored), "model must be a Model, such as .*; call it"),
+    (lambda: algorithm(optimizer=optax.sgd), "optimizer must be an optax transformation, .*; call it"),
+    (lambda: algorithm(evolve=0.1), "evolve must be None or an Evolution, .*got 0.1"),
+    (lambda: algorithm(evaluate="average"), "evaluate must be None or a function"),
+    (lambda: federated(server="sgd"), "server must be an optax transformation"),
+    (lambda: federated(local_steps=1e30), "local_steps must be .* at most 1.07374e"),
+    (lambda: samplers.block(batch_size=10, length=1.5), "length must be a whole number, got 1.5"),
+    (lambda: samplers.block(batch_size=10, length=1e30), "length must be .* at most 1.07374e"),
+    (lambda: optimizers.sam(optax.sgd, radius=0.1), "optimizer must be an optax transformation"),
+    (lambda: evolutions.renewal(worlds.two_point), "world must be .*; call it"),
+    (lambda: one_run(algorithm=world()), "algorithm must be an Algorithm, such as sgd"),
+    (lambda: one_run(metrics="spurious_signal"), r"metrics must be functions of a snapshot, .*got 'spurious_signal'"),
+    (lambda: one_run(metrics=metrics.spurious_signal), "metrics must be functions of a snapshot"),
+    (lambda: one_run(metrics=["spurious_signal"]), "metrics must be functions of a snapshot"),
+    (lambda: one_run(key=0), r"key must be one random key, such as jax.random.key\(0\), got 0"),
+    (lambda: one_run(key=jax.random.split(jax.random.key(0))), r"key must be .*of shape \(2,\); jax.vmap"),
+    (lambda: time_average(None), "trace must be the Trace that `run` returns, got None"),
+    (
+        lambda: sweep(Experiment(**RANKS)),
+        r"cell must be a function .*got a Experiment; pass what its .cell\(\) returns",
+    ),
+    (lambda: sweep(cell, axes=[("spread", [1.0])]), "axes must be a mapping of parameter names to their values"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, seeds=10**30), "seeds must be .* at most 4294967295"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, key=2**32), "key must be .* at most 4294967295, got 4294967296"),
+    (lambda: sweep(cell, axes={"spread": [1.0]}, devices="cpu"), "devices must be a list of devices"),
+    (lambda: compare([cell]), "cells must be a mapping of names to cells"),
+    (lambda: compare({"a": cell}, dim="spread", axes={"spread": [1.0]}), "dim must not be one of seed, step, spread"),
+    (lambda: Experiment(sampler=None), "sampler must be one of .*got None"),
+    (lambda: Experiment(metrics="batch_loss"), "metrics must be a tuple of names, got 'batch_loss'"),
+    (lambda: results.final(None), "dataset must be an xarray.Dataset as `sweep` returns it, got None"),
+    (lambda: results.summary(xr.DataArray([1.0]), "loss"), "dataset must be an xarray.Dataset"),
+    (lambda: results.summary(RESULTS, "loss", 0.5), "quantiles must be a pair with 0 <= low"),
+    (lambda: theory.critical_spread([0.1], 1.0, ["two_point"]), "family must be a name"),
+    (lambda: theory.critical_spread(np.ones(2), np.ones(3)), r"broadcast against each other, got \[\(2,\), \(3,\)\]"),
+    (lambda: theory.critical_mass(0.1, [1.0], outlier="low"), "outlier must be a finite number, got 'low'"),
+    (lambda: theory.top_exponent(None, key=jax.random.key(0)), "draw must be a function key"),
+    (lambda: theory.top_exponent(lambda key: jnp.eye(2), key=0), "key must be one random key"),
 ]
 
 
@@ -178,7 +232,7 @@ def test_one_clear_value_error(call, message: str) -> None:
 
 def test_counts_of_the_wrong_shape_show_both_shapes() -> None:
     with pytest.raises(AssertionError, match=r"has shape \(3,\) but expected \(2\)"):
-        one_run(algorithm=algorithm(counting([4, 3, 3])))
+        one_run(algorithm=algorithm(sampler=counting([4, 3, 3])))
 
 
 def test_an_estimate_of_the_wrong_shape_shows_both_shapes() -> None:
@@ -198,3 +252,11 @@ def test_a_pickle_is_not_opened(tmp_path) -> None:
     np.savez(tmp_path / "world.npz", invariant=np.array([object()], object), spurious=np.zeros((1, 2, 2)))
     with pytest.raises(ValueError, match="world file must be an .npz archive of plain arrays"):
         worlds.from_file(tmp_path / "world.npz")
+
+
+def test_theory_takes_lists() -> None:
+    settings = {"batch_size": 100, "dim": 10, "invariant_rank": 2, "spurious_rank": 2}
+    values = theory.expected_error([3.0, 5.0], learning_rate=0.1, mean=1.0, **settings)
+    np.testing.assert_array_equal(
+        values, theory.expected_error(np.array([3.0, 5.0]), learning_rate=0.1, mean=1.0, **settings)
+    )

@@ -296,7 +296,7 @@ def test_edges(centres: np.ndarray, log: bool, expected: list[float]) -> None:
         ("final_value", {"along": "spread", "over": "learning_rate", "quantiles": (1, 0)}, "quantiles"),
         ("phase_diagram", {"y": "spread"}, "x and y must be different axes"),
         ("phase_diagram", {"y": "rate"}, "y must be one of learning_rate, spread"),
-        ("phase_diagram", {"diverged": 0}, "diverged must be a fraction"),
+        ("phase_diagram", {"diverged": 0}, "diverged must be a finite number above 0 and at most 1"),
         ("phase_diagram", {"logx": True}, "x must have values above 0"),
         ("phase_diagram", {"boundary": ([1], [1, 2])}, "boundary must be"),
         ("phase_diagram", {"theory": {"a": ([1],)}}, "theory 'a' must be"),

@@ -83,7 +83,10 @@ def scale(ax: Axes, which: str, log: bool) -> None:
 
 def arrays(argument: str, values: Iterable[Any], counts: tuple[int, ...]) -> list[np.ndarray]:
     """Float arrays of one shape (n,), as many as one of `counts`, else ValueError."""
-    found = [np.asarray(array, float) for array in values]
+    try:
+        found = [np.asarray(array, float) for array in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"{argument} must be a function or arrays of numbers, got {values!r}") from None
     shapes = [array.shape for array in found]
     if len(found) not in counts or len(set(shapes)) > 1 or found[0].ndim != 1:
         number = " or ".join(map(str, counts))

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from causal_sgd import checks
 from causal_sgd.plots import artists, looks, tables
 from causal_sgd.plots.artists import Curve
 from causal_sgd.plots.looks import Look
@@ -253,8 +254,9 @@ def phase_diagram(
         label: of the colour bar; by default the metric's.
         legend: whether to draw one where there is something to explain.
     """
-    if not 0 < diverged <= 1:
-        raise ValueError(f"diverged must be a fraction above 0 and at most 1, got {diverged}")
+    checks.number("diverged", diverged, above=0, maximum=1)
+    if level is not None:
+        checks.number("level", level)
     table = tables.summarise(dataset, metric, (0.5, 0.5), x=x, y=y).sortby([x, y]).transpose(y, x)
     xs, ys = tables.numeric("x", table[x]), tables.numeric("y", table[y])
     logx, logy = (tables.is_geometric(c) if log is None else log for c, log in ((xs, logx), (ys, logy)))

@@ -79,7 +79,7 @@ class Record(NamedTuple):
 
 def folder(out: Path, name: str, *, quick: bool, seed: int) -> Path:
     """Where the results of a study are kept; those of each size and seed have a place of their own."""
-    return out / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
+    return Path(out) / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
 
 
 def keep(
