@@ -7,9 +7,9 @@ is timed as `causal_sgd.sweep` runs it, by the difference of two numbers of step
 compilation and start. The peers (`peers/`) time themselves on warmed-up steps; that they compute the
 same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
 
-Where whole data sets are used the engine is behind PyTorch: one run keeps to one core, where the peers use all; many runs are cut
-into one program a core, each of which reads all the data, and in it XLA's products of 8 to 16 rows reach about half of
-the rate of PyTorch's.
+Where whole data sets are used the engine is behind PyTorch: one run keeps to one core, where the peers use all, and many runs are
+cut into one program a core. A second table therefore shows what one core can do with a data set and 1 to 64 runs: the two
+products of a step by XLA, as the engine has it do them, and by PyTorch on one thread and on all.
 
 Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.13.0`.
 """
@@ -34,9 +34,9 @@ import optax
 import peers
 
 import causal_sgd as cs
-from causal_sgd import metrics, models, samplers, worlds
+from causal_sgd import kernels, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
-from causal_sgd.measurements import fixed_design, streamed
+from causal_sgd.measurements import fixed_design, products, streamed
 from causal_sgd.measurements.designs import shared_design
 from causal_sgd.types import Measurement
 
@@ -113,6 +113,60 @@ def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
     return calls
 
 
+def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
+    """Name -> seconds a run of the products of so many runs with one data set, another one each time."""
+    size, width = design.shape[1:]
+    shape = 1, runs, size
+    core = jax.devices()[0]
+    held, labels, weights, estimates = jax.device_put(
+        (design, np.ones(shape, np.float32), np.ones(shape, np.float32), np.ones((1, runs, width), np.float32)), core
+    )
+    places = [jax.device_put(np.array([place], np.int32), core) for place in range(ENVIRONMENTS)]
+    program = jax.jit(products.each_environment).lower(held, places[0], labels, weights, estimates)
+    program = program.compile(compiler_options=kernels.CPU_OPTIONS)
+
+    def timed(step: Callable[[int], Any]) -> float:
+        begin = time.perf_counter()
+        rounds = max(8, 2000 // runs)
+        for count in range(rounds):
+            step(count % ENVIRONMENTS)
+        return (time.perf_counter() - begin) / rounds / runs
+
+    def by_xla(place: int) -> None:
+        jax.block_until_ready(program(held, places[place], labels, weights, estimates))
+
+    calls = {"XLA": lambda: timed(by_xla)}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
+        targets = torch.ones(runs, size)
+        threads = torch.get_num_threads()
+
+        def by_torch(place: int) -> None:
+            residuals = torch.addmm(targets, ones, data[place].T, beta=-1)
+            _ = (residuals**2).sum(1), residuals @ data[place]
+
+        def with_threads(number: int) -> float:
+            torch.set_num_threads(number)
+            try:
+                return timed(by_torch)
+            finally:
+                torch.set_num_threads(threads)
+
+        calls |= {"PyTorch, 1 thread": lambda: with_threads(1), "PyTorch, all": lambda: with_threads(threads)}
+    return calls
+
+
+def medians_of(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Medians in us; interleaved, so that a slow moment of the machine hits all of them."""
+    samples: dict[str, list[float]] = {what: [] for what in calls}
+    for _ in range(repeats):
+        for what, call in calls.items():
+            samples[what].append(call() * 1e6)
+    return {what: statistics.median(values) for what, values in samples.items()}
+
+
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(
@@ -136,15 +190,18 @@ def main() -> None:
     print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
     print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|")
     for name, prepare in rows.items():
-        calls = prepare()
-        samples: dict[str, list[float]] = {what: [] for what in calls}
-        for _ in range(options.repeats):
-            for what, call in calls.items():  # interleaved, so that a slow moment of the machine hits all of them
-                samples[what].append(call() * 1e6)
-        medians = {what: statistics.median(values) for what, values in samples.items()}
+        medians = medians_of(prepare(), options.repeats)
         ours, best = medians["causal_sgd"], min(value for what, value in medians.items() if what != "causal_sgd")
         torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
         print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
+    print("\nThe two products of a step with one data set, us a run:\n")
+    print("| runs | XLA, as the engine uses it | PyTorch, 1 thread | PyTorch, all |\n|---|---|---|---|")
+    for runs in (1, 2, 4, 8, 16, 64):
+        found = medians_of(on_one_core(design, runs), options.repeats)
+        cells = [
+            f"{found[what]:,.0f}" if what in found else "-" for what in ("XLA", "PyTorch, 1 thread", "PyTorch, all")
+        ]
+        print(f"| {runs} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The products of a design with residuals, for one run and for many that share it.
 
-With weights w_i, both functions give sum_i w_i r_i x_i [p] and sum_i w_i r_i^2 [] for r_i = x_i . estimate - y_i. What
+With weights w_i, all functions give sum_i w_i r_i x_i [p] and sum_i w_i r_i^2 [] for r_i = x_i . estimate - y_i. What
 they cost is memory traffic: a data set of d = 50 and n = 1000 is 5 MB. How many runs meet on it decides how it is best
 read, so the functions say themselves how they are mapped over runs. The numbers: us a run, one CPU core, d = 50,
 n = 1000.
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from causal_sgd.types import Array
 
-__all__ = ["of_environments", "of_rows"]
+__all__ = ["each_environment", "of_environments", "of_rows"]
 
 SLAB = 2**17  # numbers of a design that are used at once: they and the residuals stay in a core's cache
 TOGETHER = 8  # runs of one environment that share a pass over its data, or more where there are more
@@ -39,7 +39,7 @@ def of_environments(
     """
     if environments.shape[0] == design.shape[0]:
         return _all(design, labels, environments, weights, estimate)
-    sums, losses = _one_by_one(
+    sums, losses = each_environment(
         design, environments, labels[environments][:, None], weights[:, None],
         jnp.broadcast_to(estimate, (environments.shape[0], 1, *estimate.shape)),
     )  # fmt: skip
@@ -54,7 +54,7 @@ def _all(design: Array, labels: Array, environments: Array, weights: Array, esti
     return jnp.matmul(weights * residuals, rows, precision="highest"), jnp.sum(weights * residuals**2)
 
 
-def _one_by_one(
+def each_environment(
     design: Array, environments: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
     """Go through K data sets, each with T runs: environments [K], labels and weights [K, T, n], estimates [K, T, p].
@@ -138,7 +138,7 @@ def _groups(
         lane = jnp.arange(together)
         places = (jnp.cumsum(counts) - counts)[environment] + before + lane
         members = order[jnp.minimum(places, pairs - 1)]
-        found = _one_by_one(
+        found = each_environment(
             design, environment[None], labels[members][None], weights[members][None], estimates[members][None]
         )
         # what only fills up is written nowhere
