@@ -46,7 +46,7 @@ SIGNALS = NETWORK.replace(
     neurons=None, negative_neurons=None, steps=400, init_scale=0.01, record_every=None,
     metrics=("spurious_signal", "invariant_signal", "invariant_error"),
 )  # fmt: skip
-SPREADS = np.arange(0.0, 7.0)
+SPREADS = np.linspace(0, 6, 5)
 CLAIMS = {
     "gaussian": Claim("Gaussian X, batch 500: measured boundary over the critical spread", 1.0, 1.12, "rounded by noise"),
     "centred": Claim("network, batch 500: measured boundary over the critical spread", 1.0, 1.22, "rounded by noise"),
@@ -64,7 +64,7 @@ CLAIMS = {
 
 
 def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> dict[str, xr.Dataset]:
-    """Order parameters near the boundaries, 16 seeds (6 when quick), and both methods over the heterogeneity, 8 (4)."""
+    """Order parameters near the boundaries, 16 seeds (6 when quick), and both methods over the heterogeneity, 64 (16)."""
     from causal_sgd.simulate import time_average
     from causal_sgd.sweeps import compare, sweep
 
@@ -84,7 +84,7 @@ def run(*, quick: bool = False, key: int = 0, progress: bool | None = None) -> d
         for name, (experiment, critical, _) in VARIANTS.items()
     }
     cells = {"HeteroSGD": SIGNALS.cell(), "PooledSGD": SIGNALS.replace(sampler="pooled").cell()}
-    return data | {"signals": compare(cells, axes={"spread": SPREADS}, seeds=4 if quick else 8, **options)}
+    return data | {"signals": compare(cells, axes={"spread": SPREADS}, seeds=16 if quick else 64, **options)}
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
