@@ -13,7 +13,7 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.grids import Grid
-from causal_sgd.results import final, metric_names, summary
+from causal_sgd.results import divergences, final, metric_names, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ class Runs:
         if metric is None:
             metric = "spurious_signal" if "spurious_signal" in names else names[0] if names else ""
         checks.choice("metric", metric, names)
-        dims = [str(dim) for dim in dataset["diverged_at"].dims if dim != "seed"]
+        dims = [str(dim) for dim in divergences(dataset).dims if dim != "seed"]
         over = [dim for dim in dims if dim not in dataset.coords or dataset[dim].dtype.kind not in "iuf"]
         axes = [dim for dim in dims if dim not in over]
         if len(over) > 1 or len(axes) > 2 or (len(axes) == 2 and over):

@@ -10,13 +10,20 @@ import xarray as xr
 
 from causal_sgd import checks
 
-__all__ = ["final", "known_quantiles", "metric_names", "summary"]
+__all__ = ["divergences", "final", "known_quantiles", "metric_names", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
     """The variables of a sweep's dataset that are metrics."""
     checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")
     return [str(name) for name in dataset.data_vars if name != "diverged_at"]
+
+
+def divergences(dataset: xr.Dataset) -> xr.DataArray:
+    """When each run diverged, `diverged_at`; ValueError for what is not a sweep's dataset."""
+    if "diverged_at" not in dataset:
+        raise ValueError(f"dataset must have diverged_at, as `sweep` returns it, got {metric_names(dataset)}")
+    return dataset["diverged_at"]
 
 
 def final(dataset: xr.Dataset) -> xr.Dataset:

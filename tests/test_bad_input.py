@@ -10,10 +10,12 @@ import xarray as xr
 from causal_sgd import (
     algorithms,
     evolutions,
+    explorer,
     measurements,
     metrics,
     models,
     optimizers,
+    phase,
     results,
     samplers,
     theory,
@@ -62,7 +64,9 @@ def one_run(**changes):
 
 
 def cell(key, *, spread, learning_rate=0.1):
-    return Experiment(**RANKS, steps=2).cell()(key, spread=spread, learning_rate=learning_rate)
+    return Experiment(**RANKS, steps=2, metrics=("spurious_signal",)).cell()(
+        key, spread=spread, learning_rate=learning_rate
+    )
 
 
 def counting(counts):
@@ -70,6 +74,8 @@ def counting(counts):
 
 
 RESULTS = xr.Dataset({"loss": ("seed", [1.0, 2.0]), "diverged_at": ("seed", [-1, -1])})
+VECTORS = RESULTS.assign(loss=(("seed", "loss_0"), np.ones((2, 3))))
+REFINED = {"spread": [1.0, 2.0], "learning_rate": [0.1, 0.2]}
 ASYMMETRIC = np.triu(np.ones((3, 3)))
 TABLE = [
     (lambda: world(dim=0), "dim must be a whole number, at least 1"),
@@ -216,6 +222,12 @@ TABLE = [
     (lambda: results.final(None), "dataset must be an xarray.Dataset as `sweep` returns it, got None"),
     (lambda: results.summary(xr.DataArray([1.0]), "loss"), "dataset must be an xarray.Dataset"),
     (lambda: results.summary(RESULTS, "loss", 0.5), "quantiles must be a pair with 0 <= low"),
+    (lambda: phase.rejecting_fraction(RESULTS[["loss"]], "loss", level=1.0), "dataset must have diverged_at"),
+    (lambda: phase.rejecting_fraction(VECTORS, "loss", level=1.0), "metric must be one number a frame, got 'loss'"),
+    (lambda: phase.growth_rate(RESULTS, "loss"), "dataset must have at least three frames"),
+    (lambda: phase.refine(cell, axes=REFINED, metric="loss", level=1.0), "metric must be one of spurious_signal"),
+    (lambda: RESULTS[["loss"]].sgd.plot(), "dataset must have diverged_at"),
+    (lambda: explorer.page([RESULTS]), "datasets must be a dataset of a sweep, or a mapping"),
     (lambda: theory.critical_spread([0.1], 1.0, ["two_point"]), "family must be a name"),
     (lambda: theory.critical_spread(np.ones(2), np.ones(3)), r"broadcast against each other, got \[\(2,\), \(3,\)\]"),
     (lambda: theory.critical_mass(0.1, [1.0], outlier="low"), "outlier must be a finite number, got 'low'"),

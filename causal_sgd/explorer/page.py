@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from causal_sgd import checks
 from causal_sgd.explorer.payload import MOST_NUMBERS, payload
 
 __all__ = ["page", "write_page"]
@@ -53,6 +54,9 @@ def page(
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise ImportError("the explorer needs plotly: pip install 'causal_sgd[explorer]'") from error
+    checks.instance(
+        "datasets", datasets, (xr.Dataset, Mapping), "a dataset of a sweep, or a mapping of names to datasets"
+    )
     named = {"": datasets} if isinstance(datasets, xr.Dataset) else datasets
     data = payload(named, x=x, y=y, curves=curves, most_numbers=most_numbers)
     folder = resources.files("causal_sgd.explorer")

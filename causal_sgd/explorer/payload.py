@@ -14,7 +14,7 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.plots.looks import NAMES
-from causal_sgd.results import final, known_quantiles, metric_names
+from causal_sgd.results import divergences, final, known_quantiles, metric_names
 
 __all__ = ["LEVELS", "MOST_NUMBERS", "axes_of", "packed", "payload", "plain_name"]
 
@@ -92,9 +92,12 @@ def axes_of(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str
     Raises:
         ValueError: if there are not two of them, or they are not called so.
     """
-    axes = [str(dim) for dim in dataset["diverged_at"].dims if dim != "seed" and dataset[dim].dtype.kind in "iuf"]
+    axes = [str(dim) for dim in divergences(dataset).dims if dim != "seed" and dataset[dim].dtype.kind in "iuf"]
     if len(axes) < 2:
-        raise ValueError(f"a diagram must have at least two axes of numbers, got {axes or 'none'}")
+        hint = (
+            "; of a refined diagram, take what `refine` returns (phase --refine --out X.nc)" if "point" in axes else ""
+        )
+        raise ValueError(f"a diagram must have at least two axes of numbers, got {axes or 'none'}{hint}")
     across = axes[0] if x is None else checks.choice("x", x.replace("-", "_"), axes)
     left = [axis for axis in axes if axis != across]
     return across, left[0] if y is None else checks.choice("y", y.replace("-", "_"), left)

@@ -16,10 +16,10 @@ from causal_sgd.phase.boundaries import (
     rejection_boundary,
 )
 from causal_sgd.phase.growth import growth_rate
-from causal_sgd.phase.refinement import Refinement, Request, ask, refine, refinement, tell
+from causal_sgd.phase.refinement import Refinement, Request, ask, check_metric, refine, refinement, tell
 
 __all__ = [
-    "Boundary", "Refinement", "Request", "ask", "finite_time_boundary", "growth_rate", "level_crossing", "order_parameter_boundary", "refine",
+    "Boundary", "Refinement", "Request", "ask", "check_metric", "finite_time_boundary", "growth_rate", "level_crossing", "order_parameter_boundary", "refine",
     "refinement",
     "rejecting_fraction", "rejection_boundary", "tell",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from scipy import stats
 
 from causal_sgd import checks
 from causal_sgd.phase.crossings import checked_axis, clopper_pearson, crossings, rejections
-from causal_sgd.results import metric_names, summary
+from causal_sgd.results import divergences, metric_names, summary
 
 __all__ = [
     "Boundary", "finite_time_boundary", "level_crossing", "order_parameter_boundary", "rejecting_fraction",
@@ -61,7 +61,7 @@ def order_parameter_boundary(
     checks.choice("metric", metric, metric_names(dataset))
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
-    values = dataset[metric].where(dataset["diverged_at"] < 0)
+    values = dataset[metric].where(divergences(dataset) < 0)
     if "step" in values.dims:
         values = values.isel(step=-1)
     checks.choice("along", along, [str(dim) for dim in values.dims if dim != "seed"])

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.results import final, metric_names
+from causal_sgd.results import divergences, final, metric_names
 
 __all__ = ["checked_axis", "clopper_pearson", "crossings", "rejections"]
 
@@ -21,7 +21,12 @@ def rejections(dataset: xr.Dataset, metric: str, level: float, *, frames: bool =
     """Whether a run's final value (or that of each frame) is below a level, as 0 or 1; NaN where it diverged or is missing."""
     checks.number("level", level)
     values = (dataset if frames else final(dataset))[checks.choice("metric", metric, metric_names(dataset))]
-    kept = np.isfinite(values) & (dataset["diverged_at"] < 0)
+    diverged_at = divergences(dataset)
+    if inner := [str(dim) for dim in values.dims if dim not in ("step", *diverged_at.dims)]:
+        raise ValueError(
+            f"metric must be one number a frame, got {metric!r} with {inner[0]!r}; choose one entry with .isel"
+        )
+    kept = np.isfinite(values) & (diverged_at < 0)
     return (values < level).astype(float).where(kept)
 
 

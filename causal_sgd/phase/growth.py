@@ -29,7 +29,7 @@ def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Data
         ValueError: if the metric is unknown, or there are fewer than three frames or two seeds.
     """
     values = dataset[checks.choice("metric", metric, metric_names(dataset))]
-    if values.sizes["step"] < 3 or values.sizes["seed"] < 2:
+    if values.sizes.get("step", 1) < 3 or values.sizes.get("seed", 1) < 2:
         raise ValueError(f"dataset must have at least three frames and two seeds, got {dict(values.sizes)}")
     steps = values["step"].values
     logs = np.log(values.isel(step=-1, drop=True) / values.isel(step=1, drop=True)) / (steps[-1] - steps[1])

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.grids import Zipped, axis_values, zipped
+from causal_sgd.grids import Grid, Zipped, axis_values, zipped
 from causal_sgd.phase.boundaries import rejection_boundary
 from causal_sgd.phase.crossings import clopper_pearson
 from causal_sgd.results import final, metric_names
@@ -236,6 +236,7 @@ def refine(
     if precision is not None:
         checks.number("precision", precision, above=0)
         state = _limited(state, min(2 * first_seeds, max_seeds))
+    check_metric(cell, axes, metric)
     options = {"label": "refinement"} | options
     attributes: dict[str, Any] = {}
     while True:
@@ -255,10 +256,23 @@ def refine(
                 break
             request = request._replace(points={name: values[:points] for name, values in request.points.items()})
         told = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
-        checks.choice("metric", metric, metric_names(told))
         attributes = attributes or dict(told.attrs)
         state = tell(state, told)
     return state.dataset().assign_attrs(attributes)
+
+
+def check_metric(cell: Cell, axes: Mapping[str, Any], metric: str) -> None:
+    """Raise ValueError unless a cell records a metric that is one number a frame; nothing is run."""
+    import jax
+
+    from causal_sgd import machine
+
+    grid = Grid.make(cell, axes, 1)
+    machine.local_devices(None)  # before the first key, as in `sweep`
+    recorded = jax.eval_shape(lambda key: cell(key, **grid.corners()[0]), jax.random.key(0)).metrics
+    shape = recorded[checks.choice("metric", metric, recorded)].shape[1:]
+    if shape:
+        raise ValueError(f"metric must be one number a frame, got {metric!r} of shape {shape}")
 
 
 def _limited(state: Refinement, max_seeds: int) -> Refinement:
