@@ -49,6 +49,12 @@ SWEPT = (
 WHOLE = ("batch_size", "block_length", "accumulate", "average_start", "local_steps")
 """Those of them that are whole numbers."""
 
+CALLED = {
+    "angle": "turn", "decay": "average_decay", "length": "block_length", "negative": "negative_neurons", "noise": "label_noise",
+    "probability": "renewal", "radius": "sam_radius", "rate": "mean_drift", "start": "average_start",
+}  # fmt: skip
+"""What an experiment calls the arguments of parts, in messages about them."""
+
 DEFAULT_METRICS = (
     "invariant_error", "pooled_error", "relative_invariant_error", "relative_pooled_error", "invariant_signal",
     "spurious_signal", "complement_signal", "worst_environment_loss", "batch_loss",
@@ -245,12 +251,16 @@ class Experiment:
         from causal_sgd import methods, metrics
         from causal_sgd.simulate import run
 
+        checks.integer("steps", self.steps)
+        called = CALLED | {one: many for one, many in (("mean", "means"), ("spread", "spreads")) if getattr(self, many)}
+        if self.invariant_spectrum is None:
+            called["invariant_spectrum"] = "invariant_eigenvalue"
         for name in self.metrics:
             checks.choice("metrics", name, metrics.__all__)
         chosen: dict[str, Metric] = {name: getattr(metrics, name) for name in self.metrics}
         file_world = None if self.world_file is None else _file_world(self.world_file)
 
-        def cell(key: Any, **numbers: Any) -> Trace:
+        def made(key: Any, **numbers: Any) -> Trace:
             values = {name: getattr(self, name) for name in SWEPT} | numbers
             for name in ("tilt", "rotation") if self.model == "diagonal" else ():
                 known = checks.concrete(values[name])
@@ -268,6 +278,15 @@ class Experiment:
                 evolve=self._evolution(values, world),
             )
             return run(key, algorithm=algorithm, metrics=chosen, num_steps=self.steps, record_every=self.record_every)
+
+        def cell(key: Any, **numbers: Any) -> Trace:
+            try:
+                return made(key, **numbers)
+            except ValueError as error:
+                name, _, rest = str(error).partition(" ")
+                if name not in called:
+                    raise
+                raise ValueError(f"{called[name]} {rest}") from None
 
         # `sweep` looks at the signature to name the parameters in its messages.
         parameters = [inspect.Parameter("key", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
