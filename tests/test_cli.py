@@ -118,14 +118,31 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("run --dim x", "--dim"),
         ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
         ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
-        ("runn", "Available subcommands: run, phase, .*reproduce, list"),
+        ("", "Expected one of {run, phase, .*reproduce, list"),
+        ("runn", "command must be one of run, phase, .*reproduce, list.* got 'runn'; did you mean 'run'"),
+        ("--tyro-print-completion tcsh", "completion must be for bash, zsh or fish"),
+        ("run --seeds 1.5", "--seeds must be a whole number, got '1.5' .see causal-sgd run --help"),
+        ("run --learning-rate big", "--learning-rate must be a number, got 'big'"),
+        (
+            "phase --x spread=0:9:3 --y mean=0:1:2 --level low",
+            "--level must be FLOAT, got 'low' .see causal-sgd phase --help",
+        ),
+        ("run --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
+        ("reproduce --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
+        ("run --label-noise -1", "label_noise must be a finite number at least 0, got -1"),
+        ("run --sampler block --block-length 0", "block_length must be"),
+        ("run --sam-radius -1", "sam_radius must be"),
+        ("run --average tail --average-start -1", "average_start must be"),
+        ("run --invariant-eigenvalue 0", "invariant_eigenvalue must be"),
+        ("run --means 1 2", "means must be a number or have shape"),
+        ("run --evolution drift --steps 0", "steps must be a whole number, at least 1, got 0"),
         ("run --learning-rate -1 --steps 5", "learning_rate must be a finite number above 0"),
         ("run --learning-rate nan --steps 5", "learning_rate must be a finite number above 0"),
         ("run --invariant-rank 60", "invariant_rank must be"),
         ("run --dim 5 --invariant-rank 3 --spurious-rank 3", "must be at most dim"),
         ("run --probabilities 0.5 0.6", "probabilities must have one entry|sum to one"),
         ("run --seeds 0", "seeds must be"),
-        ("run --steps 0", "num_steps must be"),
+        ("run --steps 0", "error: steps must be"),
         ("run --metrics spurious_signl", "did you mean 'spurious_signal'"),
         ("run --out nowhere/at/all.nc", "--out must be a file that can be written"),
         ("run --out results.csv", "--out must end in .nc or .zarr"),
@@ -133,6 +150,11 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("run --world-file nowhere.npz", "world file must be"),
         ("phase --x spread=9:0 --y mean=0:1:2", "--x must have the form"),
         ("phase --x spread=a:b:c --y mean=0:1:2", "--x must have the form"),
+        ("phase --x spread=0:inf:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
+        ("phase --x batch-size=1:1e30:3 --y mean=0:1:2", "batch_size must be .* at most 1.07374e"),
+        ("phase --x stay=0:0.9:3 --y mean=0:1:2", "--x .*, but stay is not unless sampler is sticky, got 'hetero'"),
+        ("phase --x spread=0:9:3 --y mean=0:1:2 --means 1 1 1", "--y .*, but mean is not where means is given"),
+        ("phase --x spread=0:9:3 --y mean=0:1:2 --metric singular_values", "metric must be one number a frame, got"),
         ("phase --x spread=9:0:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
         ("phase --x spread=0:9:3:log --y mean=0:1:2", "ends above 0 for a logarithmic axis"),
         ("phase --x spread=0:9:3 --y spread=0:1:2", "--x and --y must be different"),
@@ -166,3 +188,26 @@ def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
     code, out, _ = call("list", capsys=capsys)
     assert code == 0
     assert all(name in out for name in studies.NAMES)
+
+
+def test_what_the_machine_has_not_is_told_in_one_line(capsys, monkeypatch) -> None:
+    for error, words in (
+        (MemoryError("Unable to allocate 1 TiB"), "not enough memory"),
+        (OSError("No space left"), "No space left"),
+    ):
+
+        def fail(self: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr(cli.Run, "__call__", fail)
+        code, out, err = call("run", capsys=capsys)
+        assert (code, out) == (1, "")
+        assert len(err.strip().splitlines()) == 1
+        assert words in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_what_completes_commands(shell: str, capsys) -> None:
+    code, out, _ = call("--tyro-print-completion", shell, capsys=capsys)
+    assert code == 0
+    assert all(name in out for name in cli.COMMANDS)

@@ -7,8 +7,10 @@ or a run that fails with 1. jax starts only once there is something to simulate,
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import io
+import operator
 import os
 import re
 import signal
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from causal_sgd import checks
 from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.health import Doctor
 from causal_sgd.cli.listing import List
@@ -31,20 +34,17 @@ __all__ = ["main"]
 
 ABOUT = (
     "Simulate how SGD over heterogeneous environments learns the invariant and forgets the spurious. "
-    "--version tells the version; --tyro-print-completion SHELL prints what completes commands in bash, zsh or tcsh."
+    "--version tells the version; --tyro-print-completion SHELL prints what completes commands in bash, zsh or fish."
 )
 
+COMMANDS = {
+    "run": Run, "phase": Phase, "status": Status, "resume": Resume, "repair": Repair, "export": Export, "explore": Explore,
+    "reproduce": Reproduce, "list": List, "doctor": Doctor,
+}  # fmt: skip
 Command = tyro.conf.OmitSubcommandPrefixes[
-    Annotated[Run, tyro.conf.subcommand("run")]
-    | Annotated[Phase, tyro.conf.subcommand("phase")]
-    | Annotated[Status, tyro.conf.subcommand("status")]
-    | Annotated[Resume, tyro.conf.subcommand("resume")]
-    | Annotated[Repair, tyro.conf.subcommand("repair")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Explore, tyro.conf.subcommand("explore")]
-    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    functools.reduce(
+        operator.or_, (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items())
+    )
 ]
 
 
@@ -65,9 +65,18 @@ def _main(arguments: Sequence[str]) -> int:
             raise
         print(f"causal-sgd: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(
+            f"causal-sgd: not enough memory; ask for fewer seeds, a smaller grid or a smaller dim: {error}",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:  # whoever reads has enough, as in `causal-sgd list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells say of a program that a pipe ended
+    except OSError as error:  # a full disk, say; what a mistake causes is told before anything is computed
+        print(f"causal-sgd: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         print("causal-sgd: interrupted" + (f"; {stop}" if str(stop) else ""), file=sys.stderr)
         return 130
@@ -97,12 +106,18 @@ def _version() -> int:
 
 def _parse(arguments: Sequence[str]) -> Any:
     """The command; tyro's boxed complaints become one line."""
-    if list(arguments) == ["--version"]:
+    if list(arguments[:1]) == ["--version"]:
         return _version
+    if arguments and not arguments[0].startswith("-"):
+        checks.choice("command", arguments[0], COMMANDS)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(Command, prog="causal-sgd", args=list(arguments), description=ABOUT)  # pyright: ignore
+    except ImportError as error:
+        if "shtab" not in str(error):
+            raise
+        raise ValueError("completion must be for bash, zsh or fish; that for tcsh needs: pip install shtab") from None
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -115,4 +130,19 @@ def _parse(arguments: Sequence[str]) -> Any:
                 break
             told.append(line)
         message = re.sub(r"^Error parsing __tyro\S*: ", "", " ".join(told[:4]))
-        raise ValueError(message + " (see causal-sgd --help)") from None
+        message = re.sub(
+            r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*)'\]\. Got.*",
+            r"must be \1, got '\2'",
+            message,
+        )
+        message = re.sub(r"Error parsing (\S+): must", r"\1 must", message)
+        message = re.sub(
+            r"Error parsing (\S+): invalid literal for int\(\) with base 10: ",
+            r"\1 must be a whole number, got ",
+            message,
+        )
+        message = re.sub(
+            r"Error parsing (\S+): could not convert string to float: ", r"\1 must be a number, got ", message
+        )
+        command = " ".join(["causal-sgd", *(name for name in arguments[:1] if name in COMMANDS), "--help"])
+        raise ValueError(f"{message} (see {command})") from None

@@ -133,15 +133,16 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
 
     try:
         dataset = xr.load_dataset(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be a netCDF file that a sweep left, got one that cannot be read: {error}"
-        ) from None
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except (OSError, ValueError):
+        raise ValueError(f"{path} must be a netCDF file that a sweep left, got one that cannot be read") from None
     if "diverged_at" not in dataset:
         raise ValueError(f"{path} must be a netCDF file that a sweep left, got one without diverged_at")
     attributes = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
-        attributes["experiment"] = json.loads(attributes["experiment"])
+        with contextlib.suppress(ValueError):  # another program's attribute
+            attributes["experiment"] = json.loads(attributes["experiment"])
     return dataset, attributes
 
 

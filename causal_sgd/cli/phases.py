@@ -12,14 +12,44 @@ import numpy as np
 import tyro
 
 from causal_sgd import checks
-from causal_sgd.cli.computation import Computation
+from causal_sgd.cli.computation import Computation, start
 from causal_sgd.cli.outputs import draw, plain
-from causal_sgd.experiment import SWEPT, WHOLE, Experiment
+from causal_sgd.experiment import CHOICES, SWEPT, WHOLE, Experiment
+from causal_sgd.grids import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Phase", "theory_curve"]
+
+FEDERATED = ("fedavg", "fedprox", "scaffold")
+USERS = {
+    "label_noise": ("measurement", tuple(name for name in CHOICES["measurement"] if name != "population")),
+    "fresh_noise": ("measurement", ("fixed-design",)),
+    "momentum": ("optimizer", ("momentum", "nesterov")),
+    "weight_decay": ("optimizer", ("sgdw", "adamw", "lion")),
+    "stay": ("sampler", ("sticky",)),
+    "block_length": ("sampler", ("block",)),
+    "coupling": ("family", ("goe",)),
+    "renewal": ("evolution", ("renewal",)),
+    "mean_drift": ("evolution", ("drift",)),
+    "turn": ("evolution", ("wandering",)),
+    "average_decay": ("average", ("moving",)),
+    "average_start": ("average", ("tail",)),
+    "local_steps": ("algorithm", FEDERATED),
+    "server_learning_rate": ("algorithm", FEDERATED),
+    "proximal": ("algorithm", ("fedprox",)),
+}
+"""Parameters that only some experiments use: where a field has one of these values."""
+REPLACED_BY = {
+    "mean": ("means", "eigenvalues", "world_file"),
+    "spread": ("spreads", "eigenvalues", "world_file"),
+    "invariant_eigenvalue": ("invariant_spectrum", "world_file"),
+    "tilt": ("world_file",),
+    "rotation": ("world_file",),
+    "coupling": ("world_file",),
+}
+"""Parameters that other fields take the place of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +92,8 @@ class Phase(Computation):
         (x, xs), (y, ys) = _axis("--x", self.x), _axis("--y", self.y)
         if x == y:
             raise ValueError(f"--x and --y must be different parameters, got {x!r} for both")
+        for option, name in (("--x", x), ("--y", y)):
+            _check_used(option, name, self.experiment)
         level, along = self._boundary_options(x, y)
         self.check(self.plot)
         from causal_sgd import metrics
@@ -73,6 +105,10 @@ class Phase(Computation):
         begin = time.perf_counter()
         axes = {x: xs, y: ys}
         options: dict[str, Any] = {"axes": axes, "key": self.seed}
+        start(self.cache)
+        from causal_sgd.phase import check_metric
+
+        check_metric(experiment.cell(), axes, self.metric)
         if self.refine:
             from causal_sgd.phase import refine
 
@@ -125,6 +161,7 @@ class Phase(Computation):
         if self.along is not None:
             along = checks.choice("--along", self.along.replace("-", "_"), (x, y))
         checks.integer("seeds", self.seeds)
+        checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         level = None if self.level is None else checks.number("level", self.level)
         if self.refine and level is None:
             pooled = self.experiment.spurious_rank * self.experiment.mean
@@ -230,6 +267,8 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
             start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
             if count < 1:
                 raise ValueError
+            if not np.isfinite([start, stop]).all():
+                raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
             if len(parts) == 4 and min(start, stop) <= 0:
                 raise ValueError(f"{option} must have ends above 0 for a logarithmic axis, got {text!r}")
             axis = (np.geomspace if len(parts) == 4 else np.linspace)(start, stop, count)
@@ -244,8 +283,21 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
     if name in WHOLE:
         if (axis != np.round(axis)).any() and len(parts) == 1:
             raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
-        axis = np.unique(np.round(axis).astype(int))
+        axis = np.unique(np.round(np.clip(axis, -(2**62), 2**62)).astype(int))
     return name, axis
+
+
+def _check_used(option: str, name: str, experiment: Experiment) -> None:
+    """Refuse an axis along which nothing would change."""
+    field, users = USERS.get(name, ("", ()))
+    if field and getattr(experiment, field) not in users:
+        raise ValueError(
+            f"{option} must be a parameter that is used, but {name} is not unless {field} is {' or '.join(users)}, got "
+            f"{getattr(experiment, field)!r}"
+        )
+    for other in REPLACED_BY.get(name, ()):
+        if getattr(experiment, other) is not None:
+            raise ValueError(f"{option} must be a parameter that is used, but {name} is not where {other} is given")
 
 
 def theory_curve(

@@ -15,6 +15,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import start
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, duration
+from causal_sgd.grids import LARGEST_SEED
 
 if TYPE_CHECKING:
     from causal_sgd.reproduction import Outcome
@@ -59,7 +60,7 @@ class Reproduce:
         except OSError as error:
             raise ValueError(f"--out must be a folder that can be written, got {self.out}: {error.strerror}") from None
         check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
-        checks.integer("seed", self.seed, minimum=0)
+        checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         start()
         import matplotlib as mpl
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import draw, number, plain
 from causal_sgd.experiment import Experiment
+from causal_sgd.grids import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,6 +39,7 @@ class Run(Computation):
     def __call__(self) -> int:
         """Run it."""
         self.check(self.plot)
+        checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         experiment = self.experiment
         if self.plot is not None and experiment.record_every is None:
             experiment = experiment.replace(record_every=max(1, experiment.steps // 100))

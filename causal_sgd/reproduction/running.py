@@ -143,7 +143,9 @@ def _found(name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw:
         else:
             return {"datasets": data, "record": record, "reused": True, "outdated": outdated}
     if redraw:
-        raise ValueError(f"{path} must hold results to redraw, got {outdated[0] if outdated else 'nothing'}")
+        raise ValueError(
+            f"{path} must hold results to redraw, got {outdated[0] if outdated else 'nothing: run it without redraw first'}"
+        )
     return {"outdated": outdated}
 
 
