@@ -26,7 +26,10 @@ __all__ = ["Explore"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Explore:
-    """Write stored diagrams as one HTML page to explore in a browser: hover, click, switch; it needs no network."""
+    """Write stored diagrams as one HTML page to explore in a browser: hover, click, switch; it needs no network.
+
+    For example: causal-sgd explore diagram.zarr --serve
+    """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Stores (.zarr) or files (.nc) that `phase` left; several over the same axes, of other samplers say, can be switched."""

@@ -22,7 +22,10 @@ __all__ = ["List"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
-    """List the studies, what they claim and how long they take, and every name that the other commands accept."""
+    """List the studies, what they claim and how long they take, and every name that the other commands accept.
+
+    For example: causal-sgd list phase-diagram
+    """
 
     study: tyro.conf.Positional[str | None] = None
     """Tell all about this one."""

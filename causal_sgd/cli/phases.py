@@ -58,6 +58,8 @@ class Phase(Computation):
 
     With --refine only those cells are run through which the boundary passes, where half of the seeds reject the spurious
     part. With --out X.zarr the same command goes on where it was stopped.
+
+    For example: causal-sgd phase --x spread=0:9:10 --y learning-rate=0.02:0.2:8:log --plot diagram.png
     """
 
     x: str

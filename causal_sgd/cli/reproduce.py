@@ -28,6 +28,8 @@ class Reproduce:
     """Run studies, check their claims, draw their figures and write a report; exit code 1 if a claim or a study fails.
 
     The results of every study that is finished are kept, so that the same command goes on where it was stopped.
+
+    For example: causal-sgd reproduce small-batch --quick
     """
 
     studies: tyro.conf.Positional[tuple[str, ...]] = ()

@@ -24,7 +24,10 @@ __all__ = ["Run"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Computation):
-    """Run one experiment over many seeds and print what was reached."""
+    """Run one experiment over many seeds and print what was reached.
+
+    For example: causal-sgd run --sampler hetero --dim 30 --spread 6 --seeds 64
+    """
 
     experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(default_factory=Experiment)
     seeds: int = 64

@@ -21,7 +21,10 @@ __all__ = ["Export", "Repair", "Resume", "Status"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """Tell what a store holds: how much is done, missing and diverged, and whether it is whole."""
+    """Tell what a store holds: how much is done, missing and diverged, and whether it is whole.
+
+    For example: causal-sgd status diagram.zarr --verify
+    """
 
     path: tyro.conf.Positional[Path]
     """The store."""
@@ -86,7 +89,10 @@ class Status:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resume(Workplace):
-    """Compute what is missing in a store that `run` or `phase` made."""
+    """Compute what is missing in a store that `run` or `phase` made.
+
+    For example: causal-sgd resume diagram.zarr
+    """
 
     path: tyro.conf.Positional[Path]
     """The store."""
@@ -101,7 +107,10 @@ class Resume(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair(Workplace):
-    """Find every damaged unit of a store, and compute those and no others again."""
+    """Find every damaged unit of a store, and compute those and no others again.
+
+    For example: causal-sgd repair diagram.zarr
+    """
 
     path: tyro.conf.Positional[Path]
     """The store."""
@@ -124,7 +133,10 @@ class Repair(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a store's results to a netCDF file, or to a table with a row for every run and recorded step."""
+    """Write a store's results to a netCDF file, or to a table with a row for every run and recorded step.
+
+    For example: causal-sgd export diagram.zarr diagram.csv
+    """
 
     path: tyro.conf.Positional[Path]
     """The store."""
