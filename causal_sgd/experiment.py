@@ -251,7 +251,7 @@ class Experiment:
         from causal_sgd import methods, metrics
         from causal_sgd.simulate import run
 
-        checks.integer("steps", self.steps)
+        checks.integer("steps", self.steps, maximum=2**31 - 1)
         called = CALLED | {one: many for one, many in (("mean", "means"), ("spread", "spreads")) if getattr(self, many)}
         if self.invariant_spectrum is None:
             called["invariant_spectrum"] = "invariant_eigenvalue"

@@ -43,7 +43,7 @@ def run(
     """
     checks.key("key", key)
     checks.made_of("algorithm", algorithm, ("init", "step", "snapshot", "loss"), "an Algorithm, such as sgd(...) makes")
-    checks.integer("num_steps", num_steps)
+    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # they are counted in int32
     every = num_steps if record_every is None else checks.integer("record_every", record_every)
     named = _named(metrics)
     frames = np.unique(np.append(np.arange(0, num_steps, every), num_steps)).astype(np.int32)

@@ -146,6 +146,7 @@ TABLE = [
     (lambda: models.factored(dim=6, init_scale=0.0), "init_scale must be a finite number above 0"),
     (lambda: models.factored(dim=6, init="identty"), "did you mean 'identity'"),
     (lambda: one_run(num_steps=0), "num_steps must be a whole number, at least 1"),
+    (lambda: one_run(num_steps=2**31), "num_steps must be .* at most 2147483647"),
     (lambda: one_run(record_every=0), "record_every must be a whole number, at least 1"),
     (lambda: one_run(metrics=[]), "metrics must name at least one"),
     (lambda: one_run(metrics=[metrics.batch_loss] * 2), "metrics must have different names"),
