@@ -179,6 +179,15 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], message: str,
     assert error.count("\n") == 1
 
 
+def test_a_file_of_another_program_is_drawn_or_refused(stored: Path, tmp_path: Path, capsys) -> None:
+    other = xr.load_dataset(stored).assign_attrs(experiment="{not json")
+    other.to_netcdf(tmp_path / "other.nc")
+    assert run("explore", tmp_path / "other.nc") == 0
+    (tmp_path / "text.nc").write_text("no netCDF")
+    assert run("explore", tmp_path / "text.nc") == 2
+    assert "text.nc must be a netCDF file that a sweep left, got one that cannot be read" in capsys.readouterr().err
+
+
 def test_a_served_page_is_read_anew(stored: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     path = tmp_path / "live.nc"
     shutil.copy(stored, path)

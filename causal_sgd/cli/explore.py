@@ -144,8 +144,10 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
         raise ValueError(f"{path} must be a netCDF file that a sweep left, got one without diverged_at")
     attributes = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
-        with contextlib.suppress(ValueError):  # another program's attribute
-            attributes["experiment"] = json.loads(attributes["experiment"])
+        try:
+            attributes["experiment"] = dict(json.loads(attributes["experiment"]))
+        except (TypeError, ValueError):
+            del attributes["experiment"]  # another program's
     return dataset, attributes
 
 
