@@ -25,6 +25,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
+SLOW_NOTEBOOKS = ("02_swap_one_thing.ipynb", "05_atlas.ipynb")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest notebooks are slow tests: `pytest -m slow -k ipynb` runs them."""
+    for item in items:
+        if item.path.name in SLOW_NOTEBOOKS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """A sweep uses one device unless a test asks for more: a second one compiles everything twice."""

@@ -52,11 +52,11 @@ SLOW = [
     ("with replacement", "hetero", True),
     ("gathered", "hetero", False),
     ("gathered with replacement", "stratified", True),
+    ("gathered", "hetero", True),
 ]
 CASES = [
     ("full", "hetero", True),
     ("without replacement", "stratified", False),
-    ("gathered", "hetero", True),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax.experimental import serialize_executable
 
 from causal_sgd import kernels, measurements, metrics, models, run, samplers, sweep, worlds
@@ -27,13 +26,15 @@ def cell_of(steps: int, watched: Any = metrics.invariant_error) -> Any:
 
     def cell(key: jax.Array, *, spread: Any) -> Trace:
         algorithm = sgd(
-            world=worlds.gaussian(dim=5, invariant_rank=2, spurious_rank=1, spread=spread, num_environments=3),
-            sampler=samplers.mixed(batch_size=40, environments_per_batch=2),
-            measurement=measurements.gaussian_law(noise=0.1),
-            model=models.factored(dim=5),
+            world=worlds.gaussian(
+                dim=4, invariant_rank=1, spurious_rank=1, spread=spread, num_environments=3, basis="canonical"
+            ),
+            sampler=samplers.cyclic(batch_size=40),
+            measurement=measurements.population(),
+            model=models.factored(dim=4),
             optimizer=optax.sgd(0.05),
         )
-        return run(key, algorithm=algorithm, metrics=[metrics.singular_values, watched], num_steps=steps)
+        return run(key, algorithm=algorithm, metrics=[watched], num_steps=steps)
 
     return cell
 
@@ -51,8 +52,6 @@ def test_a_sweep_on_two_cores_compiles_once_and_gives_the_bits_of_one() -> None:
     COMPILATIONS.clear()
     assert swept(cell_of(7), [second]).equals(both)
     assert not COMPILATIONS
-    jax.clear_caches()
-    assert swept(cell_of(7), [first]).equals(both)
 
 
 def test_a_moved_program_runs_where_it_was_moved_to() -> None:
@@ -75,12 +74,11 @@ def test_a_moved_program_runs_where_it_was_moved_to() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("refusal", [NotImplementedError, AttributeError, ValueError])
-def test_what_cannot_be_moved_is_compiled(monkeypatch, refusal: type[Exception]) -> None:
+def test_what_cannot_be_moved_is_compiled(monkeypatch) -> None:
     def refuse(compiled: Any) -> Any:
-        raise refusal("not with this version")
+        raise NotImplementedError("not with this version")
 
-    steps = 8 + len(refusal.__name__)
+    steps = 8
     monkeypatch.setattr(serialize_executable, "serialize", refuse)
     COMPILATIONS.clear()
     both = swept(cell_of(steps), jax.devices()[:2])
