@@ -1,12 +1,14 @@
 """What was compiled for one CPU core, for another: its machine code is the same, and loading it costs far less than compiling.
 
 jax has no public way to do this. What is used here was made for keeping programs on disk; where it is not what it was in jax
-0.10 the answer is None, and the caller compiles.
+0.10.2 the answer is None, and the caller compiles. Before that version XLA takes its own preferences for features of the CPU,
+misses them, and writes an alarm to stderr for each program.
 """
 
 from __future__ import annotations
 
 import collections
+import importlib.metadata
 import io
 import logging
 import pickle
@@ -15,11 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import serialize_executable
+from packaging.version import Version
 
 from causal_sgd.machine import Device
 
 __all__ = ["moved"]
 
+QUIET = Version(importlib.metadata.version("jaxlib")) >= Version("0.10.2")
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,8 @@ def moved(compiled: Any, device: Device) -> Any | None:
     Returns:
         The program for that device, which gives the same bits, or None if it cannot be had without compiling.
     """
+    if not QUIET:
+        return None
     try:
         payload, in_tree, out_tree = serialize_executable.serialize(compiled)
         program, arguments, no_kwargs = _unpickler(payload, device).load()

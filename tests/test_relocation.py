@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.experimental import serialize_executable
 
 from causal_sgd import kernels, measurements, metrics, models, run, samplers, sweep, worlds
 from causal_sgd.algorithms import sgd
-from causal_sgd.relocation import moved
+from causal_sgd.relocation import QUIET, moved
 from causal_sgd.types import Trace
+
+pytestmark = pytest.mark.skipif(not QUIET, reason="this jaxlib would warn of each program")
 
 COMPILATIONS: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
