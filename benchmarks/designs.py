@@ -17,6 +17,7 @@ Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import statistics
@@ -137,8 +138,7 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
 
     calls = {"XLA": lambda: timed(by_xla)}
     if importlib.util.find_spec("torch"):
-        import torch
-
+        torch: Any = importlib.import_module("torch")  # by name, as types are checked without it too
         data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
         targets = torch.ones(runs, size)
         threads = torch.get_num_threads()
