@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["choice", "concrete", "function", "instance", "integer", "key", "made_of", "number", "probabilities"]
+__all__ = [
+    "choice", "concrete", "function", "instance", "integer", "key", "made_of", "number", "probabilities", "transformation",
+    "whole", "world_factory",
+]  # fmt: skip
 
 
 def concrete(value: Any) -> np.ndarray | None:
@@ -83,6 +86,15 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     return result
 
 
+def whole(name: str, value: Any, *, minimum: int = 1, maximum: int) -> Any:
+    """Return `value`, a whole number that may be traced, else raise ValueError; a traced one is not looked at."""
+    number(name, value, minimum=minimum, maximum=maximum)
+    known = concrete(value)
+    if known is not None and known != round(float(known)):
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    return value
+
+
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """Return `value` if it is one of the options, else raise ValueError that names the nearest one."""
     options = list(options)
@@ -131,6 +143,16 @@ def made_of(name: str, value: Any, functions: Sequence[str], allowed: str) -> An
         hint = "; call it with its own arguments first" if callable(value) else ""
         raise ValueError(f"{name} must be {allowed}, got {_shown(value)}{hint}")
     return value
+
+
+def world_factory(name: str, value: Any) -> Any:
+    """Return `value` if it can make a world from a key, else raise ValueError."""
+    return function(name, value, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)")
+
+
+def transformation(name: str, value: Any) -> Any:
+    """Return `value` if it is an optax transformation, else raise ValueError."""
+    return made_of(name, value, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)")
 
 
 def key(name: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +89,13 @@ def worst_deviation(found: Mapping[str, Any]) -> float:
 
 
 def _versions() -> Iterator[Finding]:
-    version = importlib.metadata.version("causal_sgd")
+    try:
+        version = importlib.metadata.version("causal_sgd")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(
+            "causal_sgd", f"used from {Path(__file__).parent} without an installation: pip install -e .", "FAILS"
+        )
+        return
     yield Finding("causal_sgd", f"{version} on Python {platform.python_version()}, {platform.platform()}", "ok")
     for text in importlib.metadata.requires("causal_sgd") or ():
         wanted = Requirement(text)

@@ -35,7 +35,7 @@ def renewal(world: WorldFactory, *, probability: float | Array = 1.0) -> Evoluti
     Raises:
         ValueError: if the probability is out of range.
     """
-    checks.function("world", world, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)")
+    checks.world_factory("world", world)
     checks.number("probability", probability, minimum=0, maximum=1)
     known = checks.concrete(probability)
     always = known is not None and bool((known == 1).all())

@@ -1,4 +1,4 @@
-"""One compiled program for a tile of runs: traced and measured once, compiled once (for every GPU of several).
+"""One compiled program for a tile of runs: traced and measured once, and compiled once for all CPU cores or once for each GPU.
 
 This is the only place that maps over runs and the only one that compiles. A tile is a fixed number of runs, and the size
 that is chosen depends on the program alone, never on how many runs there are, so that a run gives the same bits in any
@@ -23,7 +23,7 @@ import psutil
 from jax.extend import core as jex_core
 
 from causal_sgd import checks
-from causal_sgd.grids import Columns, Grid
+from causal_sgd.grids import LARGEST_SEED, Columns, Grid
 from causal_sgd.machine import Device, settings
 from causal_sgd.relocation import moved
 from causal_sgd.types import Array, Key, Trace
@@ -121,12 +121,15 @@ class Kernel(NamedTuple):
         kind = self.identity, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
         missing = [device for device in devices if (device, kind) not in _executables]
         if missing and devices[0].platform == "cpu" and self.identity == self.fingerprint and not _cached():
-            if _movable(kind) is None:
+            source = _movable(kind)
+            if source is None:
                 self._compile(missing[:1], columns, kind)
-            for device in missing:
-                if (device, kind) not in _executables and (program := moved(_movable(kind), device)) is not None:
+                source = _executables[missing.pop(0), kind].program
+            for device in missing.copy():
+                if (program := moved(source, device)) is not None:
                     _executables[device, kind] = Loaded(program, movable=False)
-        self._compile([device for device in missing if (device, kind) not in _executables], columns, kind)
+                    missing.remove(device)
+        self._compile(missing, columns, kind)
         programs = {}
         for device in devices:
             _executables.move_to_end((device, kind))
@@ -163,7 +166,9 @@ _rehearsed: weakref.WeakKeyDictionary[Cell, set[Any]] = weakref.WeakKeyDictionar
 def root_key(key: int | Key) -> Key:
     """The root key that is given, or that of a whole number."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(checks.integer("key", key, minimum=0))
+        return jax.random.key(
+            checks.integer("key", key, minimum=0, maximum=LARGEST_SEED)
+        )  # jax would leave out higher bits
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
         raise ValueError(f"key must be a whole number or one typed key (jax.random.key), got {key!r}")
     return key

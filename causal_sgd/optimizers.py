@@ -39,8 +39,7 @@ def sam(optimizer: optax.GradientTransformation, *, radius: float | Array) -> op
     Returns:
         A transformation that needs `grad_fn`, which all algorithms give it.
     """
-    allowed = "an optax transformation, such as optax.sgd(0.1)"
-    checks.made_of("optimizer", optimizer, ("init", "update"), allowed)
+    checks.transformation("optimizer", optimizer)
     checks.number("radius", radius, minimum=0)
     # optax.contrib.normalize divides zero by zero where the gradient vanishes.
     ascent = optax.chain(optax.normalize_by_update_norm(radius, eps=1e-12), optax.scale(-1.0))

@@ -51,7 +51,7 @@ def block(*, batch_size: int | Array, length: int | Array) -> Sampler:
         length: steps spent in an environment before the next, at least 1; may be traced.
     """
     _check_batch_size(batch_size)
-    _check_whole("length", length)
+    checks.whole("length", length, maximum=LARGEST_BATCH)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
         environment = (step // jnp.asarray(length, step.dtype)) % state.shape[0]
@@ -162,14 +162,7 @@ def stratified(*, batch_size: int | Array) -> Sampler:
 
 
 def _check_batch_size(batch_size: Any, minimum: int = 1) -> None:
-    _check_whole("batch_size", batch_size, minimum)
-
-
-def _check_whole(name: str, number: Any, minimum: int = 1) -> None:
-    checks.number(name, number, minimum=minimum, maximum=LARGEST_BATCH)
-    value = checks.concrete(number)
-    if value is not None and value != round(float(value)):
-        raise ValueError(f"{name} must be a whole number, got {number}")
+    checks.whole("batch_size", batch_size, minimum=minimum, maximum=LARGEST_BATCH)
 
 
 def _choose(key: Key, probabilities: Array) -> Array:

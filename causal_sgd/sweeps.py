@@ -21,7 +21,7 @@ from causal_sgd import checks, machine
 from causal_sgd.datasets import labelled, provenance
 from causal_sgd.dispatch import Failure, dispatch
 from causal_sgd.executors import Backend, Job, LocalDevices, Workers, described_by
-from causal_sgd.grids import LARGEST_SEED, Columns, Grid
+from causal_sgd.grids import Columns, Grid
 from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
 from causal_sgd.machine import Device
 from causal_sgd.progress import Progress
@@ -102,8 +102,6 @@ def sweep(
         SweepError: at the end, if some tiles failed; everything else is kept.
     """
     grid = Grid.make(cell, {} if axes is None else axes, seeds)
-    if isinstance(key, int | np.integer):
-        checks.integer("key", key, minimum=0, maximum=LARGEST_SEED)  # jax would leave out the higher bits
     chosen = machine.local_devices(devices)  # first of all: it may set up all cores, which the first key would prevent
     root = root_key(key)
     if tile is not None:

@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """A sweep uses one device unless a test asks for more: a second one compiles everything twice."""
+    """A sweep uses one device unless a test asks for more: every program has to be loaded for a second one."""
     chosen = machine.local_devices
     first = jax.local_devices()[:1]
     monkeypatch.setattr(machine, "local_devices", lambda devices: chosen(first if devices is None else devices))

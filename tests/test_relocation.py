@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental import serialize_executable
+from test_run_sweep import COMPILATIONS
 
 from causal_sgd import kernels, measurements, metrics, models, run, samplers, sweep, worlds
 from causal_sgd.algorithms import sgd
@@ -17,11 +18,6 @@ from causal_sgd.relocation import QUIET, moved
 from causal_sgd.types import Trace
 
 pytestmark = pytest.mark.skipif(not QUIET, reason="this jaxlib would warn of each program")
-
-COMPILATIONS: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **__: COMPILATIONS.append(event) if "backend_compile" in event else None
-)
 
 
 def cell_of(steps: int, watched: Any = metrics.invariant_error) -> Any:

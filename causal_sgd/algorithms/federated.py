@@ -200,14 +200,11 @@ def _federated(
     proximal: float | Array,
     controlled: bool,
 ) -> Algorithm:
-    parts.check_optimizer("optimizer", optimizer)
+    checks.transformation("optimizer", optimizer)
     if server is not None:
-        parts.check_optimizer("server", server)
+        checks.transformation("server", server)
     parts.check_evaluate(evaluate)
-    checks.number("local_steps", local_steps, minimum=1, maximum=2**30)
-    known = checks.concrete(local_steps)
-    if known is not None and known != round(float(known)):
-        raise ValueError(f"local_steps must be a whole number, got {local_steps}")
+    checks.whole("local_steps", local_steps, maximum=2**30)
     checks.choice("weights", weights, WEIGHTS)
     serve = optax.sgd(1.0) if server is None else server
     strength = checks.concrete(proximal)

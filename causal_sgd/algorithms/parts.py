@@ -38,7 +38,6 @@ __all__ = [
     "Start",
     "begin",
     "check_evaluate",
-    "check_optimizer",
     "descend",
     "keep_types",
     "look",
@@ -77,7 +76,7 @@ class Parts(NamedTuple):
             ValueError: if one is not, or it does.
         """
         made = cls(*parts)
-        checks.function("world", made.world, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)")
+        checks.world_factory("world", made.world)
         checks.made_of("sampler", made.sampler, ("init", "draw"), "a Sampler, such as samplers.hetero(batch_size=100)")
         checks.made_of(
             "measurement", made.measurement, ("init", "gradient"), "a Measurement, such as measurements.gaussian_law()"
@@ -130,11 +129,6 @@ def begin(key: Key, parts: Parts) -> Start:
         sampler=parts.sampler.init(stream(key, "environments"), nature.probabilities),
         loss=jnp.full((), jnp.nan, jax.tree.leaves(params)[0].dtype),
     )
-
-
-def check_optimizer(name: str, optimizer: Any) -> None:
-    """Raise ValueError if it is no optax transformation."""
-    checks.made_of(name, optimizer, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)")
 
 
 def check_evaluate(evaluate: Any) -> None:

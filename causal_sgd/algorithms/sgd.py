@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from causal_sgd import draws
+from causal_sgd import checks, draws
 from causal_sgd.algorithms import parts
 from causal_sgd.types import (
     Algorithm,
@@ -73,7 +73,7 @@ def sgd(
         AssertionError: (from chex, with both shapes) if a part hands over an array of the wrong shape.
     """
     made_of = parts.Parts.checked(world, sampler, measurement, model, evolve)
-    parts.check_optimizer("optimizer", optimizer)
+    checks.transformation("optimizer", optimizer)
     parts.check_evaluate(evaluate)
 
     def init(key: Key) -> SGDState:
