@@ -13,7 +13,7 @@ from causal_sgd.types import Array, Key, Model, Params, World
 FEW = 8
 
 __all__ = [
-    "combine", "dense_invariant", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "slabs", "unpack",
+    "combine", "dense_invariant", "inner_product", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "slabs", "unpack",
 ]  # fmt: skip
 
 
@@ -78,6 +78,11 @@ def sandwich(outer: Array, inner: Array) -> Array:
     for column in range(1, outer.shape[1]):
         total = total + outer[:, column][:, None] * across[column][None, :]
     return total
+
+
+def inner_product(left: Array, right: Array) -> Array:
+    """<left, right> of matrices [n, m]; []. Column sums first: a loop over both axes at once is not vectorised on a CPU."""
+    return jnp.sum(jnp.sum(left * right, 0))
 
 
 def safe_inverse(norm: Array) -> Array:

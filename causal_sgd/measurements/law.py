@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import combine, safe_inverse, sandwich
+from causal_sgd.measurements.algebra import combine, inner_product, safe_inverse, sandwich
 from causal_sgd.types import Array, Key
 
 __all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
@@ -125,7 +125,7 @@ def batch_gradient(
     off = error - sandwich(basis, block)
     # Where V spans all that the error has, only rounding is left, and that has no direction.
     floor = 64 * jnp.finfo(off.dtype).eps
-    off = jnp.where(jnp.sum(off**2) > floor**2 * jnp.sum(error**2), off, 0)
+    off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
     return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
 
 
@@ -156,11 +156,11 @@ def _pure(
     numbers: Numbers, half: Array, residual: Array, counts: Array, noise: float | Array
 ) -> tuple[Array, Array, Array]:
     """`batch_gradient` for one environment with the residual [n, n]."""
-    norm = jnp.sqrt(jnp.sum(residual**2))
+    norm = jnp.sqrt(inner_product(residual, residual))
     along, total = _squared_sums(numbers, counts, norm[None], noise)
     inverse = safe_inverse(norm)
     scale = jnp.sqrt(total[0])
-    projection = 2 * jnp.sum(half * residual) * inverse
+    projection = 2 * inner_product(half, residual) * inverse
     return (along[0] - scale * projection) * inverse * residual, scale, total[0]
 
 
@@ -180,7 +180,7 @@ def _mixture(
     direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
     """
     rank = blocks.shape[1]
-    off_norm = jnp.sqrt(jnp.sum(off**2))
+    off_norm = jnp.sqrt(inner_product(off, off))
     norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
     along, totals = _squared_sums(numbers, counts, norms, noise)
     inverse = safe_inverse(norms)
@@ -197,6 +197,6 @@ def _mixture(
     scale = jnp.sqrt(total)
     off_inverse = safe_inverse(off_norm)
     inside = whole(sandwich(basis.T, half), symmetric)
-    goe_line = 2 * jnp.sum(half * off) * off_inverse
+    goe_line = 2 * inner_product(half, off) * off_inverse
     part = (line_sum - scale * goe_line) * off_inverse * off
     return part + sandwich(basis, block_sum - scale * inside), scale, total

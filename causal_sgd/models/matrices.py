@@ -11,6 +11,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, draws
@@ -49,7 +50,7 @@ def factored(
         return init_scale * _normals(key, dim, k)
 
     def estimate(params: Array) -> Array:
-        return jnp.matmul(params, params.T, precision="highest")
+        return jax.lax.dot_general(params, params, (((1,), (1,)), ((), ())), precision="highest")
 
     def pullback(params: Array, cotangent: Array) -> Array:
         # d<C, U U'> = 2 <C U, dU> for symmetric C: one product, where the transpose of `estimate` would take two.
