@@ -155,31 +155,30 @@ def chi_square(candidates: Array, words: Array, degrees: Array) -> Array:
 
 
 def half_goe_size(dim: int) -> int:
-    """How many normals `half_goe` takes: d (d + 1) / 2."""
-    return dim * (dim + 1) // 2
+    """How many normals `half_goe` takes: d (d + 1) / 2 and the few that make a rectangle of them, d / 2 or d."""
+    return dim * (dim // 2 + 1 + dim % 2)
 
 
 def half_goe(normals: Array, dim: int) -> Array:
     """A matrix H [d, d] with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
 
     A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it, and for symmetric R <H + H', R> = 2 <H, R>. Nothing is
-    gathered: in blocks H is [[upper triangle, full], [0, lower triangle]], and the two triangles lie side by side in one
-    rectangle of the normals (the packed form RFP of LAPACK), so that rows are copied as they are and a mask does the rest.
+    gathered: the normals are rows of [d, h], h = d / 2 + 1, padded to d + 1 and read as rows of d. Row i so begins on the
+    diagonal, and what passes the right edge goes on at the left one a row below: the differences j - i of the places are 0
+    to h - 1 and h - d - 1 to -2, each of 0 to d - 1 once up to sign. (For odd d, one column more; half of it is masked.)
 
     Args:
         normals: [half_goe_size(dim)].
         dim: d.
     """
-    top, bottom = (dim + 1) // 2, dim // 2
-    table = normals.reshape(top, dim + 1 - dim % 2)
-    scale = np.full((top, dim), np.sqrt(0.5))
-    scale[:, :top] = triangle = np.triu(scale[:, :top], 1) + np.eye(top) / 2
-    scale, triangle = scale.astype(normals.dtype), triangle.astype(normals.dtype)
-    upper = table[:, -dim:] * scale
-    lower = table[top - bottom :, :bottom] * triangle[:bottom, :bottom].T
-    # Zeros that the compiler does not know to be zeros: as padding they take longer on a CPU.
-    zeros = jax.lax.optimization_barrier(jnp.zeros((bottom, top), normals.dtype))
-    return jnp.concatenate([upper, jnp.concatenate([zeros, lower], 1)])
+    width = dim // 2 + 1 + dim % 2
+    scale = np.full((dim, width), np.sqrt(0.5))
+    scale[:, 0] = 0.5
+    if dim % 2:
+        scale[dim - width + 1 :, -1] = 0
+    # Without the barrier the compiler computes the normals once more here, in the short loops of the rows.
+    table = jax.lax.optimization_barrier(normals).reshape(dim, width) * scale.astype(normals.dtype)
+    return jnp.pad(table, ((0, 0), (0, dim + 1 - width))).reshape(-1)[: dim * dim].reshape(dim, dim)
 
 
 def goe(normals: Array, dim: int) -> Array:
