@@ -139,19 +139,19 @@ def low_rank_roof(dim: int, rank: int, tile: int) -> tuple[list[Sample], Sample]
     return products, normals(dim * rank, tile)
 
 
-def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
-    """Print where a step of the exact law spends its time on one core, by the compiled program's fusions."""
+def profile(dim: int, tile: int, steps: int = 300) -> None:
+    """Print where a step of the exact law spends its time on one core, by the fusions of the program for a tile of runs."""
     cell = Experiment(
         dim=dim, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, steps=steps,
         metrics=("spurious_signal",),
     ).cell()  # fmt: skip
-    keys = jax.random.split(jax.random.key(0), batch)
+    keys = jax.random.split(jax.random.key(0), tile)
     many = jax.jit(jax.vmap(lambda key, size: cell(key, batch_size=size)))
-    program = many.lower(keys, jnp.full(batch, 4000)).compile(compiler_options=CPU_OPTIONS)
-    jax.block_until_ready(program(keys, jnp.full(batch, 4000)))
+    program = many.lower(keys, jnp.full(tile, 4000)).compile(compiler_options=CPU_OPTIONS)
+    jax.block_until_ready(program(keys, jnp.full(tile, 4000)))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(program(keys, jnp.full(batch, 4000)))
+            jax.block_until_ready(program(keys, jnp.full(tile, 4000)))
         (trace,) = Path(folder).glob("**/*.trace.json.gz")
         with gzip.open(trace) as file:
             events = json.load(file)["traceEvents"]
@@ -161,11 +161,11 @@ def profile(dim: int, steps: int = 300, batch: int = 8) -> None:
             spent[event["name"]] += event["dur"]
             calls[event["name"]] += 1
     print(
-        f"\nd = {dim}: us a step and run, one core, {batch} runs side by side\n\n| operation of the program | us |\n|---|---|"
+        f"\nd = {dim}: us a step and run, one core, {tile} runs side by side\n\n| operation of the program | us |\n|---|---|"
     )
     for name, microseconds in spent.most_common():
-        if calls[name] == steps and microseconds / steps / batch > 0.05:
-            print(f"| {name} | {microseconds / steps / batch:.2f} |")
+        if calls[name] == steps and microseconds / steps / tile > 0.05:
+            print(f"| {name} | {microseconds / steps / tile:.2f} |")
 
 
 def main() -> None:
@@ -188,7 +188,7 @@ def main() -> None:
         "| law | d | k | tile | step, us a run | products | normals | roofline / step |\n|---|---|---|---|---|---|---|---|"
     )
 
-    def row(law: str, dim: int, rank: int | None) -> None:
+    def row(law: str, dim: int, rank: int | None) -> int:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
         step, tile = engine(dim, rank, runs)
         products, numbers = dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
@@ -196,15 +196,15 @@ def main() -> None:
         share = statistics.median((made + drawn) / whole for whole, made, drawn in turns)
         shown = " | ".join(f"{1e6 * statistics.median(column):,.2f}" for column in zip(*turns, strict=True))
         print(f"| {law} | {dim} | {rank or dim} | {tile} | {shown} | {share:.2f} |", flush=True)
+        return tile
 
-    for dim in options.dims:
-        row("exact", dim, None)
+    tiles = {dim: row("exact", dim, None) for dim in options.dims}
     for dim in options.low_rank_dims:
         for rank in options.ranks:
             row("low-rank", dim, rank)
     if options.profile:
-        for dim in options.dims:
-            profile(dim)
+        for dim, tile in tiles.items():
+            profile(dim, tile)
 
 
 if __name__ == "__main__":
