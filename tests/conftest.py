@@ -25,7 +25,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
-SLOW_NOTEBOOKS = ("02_swap_one_thing.ipynb", "05_atlas.ipynb")
+SLOW_NOTEBOOKS = ("02_swap_one_thing.ipynb", "03_theory.ipynb", "04_large_sweeps.ipynb", "05_atlas.ipynb")
 
 
 def pytest_collection_modifyitems(items):

@@ -90,6 +90,7 @@ def test_no_repeats_is_refused(script):
     assert "--repeats must be at least 1, got 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_overhead_of_a_sweep():
     out = run("sweep_overhead.py", "--dim", "6", "--steps", "5", "--repeats", "1").stdout
     (rows,) = tables(out)
@@ -97,6 +98,7 @@ def test_the_overhead_of_a_sweep():
     assert float(rows[0]["over the bare kernel"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_the_memory_of_a_sweep(tmp_path):
     # two processes run one program: the first keeps it for the other

@@ -76,6 +76,7 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
     assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(2**0.5, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
     _, out, _ = call("list", capsys=capsys)
     assert "fixed-design" in out

@@ -35,6 +35,7 @@ def call(*arguments: str, capsys) -> tuple[int, str, str]:
     return int(stop.value.code or 0), out, err
 
 
+@pytest.mark.slow
 def test_a_refined_diagram_goes_on_from_its_store_and_tells_the_boundary(capsys, tmp_path: Path) -> None:
     path = tmp_path / "refined.zarr"
     command = [*AXES, *MAP, "--refine", "--level", "0.1", "--seeds", "16", "--out", str(path)]

@@ -132,7 +132,7 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
     assert "complete it with: run the same sweep" in call("status", str(path), capsys=capsys)[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
     command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "4000"]

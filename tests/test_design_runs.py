@@ -47,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 # Every kind of batch, with one environment and with all of them, on a shared design and on each run's own.
 SLOW = [
+    ("without replacement", "stratified", False),
     ("full", "stratified", True),
     ("without replacement", "hetero", True),
     ("with replacement", "hetero", True),
@@ -56,7 +57,6 @@ SLOW = [
 ]
 CASES = [
     ("full", "hetero", True),
-    ("without replacement", "stratified", False),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 

@@ -100,7 +100,7 @@ def test_settings_of_jax_travel(processes) -> None:
         assert found.equals(sweep(CELL, axes={"spread": [2.0]}, seeds=2, tile=2))
 
 
-@pytest.mark.parametrize("where", ["here", "pool"])
+@pytest.mark.parametrize("where", ["here", pytest.param("pool", marks=pytest.mark.slow)])
 def test_a_poisoned_tile_is_named_and_all_others_are_kept(processes, tmp_path, where: str) -> None:
     path = tmp_path / "poisoned.zarr"
     executor = processes if where == "pool" else None
@@ -138,6 +138,7 @@ def test_where_every_tile_fails_it_is_said_that_the_rest_was_not_tried(tmp_path)
     assert not error.value.dataset.done.any()
 
 
+@pytest.mark.slow
 def test_a_tile_that_kills_its_worker_is_told_from_those_beside_it(tmp_path) -> None:
     path = tmp_path / "killer.zarr"
     with pytest.raises(SweepError) as error:
@@ -153,6 +154,7 @@ def test_a_tile_that_kills_its_worker_is_told_from_those_beside_it(tmp_path) -> 
     assert error.value.dataset.done.sum("seed").values.ravel().tolist() == [4, 0, 4]
 
 
+@pytest.mark.slow
 def test_a_broken_executor_that_cannot_be_replaced_loses_nothing_done(tmp_path) -> None:
     path = tmp_path / "broken.zarr"
     with pool(1) as executor, pytest.raises(ExecutorError, match="give sweep a function that makes the executor"):
@@ -178,6 +180,7 @@ def test_dask_gives_the_same_bits(cluster, tmp_path) -> None:
         assert found.equals(reference())
 
 
+@pytest.mark.slow
 def test_a_dask_scheduler_from_the_command_line(cluster, tmp_path, capsys) -> None:
     from causal_sgd import cli
 
@@ -211,6 +214,7 @@ def slow_cell() -> Callable[..., Trace]:
     return SMALL.replace(steps=400_000).cell()
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker_is_no_loss(cluster, tmp_path) -> None:
     from distributed import Client
 
@@ -235,6 +239,7 @@ def test_a_killed_dask_worker_is_no_loss(cluster, tmp_path) -> None:
     assert found.equals(sweep(cell, **options))
 
 
+@pytest.mark.slow
 def test_slurm_jobs_give_the_same_bits(tmp_path) -> None:
     submitit = pytest.importorskip("submitit", reason="pip install 'causal_sgd[slurm]'")
     jobs = submitit.LocalExecutor(folder=tmp_path / "jobs")

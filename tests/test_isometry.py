@@ -41,6 +41,7 @@ def test_the_isometry_constant_of_full_rank_is_an_eigenvalue() -> None:
     np.testing.assert_allclose(found, [expected], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_isometry_constant_grows_with_the_rank_and_falls_with_the_root_of_the_examples() -> None:
     def constant(rank: int, num_examples: int) -> float:
         design = np.random.default_rng(1).normal(size=(3, num_examples, 36)).astype(np.float32)

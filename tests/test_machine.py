@@ -42,6 +42,7 @@ def test_a_sweep_sets_up_all_cores_by_itself() -> None:
     assert "had started" not in done.stderr
 
 
+@pytest.mark.slow
 @needs_cores
 def test_it_is_said_when_it_is_too_late() -> None:
     done = python("import jax; jax.devices()\n" + SWEEP + SWEEP)

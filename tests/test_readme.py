@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from benchmarks.example import README, example
 
 
+@pytest.mark.slow
 def test_the_example_gives_what_it_says() -> None:
     names: dict = {}
     exec(compile(example(), str(README), "exec"), names)

@@ -159,7 +159,9 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
     assert many(rates, last).diverged_at[index] == last
 
 
-@pytest.mark.parametrize(("sampler", "optimizer"), [("hetero", "sgd"), ("mixed", "adam")])
+@pytest.mark.parametrize(
+    ("sampler", "optimizer"), [("hetero", "sgd"), pytest.param("mixed", "adam", marks=pytest.mark.slow)]
+)
 def test_the_diagonal_model_is_the_factored_one_by_population_gradients(sampler: str, optimizer: str) -> None:
     options = {"environments_per_batch": 3} if sampler == "mixed" else {}
 
@@ -333,6 +335,7 @@ def test_zipped_parameters_change_together() -> None:
         np.testing.assert_array_equal(point["spurious"], expected["spurious"])
 
 
+@pytest.mark.slow
 def test_compared_methods_share_worlds_and_initial_parameters() -> None:
     def method(sampler: str, law: bool):
         def cell(key: jax.Array, *, spread: Any) -> Trace:

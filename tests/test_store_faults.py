@@ -130,6 +130,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
     assert swept(path).equals(uninterrupted())
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_no_harm(tmp_path) -> None:
     path = tmp_path / "shared.zarr"
     processes = [begun(path, tmp_path / f"log{index}") for index in range(2)]
