@@ -9,7 +9,8 @@ same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
 
 Where whole data sets are used the engine is behind PyTorch: one run keeps to one core, where the peers use all, and many runs are
 cut into one program a core. A second table therefore shows what one core can do with a data set and 1 to 64 runs: the two
-products of a step by XLA, as the engine has it do them, and by PyTorch on one thread and on all.
+products of a step by XLA, as the engine has it do them (slab by slab of what is picked from all data sets) and with each data set
+an array of its own, and by PyTorch on one thread and on all.
 
 Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.13.0`.
 """
@@ -30,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import peers
@@ -126,6 +128,14 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
     program = jax.jit(products.each_environment).lower(held, places[0], labels, weights, estimates)
     program = program.compile(compiler_options=kernels.CPU_OPTIONS)
 
+    def plain(rows: jax.Array, labels: jax.Array, weights: jax.Array, estimates: jax.Array) -> tuple[jax.Array, ...]:
+        residuals = weights * (jnp.matmul(estimates, rows.T, precision="highest") - labels)
+        return jnp.matmul(residuals, rows, precision="highest"), jnp.sum(residuals**2, 1)
+
+    alone = [jax.device_put(rows, core) for rows in design]
+    given = (labels[0], weights[0], estimates[0])
+    whole = jax.jit(plain).lower(alone[0], *given).compile(compiler_options=kernels.CPU_OPTIONS)
+
     def timed(step: Callable[[int], Any]) -> float:
         begin = time.perf_counter()
         rounds = max(8, 2000 // runs)
@@ -136,7 +146,10 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
     def by_xla(place: int) -> None:
         jax.block_until_ready(program(held, places[place], labels, weights, estimates))
 
-    calls = {"XLA": lambda: timed(by_xla)}
+    def by_xla_alone(place: int) -> None:
+        jax.block_until_ready(whole(alone[place], *given))
+
+    calls = {"XLA": lambda: timed(by_xla), "XLA, nothing picked": lambda: timed(by_xla_alone)}
     if importlib.util.find_spec("torch"):
         torch: Any = importlib.import_module("torch")  # by name, as types are checked without it too
         data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
@@ -173,6 +186,7 @@ def main() -> None:
         description="Measure data sets and drawn measurements beside NumPy and PyTorch; print a Markdown table."
     )
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--products", action="store_true", help="only the second table, products on one core")
     parser.add_argument("--seeds", type=int, default=64, help="runs that go together")
     options = parser.parse_args()
     cs.use_cpu_cores()
@@ -188,6 +202,8 @@ def main() -> None:
         f"1000 drawn, {min(many, 4)} runs": lambda: drawn(min(many, 4), 6),
     }
     print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
+    if options.products:
+        rows = {}
     print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|")
     for name, prepare in rows.items():
         medians = medians_of(prepare(), options.repeats)
@@ -195,12 +211,14 @@ def main() -> None:
         torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
         print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
     print("\nThe two products of a step with one data set, us a run:\n")
-    print("| runs | XLA, as the engine uses it | PyTorch, 1 thread | PyTorch, all |\n|---|---|---|---|")
+    columns = {
+        "XLA": "XLA, as the engine uses it", "XLA, nothing picked": "XLA, each data set an array",
+        "PyTorch, 1 thread": "PyTorch, 1 thread", "PyTorch, all": "PyTorch, all",
+    }  # fmt: skip
+    print(f"| runs | {' | '.join(columns.values())} |\n|---|---|---|---|---|")
     for runs in (1, 2, 4, 8, 16, 64):
         found = medians_of(on_one_core(design, runs), options.repeats)
-        cells = [
-            f"{found[what]:,.0f}" if what in found else "-" for what in ("XLA", "PyTorch, 1 thread", "PyTorch, all")
-        ]
+        cells = [f"{found[what]:,.0f}" if what in found else "-" for what in columns]
         print(f"| {runs} | {' | '.join(cells)} |", flush=True)
 
 
