@@ -7,10 +7,10 @@ is timed as `causal_sgd.sweep` runs it, by the difference of two numbers of step
 compilation and start. The peers (`peers/`) time themselves on warmed-up steps; that they compute the
 same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
 
-Where whole data sets are used the engine is behind PyTorch: one run keeps to one core, where the peers use all, and many runs are
-cut into one program a core. A second table therefore shows what one core can do with a data set and 1 to 64 runs: the two
-products of a step by XLA, as the engine has it do them (slab by slab of what is picked from all data sets) and with each data set
-an array of its own, and by PyTorch on one thread and on all.
+A run keeps to one core, whatever runs beside it, so that its bits do not depend on that; the peers use all for one run too. A second
+table therefore shows what one core can do with a data set and 1 to 64 runs: the two products of a step by XLA, where each data set
+is an array of its own (as for shared designs of few environments) and where one is picked from an array of all, and by
+PyTorch on one thread and on all.
 
 Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.13.0`.
 """
@@ -31,7 +31,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import peers
@@ -121,20 +120,17 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
     size, width = design.shape[1:]
     shape = 1, runs, size
     core = jax.devices()[0]
-    held, labels, weights, estimates = jax.device_put(
+    held, *some = jax.device_put(
         (design, np.ones(shape, np.float32), np.ones(shape, np.float32), np.ones((1, runs, width), np.float32)), core
     )
     places = [jax.device_put(np.array([place], np.int32), core) for place in range(ENVIRONMENTS)]
-    program = jax.jit(products.each_environment).lower(held, places[0], labels, weights, estimates)
-    program = program.compile(compiler_options=kernels.CPU_OPTIONS)
 
-    def plain(rows: jax.Array, labels: jax.Array, weights: jax.Array, estimates: jax.Array) -> tuple[jax.Array, ...]:
-        residuals = weights * (jnp.matmul(estimates, rows.T, precision="highest") - labels)
-        return jnp.matmul(residuals, rows, precision="highest"), jnp.sum(residuals**2, 1)
+    def program(sets: Any) -> Callable[[int], Any]:
+        lowered = jax.jit(products.each_environment).lower(sets, places[0], *some)
+        compiled = lowered.compile(compiler_options=kernels.CPU_OPTIONS)
+        return lambda place: jax.block_until_ready(compiled(sets, places[place], *some))
 
-    alone = [jax.device_put(rows, core) for rows in design]
-    given = (labels[0], weights[0], estimates[0])
-    whole = jax.jit(plain).lower(alone[0], *given).compile(compiler_options=kernels.CPU_OPTIONS)
+    separate, stacked = program(tuple(held)), program(held)
 
     def timed(step: Callable[[int], Any]) -> float:
         begin = time.perf_counter()
@@ -143,13 +139,7 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
             step(count % ENVIRONMENTS)
         return (time.perf_counter() - begin) / rounds / runs
 
-    def by_xla(place: int) -> None:
-        jax.block_until_ready(program(held, places[place], labels, weights, estimates))
-
-    def by_xla_alone(place: int) -> None:
-        jax.block_until_ready(whole(alone[place], *given))
-
-    calls = {"XLA": lambda: timed(by_xla), "XLA, nothing picked": lambda: timed(by_xla_alone)}
+    calls = {"separate": lambda: timed(separate), "stacked": lambda: timed(stacked)}
     if importlib.util.find_spec("torch"):
         torch: Any = importlib.import_module("torch")  # by name, as types are checked without it too
         data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
@@ -212,7 +202,7 @@ def main() -> None:
         print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
     print("\nThe two products of a step with one data set, us a run:\n")
     columns = {
-        "XLA": "XLA, as the engine uses it", "XLA, nothing picked": "XLA, each data set an array",
+        "separate": "XLA, each data set an array", "stacked": "XLA, all in one array",
         "PyTorch, 1 thread": "PyTorch, 1 thread", "PyTorch, all": "PyTorch, all",
     }  # fmt: skip
     print(f"| runs | {' | '.join(columns.values())} |\n|---|---|---|---|---|")

@@ -23,6 +23,7 @@ __all__ = ["fixed_design", "pack", "restricted_isometry", "shared_design", "unpa
 
 FRESH = 2**31 - 1  # the fold of a step's key that the fresh noise comes from; the choice of the batch takes small ones
 GATHERED = 4  # rows are gathered for batches of at most one in so many examples
+SEPARATE = 32  # environments, up to which a shared design is kept as one array for each: a choice among more takes long to compile
 
 
 def shared_design(
@@ -107,8 +108,13 @@ def fixed_design(
     if (num_examples is None) == (design is None):
         raise ValueError("num_examples or design must be given, and not both")
     own = design is None
-    given = jnp.zeros(0) if own else _coordinates(design, symmetric)
-    size = checks.integer("num_examples", num_examples) if own else given.shape[1]
+    given = jnp.zeros((0, 0, 0)) if own else _coordinates(design, symmetric)
+    shape = given.shape
+    size = checks.integer("num_examples", num_examples) if own else shape[1]
+
+    gathers = largest_batch is not None and GATHERED * largest_batch <= size
+    shared = given if own or gathers or shape[0] > SEPARATE else tuple(given)
+    del given  # or it would be held twice
 
     flatten, restore = (pack, unpack) if symmetric else (_flat, _square)
 
@@ -125,16 +131,20 @@ def fixed_design(
                 design_key, dim=dim, num_environments=environments, num_examples=size, symmetric=symmetric, dtype=dtype
             ).reshape(environments, size, -1)
         else:
-            measured = given
+            measured = shared
             width = dim * (dim + 1) // 2 if symmetric else dim * dim
-            if measured.shape != (environments, size, width):
+            if shape != (environments, size, width):
                 packed = f"[{environments}, n, {width}] or " if symmetric else ""
                 raise ValueError(
                     f"design must have shape {packed}[{environments}, n, {dim}, {dim}] in a world of {environments} "
-                    f"environments and dim {dim}, got coordinates {list(measured.shape)}"
+                    f"environments and dim {dim}, got coordinates {list(shape)}"
                 )
         signals = flatten(world.invariant[None] + jax.vmap(world.spurious)(world.spurious_cores))
-        clean = jnp.einsum("enp,ep->en", measured, signals, precision="highest")
+        if isinstance(measured, tuple):
+            pairs = zip(measured, signals, strict=True)
+            clean = jnp.stack([jnp.matmul(rows, signal, precision="highest") for rows, signal in pairs])
+        else:
+            clean = jnp.einsum("enp,ep->en", measured, signals, precision="highest")
         if _absent(noise):
             labels = clean
         else:
@@ -150,7 +160,7 @@ def fixed_design(
                 "model must have a symmetric estimate for a fixed_design that holds the symmetric parts of the "
                 "measurements, got one that is not; pass symmetric=False to keep them whole"
             )
-        measured, labels = data if own else (given, data)
+        measured, labels = data if own else (shared, data)
         if not _absent(fresh_noise):
             numbers = draws.normals(draws.bits(draws.fold_in(key, FRESH), labels.size), labels.dtype)
             labels = labels + fresh_noise * numbers.reshape(labels.shape)
@@ -160,7 +170,9 @@ def fixed_design(
             raise ValueError(f"counts must sum to at most {allowed}, got {known.tolist()}")
         estimate = flatten(model.estimate(params))
         total = jnp.sum(counts)
-        if largest_batch is not None and GATHERED * largest_batch <= size:
+        if gathers:
+            assert largest_batch is not None
+            assert not isinstance(measured, tuple)
             rows, owner, valid = _rows(key, counts, size, largest_batch, replacement)
             places = environments[owner] * size + rows
             sums, loss = products.of_rows(measured, labels, places, valid.astype(estimate.dtype), estimate)
