@@ -170,6 +170,20 @@ def medians_of(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str,
     return {what: statistics.median(values) for what, values in samples.items()}
 
 
+def print_products(design: jax.Array, repeats: int) -> None:
+    """Measure and print the table of products on one core."""
+    print("\nThe two products of a step with one data set, us a run:\n")
+    columns = {
+        "separate": "XLA, each data set an array", "stacked": "XLA, all in one array",
+        "PyTorch, 1 thread": "PyTorch, 1 thread", "PyTorch, all": "PyTorch, all",
+    }  # fmt: skip
+    print(f"| runs | {' | '.join(columns.values())} |\n|---|---|---|---|---|")
+    for runs in (1, 2, 4, 8, 16, 64):
+        found = medians_of(on_one_core(design, runs), repeats)
+        cells = [f"{found[what]:,.0f}" if what in found else "-" for what in columns]
+        print(f"| {runs} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(
@@ -193,23 +207,15 @@ def main() -> None:
     }
     print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
     if options.products:
-        rows = {}
+        print_products(design, options.repeats)
+        return
     print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|")
     for name, prepare in rows.items():
         medians = medians_of(prepare(), options.repeats)
         ours, best = medians["causal_sgd"], min(value for what, value in medians.items() if what != "causal_sgd")
         torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
         print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
-    print("\nThe two products of a step with one data set, us a run:\n")
-    columns = {
-        "separate": "XLA, each data set an array", "stacked": "XLA, all in one array",
-        "PyTorch, 1 thread": "PyTorch, 1 thread", "PyTorch, all": "PyTorch, all",
-    }  # fmt: skip
-    print(f"| runs | {' | '.join(columns.values())} |\n|---|---|---|---|---|")
-    for runs in (1, 2, 4, 8, 16, 64):
-        found = medians_of(on_one_core(design, runs), options.repeats)
-        cells = [f"{found[what]:,.0f}" if what in found else "-" for what in columns]
-        print(f"| {runs} | {' | '.join(cells)} |", flush=True)
+    print_products(design, options.repeats)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def half_goe(normals: Array, dim: int) -> Array:
         normals: [half_goe_size(dim)].
         dim: d.
     """
-    width = dim // 2 + 1 + dim % 2
+    width = half_goe_size(dim) // dim
     scale = np.full((dim, width), np.sqrt(0.5))
     scale[:, 0] = 0.5
     if dim % 2:

@@ -50,6 +50,7 @@ def factored(
         return init_scale * _normals(key, dim, k)
 
     def estimate(params: Array) -> Array:
+        # not U times U': of that XLA transposes a copy
         return jax.lax.dot_general(params, params, (((1,), (1,)), ((), ())), precision="highest")
 
     def pullback(params: Array, cotangent: Array) -> Array:
