@@ -34,7 +34,7 @@ Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
 
 LARGEST_TILE = 1024
-CACHE_BYTES = 32 * 2**20  # of all values that the runs of a tile compute on a CPU; few of them live at a time
+CACHE_BYTES = 30 * 10**6  # of all values that the runs of a tile compute on a CPU; few of them live at a time
 # One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
 CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 ACCELERATOR_LARGEST_TILE = 2**16

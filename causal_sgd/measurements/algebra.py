@@ -10,10 +10,10 @@ import numpy as np
 
 from causal_sgd.types import Array, Key, Model, Params, World
 
-FEW = 8
+FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 
 __all__ = [
-    "combine", "dense_invariant", "inner_product", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "sandwich", "slabs", "unpack",
+    "combine", "dense_invariant", "inner_product", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "safe_ratio", "sandwich", "slabs", "unpack",
 ]  # fmt: skip
 
 
@@ -69,13 +69,18 @@ def sandwich(outer: Array, inner: Array) -> Array:
     """Outer @ inner @ outer' for outer [n, m] and inner [m, m].
 
     For few columns the second product is a sum of outer products of vectors, which the compiler makes one with what
-    follows: on a CPU a quarter of the time of a product whose result goes through memory.
+    follows: on a CPU a quarter of the time of a product whose result goes through memory. For very few of few rows so is
+    the first one, which is then computed again for every row: starting a product takes longer.
     """
-    across = jnp.matmul(inner, outer.T, precision="highest")
-    if not 0 < outer.shape[1] <= FEW < outer.shape[0]:
-        return jnp.matmul(outer, across, precision="highest")
+    rows, columns = outer.shape
+    if not 0 < columns <= FEW < rows:
+        return jnp.matmul(outer, jnp.matmul(inner, outer.T, precision="highest"), precision="highest")
+    if columns <= VERY_FEW and rows <= FEW_ROWS:
+        across = [sum(inner[i, j] * outer[:, j] for j in range(columns)) for i in range(columns)]
+    else:
+        across = jnp.matmul(inner, outer.T, precision="highest")
     total = outer[:, 0][:, None] * across[0][None, :]
-    for column in range(1, outer.shape[1]):
+    for column in range(1, columns):
         total = total + outer[:, column][:, None] * across[column][None, :]
     return total
 
@@ -87,7 +92,12 @@ def inner_product(left: Array, right: Array) -> Array:
 
 def safe_inverse(norm: Array) -> Array:
     """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
-    return jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
+    return safe_ratio(jnp.ones_like(norm), norm)
+
+
+def safe_ratio(number: Array, norm: Array) -> Array:
+    """Number / norm, and 0 where the norm is 0."""
+    return jnp.where(norm > 0, number / jnp.where(norm > 0, norm, 1), 0)
 
 
 def pack(matrices: Array) -> Array:

@@ -23,10 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, draws
-from causal_sgd.measurements.algebra import combine, inner_product, safe_inverse, sandwich
+from causal_sgd.measurements.algebra import combine, inner_product, safe_inverse, safe_ratio, sandwich
 from causal_sgd.types import Array, Key
 
 __all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
+
+VECTOR = 16  # numbers of 32 bits in the widest registers
 
 
 class Numbers(NamedTuple):
@@ -86,12 +88,13 @@ def draw_numbers(
     }
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
-    # Whole vectors of a CPU: what is left over goes one by one, at ten times the price.
-    count = _round_up(int(ends[-1]), 16)
-    words = draws.bits(key, _round_up(count + math.prod(tail), 32))
-    normals = jnp.split(draws.normals(words[:count], dtype), ends)
+    # Whole vectors of a CPU: what is left over goes one by one, at ten times the price. And rows of them, as the compiler
+    # would make a plain slice of the words once more.
+    rows = -(-int(ends[-1]) // VECTOR)
+    words = draws.bits(key, _round_up(rows * VECTOR + math.prod(tail), 2 * VECTOR)).reshape(-1, VECTOR)
+    normals = jnp.split(draws.normals(words[:rows].reshape(-1), dtype), ends)
     parts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), normals, strict=False)}
-    return Numbers(**parts, words=words[count : count + math.prod(tail)].reshape(tail))
+    return Numbers(**parts, words=words[rows:].reshape(-1)[: math.prod(tail)].reshape(tail))
 
 
 def batch_gradient(
@@ -158,10 +161,9 @@ def _pure(
     """`batch_gradient` for one environment with the residual [n, n]."""
     norm = jnp.sqrt(inner_product(residual, residual))
     along, total = _squared_sums(numbers, counts, norm[None], noise)
-    inverse = safe_inverse(norm)
     scale = jnp.sqrt(total[0])
-    projection = 2 * inner_product(half, residual) * inverse
-    return (along[0] - scale * projection) * inverse * residual, scale, total[0]
+    projection = safe_ratio(2 * inner_product(half, residual), norm)
+    return safe_ratio(along[0] - scale * projection, norm) * residual, scale, total[0]
 
 
 def _mixture(
