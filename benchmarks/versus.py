@@ -14,7 +14,8 @@ warmed-up steps of some runs, and the rest is extrapolated: steps, runs and, in 
 times are medians over the repeats. First comes the cost of one step of the engine at three batch sizes, by the difference of two
 numbers of steps.
 
-Run `python benchmarks/versus.py`; the PyTorch rows need `pip install torch==2.13.0`.
+Run `python benchmarks/versus.py`, with `--write .` to put the tables into the README files; the PyTorch rows need
+`pip install torch==2.13.0`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -93,13 +94,50 @@ def alone(names: tuple[str, ...], problem: peers.DrawnProblem, repeats: int, bat
     return found
 
 
-def table(title: str, ours: tuple[float, float], peer_seconds: Mapping[str, float], note: str) -> None:
-    """Print the Markdown table of one work."""
-    seconds, first = ours
-    print(f"\n{title}. Peers extrapolated from {note}.\n\n| what | seconds | times the engine |\n|---|---|---|")
-    print(f"| causal_sgd (the first call: {first:+.1f} s) | {seconds:,.3g} | 1 |")
-    for name, value in peer_seconds.items():
-        print(f"| {LABELS[name]} | {value:,.3g} | {value / seconds:,.0f} |", flush=True)
+class Work(NamedTuple):
+    """What one work takes."""
+
+    title: str
+    size: str  # batch and steps
+    seconds: float
+    first: float  # what the engine's first call takes more
+    peers: Mapping[str, float]
+
+    def table(self) -> str:
+        """Markdown, a peer in each row."""
+        lines = ["| what | seconds | times the engine |", "|---|---|---|"]
+        lines.append(f"| causal_sgd (the first call: {self.first:+.1f} s) | {self.seconds:,.3g} | 1 |")
+        lines += [
+            f"| {LABELS[name]} | {value:,.3g} | {value / self.seconds:,.0f} |" for name, value in self.peers.items()
+        ]
+        return "\n".join(lines)
+
+
+def overview(works: Mapping[str, Work]) -> str:
+    """The Markdown table of all works: seconds, and in brackets how many times the engine's."""
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return "| " + " | ".join([name, *cells]) + " |"
+
+    every = works.values()
+    lines = [row("", [f"({letter}) {work.title}" for letter, work in works.items()]), "|---" * (len(works) + 1) + "|"]
+    lines.append(row("batch, steps", [work.size for work in every]))
+    lines.append(row("causal_sgd", [f"{work.seconds:,.3g}" for work in every]))
+    lines.append(row("its first call takes more by", [f"{work.first:.1f}" for work in every]))
+    for name in next(iter(every)).peers:
+        cells = [f"{work.peers[name]:,.3g} ({work.peers[name] / work.seconds:,.0f})" for work in every]
+        lines.append(row(LABELS[name], cells))
+    return "\n".join(lines)
+
+
+def write(path: Path, name: str, text: str) -> None:
+    """Put the text between the comments of that name in a Markdown file."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    document = path.read_text()
+    if document.count(begin) != 1 or document.count(end) != 1:
+        raise ValueError(f"{path} must have the lines {begin.strip()!r} and {end.strip()!r} once each")
+    before, rest = document.split(begin)
+    path.write_text(before + begin + text + end + rest.split(end)[1])
 
 
 LABELS = {
@@ -121,6 +159,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=256, help="runs in the sweeps whose step is timed")
     parser.add_argument("--peer-steps", type=int, default=10)
     parser.add_argument("--works", nargs="*", default=["a", "b", "c", "d"], choices=["a", "b", "c", "d"])
+    parser.add_argument(
+        "--write", type=Path, metavar="FOLDER", help="write the tables also into the README files of this repository"
+    )
     options = parser.parse_args()
     cs.use_cpu_cores()
     repeats, steps = options.repeats, options.peer_steps
@@ -133,25 +174,33 @@ def main() -> None:
         ratio = statistics.median(one / other for one, other in zip(values, costs[4000], strict=True))
         print(f"| {size} | {statistics.median(values) * 1e6:,.2f} | {ratio:.3f} |", flush=True)
 
-    works = set(options.works)
-    if works & {"a", "b"}:
+    works: dict[str, Work] = {}
+
+    def show(letter: str, work: Work, note: str) -> None:
+        works[letter] = work
+        print(
+            f"\n({letter}) {work.title}; batch, steps: {work.size}. Peers extrapolated from {note}.\n\n{work.table()}",
+            flush=True,
+        )
+
+    wanted = set(options.works)
+    several = f"{steps} steps, those that take several runs at once from 4 runs"
+    if wanted & {"a", "b"}:
         base = Experiment(**SYSTEM, steps=400, metrics=("spurious_signal",))
         one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=1000, steps=steps), repeats)
-        note = f"{steps} steps, those that take several runs at once from 4 runs"
-        for work, seeds in (("a", 1), ("b", 64)):
-            if work in works:
+        for letter, seeds in (("a", 1), ("b", 64)):
+            if letter in wanted:
                 ours = engine(base, {"batch_size": [1000]}, seeds, repeats)
                 every = {name: value * seeds * 400 for name, value in one.items()}
-                table(f"({work}) {seeds} run{'s' * (seeds > 1)}, d = 50, batch 1000, 400 steps", ours, every, note)
-    if "c" in works:
+                show(letter, Work(f"{seeds} run{'s' * (seeds > 1)}, d = 50", "1000, 400", *ours, every), several)
+    if "c" in wanted:
         base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
         axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
         ours = engine(base, axes, 64, repeats)
         one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=4000, steps=steps), repeats)
         every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
-        title = "(c) the phase diagram, 8 x 10 x 64 runs, d = 50, batch 4000, 600 steps"
-        table(title, ours, every, f"{steps} steps, those that take several runs at once from 4 runs")
-    if "d" in works:
+        show("c", Work("diagram, 8 x 10 x 64 runs, d = 50", "4000, 600", *ours, every), several)
+    if "d" in wanted:
         base = Experiment(**LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",))
         ours = engine(base, {"batch_size": [64_000]}, 1, repeats)
         small, large = (
@@ -159,8 +208,12 @@ def main() -> None:
         )
         # what a measurement takes, and what is left of a step
         every = {name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40)) for name in names}
-        title = "(d) 1 run, d = 1000 with 20 columns, batch 64,000, 400 steps"
-        table(title, ours, every, "5 steps with batches of 40 and 80")
+        show("d", Work("1 run, d = 1000, 20 columns", "64,000, 400", *ours, every), "5 steps with batches of 40 and 80")
+
+    if options.write is not None:
+        write(options.write / "benchmarks" / "README.md", "versus.py, all works", overview(works))
+        if "c" in works:
+            write(options.write / "README.md", "benchmarks/versus.py, the diagram", works["c"].table())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "causal_sgd"
+import causal_sgd
+
+PACKAGE = Path(causal_sgd.__file__).parent
 # From the ground up: a room may import those below it. Rooms of one floor import none of each other.
 FLOORS = (
     {"types", "checks"},
