@@ -57,6 +57,7 @@ def _is_threefry(key: Key) -> bool:
     return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
+@jax.jit  # half of the tracing of a run would else be these rounds, written out once for every stream
 def _threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds of two words of key [] and two of counters [n]."""
     keys = first, second, first ^ second ^ np.uint32(0x1BD11BDA)

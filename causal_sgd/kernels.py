@@ -240,9 +240,15 @@ def _budget(devices: Sequence[Device], memory: float | None) -> float:
 
 
 def _working_bytes(jaxpr: Any) -> int:
-    """Bytes of all that a program computes, each value counted once: more than it ever holds at a time."""
+    """Bytes of all that a program computes, each value counted once: more than it ever holds at a time.
+
+    A jitted function counts as if it were written out; of loops and branches one at a time is at work.
+    """
     own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
-    return own + max((_working_bytes(inner) for inner in _inner(jaxpr)), default=0)
+    calls = [equation for equation in jaxpr.eqns if equation.primitive.name in ("jit", "pjit")]
+    others = [equation for equation in jaxpr.eqns if equation.primitive.name not in ("jit", "pjit")]
+    called = sum(_working_bytes(inner) for inner in _inner(calls))
+    return own + called + max((_working_bytes(inner) for inner in _inner(others)), default=0)
 
 
 LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
@@ -254,19 +260,19 @@ def _batches_lapack(jaxpr: Any) -> bool:
         equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
         for equation in jaxpr.eqns
     )
-    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr))
+    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr.eqns))
 
 
 def _calls_back(jaxpr: Any) -> bool:
     """Whether a program calls Python functions, which it does not show."""
     own = any("callback" in equation.primitive.name for equation in jaxpr.eqns)
-    return own or any(_calls_back(inner) for inner in _inner(jaxpr))
+    return own or any(_calls_back(inner) for inner in _inner(jaxpr.eqns))
 
 
-def _inner(jaxpr: Any) -> Iterator[Any]:
-    """The programs inside a program: bodies of loops, branches, calls."""
+def _inner(equations: Sequence[Any]) -> Iterator[Any]:
+    """The programs inside equations: bodies of loops, branches, calls."""
     kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
-    for equation in jaxpr.eqns:
+    for equation in equations:
         for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
             if isinstance(leaf, kinds):
                 yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf

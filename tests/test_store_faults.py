@@ -236,8 +236,9 @@ def test_a_damaged_chunk_is_found_named_and_recomputed_alone(
     assert Store(store).repair() == faults
     assert swept(store).equals(uninterrupted())
     assert computed == [unit]
+    chunks = {(variable, "c") for variable in Store(store).variables}
     for path, written in whole.items():  # the chunks of the results, and no other unit's
-        if path.relative_to(store).parts[:2] in {(variable, "c") for variable in Store(store).variables}:
+        if path.relative_to(store).parts[:2] in chunks:
             assert (path.stat().st_mtime_ns == written) == (path.relative_to(store).parts[2] != str(unit)), path
     assert not Store(store).faults()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -76,7 +77,8 @@ def sandwich(outer: Array, inner: Array) -> Array:
     if not 0 < columns <= FEW < rows:
         return jnp.matmul(outer, jnp.matmul(inner, outer.T, precision="highest"), precision="highest")
     if columns <= VERY_FEW and rows <= FEW_ROWS:
-        across = [sum(inner[i, j] * outer[:, j] for j in range(columns)) for i in range(columns)]
+        terms = [[inner[i, j] * outer[:, j] for j in range(columns)] for i in range(columns)]
+        across = [functools.reduce(jnp.add, row) for row in terms]
     else:
         across = jnp.matmul(inner, outer.T, precision="highest")
     total = outer[:, 0][:, None] * across[0][None, :]
