@@ -49,7 +49,7 @@ class Kernel(NamedTuple):
     root: Key
     shapes: Trace  # of one run, as jax.ShapeDtypeStruct
     run_bytes: int  # of all values that a run computes
-    shared_bytes: int  # of constants that all runs share, such as a design
+    shared_bytes: int  # of constants that all runs read as a whole, such as a design in full batches
     fingerprint: str  # the same for the same program, in any process; what Python callbacks do aside
     identity: Any  # equal for kernels that may share compiled programs
     batches_lapack: bool  # whether several runs hand batches of matrices to LAPACK (a user's metric might)
@@ -63,11 +63,16 @@ class Kernel(NamedTuple):
             program = _program(cell, names)
             two = program.trace(root, *_columns(kinds, 2))  # one would not show what is done to several at a time
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), two.out_info)
+            shared_bytes = _shared_bytes(two.jaxpr)
+            run_bytes = _working_bytes(two.jaxpr.jaxpr) // 2
+            if shared_bytes > run_bytes:  # and what is made of the shared data must not be counted with every run
+                four = program.trace(root, *_columns(kinds, 4))
+                run_bytes = (_working_bytes(four.jaxpr.jaxpr) - _working_bytes(two.jaxpr.jaxpr)) // 2
             fingerprint = _fingerprint(two.jaxpr)
             known[place] = cls(
                 program, root, shapes,
-                run_bytes=_working_bytes(two.jaxpr.jaxpr) // 2,
-                shared_bytes=sum(np.asarray(constant).nbytes for constant in two.jaxpr.consts),
+                run_bytes=run_bytes,
+                shared_bytes=shared_bytes,
                 fingerprint=fingerprint,
                 identity=object() if _calls_back(two.jaxpr.jaxpr) else fingerprint,
                 batches_lapack=_batches_lapack(two.jaxpr.jaxpr),
@@ -108,8 +113,8 @@ class Kernel(NamedTuple):
             target, largest = (
                 (ACCELERATOR_BYTES, ACCELERATOR_LARGEST_TILE) if accelerated else (CACHE_BYTES, LARGEST_TILE)
             )
-            # Data that all runs share are read once for all the runs of a tile.
-            target += 2 * self.shared_bytes
+            # Data that all runs share are read once for all the runs of a tile; too large a tile leaves cores without one.
+            target += self.shared_bytes // 4
             tile = int(min(2 ** int(np.log2(max(target / self.run_bytes, 1))), largest))
             while tile > 1 and tile * self.run_bytes > budget:
                 tile //= 2
@@ -249,6 +254,22 @@ def _working_bytes(jaxpr: Any) -> int:
     others = [equation for equation in jaxpr.eqns if equation.primitive.name not in ("jit", "pjit")]
     called = sum(_working_bytes(inner) for inner in _inner(calls))
     return own + called + max((_working_bytes(inner) for inner in _inner(others)), default=0)
+
+
+def _shared_bytes(jaxpr: Any) -> int:
+    """Bytes of the constants of a program, except those of which a run takes some rows."""
+    taken: set[int] = set()
+
+    def look(inner: Any) -> None:
+        for equation in inner.eqns:
+            if equation.primitive.name == "gather":
+                taken.add(_bytes(equation.invars[0].aval))
+        for below in _inner(inner.eqns):
+            look(below)
+
+    look(jaxpr.jaxpr)
+    sizes = [np.asarray(constant).nbytes for constant in jaxpr.consts]
+    return sum(size for size in sizes if size not in taken)
 
 
 LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}

@@ -108,13 +108,13 @@ def fixed_design(
     if (num_examples is None) == (design is None):
         raise ValueError("num_examples or design must be given, and not both")
     own = design is None
-    given = jnp.zeros((0, 0, 0)) if own else _coordinates(design, symmetric)
-    shape = given.shape
-    size = checks.integer("num_examples", num_examples) if own else shape[1]
-
-    gathers = largest_batch is not None and GATHERED * largest_batch <= size
-    shared = given if own or gathers or shape[0] > SEPARATE else tuple(given)
-    del given  # or it would be held twice
+    with jax.ensure_compile_time_eval():  # or what is done to the design in a cell would be a part of every program
+        given = jnp.zeros((0, 0, 0)) if own else _coordinates(design, symmetric)
+        shape = given.shape
+        size = checks.integer("num_examples", num_examples) if own else shape[1]
+        gathers = largest_batch is not None and GATHERED * largest_batch <= size
+        shared = given if own or gathers or shape[0] > SEPARATE else tuple(given)
+        del given  # or it would be held twice
 
     flatten, restore = (pack, unpack) if symmetric else (_flat, _square)
 
