@@ -66,6 +66,24 @@ def test_all_curves(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_comparison_is_put_into_the_readmes(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("README.md", "benchmarks/README.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    sizes = "--repeats", "1", "--peer-steps", "2", "--seeds", "8", "--works", "a"
+    steps, work = tables(run("versus.py", *sizes, "--write", tmp_path).stdout)
+    assert [row["batch"] for row in steps] == ["100", "1000", "4000"]
+    assert work[0]["times the engine"] == "1"
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()  # which shows the diagram alone
+    found, original = (
+        (folder / "benchmarks/README.md").read_text().split("versus.py, all works -->") for folder in (tmp_path, ROOT)
+    )
+    assert list(tables(found[1])[0][0]) == ["", "(a) 1 run, d = 50"]
+    assert len(found) == 3
+    assert found[::2] == original[::2]
+
+
+@pytest.mark.slow
 def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
     out = run("gpu.py", "--quick", "--repeats", "1").stdout
     assert "(cpu)" in out.splitlines()[0]
