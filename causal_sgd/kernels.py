@@ -67,7 +67,7 @@ class Kernel(NamedTuple):
             run_bytes = _working_bytes(two.jaxpr.jaxpr) // 2
             if shared_bytes > run_bytes:  # and what is made of the shared data must not be counted with every run
                 four = program.trace(root, *_columns(kinds, 4))
-                run_bytes = (_working_bytes(four.jaxpr.jaxpr) - _working_bytes(two.jaxpr.jaxpr)) // 2
+                run_bytes = max((_working_bytes(four.jaxpr.jaxpr) - _working_bytes(two.jaxpr.jaxpr)) // 2, 1)
             fingerprint = _fingerprint(two.jaxpr)
             known[place] = cls(
                 program, root, shapes,

@@ -16,6 +16,7 @@ from test_designs import DIM, ENVIRONMENTS, EXAMPLES, READ_OUT, STEP, WIDTH, den
 
 from causal_sgd import measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
+from causal_sgd.kernels import Kernel
 from causal_sgd.measurements import designs, products
 from causal_sgd.simulate import run
 from causal_sgd.types import Array, Batch, Measurement, Snapshot
@@ -166,3 +167,30 @@ def test_batches_that_are_too_large_are_refused_before_anything_runs(options: di
     measurement = measurements.fixed_design(**options)
     with pytest.raises(ValueError, match="batch_size must be at most 2"):
         jax.eval_shape(functools.partial(one_run, measurement=measurement, sampler=sampler), jax.random.key(0))
+
+
+@pytest.mark.parametrize("largest_batch", [None, 16])
+def test_the_tile_is_that_of_what_a_run_computes_wherever_the_design_is_given(largest_batch: int | None) -> None:
+    large = designs.shared_design(jax.random.key(0), dim=20, num_environments=8, num_examples=400)
+    options: dict[str, Any] = {"full": True} if largest_batch is None else {"largest_batch": largest_batch}
+    outside = measurements.fixed_design(design=large, **options)
+
+    def cell(key: jax.Array, measurement: Measurement) -> Any:
+        algorithm = sgd(
+            world=worlds.two_point(dim=20, invariant_rank=2, spurious_rank=3, mean=1.0, spread=2.0),
+            sampler=samplers.hetero(batch_size=largest_batch or 400),
+            measurement=measurement,
+            model=models.factored(dim=20),
+            optimizer=optax.sgd(0.02),
+        )
+        return run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=2)
+
+    def inside(key: jax.Array) -> Any:
+        return cell(key, measurements.fixed_design(design=large, **options))
+
+    given = Kernel.make(lambda key: cell(key, outside), (), [], jax.random.key(0))
+    made = Kernel.make(inside, (), [], jax.random.key(0))
+    assert made.run_bytes == given.run_bytes < large.nbytes / 4
+    # rows that a run takes for itself are no reason for more runs side by side
+    assert made.shared_bytes == given.shared_bytes
+    assert (made.shared_bytes >= large.nbytes) == (largest_batch is None)
