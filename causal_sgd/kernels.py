@@ -250,24 +250,20 @@ def _working_bytes(jaxpr: Any) -> int:
     A jitted function counts as if it were written out; of loops and branches one at a time is at work.
     """
     own = sum(_bytes(variable.aval) for equation in jaxpr.eqns for variable in equation.outvars)
-    calls = [equation for equation in jaxpr.eqns if equation.primitive.name in ("jit", "pjit")]
-    others = [equation for equation in jaxpr.eqns if equation.primitive.name not in ("jit", "pjit")]
-    called = sum(_working_bytes(inner) for inner in _inner(calls))
-    return own + called + max((_working_bytes(inner) for inner in _inner(others)), default=0)
+    called, largest = 0, 0
+    for equation in jaxpr.eqns:
+        for inner in _inner(equation):
+            size = _working_bytes(inner)
+            if equation.primitive.name in ("jit", "pjit"):
+                called += size
+            else:
+                largest = max(largest, size)
+    return own + called + largest
 
 
 def _shared_bytes(jaxpr: Any) -> int:
-    """Bytes of the constants of a program, except those of which a run takes some rows."""
-    taken: set[int] = set()
-
-    def look(inner: Any) -> None:
-        for equation in inner.eqns:
-            if equation.primitive.name == "gather":
-                taken.add(_bytes(equation.invars[0].aval))
-        for below in _inner(inner.eqns):
-            look(below)
-
-    look(jaxpr.jaxpr)
+    """Bytes of the constants of a program, except those of which a run takes some rows, as told by their size."""
+    taken = {_bytes(equation.invars[0].aval) for equation in _every(jaxpr.jaxpr) if equation.primitive.name == "gather"}
     sizes = [np.asarray(constant).nbytes for constant in jaxpr.consts]
     return sum(size for size in sizes if size not in taken)
 
@@ -277,26 +273,31 @@ LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr",
 
 def _batches_lapack(jaxpr: Any) -> bool:
     """Whether a program of several runs hands batches of matrices to LAPACK (a user's metric might)."""
-    own = any(
+    return any(
         equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
-        for equation in jaxpr.eqns
+        for equation in _every(jaxpr)
     )
-    return own or any(_batches_lapack(inner) for inner in _inner(jaxpr.eqns))
 
 
 def _calls_back(jaxpr: Any) -> bool:
     """Whether a program calls Python functions, which it does not show."""
-    own = any("callback" in equation.primitive.name for equation in jaxpr.eqns)
-    return own or any(_calls_back(inner) for inner in _inner(jaxpr.eqns))
+    return any("callback" in equation.primitive.name for equation in _every(jaxpr))
 
 
-def _inner(equations: Sequence[Any]) -> Iterator[Any]:
-    """The programs inside equations: bodies of loops, branches, calls."""
+def _every(jaxpr: Any) -> Iterator[Any]:
+    """The equations of a program and of all programs inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in _inner(equation):
+            yield from _every(inner)
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    """The programs inside an equation: bodies of loops, branches, calls."""
     kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
-    for equation in equations:
-        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
-            if isinstance(leaf, kinds):
-                yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
+    for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)):
+        if isinstance(leaf, kinds):
+            yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
 
 
 def _bytes(aval: Any) -> int:

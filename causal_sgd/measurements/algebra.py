@@ -77,14 +77,14 @@ def sandwich(outer: Array, inner: Array) -> Array:
     if not 0 < columns <= FEW < rows:
         return jnp.matmul(outer, jnp.matmul(inner, outer.T, precision="highest"), precision="highest")
     if columns <= VERY_FEW and rows <= FEW_ROWS:
-        terms = [[inner[i, j] * outer[:, j] for j in range(columns)] for i in range(columns)]
-        across = [functools.reduce(jnp.add, row) for row in terms]
+        across = [_sum([inner[i, j] * outer[:, j] for j in range(columns)]) for i in range(columns)]
     else:
         across = jnp.matmul(inner, outer.T, precision="highest")
-    total = outer[:, 0][:, None] * across[0][None, :]
-    for column in range(1, columns):
-        total = total + outer[:, column][:, None] * across[column][None, :]
-    return total
+    return _sum([outer[:, i][:, None] * across[i][None, :] for i in range(columns)])
+
+
+def _sum(terms: list[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def inner_product(left: Array, right: Array) -> Array:

@@ -90,7 +90,7 @@ def draw_numbers(
     tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
     # Whole vectors of a CPU: what is left over goes one by one, at ten times the price. And rows of them, as the compiler
     # would make a plain slice of the words once more.
-    rows = -(-int(ends[-1]) // VECTOR)
+    rows = _round_up(int(ends[-1]), VECTOR) // VECTOR
     words = draws.bits(key, _round_up(rows * VECTOR + math.prod(tail), 2 * VECTOR)).reshape(-1, VECTOR)
     normals = jnp.split(draws.normals(words[:rows].reshape(-1), dtype), ends)
     parts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), normals, strict=False)}
