@@ -108,8 +108,13 @@ def _versions() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    named = {"distributed": "distributed", "explorer": "plotly", "netcdf4": "h5netcdf", "slurm": "submitit"}
-    have = {extra for extra, module in named.items() if importlib.util.find_spec(module)}
+    named = {
+        "distributed": ["distributed"],
+        "explorer": ["plotly"],
+        "netcdf4": ["h5netcdf", "h5py"],
+        "slurm": ["submitit"],
+    }
+    have = {extra for extra, modules in named.items() if all(map(importlib.util.find_spec, modules))}
     missing = sorted(set(named) - have)
     advice = f"; not installed: {', '.join(missing)} (pip install 'causal_sgd[NAME]')" if missing else ""
     yield Finding("extras", (", ".join(sorted(have)) or "none") + advice, "ok")

@@ -139,8 +139,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     dataset = diagram()
     dataset.attrs["experiment"] = json.dumps(Experiment().describe())
-    dataset.to_netcdf(path)
-    diagram(1).to_netcdf(path.with_name("pooled.nc"))
+    dataset.to_netcdf(path, engine="scipy")
+    diagram(1).to_netcdf(path.with_name("pooled.nc"), engine="scipy")
     return path
 
 
@@ -181,7 +181,7 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], message: str,
 
 def test_a_file_of_another_program_is_drawn_or_refused(stored: Path, tmp_path: Path, capsys) -> None:
     other = xr.load_dataset(stored).assign_attrs(experiment="{not json")
-    other.to_netcdf(tmp_path / "other.nc")
+    other.to_netcdf(tmp_path / "other.nc", engine="scipy")
     assert run("explore", tmp_path / "other.nc") == 0
     (tmp_path / "text.nc").write_text("no netCDF")
     assert run("explore", tmp_path / "text.nc") == 2

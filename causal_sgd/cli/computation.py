@@ -72,7 +72,9 @@ class Computation(Workplace):
         dataset = self.sweep(experiment.cell(), store=store, **options)
         if self.out is not None and store is None:
             dataset.attrs["experiment"] = json.dumps(experiment.describe())
-            dataset.to_netcdf(self.out)
+            from causal_sgd.store.exports import write_netcdf
+
+            write_netcdf(dataset, self.out)
         return dataset
 
     def check(self, plot: Path | None) -> None:
