@@ -334,9 +334,10 @@ def test_fresh_noise_is_added_to_the_labels_anew_in_every_step(options: dict[str
         return measurements.fixed_design(design=dense_design(), fresh_noise=fresh_noise, **options)
 
     clean, _ = gradient(noisy(0.0), [1], [2])
-    one, two = (gradient(noisy(level), [1], [2])[0] for level in (1.0, 2.0))
+    unit = noisy(1.0)
+    one, two = (gradient(measurement, [1], [2])[0] for measurement in (unit, noisy(2.0)))
     np.testing.assert_allclose(two - clean, 2 * (one - clean), rtol=1e-3, atol=1e-4)  # the same examples
-    assert np.abs(one - gradient(noisy(1.0), [1], [2], key=1)[0]).max() > 0.1
+    assert np.abs(one - gradient(unit, [1], [2], key=1)[0]).max() > 0.1
 
 
 def test_with_fresh_noise_the_gradient_is_normal_within_the_span_of_the_examples() -> None:

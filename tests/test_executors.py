@@ -83,6 +83,7 @@ def pin_to_one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
+@pytest.mark.slow
 def test_a_worker_with_fewer_cores_gives_the_same_bits() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), pin_to_one_core) as executor:
         assert sweep(CELL, executor=executor, **OPTIONS).equals(reference())

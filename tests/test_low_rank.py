@@ -91,6 +91,10 @@ CASES = {
     "a minute U": with_factor(1e-6 * normal(DIM, 4), **TWO, mixing=1e6 * np.eye(4)),
     "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
 }  # fmt: skip
+FURTHER = (  # of a kind with others
+    "k below the rank, one environment", "k at the rank, one environment", "k at the rank, counts of one",
+    "k above d, one environment", "duplicates and a zero", "columns from 1e-9 to 1", "singular values from 1 to 1e-9",
+)  # fmt: skip
 NOISELESS = ("k at the rank, one environment", "k at the rank", "singular values from 1 to 3e-5")
 HIGHER = (
     ("k below the rank, one environment", 0.7),
@@ -126,7 +130,13 @@ def expected(which: Factored, noise: float) -> tuple[np.ndarray, np.ndarray]:
     return mean @ which.reading, which.reading.T @ covariance @ which.reading
 
 
-@pytest.mark.parametrize(("name", "noise"), [*((name, 0.7) for name in CASES), *((name, 0.0) for name in NOISELESS)])
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        *(pytest.param(name, 0.7, marks=pytest.mark.slow if name in FURTHER else ()) for name in CASES),
+        *((name, 0.0) for name in NOISELESS),
+    ],
+)
 def test_g_u_has_the_exact_mean_and_covariance(name: str, noise: float) -> None:
     which = CASES[name]
     z = low_moments(draw(which, noise), *expected(which, noise))

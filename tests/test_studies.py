@@ -97,8 +97,11 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "sweep", sweep)  # also that of `compare`
 
 
+LONG = ("collapse", "federated", "finite-time", "optimizers", "rotating-bases")  # their theory takes seconds to compile
+
+
 @pytest.mark.filterwarnings("ignore")  # of nonsense
-@pytest.mark.parametrize("name", studies.NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in studies.NAMES])
 def test_a_study_measures_what_it_claims(name: str, unsimulated: None) -> None:
     study = studies.load(name)
     try:

@@ -134,10 +134,12 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
         return store.dataset(), dict(store.configuration)
     import xarray as xr
 
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
     try:
         dataset = xr.load_dataset(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
+    except ImportError as error:  # of a library that is installed in part
+        raise ValueError(f"{path} cannot be read: {error}; pip install 'causal_sgd[netcdf4]'") from None
     except (OSError, ValueError):
         raise ValueError(f"{path} must be a netCDF file that a sweep left, got one that cannot be read") from None
     if "diverged_at" not in dataset:

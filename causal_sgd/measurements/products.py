@@ -2,8 +2,7 @@
 
 With weights w_i, all functions give sum_i w_i r_i x_i [p] and sum_i w_i r_i^2 [] for r_i = x_i . estimate - y_i. What
 they cost is memory traffic: a data set of d = 50 and n = 1000 is 5 MB. How many runs meet on it decides how it is best
-read, so the functions say themselves how they are mapped over runs. The numbers: us a run, one CPU core, d = 50,
-n = 1000.
+read, so the functions say themselves how they are mapped over runs; what that gives, `benchmarks/designs.py` measures.
 
 A design is an array [E, n, p], or one array [n, p] for each environment: then the one that is picked is read where it lies,
 where XLA copies what it picks from one array, which takes as long as both products of a few runs (`benchmarks/designs.py`).
@@ -89,10 +88,7 @@ def each_environment(
 def _by_slabs(
     design: Array, environment: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
-    """Slab by slab, as the second product finds in the cache what was copied for the first.
-
-    500 where whole environments take 1150.
-    """
+    """Slab by slab, as the second product finds in the cache what was copied for the first."""
     size, width = design.shape[1:]
     slab = min(size, max(1, SLAB // width))
 
@@ -116,9 +112,8 @@ def _environments_of_runs(
 ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
     """Many runs. Those that share a design and have different environments are sorted by environment.
 
-    8 environments and 64 runs that each draw one: gathering each run's data takes 3100, run after run 940, products
-    with all environments (of which 7 in 8 are thrown away) 390, groups of 8 runs 160-230. Full batches of one
-    environment, where there is nothing to pick: 35-45.
+    Gathering each run's data takes longest; run after run, and products with all environments of which most are thrown
+    away, come next; groups of some runs of one environment are the fastest by far.
     """
     own = any(jax.tree.leaves(mapped[0]))
     if own and isinstance(design, tuple):  # a choice among arrays that differ between runs would take all of them
@@ -199,7 +194,7 @@ def of_rows(design: Array, labels: Array, places: Array, weights: Array, estimat
 
 @of_rows.def_vmap
 def _rows_of_runs(runs: int, mapped: list[bool], *arguments: Array) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
-    """Run after run on a CPU, where the rows of one run stay in the cache: 70 for 100 rows, 110 side by side."""
+    """Run after run on a CPU, where the rows of one run stay in the cache; on others side by side."""
 
     def one(some: Any) -> tuple[Array, Array]:
         varying = iter(some)
