@@ -307,6 +307,15 @@ def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
     np.testing.assert_allclose(drawn[0], expected.low.values, rtol=1e-6)
 
 
+def test_it_is_said_where_only_the_ends_were_recorded(visit) -> None:
+    browser = visit()
+    assert "record_every" not in told(browser)
+    browser = visit({"": diagram().isel(step=[0, -1])})
+    assert "only the start and the end were recorded (record_every keeps more)" in told(browser)
+    modes = browser.execute_script("return document.getElementById('trajectories').data.map(t => t.mode)")
+    assert modes == ["lines", "lines", "lines+markers"]  # a band's edges and the median
+
+
 def test_the_keyboard_reaches_every_cell(visit) -> None:
     browser = visit()
     box = browser.find_element("id", "diagram")

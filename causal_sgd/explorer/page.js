@@ -15,6 +15,7 @@
   const frames = data.steps ? data.steps.length : 0, bands = data.band.length;
   const median = data.levels.indexOf(0.5);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const FEW_FRAMES = 20; // of which each is marked, as what lies between is not known
   const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"];
   const state = { metric: 0, view: 0, shown: `q${median}`, log: false, others: data.others.map(() => 0), row: 0, column: 0 };
 
@@ -125,7 +126,7 @@
       traces.push({ type: "scatter", mode: "lines", x: data.steps, y: low, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: view.name });
       traces.push({ type: "scatter", mode: "lines", x: data.steps, y: high, line: { width: 0 }, fill: "tonexty", fillcolor: colour + "33",
         hoverinfo: "skip", showlegend: false, legendgroup: view.name });
-      traces.push({ type: "scatter", mode: "lines", x: data.steps, y: mid, name: view.name || "median", line: { color: colour, width: index === state.view ? 3 : 1.8 },
+      traces.push({ type: "scatter", mode: data.steps.length <= FEW_FRAMES ? "lines+markers" : "lines", x: data.steps, y: mid, name: view.name || "median", line: { color: colour, width: index === state.view ? 3 : 1.8 },
         legendgroup: view.name, hovertemplate: "step %{x}: %{y:.4g}" });
     });
     Plotly.react("trajectories", traces, layout(colours, {
@@ -139,10 +140,11 @@
     const spot = `${across.label} ${text(across.values[column])}, ${up.label} ${text(up.values[row])}`;
     document.getElementById("cell-title").textContent = `Trajectories at ${spot}`;
     const view = views[state.view], place = cellAt(row, column);
+    const sparse = data.steps && data.steps.length === 2 ? "; only the start and the end were recorded (record_every keeps more)" : "";
     const thinned = data.steps && data.steps.length < data.recorded ? `; ${data.steps.length} of ${data.recorded} frames are in this page` : "";
     document.getElementById("cell").textContent =
       `${view.name ? view.name + ", " : ""}${spot}: ${metric.label} median ${text(value(view, state.metric, median, row, column))}, ` +
-      `diverged ${percent(view.diverged[place])} of ${text(view.runs[place])} runs. Lines are medians, bands 10 to 90 %${thinned}.`;
+      `diverged ${percent(view.diverged[place])} of ${text(view.runs[place])} runs. Lines are medians, bands 10 to 90 %${sparse}${thinned}.`;
     const head = ["", ...data.levels.map((level) => quantileName(level).replace(" quantile", ""))];
     document.querySelector("#numbers thead").replaceChildren(line("th", head));
     document.querySelector("#numbers tbody").replaceChildren(...data.metrics.map((each, index) => {
