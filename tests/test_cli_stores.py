@@ -132,13 +132,22 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
     assert "complete it with: run the same sweep" in call("status", str(path), capsys=capsys)[1]
 
 
+# A process that a shell began in the background ignores SIGINT, and so does what it begins.
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from causal_sgd.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
     command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "4000"]
     command += ["--metrics", "spurious_signal"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "causal_sgd", *command, "--seeds", "64", "--out", str(path)],
+        [sys.executable, "-c", LISTENING, *command, "--seeds", "64", "--out", str(path)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     deadline = time.monotonic() + 100
