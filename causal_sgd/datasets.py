@@ -5,7 +5,9 @@ Imports no jax. `dataset.sgd` is the package's accessor on every `xarray.Dataset
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from causal_sgd.results import divergences, final, metric_names, summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Runs", "labelled", "provenance"]
+__all__ = ["Runs", "labelled", "provenance", "write_netcdf"]
 
 
 def labelled(grid: Grid, variables: Mapping[str, Any], steps: np.ndarray, attributes: Mapping[str, Any]) -> xr.Dataset:
@@ -52,6 +54,17 @@ def provenance(environment: Mapping[str, Any], tile: int, key: str, key_implemen
         "key": key,
         "key_implementation": key_implementation,
     }
+
+
+def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
+    """Write a netCDF file: version 4 where a library for it is installed, else 3.
+
+    xarray's own choice is h5netcdf wherever that is installed, which from version 1.8 on comes without the h5py that it
+    writes with, and fails.
+    """
+    libraries = {"netcdf4": ("netCDF4",), "h5netcdf": ("h5netcdf", "h5py")}
+    engines = [name for name, needed in libraries.items() if all(map(importlib.util.find_spec, needed))]
+    dataset.to_netcdf(out, engine=engines[0] if engines else "scipy")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @xr.register_dataset_accessor("sgd")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -34,6 +33,7 @@ GOLDEN = "golden.json"
 TOLERANCE = 1e-4
 """How far, relatively, golden runs may stray: float32 and another order of sums, over 30 steps far from any transition."""
 GOLDEN_KEY = 2024
+EXTRAS = ("distributed", "explorer", "netcdf4", "slurm")  # that users ask for
 
 
 class Finding(NamedTuple):
@@ -107,15 +107,21 @@ def _versions() -> Iterator[Finding]:
         yield Finding(wanted.name, found + advice, "ok" if fits else "FAILS")
 
 
+def _installed(wanted: Requirement) -> bool:
+    try:
+        return wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 def _extras() -> Iterator[Finding]:
-    named = {
-        "distributed": ["distributed"],
-        "explorer": ["plotly"],
-        "netcdf4": ["h5netcdf", "h5py"],
-        "slurm": ["submitit"],
-    }
-    have = {extra for extra, modules in named.items() if all(map(importlib.util.find_spec, modules))}
-    missing = sorted(set(named) - have)
+    needed: dict[str, list[Requirement]] = {extra: [] for extra in EXTRAS}
+    for wanted in map(Requirement, importlib.metadata.requires("causal_sgd") or ()):
+        for extra in EXTRAS:
+            if wanted.marker is not None and wanted.marker.evaluate({"extra": extra}):
+                needed[extra].append(wanted)
+    have = {extra for extra, wanted in needed.items() if wanted and all(map(_installed, wanted))}
+    missing = sorted(set(EXTRAS) - have)
     advice = f"; not installed: {', '.join(missing)} (pip install 'causal_sgd[NAME]')" if missing else ""
     yield Finding("extras", (", ".join(sorted(have)) or "none") + advice, "ok")
 

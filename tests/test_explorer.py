@@ -188,6 +188,15 @@ def test_a_file_of_another_program_is_drawn_or_refused(stored: Path, tmp_path: P
     assert "text.nc must be a netCDF file that a sweep left, got one that cannot be read" in capsys.readouterr().err
 
 
+def test_a_file_that_needs_a_library_says_which(stored: Path, monkeypatch, capsys) -> None:
+    def half_installed(path: Path) -> xr.Dataset:
+        raise ImportError("No module named 'h5py'")
+
+    monkeypatch.setattr(xr, "load_dataset", half_installed)
+    assert run("explore", stored) == 2
+    assert "No module named 'h5py'; pip install 'causal_sgd[netcdf4]'" in capsys.readouterr().err
+
+
 def test_a_served_page_is_read_anew(stored: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     path = tmp_path / "live.nc"
     shutil.copy(stored, path)
@@ -308,8 +317,9 @@ def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
 
 
 def test_it_is_said_where_only_the_ends_were_recorded(visit) -> None:
-    browser = visit()
-    assert "record_every" not in told(browser)
+    thinned = told(visit({"": diagram()}, most_numbers=2 * 35 * 3 * 2))
+    assert "2 of 5 frames are in this page" in thinned
+    assert "record_every" not in thinned
     browser = visit({"": diagram().isel(step=[0, -1])})
     assert "only the start and the end were recorded (record_every keeps more)" in told(browser)
     modes = browser.execute_script("return document.getElementById('trajectories').data.map(t => t.mode)")

@@ -247,10 +247,10 @@ def judge(z: np.ndarray, *, enough: int) -> None:
         *((name, 0.7, "law") for name in CASES),
         *((name, 0.0, "law") for name in NOISELESS),
         # test_low_rank.py has cases of its own
-        *(pytest.param(name, 0.7, "low rank", marks=pytest.mark.slow) for name in CASES if name not in WITHOUT_FACTOR),
         *(
-            pytest.param(name, 0.0, "low rank", marks=pytest.mark.slow)
-            for name in NOISELESS
+            pytest.param(name, noise, "low rank", marks=pytest.mark.slow)
+            for noise, names in ((0.7, CASES), (0.0, NOISELESS))
+            for name in names
             if name not in WITHOUT_FACTOR
         ),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from causal_sgd.grids import Grid, zipped
 from causal_sgd.results import final, metric_names, summary
 from causal_sgd.simulate import run
 from causal_sgd.store import Store, StoreError, export_results, open_results
-from causal_sgd.store.exports import write_netcdf
 from causal_sgd.store.tables import Table
 from causal_sgd.sweeps import compare, sweep
 from causal_sgd.types import Trace
@@ -314,17 +312,6 @@ def test_compared_methods_have_a_store_each(tmp_path) -> None:
     found = compare(cells, axes=AXES, seeds=2, tile=2, store=tmp_path / "methods")
     assert {path.name for path in (tmp_path / "methods").glob("[!.]*.zarr")} == {"hetero.zarr", "pooled.zarr"}
     assert found.equals(compare(cells, axes=AXES, seeds=2, tile=2))
-
-
-@pytest.mark.parametrize("installed", [[], ["h5netcdf"]])  # the second without the h5py that it writes with
-def test_netcdf_needs_no_library_beyond_the_required_ones(installed: list[str], tmp_path, monkeypatch) -> None:
-    dataset = xr.Dataset({"error": ("seed", [1.0, 2.0])})
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
-        write_netcdf(dataset, tmp_path / "results.nc")
-    assert (tmp_path / "results.nc").read_bytes().startswith(b"CDF")  # version 3
-    with xr.open_dataset(tmp_path / "results.nc", engine="scipy") as stored:
-        assert stored.load().equals(dataset)
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".csv"])

@@ -71,9 +71,9 @@ class Computation(Workplace):
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
         dataset = self.sweep(experiment.cell(), store=store, **options)
         if self.out is not None and store is None:
-            dataset.attrs["experiment"] = json.dumps(experiment.describe())
-            from causal_sgd.store.exports import write_netcdf
+            from causal_sgd.datasets import write_netcdf
 
+            dataset.attrs["experiment"] = json.dumps(experiment.describe())
             write_netcdf(dataset, self.out)
         return dataset
 

@@ -126,7 +126,7 @@
       traces.push({ type: "scatter", mode: "lines", x: data.steps, y: low, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: view.name });
       traces.push({ type: "scatter", mode: "lines", x: data.steps, y: high, line: { width: 0 }, fill: "tonexty", fillcolor: colour + "33",
         hoverinfo: "skip", showlegend: false, legendgroup: view.name });
-      traces.push({ type: "scatter", mode: data.steps.length <= FEW_FRAMES ? "lines+markers" : "lines", x: data.steps, y: mid, name: view.name || "median", line: { color: colour, width: index === state.view ? 3 : 1.8 },
+      traces.push({ type: "scatter", mode: frames <= FEW_FRAMES ? "lines+markers" : "lines", x: data.steps, y: mid, name: view.name || "median", line: { color: colour, width: index === state.view ? 3 : 1.8 },
         legendgroup: view.name, hovertemplate: "step %{x}: %{y:.4g}" });
     });
     Plotly.react("trajectories", traces, layout(colours, {
@@ -140,8 +140,8 @@
     const spot = `${across.label} ${text(across.values[column])}, ${up.label} ${text(up.values[row])}`;
     document.getElementById("cell-title").textContent = `Trajectories at ${spot}`;
     const view = views[state.view], place = cellAt(row, column);
-    const sparse = data.steps && data.steps.length === 2 ? "; only the start and the end were recorded (record_every keeps more)" : "";
-    const thinned = data.steps && data.steps.length < data.recorded ? `; ${data.steps.length} of ${data.recorded} frames are in this page` : "";
+    const sparse = data.recorded === 2 ? "; only the start and the end were recorded (record_every keeps more)" : "";
+    const thinned = frames && frames < data.recorded ? `; ${frames} of ${data.recorded} frames are in this page` : "";
     document.getElementById("cell").textContent =
       `${view.name ? view.name + ", " : ""}${spot}: ${metric.label} median ${text(value(view, state.metric, median, row, column))}, ` +
       `diverged ${percent(view.diverged[place])} of ${text(view.runs[place])} runs. Lines are medians, bands 10 to 90 %${sparse}${thinned}.`;

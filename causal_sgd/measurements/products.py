@@ -112,8 +112,8 @@ def _environments_of_runs(
 ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
     """Many runs. Those that share a design and have different environments are sorted by environment.
 
-    Gathering each run's data takes longest; run after run, and products with all environments of which most are thrown
-    away, come next; groups of some runs of one environment are the fastest by far.
+    So groups of runs share a pass over the data of their environment. In prototypes gathering each run's data, going run
+    after run, and products with all environments, most of them thrown away, all took longer.
     """
     own = any(jax.tree.leaves(mapped[0]))
     if own and isinstance(design, tuple):  # a choice among arrays that differ between runs would take all of them

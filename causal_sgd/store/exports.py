@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
+from causal_sgd.datasets import write_netcdf
 from causal_sgd.store.disk import open_results
 
-__all__ = ["export_results", "write_netcdf"]
+__all__ = ["export_results"]
 
 ROWS_AT_ONCE = 10**6
 
@@ -39,17 +39,6 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
     else:
         _write_table(dataset, out)
     return dataset
-
-
-def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
-    """Write a netCDF file: version 4 where a library for it is installed, else 3.
-
-    xarray's own choice is h5netcdf wherever that is installed, which from version 1.8 on comes without the h5py that it
-    writes with, and fails.
-    """
-    libraries = {"netcdf4": ("netCDF4",), "h5netcdf": ("h5netcdf", "h5py")}
-    engines = [name for name, needed in libraries.items() if all(map(importlib.util.find_spec, needed))]
-    dataset.to_netcdf(out, engine=engines[0] if engines else "scipy")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _write_table(dataset: xr.Dataset, out: Path) -> None:
