@@ -33,7 +33,12 @@ def chi_squares(key: jax.Array, degrees: jax.Array, lanes: int = LANES) -> jax.A
 
 @jax.jit
 def binomials(key: jax.Array, number: jax.Array, share: jax.Array) -> jax.Array:
-    return jax.vmap(draws.binomial, (0, None, None))(jax.random.split(key, LANES), number, share)
+    def draw(key: jax.Array) -> jax.Array:
+        pairs = 2, number.size, draws.BINOMIAL_CANDIDATES
+        numbers = draws.uniforms(draws.bits(key, number.size * (1 + 2 * draws.BINOMIAL_CANDIDATES)), jnp.float32)
+        return draws.binomial(numbers[: number.size], numbers[number.size :].reshape(pairs), number, share)
+
+    return jax.vmap(draw)(jax.random.split(key, LANES))
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 10, 80, 999, 4000, 1e6, 1e8])
@@ -67,18 +72,42 @@ def test_chi_square_ends_for_any_number_of_lanes(lanes: int) -> None:
 
 @pytest.mark.parametrize(
     ("number", "share"),
-    [(1, 0.5), (5, 0.3), (40, 0.1), (40, 0.9), (100, 0.0999), (100, 0.1), (100, 0.5), (1000, 0.02), (4000, 0.125)],
-)
+    [
+        (1, 0.5), (5, 0.3), (40, 0.1), (40, 0.9), (20, 0.5), (100, 0.0999), (100, 0.1), (105, 0.1), (100, 0.5), (1000, 0.02),
+        (4000, 0.125), (16000, 0.5), (10**6, 1e-6), (10**6, 2e-5), (10**6, 0.3), (2**24, 0.7),
+    ],
+)  # fmt: skip
 def test_binomial_has_its_distribution(number: int, share: float) -> None:
     drawn = np.asarray(binomials(jax.random.key(5), jnp.asarray([float(number)]), jnp.asarray([share]))[:, 0], int)
     law = stats.binom(number, float(np.float32(share)))
-    # cells of at least 5 expected draws, the rest gathered in the two tails
-    low, high = (int(law.ppf(q)) for q in (50 / LANES, 1 - 50 / LANES))
-    edges = np.arange(low, high)
+    # up to 200 cells of at least 5 expected draws, the rest gathered in the two tails
+    edges = np.unique(law.ppf(np.linspace(50 / LANES, 1 - 50 / LANES, 200)))[:-1]
     counts = np.bincount(np.searchsorted(edges, drawn), minlength=len(edges) + 1)
     expected = LANES * np.diff(np.concatenate([[0], law.cdf(edges), [1]]))
     assert expected.min() > 5
     assert stats.chisquare(counts, expected).pvalue > LEVEL
+
+
+def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
+    # p rises from where the rarer outcome has the mean 10; modes are whole, so the worst mean lies between two of them
+    for share in np.geomspace(1e-6, 0.5, 40):
+        number = np.unique(np.round(np.concatenate([np.linspace(10, 40, 1000), [100.5, 1000.5]]) / share))
+        number = number[number * share >= 10]
+        law = stats.binom(number, share)
+        highest = law.pmf(np.floor((number + 1) * share))
+        assert (highest * np.sqrt(2 * np.pi) * law.std()).max() < 1.01
+
+
+@pytest.mark.parametrize(("number", "share"), [(20, 0.5), (10**7, 1e-6), (16000, 0.5), (10**6, 0.3), (2**30, 0.1)])
+def test_the_rejection_knows_the_chances_of_binomials(number: int, share: float) -> None:
+    law = stats.binom(number, float(np.float32(share)))
+    k = np.unique(np.float32(np.clip(np.round(law.mean() + law.std() * np.linspace(-6, 6, 1001)), 0, number)))[None]
+    rarity, size = map(np.float64, draws._rarity(k, np.full((1, 1), number, np.float32), np.full((1, 1), share, np.float32)))
+    exact = law.logpmf(k.astype(float))
+    gap, weights = -rarity - np.log(size) / 2 - exact, np.exp(exact)
+    gap -= np.average(gap, weights=weights)
+    assert np.average(np.abs(gap), weights=weights) < 1e-3
+    assert np.abs(gap).max() < 0.02  # so far off only 6 standard deviations from the mean, at 2^30
 
 
 def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
