@@ -197,7 +197,8 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
         return jnp.stack([left, counts[:width] - left], 1).reshape(-1), None
 
     counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
-    counts, _ = jax.lax.scan(split, counts, (jnp.arange(levels), jnp.stack(shares)))  # so that the binomial is compiled once
+    # a scan, so that the binomial is compiled once
+    counts, _ = jax.lax.scan(split, counts, (jnp.arange(levels), jnp.stack(shares)))
     return counts[:size]
 
 
@@ -241,8 +242,14 @@ def _few_successes(uniform: Array, number: Array, share: Array) -> Array:
 
 
 def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [n] from candidates of uniform numbers [n, c] in [0, 1), for means of at least 10 [n, 1] and shares of
-    at most 1/2."""
+    """Binomial draws [n] by rejection of c candidates, for means of at least 10 and shares of at most 1/2.
+
+    Args:
+        u: uniform numbers in [0, 1), [n, c].
+        v: uniform numbers in [0, 1), [n, c].
+        number: of trials, [n, 1].
+        share: the probability, [n, 1].
+    """
     spread = jnp.sqrt(number * share * (1 - share))
     b = 1.15 + 2.53 * spread
     a = -0.0873 + 0.0248 * b + 0.01 * share
@@ -262,7 +269,7 @@ def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
 
 
 def _rarity(k: Array, number: Array, share: Array) -> tuple[Array, Array]:
-    """r and s such that k successes have a probability of exp(-r) / sqrt(s), up to a factor that is free of k.
+    """Numbers r and s: k successes have a probability of exp(-r) / sqrt(s), up to a factor that is free of k.
 
     From Stirling's log x! = x log x - x + log(2 pi x) / 2 + 1 / 12 x - 1 / 360 x^3, with what is left of all x log x written as
     x log(x / m) for the means m: an error of 1e-7 times the distance from the mean, where x log x would have 1e-7 times x.

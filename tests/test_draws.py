@@ -102,7 +102,8 @@ def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
 def test_the_rejection_knows_the_chances_of_binomials(number: int, share: float) -> None:
     law = stats.binom(number, float(np.float32(share)))
     k = np.unique(np.float32(np.clip(np.round(law.mean() + law.std() * np.linspace(-6, 6, 1001)), 0, number)))[None]
-    rarity, size = map(np.float64, draws._rarity(k, np.full((1, 1), number, np.float32), np.full((1, 1), share, np.float32)))
+    one = np.ones((1, 1), np.float32)
+    rarity, size = map(np.float64, draws._rarity(k, number * one, share * one))
     exact = law.logpmf(k.astype(float))
     gap, weights = -rarity - np.log(size) / 2 - exact, np.exp(exact)
     gap -= np.average(gap, weights=weights)
