@@ -8,7 +8,8 @@ median of those of single turns), on the same number of cores and at the same nu
 tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
 `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes.
 
-Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core.
+Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core. With `--sampler pooled` (or
+another) the counts and what several environments in a batch take come on top of the same unavoidable work.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import numpy as np
 
 import causal_sgd as cs
 from causal_sgd import draws
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import CHOICES, Experiment
 from causal_sgd.kernels import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
@@ -100,14 +101,14 @@ def normals(count: int, batch: int) -> Sample:
     return lambda: timed() * wanted / count / rounds / batch / jax.local_device_count()
 
 
-def engine(dim: int, rank: int | None, runs: int) -> tuple[Sample, int]:
+def engine(dim: int, rank: int | None, runs: int, sampler: str) -> tuple[Sample, int]:
     """A step of a run, and the tile."""
     per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
     long = int(np.clip(4 / per_step / runs, 10, 4000))
     short = max(long // 5, 2)
     base = Experiment(
         dim=dim, rank=rank, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, batch_size=4000,
-        measurement="gaussian-law" if rank is None else "low-rank-law", metrics=("spurious_signal",),
+        sampler=sampler, measurement="gaussian-law" if rank is None else "low-rank-law", metrics=("spurious_signal",),
     )  # fmt: skip
     cells = {steps: base.replace(steps=steps).cell() for steps in (short, long)}
 
@@ -139,11 +140,11 @@ def low_rank_roof(dim: int, rank: int, tile: int) -> tuple[list[Sample], Sample]
     return products, normals(dim * rank, tile)
 
 
-def profile(dim: int, tile: int, steps: int = 300) -> None:
+def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
     """Print where a step of the exact law spends its time on one core, by the fusions of the program for a tile of runs."""
     cell = Experiment(
         dim=dim, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, steps=steps,
-        metrics=("spurious_signal",),
+        sampler=sampler, metrics=("spurious_signal",),
     ).cell()  # fmt: skip
     keys = jax.random.split(jax.random.key(0), tile)
     many = jax.jit(jax.vmap(lambda key, size: cell(key, batch_size=size)))
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
+    parser.add_argument("--sampler", choices=CHOICES["sampler"], default="hetero")
     parser.add_argument(
         "--profile", action="store_true", help="also print where a step of the exact law spends its time"
     )
@@ -190,7 +192,7 @@ def main() -> None:
 
     def row(law: str, dim: int, rank: int | None) -> int:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
-        step, tile = engine(dim, rank, runs)
+        step, tile = engine(dim, rank, runs, options.sampler)
         products, numbers = dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
         turns = [(step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)]
         share = statistics.median((made + drawn) / whole for whole, made, drawn in turns)
@@ -204,7 +206,7 @@ def main() -> None:
             row("low-rank", dim, rank)
     if options.profile:
         for dim, tile in tiles.items():
-            profile(dim, tile)
+            profile(dim, tile, options.sampler)
 
 
 if __name__ == "__main__":
