@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 from causal_sgd.types import Array, Key
 
 __all__ = [
-    "BINOMIAL_CANDIDATES", "CHI_SQUARE_NORMALS", "CHI_SQUARE_WORDS", "binomial", "bits", "chi_square", "fold_in", "goe", "half_goe", "half_goe_size",
+    "BINOMIAL_UNIFORMS", "CHI_SQUARE_NORMALS", "CHI_SQUARE_WORDS", "binomial", "bits", "chi_square", "fold_in", "goe", "half_goe", "half_goe_size",
     "multinomial", "normals", "subset", "uniforms",
 ]  # fmt: skip
 
@@ -191,9 +191,8 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
 
     def split(counts: Array, level: tuple[Array, Array]) -> tuple[Array, None]:
         index, share = level
-        numbers = uniforms(bits(key, width * BINOMIAL_UNIFORMS, index), probabilities.dtype)
-        pairs = numbers[width:].reshape(2, width, BINOMIAL_CANDIDATES)
-        left = binomial(numbers[:width], pairs, counts[:width], share)
+        uniform = uniforms(bits(key, width * BINOMIAL_UNIFORMS, index), probabilities.dtype)
+        left = binomial(uniform.reshape(width, BINOMIAL_UNIFORMS), counts[:width], share)
         return jnp.stack([left, counts[:width] - left], 1).reshape(-1), None
 
     counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
@@ -205,50 +204,71 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
 BINOMIAL_TERMS = 48
 BINOMIAL_CANDIDATES = 16
 BINOMIAL_UNIFORMS = 1 + 2 * BINOMIAL_CANDIDATES
+"""How many uniform numbers a binomial takes."""
 
 
-def binomial(single: Array, pairs: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [n] as floats for numbers of trials [n] and probabilities [n], without a loop.
+@jax.custom_batching.custom_vmap
+def binomial(uniform: Array, number: Array, share: Array) -> Array:
+    """Binomial draws [...] as floats for numbers of trials [...] and probabilities [...], without a loop.
 
     Transformed rejection (BTRS of Hoermann 1993) where the mean of the rarer outcome is at least 10: a candidate is
     accepted with a probability of at least 0.7, and of 16 at once the first accepted one is taken. (All fail in fewer than
     one of 10^8 draws; the mode is then taken.) Inversion of the first 48 terms below that, where all terms beyond have a
-    probability of 1e-16.
+    probability of 1e-16. A way that no draw needs, nor any of the runs beside it, is left out, which changes no draw.
 
     Args:
-        single: uniform numbers [n], of the inversion.
-        pairs: uniform numbers [2, n, BINOMIAL_CANDIDATES], of the rejection.
-        number: of trials, whole floats, [n].
-        share: the probability, [n].
+        uniform: numbers in [0, 1), [..., BINOMIAL_UNIFORMS].
+        number: of trials, whole floats, [...].
+        share: the probability, [...].
     """
     p = jnp.minimum(share, 1 - share)
-    large = number * p >= 10
-    small = _few_successes(single, jnp.where(large, 1, number), jnp.where(large | (p <= 0), 0.5, p))
-    many = _many_successes(*pairs, jnp.where(large, number, 100)[:, None], jnp.where(large, p, 0.5)[:, None])
-    rarer = jnp.where(large, many, jnp.where(p <= 0, 0, small))
+    mean = number * p
+    many, few = mean >= 10, (mean > 0) & (mean < 10)
+
+    def invert() -> Array:
+        return _few_successes(uniform[..., 0], jnp.where(few, number, 1), jnp.where(few, p, 0.5))
+
+    def reject() -> Array:
+        u, v = jnp.split(uniform[..., 1:], 2, axis=-1)
+        return _many_successes(u, v, jnp.where(many, number, 100)[..., None], jnp.where(many, p, 0.5)[..., None])
+
+    none = functools.partial(jnp.zeros_like, mean)
+    small = jax.lax.cond(jnp.any(few), invert, none)
+    large = jax.lax.cond(jnp.any(many), reject, none)
+    rarer = jnp.where(many, large, jnp.where(few, small, 0))
     return jnp.where(share > 0.5, number - rarer, rarer)
 
 
+@binomial.def_vmap
+def _binomials_of_runs(runs: int, mapped: Sequence[bool], *arguments: Array) -> tuple[Array, bool]:
+    """All runs in one call, so that its branches stay branches: `vmap` would take both."""
+    whole = (
+        argument if is_mapped else jnp.broadcast_to(argument, (runs, *argument.shape))
+        for argument, is_mapped in zip(arguments, mapped, strict=True)
+    )
+    return binomial(*whole), True
+
+
 def _few_successes(uniform: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [n] by inversion of uniform numbers [n] in [0, 1), for means below 10 and shares of at most 1/2."""
-    k = jnp.arange(1, BINOMIAL_TERMS, dtype=share.dtype)[None]
-    chances = jnp.maximum(number[:, None] - k + 1, 1e-30) / k * (share / (1 - share))[:, None]
+    """Binomial draws [...] by inversion of uniform numbers [...] in [0, 1), for means below 10 and shares of at most 1/2."""
+    k = jnp.arange(1, BINOMIAL_TERMS, dtype=share.dtype).reshape((1,) * number.ndim + (-1,))
+    ratios = jnp.maximum(number[..., None] - k + 1, 1e-30) / k * (share / (1 - share))[..., None]
     # Sums by products with a triangle: a cumulative sum is a dozen small kernels, each with a start of its own.
-    triangle = np.triu(np.ones((BINOMIAL_TERMS - 1, BINOMIAL_TERMS)), 1).astype(share.dtype)
-    logarithms = jnp.matmul(jnp.log(chances), triangle, precision="highest")
-    terms = jnp.exp(logarithms + (number * jnp.log1p(-share))[:, None])
-    below = jnp.matmul(terms, np.triu(np.ones((BINOMIAL_TERMS,) * 2)).astype(share.dtype), precision="highest")
-    return jnp.minimum(jnp.sum((below <= uniform[:, None]).astype(share.dtype), 1), number)
+    up_to, before = (np.triu(np.ones((BINOMIAL_TERMS,) * 2), place).astype(share.dtype) for place in (0, 1))
+    terms = jnp.exp(jnp.matmul(jnp.log(ratios), before[:-1], precision="highest"))  # over that of 0, (1 - share)^number
+    chances = jnp.matmul(terms, up_to, precision="highest")
+    level = uniform * jnp.exp(-number * jnp.log1p(-share))
+    return jnp.minimum(jnp.sum((chances <= level[..., None]).astype(share.dtype), -1), number)
 
 
 def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [n] by rejection of c candidates, for means of at least 10 and shares of at most 1/2.
+    """Binomial draws [...] by rejection of c candidates, for means of at least 10 and shares of at most 1/2.
 
     Args:
-        u: uniform numbers in [0, 1), [n, c].
-        v: uniform numbers in [0, 1), [n, c].
-        number: of trials, [n, 1].
-        share: the probability, [n, 1].
+        u: uniform numbers in [0, 1), [..., c].
+        v: uniform numbers in [0, 1), [..., c].
+        number: of trials, [..., 1].
+        share: the probability, [..., 1].
     """
     spread = jnp.sqrt(number * share * (1 - share))
     b = 1.15 + 2.53 * spread
@@ -262,9 +282,9 @@ def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
     # has a bound for all n and p that come here, which is as exact.
     height = 1.01 * v * (2.83 + 5.1 / b) / (a / us**2 + b) * jnp.sqrt(size / number)
     excess = jnp.where(k == x, jnp.log(height) + rarity, 1)
-    first = jnp.floor((number + 1) * share)[:, 0]
-    for place in range(u.shape[1] - 1, -1, -1):
-        first = jnp.where(excess[:, place] <= 0, x[:, place], first)
+    first = jnp.floor((number + 1) * share)[..., 0]
+    for place in range(u.shape[-1] - 1, -1, -1):
+        first = jnp.where(excess[..., place] <= 0, x[..., place], first)
     return first
 
 

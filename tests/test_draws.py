@@ -34,9 +34,8 @@ def chi_squares(key: jax.Array, degrees: jax.Array, lanes: int = LANES) -> jax.A
 @jax.jit
 def binomials(key: jax.Array, number: jax.Array, share: jax.Array) -> jax.Array:
     def draw(key: jax.Array) -> jax.Array:
-        pairs = 2, number.size, draws.BINOMIAL_CANDIDATES
-        numbers = draws.uniforms(draws.bits(key, number.size * (1 + 2 * draws.BINOMIAL_CANDIDATES)), jnp.float32)
-        return draws.binomial(numbers[: number.size], numbers[number.size :].reshape(pairs), number, share)
+        words = draws.bits(key, number.size * draws.BINOMIAL_UNIFORMS).reshape(number.size, -1)
+        return draws.binomial(draws.uniforms(words, jnp.float32), number, share)
 
     return jax.vmap(draw)(jax.random.split(key, LANES))
 
@@ -93,9 +92,8 @@ def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
     for share in np.geomspace(1e-6, 0.5, 40):
         number = np.unique(np.round(np.concatenate([np.linspace(10, 40, 1000), [100.5, 1000.5]]) / share))
         number = number[number * share >= 10]
-        law = stats.binom(number, share)
-        highest = law.pmf(np.floor((number + 1) * share))
-        assert (highest * np.sqrt(2 * np.pi) * law.std()).max() < 1.01
+        highest = stats.binom.pmf(np.floor((number + 1) * share), number, share)
+        assert (highest * np.sqrt(2 * np.pi * number * share * (1 - share))).max() < 1.01
 
 
 @pytest.mark.parametrize(("number", "share"), [(20, 0.5), (10**7, 1e-6), (16000, 0.5), (10**6, 0.3), (2**30, 0.1)])
@@ -109,6 +107,16 @@ def test_the_rejection_knows_the_chances_of_binomials(number: int, share: float)
     gap -= np.average(gap, weights=weights)
     assert np.average(np.abs(gap), weights=weights) < 1e-3
     assert np.abs(gap).max() < 0.02  # so far off only 6 standard deviations from the mean, at 2^30
+
+
+def test_what_other_runs_need_changes_no_binomial() -> None:
+    uniform = jax.random.uniform(jax.random.key(8), (3, 4, draws.BINOMIAL_UNIFORMS))
+    number = jnp.asarray([[4000.0, 300, 1000, 50], [40, 4, 7, 0], [4000, 40, 12, 90]])  # all large, all small, both
+    share = jnp.asarray([0.5, 0.1, 0.8, 0.3])
+    together = jax.jit(jax.vmap(draws.binomial, (0, 0, None)))(uniform, number, share)
+    alone = [jax.jit(draws.binomial)(*run, share) for run in zip(uniform, number, strict=True)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    assert (np.asarray(together) <= number).all()
 
 
 def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
