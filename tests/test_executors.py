@@ -173,6 +173,7 @@ def cluster():
         yield cluster
 
 
+@pytest.mark.slow
 def test_dask_gives_the_same_bits(cluster, tmp_path) -> None:
     from distributed import Client
 

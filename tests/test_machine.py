@@ -54,13 +54,8 @@ def test_it_is_said_when_it_is_too_late() -> None:
 
 
 @needs_cores
-@pytest.mark.parametrize(
-    "told",
-    [
-        "JAX_NUM_CPU_DEVICES=1",
-        pytest.param("XLA_FLAGS=--xla_force_host_platform_device_count=1", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["JAX_NUM_CPU_DEVICES=1", "XLA_FLAGS=--xla_force_host_platform_device_count=1"])
 def test_a_user_who_chose_is_not_overruled(told: str) -> None:
     name, _, value = told.partition("=")
     done = python(SWEEP + "import jax; print(jax.local_device_count())", **{name: value})
@@ -68,6 +63,7 @@ def test_a_user_who_chose_is_not_overruled(told: str) -> None:
     assert "had started" not in done.stderr
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path) -> None:
     script = f"import causal_sgd as cs; print(cs.use_compilation_cache({str(tmp_path)!r}))\n" + SWEEP
     first = python(script)
