@@ -72,7 +72,7 @@ def _threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, A
 
 def uniforms(words: Array, dtype: Any) -> Array:
     """Uniform numbers in [0, 1), multiples of 2^-23, from 32-bit words."""
-    return jnp.right_shift(words, np.uint32(9)).astype(jnp.int32).astype(dtype) * 2**-23
+    return jnp.right_shift(words, np.uint32(9)).astype(dtype) * 2**-23
 
 
 # sqrt(2) erfinv(x) / x = P(w) / Q(w) with w = -log(1 - x^2) up to that of the smallest tail, 2^-33: lowest powers first, made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import threading
@@ -155,7 +156,7 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     """The datasets of a study, simulated, kept and read back."""
     path = kept.folder(out, name, quick=quick, seed=seed)
     origin = Origin.now(name, quick=quick, seed=seed)
-    threading.Thread(target=_import_ahead, daemon=True).start()
+    _import_ahead()
     start = time.perf_counter()
     data = study.run(quick=quick, key=seed, progress=progress)
     record = kept.keep(
@@ -169,10 +170,11 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     return {"datasets": kept.load(path, record), "record": record}
 
 
+@functools.cache  # once is enough
 def _import_ahead() -> None:
-    """Import what keeps and draws results while a study compiles, which leaves Python idle: a second less to wait for."""
-    for name in ("zarr", "matplotlib.pyplot", "causal_sgd.plots"):
-        importlib.import_module(name)
+    """Import what keeps and draws results while the first study compiles, which leaves Python idle."""
+    modules = "zarr", "matplotlib.pyplot", "causal_sgd.plots"
+    threading.Thread(target=lambda: [importlib.import_module(name) for name in modules], daemon=True).start()
 
 
 def _environment() -> dict[str, Any]:
