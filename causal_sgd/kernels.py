@@ -13,7 +13,7 @@ import hashlib
 import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -121,51 +121,66 @@ class Kernel(NamedTuple):
         room = max(int(budget // (tile * self.run_bytes)), 1)  # fewer devices, never another tile for more of them
         return tile, devices[:room]
 
+    def begin(self, columns: Columns, devices: Sequence[Device], pool: Executor) -> None:
+        """Lower for columns of this length, and have the pool compile what `compile` will need and what is not there."""
+        kind = self._kind(columns)
+        _forget_failed(kind)
+        missing = [device for device in devices if (device, kind) not in _executables]
+        if missing and self._one_for_all(devices):
+            missing = missing[:1] if _movable(kind) is None else []
+        self._start(missing, columns, kind, pool)
+
     def compile(self, columns: Columns, devices: Sequence[Device]) -> dict[Device, Callable[[Columns], Trace]]:
         """The program for columns of this length on each device; compiled only where it was not, for CPUs once."""
-        kind = self.identity, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
-        missing = [device for device in devices if (device, kind) not in _executables]
-        if missing and devices[0].platform == "cpu" and self.identity == self.fingerprint and not _cached():
-            source = _movable(kind)
-            if source is None:
-                self._compile(missing[:1], columns, kind)
-                source = _executables[missing.pop(0), kind].program
-            for device in missing.copy():
-                if (program := moved(source, device)) is not None:
-                    _executables[device, kind] = Loaded(program, movable=False)
-                    missing.remove(device)
-        self._compile(missing, columns, kind)
+        kind = self._kind(columns)
+        with ThreadPoolExecutor(max(len(devices), 1)) as pool:
+            self.begin(columns, devices, pool)
+            missing = [device for device in devices if (device, kind) not in _executables]
+            if missing and (source := _movable(kind)) is not None:  # CPUs, which share one program
+                compiled = source.result()
+                for device in missing.copy():
+                    if (program := moved(compiled, device)) is not None:
+                        _executables[device, kind] = Loaded(_done(program), movable=False)
+                        missing.remove(device)
+                self._start(missing, columns, kind, pool)
         programs = {}
         for device in devices:
             _executables.move_to_end((device, kind))
-            programs[device] = functools.partial(self._call, _executables[device, kind].program, device)
+            programs[device] = functools.partial(self._call, _executables[device, kind].program.result(), device)
         while len(_executables) > PROGRAMS_KEPT:
             _executables.popitem(last=False)
         return programs
 
-    def _compile(self, devices: Sequence[Device], columns: Columns, kind: Any) -> None:
-        """Compile for these devices side by side."""
-        lowered = [self.program.lower(*jax.device_put((self.root, *columns), device)) for device in devices]
-        options = CPU_OPTIONS if devices and devices[0].platform == "cpu" else None
-        with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
-            compiled = pool.map(lambda program: program.compile(compiler_options=options), lowered)
-            for device, program in zip(devices, compiled, strict=True):
-                _executables[device, kind] = Loaded(program, movable=not _cached())
+    def _kind(self, columns: Columns) -> Any:
+        """What programs that are the same share, apart from the device."""
+        return self.identity, jax.random.key_impl(self.root), tuple((c.shape, c.dtype) for c in columns)
+
+    def _one_for_all(self, devices: Sequence[Device]) -> bool:
+        """Whether what is compiled for one device may be moved to the others."""
+        return devices[0].platform == "cpu" and self.identity == self.fingerprint and not _cached()
+
+    def _start(self, devices: Sequence[Device], columns: Columns, kind: Any, pool: Executor) -> None:
+        """Lower for these devices, and compile side by side."""
+        for device in devices:
+            lowered = self.program.lower(*jax.device_put((self.root, *columns), device))
+            options = CPU_OPTIONS if device.platform == "cpu" else None
+            program = pool.submit(lowered.compile, compiler_options=options)
+            _executables[device, kind] = Loaded(program, movable=not _cached())
 
     def _call(self, executable: Any, device: Device, columns: Columns) -> Trace:
         return executable(*jax.device_put((self.root, *columns), device))
 
 
 class Loaded(NamedTuple):
-    """A compiled program, and whether it was really compiled here, and not loaded or moved itself."""
+    """A program that is compiled or will be, and whether it is really compiled here, and not loaded or moved itself."""
 
-    program: Any
+    program: Future[Any]
     movable: bool
 
 
 _kernels: weakref.WeakKeyDictionary[Cell, dict[Any, Kernel]] = weakref.WeakKeyDictionary()
 _executables: collections.OrderedDict[tuple[Device, Any], Loaded] = collections.OrderedDict()
-_rehearsed: weakref.WeakKeyDictionary[Cell, set[Any]] = weakref.WeakKeyDictionary()
+_rehearsed: weakref.WeakKeyDictionary[Cell, dict[Any, Trace]] = weakref.WeakKeyDictionary()
 
 
 def root_key(key: int | Key) -> Key:
@@ -179,16 +194,24 @@ def root_key(key: int | Key) -> Key:
     return key
 
 
-def rehearse(cell: Cell, grid: Grid, root: Key) -> None:
-    """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers; once for a point."""
-    passed = _rehearsed.setdefault(cell, set())
+def rehearse(cell: Cell, grid: Grid, root: Key) -> Trace:
+    """Trace the cell at concrete points, so that checks at the doors of its parts see the numbers; once for a point.
+
+    Returns:
+        What one run gives, as jax.ShapeDtypeStruct.
+    """
+    passed = _rehearsed.setdefault(cell, {})
+    shapes = None
     for point in grid.corners():
-        if tuple(point.items()) in passed:
+        shapes = passed.get(tuple(point.items()))
+        if shapes is not None:
             continue
-        trace = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
-        if not isinstance(trace, Trace):
-            raise ValueError(f"cell must return the Trace that `run` gives, got {type(trace).__name__}")
-        passed.add(tuple(point.items()))
+        shapes = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
+        if not isinstance(shapes, Trace):
+            raise ValueError(f"cell must return the Trace that `run` gives, got {type(shapes).__name__}")
+        passed[tuple(point.items())] = shapes
+    assert shapes is not None  # a grid has a corner
+    return shapes
 
 
 def _cached() -> bool:
@@ -196,8 +219,17 @@ def _cached() -> bool:
     return jax.config.jax_compilation_cache_dir is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _movable(kind: Any) -> Any | None:
-    """The program as it was compiled for some CPU device, if it was."""
+def _forget_failed(kind: Any) -> None:
+    """Leave out programs that were given up or could not be compiled."""
+    for place, loaded in list(_executables.items()):
+        if place[1] == kind and (
+            loaded.program.cancelled() or (loaded.program.done() and loaded.program.exception() is not None)
+        ):
+            del _executables[place]
+
+
+def _movable(kind: Any) -> Future[Any] | None:
+    """The program as it was, or is being, compiled for some CPU device."""
     return next(
         (
             loaded.program
@@ -206,6 +238,13 @@ def _movable(kind: Any) -> Any | None:
         ),
         None,
     )
+
+
+def _done(value: Any) -> Future[Any]:
+    """A future of what is there."""
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
 
 
 def _program(cell: Cell, names: tuple[str, ...]) -> Any:

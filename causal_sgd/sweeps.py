@@ -7,12 +7,14 @@ one filled up. Units are computed in any order and anywhere (`dispatch`, `execut
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -101,66 +103,10 @@ def sweep(
         StoreError: (a ValueError) if the store cannot be used: another configuration, another writer, no room, ...
         SweepError: at the end, if some tiles failed; everything else is kept.
     """
-    grid = Grid.make(cell, {} if axes is None else axes, seeds)
-    chosen = machine.local_devices(devices)  # first of all: it may set up all cores, which the first key would prevent
-    root = root_key(key)
-    if tile is not None:
-        checks.integer("tile", tile)
-    if memory is not None:
-        checks.number("memory", memory, above=0)
-    checks.integer("tiles_per_task", tiles_per_task)
-    checks.integer("retries", retries, minimum=0)
-    if executor is not None and not (isinstance(executor, Executor) or callable(executor)):
-        raise ValueError(
-            f"executor must be a concurrent.futures.Executor or a function that makes one, got {executor!r}"
-        )
-    opened = None if store is None else _opened(Path(store))
-    if opened is not None:
-        if tile not in (None, opened.tile):
-            raise ValueError(f"tile must be that of the store, {opened.tile}, got {tile}: results depend on it")
-        tile = opened.tile
-    rehearse(cell, grid, root)
-    kinds = [column.dtype for column in grid.runs(np.zeros(1, int), _real())[1:]]
-    kernel = Kernel.make(cell, grid.names, kinds, root)
-    held = kernel.result_bytes * grid.size if store is None else 0
-    tile, chosen = kernel.layout(chosen, memory=memory, tile=tile, held=held)
-    environment = described_by(kernel, chosen[0])
-    if store is None:
-        sink: _Memory | _Disk = _Memory(grid, kernel, tile, environment)
-    else:
-        sink = _disk(Path(store), opened, _header(cell, grid, kernel, kinds, config), tile, grid, environment)
-
-    with contextlib.ExitStack() as context:
-        context.enter_context(sink)
-        failures = []
-        if units := sink.missing():
-            if executor is None:
-                backend: Backend = LocalDevices(kernel, chosen[: len(units)], sink.columns(units[0]))
-            else:
-                backend = Workers(executor, Job.make(cell, grid.names, root))
-            context.enter_context(contextlib.closing(backend))
-            missing = sum(map(sink.count, units))
-            log_file = None if store is None else Path(f"{store}.log")
-            shown = context.enter_context(
-                Progress(label, grid.size, grid.size - missing, shown=progress, log_file=log_file)
-            )
-
-            def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
-                sink.write(unit, trace, environment)
-                count = sink.count(unit)
-                shown.add(count, int((trace.diverged_at[:count] >= 0).sum()))
-
-            failures = dispatch(
-                units, sink.columns, backend, collect, retries=retries, tiles_per_task=tiles_per_task, tick=shown.tick
-            )
-        dataset = sink.dataset()
-    if failures:
-        untried = len(sink.missing()) - len(failures)
-        kept = "all others are in `dataset` of this error" if store is None else f"all others are saved in {store}"
-        if untried:  # as the first few had failed and none had succeeded
-            kept = f"{untried} others were not tried"
-        raise SweepError(_told(failures, sink.columns, grid.names, kept), failures, dataset)
-    return dataset
+    return _Sweep(
+        cell=cell, axes=axes, seeds=seeds, key=key, store=store, executor=executor, config=config, tile=tile,
+        tiles_per_task=tiles_per_task, retries=retries, memory=memory, devices=devices, progress=progress, label=label,
+    ).run()  # fmt: skip
 
 
 def compare(
@@ -169,7 +115,8 @@ def compare(
     """Sweep several cells over the same axes and seeds, and stack the results.
 
     Everything that is not an array shape or a number (a sampler, an optimiser, a measurement) varies this way. All
-    methods share worlds, data, initialisations and measurements seed by seed, so their differences are paired.
+    methods share worlds, data, initialisations and measurements seed by seed, so their differences are paired. All cells
+    are checked before any is run, and the next one is compiled while one is.
 
     Args:
         cells: method name -> cell.
@@ -178,7 +125,10 @@ def compare(
         **options: as for `sweep`.
 
     Returns:
-        The dataset of `sweep` with `dim` in front.
+        The dataset of `sweep` with `dim` in front. A metric that not all cells have is NaN where it is missing.
+
+    Raises:
+        ValueError: as `sweep` does for any of the cells, or if they record other steps or metrics of other shapes.
     """
     import xarray as xr
 
@@ -192,11 +142,150 @@ def compare(
     if store is not None:
         with contextlib.suppress(OSError):  # the first store says what is wrong
             Path(store).mkdir(parents=True, exist_ok=True)
-    parts = [
-        sweep(cell, label=name, store=None if store is None else Path(store) / f"{name}.zarr", **options)
-        for name, cell in cells.items()
-    ]
+    sweeps: list[_Sweep] = []
+    for name, cell in cells.items():
+        own = None if store is None else Path(store) / f"{name}.zarr"
+        given = inspect.signature(sweep).bind(cell, label=name, store=own, **options)
+        given.apply_defaults()
+        sweeps.append(_Sweep(**given.arguments))
+        _check_alike(sweeps[0], sweeps[-1])
+    parts: list[xr.Dataset] = []
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        for index, current in enumerate(sweeps):
+            for one in sweeps[index : index + 2]:
+                one.begin(pool)
+            parts.append(current.run())
+            frames = [part["step"].values.tolist() for part in (parts[0], parts[-1])]
+            if frames[0] != frames[1]:
+                raise ValueError(
+                    f"cells must record the same steps, got {frames[0]} for {sweeps[0].label!r} and {frames[1]} for "
+                    f"{current.label!r}"
+                )
     return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Sweep:
+    """A sweep whose arguments, those of `sweep`, were checked. Nothing of it is traced as a program or compiled yet."""
+
+    cell: Cell
+    axes: Mapping[str, Any] | None
+    seeds: int | Sequence[int]
+    key: int | Key
+    store: str | Path | None
+    executor: Executor | Callable[[], Executor] | None
+    config: Mapping[str, Any] | None
+    tile: int | None
+    tiles_per_task: int
+    retries: int
+    memory: float | None
+    devices: Sequence[Device] | None
+    progress: bool | None
+    label: str
+
+    def __post_init__(self) -> None:
+        self.grid = Grid.make(self.cell, {} if self.axes is None else self.axes, self.seeds)
+        # Before the first key, which would start jax: this may set up all cores.
+        self.allowed = machine.local_devices(self.devices)
+        self.root = root_key(self.key)
+        if self.tile is not None:
+            checks.integer("tile", self.tile)
+        if self.memory is not None:
+            checks.number("memory", self.memory, above=0)
+        checks.integer("tiles_per_task", self.tiles_per_task)
+        checks.integer("retries", self.retries, minimum=0)
+        if self.executor is not None and not (isinstance(self.executor, Executor) or callable(self.executor)):
+            raise ValueError(
+                f"executor must be a concurrent.futures.Executor or a function that makes one, got {self.executor!r}"
+            )
+        self.opened = None if self.store is None else _opened(Path(self.store))
+        if self.opened is not None and self.tile not in (None, self.opened.tile):
+            raise ValueError(
+                f"tile must be that of the store, {self.opened.tile}, got {self.tile}: results depend on it"
+            )
+        self.shapes = rehearse(self.cell, self.grid, self.root)
+
+    @functools.cached_property
+    def plan(self) -> _Plan:
+        """The program, its tile and devices, and the place for the results; traced when it is first asked for."""
+        grid, store = self.grid, self.store
+        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), _real())[1:]]
+        kernel = Kernel.make(self.cell, grid.names, kinds, self.root)
+        held = kernel.result_bytes * grid.size if store is None else 0
+        tile = self.tile if self.opened is None else self.opened.tile
+        tile, devices = kernel.layout(self.allowed, memory=self.memory, tile=tile, held=held)
+        environment = described_by(kernel, devices[0])
+        if store is None:
+            sink: _Memory | _Disk = _Memory(grid, kernel, tile, environment)
+        else:
+            header = _header(self.cell, grid, kernel, kinds, self.config)
+            sink = _disk(Path(store), self.opened, header, tile, grid, environment)
+        return _Plan(kernel, tile, devices, sink)
+
+    def begin(self, pool: Executor) -> None:
+        """Have the pool compile what `run` will need here."""
+        kernel, tile, devices, sink = self.plan
+        if self.executor is None and not sink.complete():
+            units = -(-self.grid.size // tile)
+            kernel.begin(self.grid.runs(np.zeros(tile, int), _real()), devices[:units], pool)
+
+    def run(self) -> xr.Dataset:
+        """Compute what is missing, and give all of it."""
+        grid, (kernel, _, devices, sink) = self.grid, self.plan
+        with contextlib.ExitStack() as context:
+            context.enter_context(sink)
+            failures = []
+            if units := sink.missing():
+                if self.executor is None:
+                    backend: Backend = LocalDevices(kernel, devices[: len(units)], sink.columns(units[0]))
+                else:
+                    backend = Workers(self.executor, Job.make(self.cell, grid.names, self.root))
+                context.enter_context(contextlib.closing(backend))
+                missing = sum(map(sink.count, units))
+                log_file = None if self.store is None else Path(f"{self.store}.log")
+                shown = context.enter_context(
+                    Progress(self.label, grid.size, grid.size - missing, shown=self.progress, log_file=log_file)
+                )
+
+                def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+                    sink.write(unit, trace, environment)
+                    count = sink.count(unit)
+                    shown.add(count, int((trace.diverged_at[:count] >= 0).sum()))
+
+                failures = dispatch(
+                    units, sink.columns, backend, collect,
+                    retries=self.retries, tiles_per_task=self.tiles_per_task, tick=shown.tick,
+                )  # fmt: skip
+            dataset = sink.dataset()
+        if failures:
+            untried = len(sink.missing()) - len(failures)
+            kept = "all others are in `dataset` of this error"
+            if self.store is not None:
+                kept = f"all others are saved in {self.store}"
+            if untried:  # as the first few had failed and none had succeeded
+                kept = f"{untried} others were not tried"
+            raise SweepError(_told(failures, sink.columns, grid.names, kept), failures, dataset)
+        return dataset
+
+
+def _check_alike(one: _Sweep, other: _Sweep) -> None:
+    """Refuse cells whose results could not be stacked."""
+    known, others = ({"step": shapes.step, **shapes.metrics} for shapes in (one.shapes, other.shapes))
+    for name in known:
+        if name in others and known[name].shape != others[name].shape:
+            raise ValueError(
+                f"cells must give the same shapes, got {known[name].shape} for {name!r} in {one.label!r} and "
+                f"{others[name].shape} in {other.label!r}"
+            )
+
+
+class _Plan(NamedTuple):
+    """How a sweep will be computed."""
+
+    kernel: Kernel
+    tile: int
+    devices: Sequence[Device]  # those that have room
+    sink: _Memory | _Disk
 
 
 class _Memory:
@@ -212,6 +301,9 @@ class _Memory:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def complete(self) -> bool:
+        return bool(self._done.all())
 
     def missing(self) -> list[int]:
         return np.flatnonzero(~self._done).tolist()
@@ -261,6 +353,9 @@ class _Disk:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def complete(self) -> bool:
+        return self._store.complete(self._grid)
 
     def missing(self) -> list[int]:
         return self._store.missing(self._grid).tolist()
