@@ -10,29 +10,27 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from causal_sgd import checks, machine
-from causal_sgd.datasets import labelled, provenance
 from causal_sgd.dispatch import Failure, dispatch
 from causal_sgd.executors import Backend, Job, LocalDevices, Workers, described_by
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
+from causal_sgd.kernels import Cell, Kernel, real, rehearse, root_key
 from causal_sgd.machine import Device
 from causal_sgd.progress import Progress
+from causal_sgd.sinks import Disk, Memory, Sink, header_of
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from causal_sgd.store import Header, Store
+    from causal_sgd.store import Store
 
 __all__ = ["SweepError", "compare", "sweep"]
 
@@ -209,17 +207,17 @@ class _Sweep:
     def plan(self) -> _Plan:
         """The program, its tile and devices, and the place for the results; traced when it is first asked for."""
         grid, store = self.grid, self.store
-        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), _real())[1:]]
+        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), real())[1:]]
         kernel = Kernel.make(self.cell, grid.names, kinds, self.root)
         held = kernel.result_bytes * grid.size if store is None else 0
         tile = self.tile if self.opened is None else self.opened.tile
         tile, devices = kernel.layout(self.allowed, memory=self.memory, tile=tile, held=held)
         environment = described_by(kernel, devices[0])
         if store is None:
-            sink: _Memory | _Disk = _Memory(grid, kernel, tile, environment)
+            sink: Sink = Memory(grid, kernel, tile, environment)
         else:
-            header = _header(self.cell, grid, kernel, kinds, self.config)
-            sink = _disk(Path(store), self.opened, header, tile, grid, environment)
+            header = header_of(self.cell, grid, kernel, kinds, self.config)
+            sink = Disk(Path(store), self.opened, header, tile, grid, environment)
         return _Plan(kernel, tile, devices, sink)
 
     def begin(self, pool: Executor) -> None:
@@ -227,7 +225,7 @@ class _Sweep:
         kernel, tile, devices, sink = self.plan
         if self.executor is None and not sink.complete():
             units = -(-self.grid.size // tile)
-            kernel.begin(self.grid.runs(np.zeros(tile, int), _real()), devices[:units], pool)
+            kernel.begin(self.grid.runs(np.zeros(tile, int), real()), devices[:units], pool)
 
     def run(self) -> xr.Dataset:
         """Compute what is missing, and give all of it."""
@@ -285,95 +283,7 @@ class _Plan(NamedTuple):
     kernel: Kernel
     tile: int
     devices: Sequence[Device]  # those that have room
-    sink: _Memory | _Disk
-
-
-class _Memory:
-    """Where the results of a sweep go when there is no store."""
-
-    def __init__(self, grid: Grid, kernel: Kernel, tile: int, environment: Mapping[str, Any]) -> None:
-        self._grid, self._kernel, self._tile, self._environment = grid, kernel, tile, environment
-        self._results = jax.tree.map(lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), kernel.shapes)
-        self._done = np.zeros(-(-grid.size // tile), bool)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def complete(self) -> bool:
-        return bool(self._done.all())
-
-    def missing(self) -> list[int]:
-        return np.flatnonzero(~self._done).tolist()
-
-    def count(self, unit: int) -> int:
-        return min(self._tile, self._grid.size - unit * self._tile)
-
-    def columns(self, unit: int) -> Columns:
-        flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
-        last = self._grid.size - 1  # the last run fills up the last unit
-        return self._grid.runs(np.minimum(flat, last), _real())
-
-    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
-        first, count = unit * self._tile, self.count(unit)
-        for target, source in zip(jax.tree.leaves(self._results), jax.tree.leaves(trace), strict=True):
-            target[first : first + count] = source[:count]
-        self._done[unit] = True
-        self._environment = environment
-
-    def dataset(self) -> xr.Dataset:
-        grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
-        if not done.all():
-            for leaf in jax.tree.leaves(self._results):
-                leaf[~done] = np.nan if leaf.dtype.kind == "f" else -1
-        values = {**self._results.metrics, "diverged_at": self._results.diverged_at}
-        shaped = {name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()}
-        steps = self._results.step[np.argmax(done)]
-        attributes = provenance(self._environment, self._tile, **_key_names(self._kernel.root))
-        found = labelled(grid, shaped, steps, attributes)
-        return found if done.all() else found.assign_coords(done=((*grid.axes, "seed"), done.reshape(grid.shape)))
-
-
-class _Disk:
-    """Where the results of a sweep go when there is a store; it is locked only if something is to be computed."""
-
-    def __init__(self, store: Store, grid: Grid) -> None:
-        self._store, self._grid = store, grid
-        self._lock = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with contextlib.ExitStack() as lock:
-            if not self._store.complete(self._grid):
-                lock.enter_context(self._store.writing())
-                self._store.request(self._grid)
-            self._counts = self._store.counts(self._grid)
-            self._lock = lock.pop_all()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def complete(self) -> bool:
-        return self._store.complete(self._grid)
-
-    def missing(self) -> list[int]:
-        return self._store.missing(self._grid).tolist()
-
-    def count(self, unit: int) -> int:
-        return int(self._counts[unit])
-
-    def columns(self, unit: int) -> Columns:
-        return self._store.columns(unit)
-
-    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
-        values = {**trace.metrics, "diverged_at": trace.diverged_at}
-        arrays = {name: np.asarray(block) for name, block in values.items()}
-        self._store.write(unit, arrays, np.asarray(trace.step[0]), environment)
-
-    def dataset(self) -> xr.Dataset:
-        found = self._store.dataset(self._grid)
-        return found.drop_vars("done") if found.done.all() else found
+    sink: Sink
 
 
 def _opened(path: Path) -> Store | None:
@@ -381,63 +291,6 @@ def _opened(path: Path) -> Store | None:
     from causal_sgd.store import Store
 
     return Store(path) if path.exists() else None
-
-
-def _disk(
-    path: Path, opened: Store | None, header: Header, tile: int, grid: Grid, environment: Mapping[str, Any]
-) -> _Disk:
-    """A place in a store, made where there is none, that this sweep may use."""
-    from causal_sgd.store import Store
-
-    store = Store.create(path, header, tile) if opened is None else opened
-    store.check(header, environment)
-    return _Disk(store, grid)
-
-
-def _real() -> Any:
-    """The type of numbers with a point in programs: float32, or float64 where jax is told so."""
-    return jax.numpy.result_type(float)
-
-
-def _header(
-    cell: Cell, grid: Grid, kernel: Kernel, kinds: Sequence[np.dtype], config: Mapping[str, Any] | None
-) -> Header:
-    """What a store of this sweep is made for."""
-    from causal_sgd.store import Header
-
-    experiment = getattr(cell, "configuration", None)
-    described: dict[str, Any] = {}
-    if experiment is not None:
-        # What is an axis is no part of the configuration.
-        described["experiment"] = {name: value for name, value in experiment.items() if name not in grid.names}
-    if config is not None:
-        described["config"] = dict(config)
-        try:
-            json.dumps(described["config"], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config must hold plain values that JSON can hold, got {config!r}: {error}") from None
-    source = None
-    if not described:
-        described["cell"] = getattr(cell, "__qualname__", repr(type(cell)))
-        with contextlib.suppress(OSError, TypeError):
-            source = inspect.getsource(cell)
-    parameters = {name: str(kind) for name, kind in zip(grid.names, kinds, strict=True)}
-    shapes = {**kernel.shapes.metrics, "diverged_at": kernel.shapes.diverged_at}
-    variables = {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in shapes.items()}
-    configuration = {
-        **described,
-        "parameters": parameters,
-        "metrics": {name: [kind, list(shape)] for name, (kind, shape) in variables.items()},
-        **_key_names(kernel.root),
-    }
-    return Header(configuration, parameters, variables, kernel.shapes.step.shape[0], kernel.fingerprint, source)
-
-
-def _key_names(root: Key) -> dict[str, str]:
-    return {
-        "key": " ".join(str(word) for word in np.asarray(jax.random.key_data(root)).ravel()),
-        "key_implementation": str(jax.random.key_impl(root)),
-    }
 
 
 def _told(failures: Sequence[Failure], columns: Callable[[int], Columns], names: Sequence[str], kept: str) -> str:

@@ -24,7 +24,7 @@ FLOORS = (
     {"plots"},
     {"datasets"},
     {"executors", "store"},
-    {"dispatch"},
+    {"dispatch", "sinks"},
     {"sweeps"},
     {"phase", "intermittency"},
     {"methods"},

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,30 +70,31 @@ def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
 @pytest.fixture
 def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps of the right axes and shapes whose values are random numbers: no algorithm is traced, none runs."""
-    recorded: list[np.ndarray] = []
+    recorded: dict[int, np.ndarray] = {}
 
     def run(key: Any, *, algorithm: Any, metrics: Any, num_steps: int, record_every: int | None = None) -> Trace:
         names = [metric if isinstance(metric, str) else metric.__name__ for metric in metrics]
         frames = np.unique(np.append(np.arange(0, num_steps, record_every or num_steps), num_steps))
         inner = {"singular_values": (5,), "environment_losses": (2,)}
-        recorded.append(frames)
+        recorded[len(frames)] = frames
         values = {name: jnp.ones((len(frames), *inner.get(name, ()))) for name in names}
         return Trace(jnp.asarray(frames), values, jnp.asarray(-1))
 
-    def sweep(cell: Any, *, axes: Any = None, seeds: Any = 1, **_: Any) -> xr.Dataset:
-        grid = Grid.make(cell, axes or {}, min(seeds, 6) if isinstance(seeds, int) else seeds)
-        numbers = {name: float(grid.runs(np.zeros(1, int))[1 + index][0]) for index, name in enumerate(grid.names)}
-        trace = jax.eval_shape(lambda key: cell(key, **numbers), jax.random.key(0))
+    def results(sweep: Any) -> xr.Dataset:
+        seeds, trace = sweep.seeds, sweep.shapes
+        grid = Grid.make(sweep.cell, sweep.axes or {}, min(seeds, 6) if isinstance(seeds, int) else seeds)
         random = np.random.default_rng(0)
         values = {
             name: np.exp(0.5 * random.normal(size=(*grid.shape, *leaf.shape))).astype(leaf.dtype)
             for name, leaf in trace.metrics.items()
         }
-        steps = recorded[-1][-trace.step.shape[0] :]
+        frames = trace.step.shape[0]
+        steps = recorded.get(frames, next(reversed(recorded.values()))[-frames:])  # a time average has one
         return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
 
     monkeypatch.setattr(simulate, "run", run)
-    monkeypatch.setattr(sweeps, "sweep", sweep)  # also that of `compare`
+    monkeypatch.setattr(sweeps._Sweep, "begin", lambda sweep, pool: None)
+    monkeypatch.setattr(sweeps._Sweep, "run", results)
 
 
 LONG = ("collapse", "federated", "finite-time", "optimizers", "rotating-bases")  # their theory takes seconds to compile
