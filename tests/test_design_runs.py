@@ -91,7 +91,8 @@ def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, m
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler", ["hetero", pytest.param("stratified", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["hetero", "stratified"])
 def test_data_sets_side_by_side_in_one_array_or_made_in_the_run_are_the_same(sampler: str, monkeypatch) -> None:
     def together(make: Any) -> Any:
         def one(key: jax.Array) -> Any:

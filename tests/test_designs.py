@@ -248,7 +248,7 @@ def test_without_replacement_a_promised_size_changes_no_draw(monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("replacement", [True, False])
-@pytest.mark.parametrize("largest_batch", [None, 7])
+@pytest.mark.parametrize("largest_batch", [pytest.param(None, marks=pytest.mark.slow), 7])
 def test_mini_batches_are_unbiased_given_the_design(replacement: bool, largest_batch: int | None, monkeypatch) -> None:
     monkeypatch.setattr(designs, "GATHERED", 1)
     measurement = measurements.fixed_design(
@@ -328,7 +328,10 @@ def test_whole_measurements_show_what_is_not_symmetric() -> None:
     )
 
 
-@pytest.mark.parametrize("options", [{"full": True}, {}, {"largest_batch": 2}])
+FURTHER = [pytest.param(options, marks=pytest.mark.slow) for options in ({"full": True}, {"largest_batch": 2})]
+
+
+@pytest.mark.parametrize("options", [{}, *FURTHER])
 def test_fresh_noise_is_added_to_the_labels_anew_in_every_step(options: dict[str, Any]) -> None:
     def noisy(fresh_noise: float) -> Measurement:
         return measurements.fixed_design(design=dense_design(), fresh_noise=fresh_noise, **options)

@@ -265,11 +265,11 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind
 @pytest.mark.parametrize(
     ("name", "noise"),
     [
-        ("one environment", 0.7),
         ("four environments, two identical, counts of one", 0.7),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
+                ("one environment", 0.7),
                 ("two environments", 0.0),
                 ("four environments, two of them empty", 0.7),
                 ("spurious signals in every direction", 0.7),

@@ -92,17 +92,23 @@ CASES = {
     "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
 }  # fmt: skip
 FURTHER = (  # of a kind with others
-    "k below the rank, one environment", "k at the rank, one environment", "k at the rank, counts of one",
-    "k above d, one environment", "duplicates and a zero", "columns from 1e-9 to 1", "singular values from 1 to 1e-9",
+    "r + k below d", "k below the rank, one environment", "k at the rank, one environment",
+    "k at the rank, empty environments", "k at the rank, counts of one", "k above d, one environment", "duplicates and a zero",
+    "columns from 1e-9 to 1", "singular values from 1 to 1e-9",
 )  # fmt: skip
 NOISELESS = ("k at the rank, one environment", "k at the rank", "singular values from 1 to 3e-5")
 HIGHER = (
-    ("k below the rank, one environment", 0.7),
     ("k below the rank", 0.7),
-    ("k at the rank", 0.0),
-    ("k at the rank, counts of one", 0.7),
     ("k above d", 0.7),
     ("columns from 1 to 1e-9", 0.7),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("k below the rank, one environment", 0.7),
+            ("k at the rank", 0.0),
+            ("k at the rank, counts of one", 0.7),
+        )
+    ),
 )
 
 
@@ -134,7 +140,7 @@ def expected(which: Factored, noise: float) -> tuple[np.ndarray, np.ndarray]:
     ("name", "noise"),
     [
         *(pytest.param(name, 0.7, marks=pytest.mark.slow if name in FURTHER else ()) for name in CASES),
-        *((name, 0.0) for name in NOISELESS),
+        *(pytest.param(name, 0.0, marks=pytest.mark.slow if name in FURTHER else ()) for name in NOISELESS),
     ],
 )
 def test_g_u_has_the_exact_mean_and_covariance(name: str, noise: float) -> None:

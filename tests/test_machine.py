@@ -35,6 +35,7 @@ CORES = machine.cores()
 needs_cores = pytest.mark.skipif(CORES < 2, reason="one core: nothing to tell")
 
 
+@pytest.mark.slow
 @needs_cores
 def test_a_sweep_sets_up_all_cores_by_itself() -> None:
     done = python(SWEEP + "import jax; print(jax.local_device_count())")

@@ -42,8 +42,11 @@ def make_snapshot(kind: str) -> Snapshot:
 
 
 KINDS = (
-    "one column", "square", "almost learned", "overlapping signals",
-    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("three columns", "spurious signals in every direction")),
+    "one column", "square", "almost learned",
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("three columns", "overlapping signals", "spurious signals in every direction")
+    ),
 )  # fmt: skip
 
 

@@ -37,6 +37,13 @@ SAMPLES = {
     "jax_drawn": (3000, SLABS),
 }
 PAIRS = list(itertools.combinations(SAMPLES, 2))
+
+
+def slow_in_torch(name, *values):
+    """PyTorch compiles its peers for many seconds."""
+    return pytest.param(name, *values, marks=pytest.mark.slow if "torch" in str((name, *values)) else ())
+
+
 # 15 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.
 LEVEL = 1e-3 / (2 * len(PAIRS))
 
@@ -73,7 +80,7 @@ def _pvalue(one, other):
     return min(stats.ks_2samp(mine, theirs).pvalue for mine, theirs in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize(("one", "other"), [slow_in_torch(*pair) for pair in PAIRS])
 def test_peers_agree_in_distribution(one, other):
     assert _pvalue(_sample(one), _sample(other)) > LEVEL
 
@@ -86,7 +93,7 @@ def test_comparison_notices_a_wrong_law(change):
     assert _pvalue(_sample("jax_drawn"), _sample("numpy_loop", **change)) < LEVEL
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
 def test_large_batches_reach_the_population_dynamics(name):
     """Without heterogeneity each direction is a scalar map, but for the batch's noise."""
     change = {"spread": 0.0, "mean": 0.5, "batch_size": 4000, "steps": 60}
@@ -102,7 +109,7 @@ def test_large_batches_reach_the_population_dynamics(name):
     np.testing.assert_allclose(error, expected, rtol=0.15)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
 def test_few_columns_learn_what_they_reach(name):
     """The factor starts at columns of the identity, so two of them find the invariant signal and nothing else."""
     signal, error = _simulate(name, [7], rank=2, spread=0.0, batch_size=4000, steps=100)
@@ -110,7 +117,7 @@ def test_few_columns_learn_what_they_reach(name):
     np.testing.assert_allclose(error, 0, atol=0.5)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
 def test_seeds_decide(name):
     once, again = (_simulate(name, [3, 4], steps=20) for _ in range(2))
     np.testing.assert_array_equal(once, again)

@@ -117,6 +117,7 @@ def test_fifty_kills(tmp_path, seed: int) -> None:
     killed_and_resumed(tmp_path, 5, seed=100 + seed)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
     path, log = tmp_path / "full.zarr", tmp_path / "log"
     process = begun(path, log, "full", "5")

@@ -104,7 +104,7 @@ def second_moments(kind: str, r: np.ndarray, basis: np.ndarray) -> tuple[np.ndar
     return along + t * traces / 2, moments / 4 + NOISE**2 * plain, square + t**2 / 2 + NOISE**2
 
 
-@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("counts", [pytest.param(c, marks=pytest.mark.slow if c == "pure" else ()) for c in COUNTS])
 @pytest.mark.parametrize("kind", MEASUREMENTS)
 def test_the_batch_gradient_has_the_mean_and_covariance_of_its_definition(kind: str, counts: str) -> None:
     pure = counts == "pure" and kind.startswith("law")  # which has a program of its own for pure batches
