@@ -127,6 +127,7 @@ def compare(
 
     Raises:
         ValueError: as `sweep` does for any of the cells, or if they record other steps or metrics of other shapes.
+        SweepError: at the end, if some tiles failed; the dataset in it has all methods.
     """
     import xarray as xr
 
@@ -148,18 +149,40 @@ def compare(
         sweeps.append(_Sweep(**given.arguments))
         _check_alike(sweeps[0], sweeps[-1])
     parts: list[xr.Dataset] = []
+    steps: xr.DataArray | None = None
+    failed: dict[str, SweepError] = {}
     with ThreadPoolExecutor(machine.cores()) as pool:
         for index, current in enumerate(sweeps):
             for one in sweeps[index : index + 2]:
                 one.begin(pool)
-            parts.append(current.run())
-            frames = [part["step"].values.tolist() for part in (parts[0], parts[-1])]
-            if frames[0] != frames[1]:
-                raise ValueError(
-                    f"cells must record the same steps, got {frames[0]} for {sweeps[0].label!r} and {frames[1]} for "
-                    f"{current.label!r}"
-                )
-    return xr.concat(parts, dim=xr.Variable(dim, list(cells)), combine_attrs="override", join="exact", data_vars="all")
+            try:
+                part = current.run()
+            except SweepError as error:
+                failed[current.label] = error
+                part = error.dataset
+            if _done(part).any():  # what failed as a whole has no steps
+                steps = part["step"] if steps is None else steps
+                if not steps.equals(part["step"]):
+                    raise ValueError(
+                        f"cells must record the same steps, got {steps.values.tolist()} and, for {current.label!r}, "
+                        f"{part['step'].values.tolist()}"
+                    )
+            parts.append(part)
+    if failed:
+        parts = [part.assign_coords(done=_done(part), step=part["step"] if steps is None else steps) for part in parts]
+    variants = xr.Variable(dim, list(cells))
+    dataset = xr.concat(parts, dim=variants, combine_attrs="override", join="exact", data_vars="all")
+    if failed:
+        told = "\n".join(f"{label}: {error}" for label, error in failed.items())
+        raise SweepError(told, [failure for error in failed.values() for failure in error.failures], dataset)
+    return dataset
+
+
+def _done(part: xr.Dataset) -> xr.DataArray:
+    """Which runs are there."""
+    import xarray as xr
+
+    return part["done"] if "done" in part.coords else xr.ones_like(part["diverged_at"], dtype=bool)
 
 
 @dataclasses.dataclass(kw_only=True)

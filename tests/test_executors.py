@@ -23,7 +23,7 @@ from causal_sgd.dispatch import ExecutorError, dispatch
 from causal_sgd.executors import Answer
 from causal_sgd.experiment import Experiment
 from causal_sgd.store import Store
-from causal_sgd.sweeps import SweepError, sweep
+from causal_sgd.sweeps import SweepError, compare, sweep
 from causal_sgd.types import Trace
 
 AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.05, 0.2]}
@@ -128,6 +128,23 @@ def test_a_poisoned_tile_without_a_store_leaves_the_rest_in_the_error() -> None:
     assert np.isnan(found.spurious_signal.sel(spread=0.0)).all()
     assert (found.diverged_at.sel(spread=0.0) == -1).all()
     assert found.sel(spread=[2.0, 4.0]).drop_vars("done").equals(reference().sel(spread=[2.0, 4.0]))
+
+
+def test_a_poisoned_tile_of_one_method_leaves_all_methods_in_the_error() -> None:
+    cells = {"poisoned": poisoned("raise", 0.0), "well": CELL}
+    with pytest.raises(SweepError, match="^poisoned: 2 of the sweep's tiles failed") as error:
+        compare(cells, retries=0, **OPTIONS)
+    found = error.value.dataset
+    assert found.done.sum("variant").values.tolist() == [[[1] * 4] * 2] + 2 * [[[2] * 4] * 2]
+    assert found.sel(variant="well", drop=True).drop_vars("done").equals(reference())
+    assert len(error.value.failures) == 2
+
+    def broken(key: jax.Array, *, spread: Any, learning_rate: Any) -> Trace:
+        return cells["poisoned"](key, spread=0 * spread, learning_rate=learning_rate)
+
+    with pytest.raises(SweepError, match=r"broken: \d of the sweep's tiles failed; \d others were not tried") as error:
+        compare({"broken": broken, "well": CELL}, retries=0, **OPTIONS)
+    assert error.value.dataset.sel(variant="well", drop=True).drop_vars("done").equals(reference())
 
 
 def test_where_every_tile_fails_it_is_said_that_the_rest_was_not_tried(tmp_path) -> None:

@@ -405,7 +405,7 @@ def test_a_compared_cell_that_is_wrong_is_told_before_any_is_compiled(wrong: Any
 
 
 def test_compared_cells_record_the_same_steps() -> None:
-    with pytest.raises(ValueError, match=r"the same steps, got \[0, 12\] for 'one' and \[0, 13\] for 'other'"):
+    with pytest.raises(ValueError, match=r"the same steps, got \[0, 12\] and, for 'other', \[0, 13\]"):
         compare({"one": of_steps(12), "other": of_steps(13)}, axes={"spread": [1.0, 4.0]}, seeds=3, tile=4)
 
 
