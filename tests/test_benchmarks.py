@@ -54,12 +54,14 @@ def check_curves(out: str, path: Path) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_curves_of_totals(tmp_path):
     out = run("curves.py", "--quick", "--repeats", "1", "--only", "totals", "--out", tmp_path / "totals.png").stdout
     assert check_curves(out, tmp_path / "totals.png") == {"a sweep"}
 
 
 @pytest.mark.slow  # compiles two dozen programs
+@pytest.mark.long
 def test_all_curves(tmp_path):
     out = run("curves.py", "--quick", "--repeats", "1", "--out", tmp_path / "all.png").stdout
     panels = {"a step", "a sweep", "compilation", "peak memory of the process"}
@@ -67,6 +69,7 @@ def test_all_curves(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_comparison_runs_to_its_end():
     sizes = "--repeats", "1", "--peer-steps", "2", "--seeds", "8", "--works", "a"
     steps, work = tables(run("versus.py", *sizes).stdout)
@@ -123,7 +126,10 @@ def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["curves.py", "gpu.py", "memory.py", "sweep_overhead.py"])
+SCRIPTS = ("gpu.py", "memory.py", "sweep_overhead.py")
+
+
+@pytest.mark.parametrize("script", ["curves.py", *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS)])
 def test_no_repeats_is_refused(script):
     done = run(script, "--repeats", "0", check=False)
     assert done.returncode == 2
@@ -139,6 +145,7 @@ def test_the_overhead_of_a_sweep():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_the_memory_of_a_sweep(tmp_path):
     # two processes run one program: the first keeps it for the other
@@ -150,6 +157,7 @@ def test_the_memory_of_a_sweep(tmp_path):
 
 
 @pytest.mark.slow  # test_refinement.py has the property of a made-up transition
+@pytest.mark.long
 def test_a_refined_diagram_takes_fewer_runs():
     (rows,) = tables(
         run("refinement.py", "--size", "16", "--seeds", "8", "--keys", "2", "--reference-seeds", "32").stdout

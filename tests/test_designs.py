@@ -208,7 +208,8 @@ DRAWN = [([1, 0], [4, 0]), ([0, 1], [4, 3]), ([1, 0], [7, 0])]
 @pytest.mark.parametrize(
     ("environments", "counts", "replacement", "largest_batch"),
     [
-        *((*batch, *kind) for batch in DRAWN for kind in KINDS),
+        *((*DRAWN[0], *kind) for kind in KINDS),
+        *(pytest.param(*batch, *kind, marks=pytest.mark.slow) for batch in DRAWN[1:] for kind in KINDS),
         # batches of one environment; how they are drawn does not depend on the number of environments
         *(([1], [4], *kind) for kind in [(False, None), (True, 7)]),
     ],

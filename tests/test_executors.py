@@ -130,6 +130,7 @@ def test_a_poisoned_tile_without_a_store_leaves_the_rest_in_the_error() -> None:
     assert found.sel(spread=[2.0, 4.0]).drop_vars("done").equals(reference().sel(spread=[2.0, 4.0]))
 
 
+@pytest.mark.slow
 def test_a_poisoned_tile_of_one_method_leaves_all_methods_in_the_error() -> None:
     cells = {"poisoned": poisoned("raise", 0.0), "well": CELL}
     with pytest.raises(SweepError, match="^poisoned: 2 of the sweep's tiles failed") as error:

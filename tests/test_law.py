@@ -310,8 +310,8 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str,
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a pure batch", "law"), ("a mixture", "law"), ("a mixture with an empty environment", "law"),
-        ("four environments", "streamed"),
+        ("a pure batch", "law"), ("a mixture with an empty environment", "law"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("a mixture", "law"), ("four environments", "streamed"))),
     ],
 )  # fmt: skip
 def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:

@@ -163,7 +163,7 @@ def test_g_u_has_the_third_and_fourth_moments_of_the_definition(name: str, noise
 EXACT = np.eye(DIM)[:, :4] * np.array([1.0, 2.0, 3.0, 4.0])  # so that a vanishing residual is exactly zero
 
 
-@pytest.mark.parametrize("counts", [[12], [7, 5], [12, 0]])
+@pytest.mark.parametrize("counts", [[7, 5], *(pytest.param(c, marks=pytest.mark.slow) for c in ([12], [12, 0]))])
 def test_without_residuals_only_the_label_noise_moves_anything(counts: list[int]) -> None:
     axes = np.eye(DIM, dtype=np.float32)
     cores = np.repeat(np.diag([9.0, 16.0])[None], len(counts), 0)

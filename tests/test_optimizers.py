@@ -102,7 +102,10 @@ def by_hand(optimizer: Any, observe: Callable[[Any, Array], Array] | None = None
     return np.asarray(params if observe is None else observe(state, params))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+FURTHER = ("momentum", "adamw", "sign", "exponential decay", "cosine decay")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in FURTHER else ()) for n in OPTIMIZERS])
 def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_program(name: str) -> None:
     make, grid = OPTIMIZERS[name]
     key = jax.random.key(0)

@@ -111,6 +111,7 @@ def test_a_killed_sweep_resumes_to_the_same_bits(tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(10))
 def test_fifty_kills(tmp_path, seed: int) -> None:

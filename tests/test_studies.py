@@ -113,6 +113,7 @@ def test_a_study_measures_what_it_claims(name: str, unsimulated: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", studies.NAMES)
 def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -> None:
     (outcome,) = outcomes([name], tmp_path, quick=True, progress=False)

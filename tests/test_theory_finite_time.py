@@ -62,7 +62,7 @@ def test_after_a_long_time_it_is_the_stationary_law_whatever_the_start() -> None
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[pytest.mark.slow] if name == "uniform" else []) for name in theory.families]
+    "family", [pytest.param(name, marks=() if name == "gaussian" else pytest.mark.slow) for name in theory.families]
 )
 def test_every_family_tends_to_its_critical_spread_and_arguments_broadcast(family: str) -> None:
     rates = np.array([0.02, 0.05], np.float32)
