@@ -25,13 +25,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
-SLOW_NOTEBOOKS = ("02_swap_one_thing.ipynb", "03_theory.ipynb", "04_large_sweeps.ipynb", "05_atlas.ipynb")
-
-
 def pytest_collection_modifyitems(items):
-    """The longest notebooks are slow tests: `pytest -m slow -k ipynb` runs them."""
+    """Notebooks are slow tests: `pytest -m slow -k ipynb` runs them."""
     for item in items:
-        if item.path.name in SLOW_NOTEBOOKS:
+        if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.slow)
 
 

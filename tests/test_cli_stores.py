@@ -141,7 +141,8 @@ main()
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
     command = ["phase", "--x", "spread=0:4:40", "--y", "learning-rate=0.01:0.05:20", *SMALL, "--steps", "4000"]

@@ -67,6 +67,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield executor
 
 
+@pytest.mark.slow
 def test_a_process_pool_gives_the_same_bits(processes, tmp_path) -> None:
     assert sweep(CELL, executor=processes, **OPTIONS).equals(reference())
     path = tmp_path / "pool.zarr"
@@ -94,6 +95,7 @@ def test_threads_are_an_executor_too() -> None:
         assert sweep(CELL, executor=executor, **OPTIONS).equals(reference())
 
 
+@pytest.mark.slow
 def test_settings_of_jax_travel(processes) -> None:
     with jax.enable_x64(True):
         found = sweep(CELL, executor=processes, axes={"spread": [2.0]}, seeds=2, tile=2)

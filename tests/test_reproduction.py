@@ -174,6 +174,7 @@ def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
         of("A = 1")
 
 
+@pytest.mark.slow
 def test_a_killed_reproduction_goes_on_with_the_study_it_was_at(shelf: Path, tmp_path: Path, undrawn) -> None:
     trouble = "os.kill(os.getpid(), signal.SIGKILL) if 'RESUMED' not in os.environ else None"
     write(shelf, "second-one", trouble=trouble)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import causal_sgd
 from causal_sgd import measurements, metrics, models, samplers, worlds
 from causal_sgd.algorithms import sgd
+from causal_sgd.experiment import Experiment
 from causal_sgd.grids import Grid, zipped
 from causal_sgd.kernels import Kernel
 from causal_sgd.relocation import QUIET
@@ -285,6 +286,21 @@ def test_a_run_has_the_same_bits_in_any_sweep_of_one_tile(
     found = sweep(cell, axes=axes, seeds=seeds, tile=4, devices=jax.devices()[:devices], memory=1e9)
     expected = reference(cell).sel(spread=spreads, learning_rate=rates, seed=seeds)
     assert same_bits(found.transpose(*expected["values"].dims), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "tile"), [(7, 3), (33, 2)])
+@pytest.mark.parametrize("measurement", ["gaussian_law", "low_rank_law", "fixed_design"])
+def test_the_place_in_a_tile_changes_no_bit(measurement: str, dim: int, tile: int) -> None:
+    """Where vectors do not divide the numbers of a tile, those of its last run are computed otherwise."""
+    options = {"fixed_design": {"num_examples": 60}, "low_rank_law": {"rank": 3}}
+    odd = Experiment(
+        dim=dim, measurement=measurement, invariant_rank=2, spurious_rank=2, batch_size=50, init_scale=0.3, steps=6,
+        sampler="stratified", num_environments=4, **options.get(measurement, {}),
+    ).cell()  # fmt: skip
+    forward, backward = (sweep(odd, seeds=seeds, tile=tile) for seeds in (range(tile), range(tile)[::-1]))
+    assert same_bits(forward, backward.sortby("seed"))
+    assert np.isfinite(forward.spurious_signal).all()
 
 
 def test_seeds_may_be_added_later() -> None:

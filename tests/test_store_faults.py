@@ -170,6 +170,7 @@ for path, seeds in ((sys.argv[1], interrupted.SEEDS), (sys.argv[1], 20), (sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_can_be_read_and_is_named(store: Path) -> None:
     folders = [store.parent, *(path for path in store.rglob("*") if path.is_dir())]
     for folder in folders:
