@@ -99,12 +99,17 @@ def _versions() -> Iterator[Finding]:
     yield Finding("causal_sgd", f"{version} on Python {platform.python_version()}, {platform.platform()}", "ok")
     for text in importlib.metadata.requires("causal_sgd") or ():
         wanted = Requirement(text)
-        if wanted.marker is not None:  # of an extra
+        if not _applies(wanted):
             continue
         found = importlib.metadata.version(wanted.name)
         fits = wanted.specifier.contains(found, prereleases=True)
         advice = "" if fits else f": must be {wanted.specifier}; pip install '{wanted.name}{wanted.specifier}'"
         yield Finding(wanted.name, found + advice, "ok" if fits else "FAILS")
+
+
+def _applies(wanted: Requirement, extra: str = "") -> bool:
+    """Whether something is required by this Python, with an extra or without."""
+    return wanted.marker is None or wanted.marker.evaluate({"extra": extra})
 
 
 def _installed(wanted: Requirement) -> bool:
@@ -118,7 +123,7 @@ def _extras() -> Iterator[Finding]:
     needed: dict[str, list[Requirement]] = {extra: [] for extra in EXTRAS}
     for wanted in map(Requirement, importlib.metadata.requires("causal_sgd") or ()):
         for extra in EXTRAS:
-            if wanted.marker is not None and wanted.marker.evaluate({"extra": extra}):
+            if _applies(wanted, extra) and not _applies(wanted):
                 needed[extra].append(wanted)
     have = {extra for extra, wanted in needed.items() if wanted and all(map(_installed, wanted))}
     missing = sorted(set(EXTRAS) - have)

@@ -21,7 +21,7 @@ def test_a_healthy_installation_is_said_to_be(capsys) -> None:
     report = json.loads(capsys.readouterr().out)
     named = {finding["name"]: finding for finding in report["findings"]}
     assert report["healthy"]
-    assert {"causal_sgd", "jax", "devices", "memory", "compilation cache", "golden runs"} <= set(named)
+    assert {"causal_sgd", "jax", "numpy", "devices", "memory", "compilation cache", "golden runs"} <= set(named)
     assert causal_sgd.__version__ in named["causal_sgd"]["said"]
     assert {finding["verdict"] for finding in named.values()} <= {"ok", "note"}
 
