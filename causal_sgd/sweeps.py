@@ -152,9 +152,10 @@ def compare(
     steps: xr.DataArray | None = None
     failed: dict[str, SweepError] = {}
     with ThreadPoolExecutor(machine.cores()) as pool:
+        sweeps[0].begin(pool)
         for index, current in enumerate(sweeps):
-            for one in sweeps[index : index + 2]:
-                one.begin(pool)
+            for following in sweeps[index + 1 : index + 2]:
+                following.begin(pool)
             try:
                 part = current.run()
             except SweepError as error:
