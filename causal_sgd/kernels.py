@@ -28,7 +28,7 @@ from causal_sgd.machine import Device, settings
 from causal_sgd.relocation import moved
 from causal_sgd.types import Array, Key, Trace
 
-__all__ = ["CPU_OPTIONS", "Cell", "Kernel", "real", "rehearse", "root_key"]
+__all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key"]
 
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
@@ -192,11 +192,6 @@ def root_key(key: int | Key) -> Key:
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
         raise ValueError(f"key must be a whole number or one typed key (jax.random.key), got {key!r}")
     return key
-
-
-def real() -> np.dtype:
-    """The type of numbers with a point in programs: float32, or float64 where jax is told so."""
-    return jnp.result_type(float)
 
 
 def rehearse(cell: Cell, grid: Grid, root: Key) -> Trace:

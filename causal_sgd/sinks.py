@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd.datasets import labelled, provenance
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.kernels import Cell, Kernel, real
+from causal_sgd.kernels import Cell, Kernel
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Memory:
         """Those of the grid, in order."""
         flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
         last = self._grid.size - 1  # the last run fills up the last unit
-        return self._grid.runs(np.minimum(flat, last), real())
+        return self._grid.runs(np.minimum(flat, last), jnp.result_type(float))
 
     def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
         """Copy what counts."""

@@ -15,13 +15,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, machine
 from causal_sgd.dispatch import Failure, dispatch
 from causal_sgd.executors import Backend, Job, LocalDevices, Workers, described_by
 from causal_sgd.grids import Columns, Grid
-from causal_sgd.kernels import Cell, Kernel, real, rehearse, root_key
+from causal_sgd.kernels import Cell, Kernel, rehearse, root_key
 from causal_sgd.machine import Device
 from causal_sgd.progress import Progress
 from causal_sgd.sinks import Disk, Memory, Sink, header_of
@@ -231,7 +232,7 @@ class _Sweep:
     def plan(self) -> _Plan:
         """The program, its tile and devices, and the place for the results; traced when it is first asked for."""
         grid, store = self.grid, self.store
-        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), real())[1:]]
+        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), jnp.result_type(float))[1:]]
         kernel = Kernel.make(self.cell, grid.names, kinds, self.root)
         held = kernel.result_bytes * grid.size if store is None else 0
         tile = self.tile if self.opened is None else self.opened.tile
@@ -249,7 +250,7 @@ class _Sweep:
         kernel, tile, devices, sink = self.plan
         if self.executor is None and not sink.complete():
             units = -(-self.grid.size // tile)
-            kernel.begin(self.grid.runs(np.zeros(tile, int), real()), devices[:units], pool)
+            kernel.begin(self.grid.runs(np.zeros(tile, int), jnp.result_type(float)), devices[:units], pool)
 
     def run(self) -> xr.Dataset:
         """Compute what is missing, and give all of it."""
