@@ -92,7 +92,7 @@ def normals(count: int, batch: int) -> Sample:
 
     def loop(keys: Any) -> Any:
         def step(carry: Any, index: Any) -> tuple[Any, None]:
-            make = jax.vmap(lambda key: draws.normals(draws.bits(draws.fold_in(key, index), count), jnp.float32))
+            make = jax.vmap(lambda key: draws.normals(draws.fold_in(key, index), count, jnp.float32))
             return make(keys), None
 
         return jax.lax.scan(step, jnp.zeros((keys.shape[0], count)), jnp.arange(rounds))[0]

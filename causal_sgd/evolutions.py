@@ -98,7 +98,7 @@ def wandering(*, angle: float | Array) -> Evolution:
     def evolve(key: Key, step: Array, world: World) -> World:
         shared, own = world.invariant_basis, world.spurious_basis
         dim, size = own.shape
-        normals = draws.normals(draws.bits(key, dim * size), own.dtype).reshape(dim, size)
+        normals = draws.normals(key, dim * size, own.dtype).reshape(dim, size)
         move = normals - _product(shared, _product(shared.T, normals))
         scale = jnp.asarray(angle, own.dtype) / max(dim - shared.shape[1] - 1, 1) ** 0.5
         # To first order in the angle Gram-Schmidt moves all directions alike: the walk is isotropic.

@@ -71,7 +71,7 @@ def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
         column = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
         once = remove(basis, column)
         twice = remove(basis, once)
-        before, between, after = (jnp.sum(vector**2) for vector in (column, once, twice))
+        before, between, after = jnp.sum(jnp.stack([column, once, twice]) ** 2, 1)
         # a second pass that takes much away again shows that only rounding was left (Kahan and Parlett)
         new = (between > least**2 * before) & (after > between / 4)
         unit = jnp.where(new, twice / jnp.sqrt(jnp.where(new, after, 1)), 0)

@@ -166,7 +166,7 @@ def complement_prediction(snapshot: Snapshot) -> Array:
 def _test_inputs(basis: Array) -> Array:
     """Standard normal inputs [INPUTS, d], the same whenever one asks."""
     size = INPUTS * basis.shape[0]
-    return draws.normals(draws.bits(jax.random.key(0), size), basis.dtype).reshape(INPUTS, -1)
+    return draws.normals(jax.random.key(0), size, basis.dtype).reshape(INPUTS, -1)
 
 
 def _predictions(snapshot: Snapshot, inputs: Array) -> Array:

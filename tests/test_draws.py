@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
 from numpy.polynomial import Polynomial, chebyshev
-from scipy import special, stats
+from scipy import stats
 
 from causal_sgd import draws
+from causal_sgd.draws import counts, gaussian
 
 LANES = 200_000
 LEVEL = 1e-4
@@ -23,10 +24,9 @@ LEVEL = 1e-4
 @functools.partial(jax.jit, static_argnames="lanes")
 def chi_squares(key: jax.Array, degrees: jax.Array, lanes: int = LANES) -> jax.Array:
     def draw(key: jax.Array) -> jax.Array:
-        words = draws.bits(key, len(degrees) * (draws.CHI_SQUARE_NORMALS + draws.CHI_SQUARE_WORDS))
-        words = words.reshape(len(degrees), -1)
-        candidates = draws.normals(words[:, : draws.CHI_SQUARE_NORMALS], degrees.dtype)
-        return draws.chi_square(candidates, words[:, draws.CHI_SQUARE_NORMALS :], degrees)
+        candidates = draws.normals(key, len(degrees) * draws.CHI_SQUARE_NORMALS, degrees.dtype)
+        words = draws.bits(key, len(degrees) * draws.CHI_SQUARE_WORDS, stream=1)
+        return draws.chi_square(candidates.reshape(len(degrees), -1), words.reshape(len(degrees), -1), degrees)
 
     return jax.vmap(draw)(jax.random.split(key, lanes))
 
@@ -109,7 +109,7 @@ def test_the_rejection_knows_the_chances_of_binomials(
     law = stats.binom(number, float(np.float32(share)))
     k = np.unique(np.float32(np.clip(np.round(law.mean() + law.std() * np.linspace(-6, 6, 1001)), 0, number)))[None]
     one = np.ones((1, 1), np.float32)
-    rarity, size = map(np.float64, draws._rarity(k, number * one, share * one))
+    rarity, size = map(np.float64, counts._rarity(k, number * one, share * one))
     exact = law.logpmf(k.astype(float))
     gap, weights = -rarity - np.log(size) / 2 - exact, np.exp(exact)
     gap -= np.average(gap, weights=weights)
@@ -136,8 +136,8 @@ def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
     )
     assert (drawn.sum(1) == 300).all()
     assert not drawn[:, 2].any()
-    for counts, share in zip(drawn.T, np.asarray(probabilities, float), strict=True):
-        z = (counts.mean() - 300 * share) / np.sqrt(max(300 * share * (1 - share), 1e-9) / LANES)
+    for drawn_counts, share in zip(drawn.T, np.asarray(probabilities, float), strict=True):
+        z = (drawn_counts.mean() - 300 * share) / np.sqrt(max(300 * share * (1 - share), 1e-9) / LANES)
         assert abs(z) < 4.5
     covariance = np.cov(drawn.T)
     shares = np.asarray(probabilities, float)
@@ -147,7 +147,7 @@ def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 9])
 def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        normals = draws.normals(draws.bits(key, draws.half_goe_size(dim)), jnp.float32)
+        normals = draws.normals(key, draws.half_goe_size(dim), jnp.float32)
         return draws.half_goe(normals, dim), draws.goe(normals, dim)
 
     half, drawn = map(np.asarray, jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(7), LANES // 4)))
@@ -165,20 +165,24 @@ def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
 def test_words_are_those_of_threefry_and_their_streams_are_apart() -> None:
     key = jax.random.key(11)
     words, other = draws.bits(key, 1000), draws.bits(key, 1000, stream=1)
-    counters = jnp.concatenate([jnp.arange(500, dtype=jnp.uint32), jnp.zeros(500, jnp.uint32)])
-    np.testing.assert_array_equal(words, threefry_2x32(jax.random.key_data(key), counters))
-    np.testing.assert_array_equal(other, threefry_2x32(jax.random.key_data(key), counters.at[500:].set(1)))
+    counters = jnp.concatenate([jnp.arange(1000, dtype=jnp.uint32), jnp.zeros(1000, jnp.uint32)])
+    np.testing.assert_array_equal(words, threefry_2x32(jax.random.key_data(key), counters)[:1000])
+    np.testing.assert_array_equal(other, threefry_2x32(jax.random.key_data(key), counters.at[1000:].set(1))[:1000])
     assert len(np.unique(np.concatenate([words, other]))) > 1990
     assert draws.bits(key, 999).shape == (999,)
     raw = draws.bits(jax.random.key_data(key), 1000)  # a key of the old kind
     np.testing.assert_array_equal(words, raw)
 
 
+def folded(key: jax.Array, data: Any) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, data) if np.ndim(data) else jax.random.fold_in(key, data)
+
+
 @pytest.mark.parametrize("kind", ["typed", "raw", "rbg"])
 def test_a_key_is_folded_as_jax_does(kind: str) -> None:
     key = {"typed": jax.random.key(9), "raw": jax.random.PRNGKey(9), "rbg": jax.random.key(9, impl="rbg")}[kind]
-    for data in (0, 1, 2**31 - 1):
-        found, expected = draws.fold_in(key, jnp.int32(data)), jax.random.fold_in(key, data)
+    for data in (0, 1, 2**31 - 1, np.arange(3)):
+        found, expected = draws.fold_in(key, jnp.asarray(data, jnp.int32)), folded(key, data)
         assert found.dtype == expected.dtype
         if kind != "raw":
             found, expected = jax.random.key_data(found), jax.random.key_data(expected)
@@ -192,62 +196,110 @@ def test_keys_of_another_generator_are_welcome() -> None:
     assert not np.array_equal(words, other)
 
 
-@pytest.mark.parametrize(("name", "law"), [("normals", stats.norm), ("uniforms", stats.uniform)])
-def test_words_become_numbers_of_the_law(name: str, law: Any) -> None:
-    drawn = np.asarray(getattr(draws, name)(draws.bits(jax.random.key(12), 10**6), jnp.float32), float)
-    assert stats.kstest(drawn, law.cdf).pvalue > LEVEL
-    assert np.isfinite(drawn).all()
-    ends = getattr(draws, name)(jnp.asarray([0, 2**32 - 1], jnp.uint32), jnp.float32)
-    assert np.isfinite(ends).all()
+def test_uniforms_have_their_distribution() -> None:
+    drawn = np.asarray(draws.uniforms(draws.bits(jax.random.key(12), 10**6), jnp.float32), float)
+    assert stats.kstest(drawn, stats.uniform.cdf).pvalue > LEVEL
+    ends = np.asarray(draws.uniforms(jnp.asarray([0, 2**32 - 1], jnp.uint32), jnp.float32))
+    assert (ends >= 0).all()
+    assert (ends < 1).all()
 
 
-def test_the_tails_of_the_normals_are_right() -> None:
-    drawn = np.asarray(draws.normals(draws.bits(jax.random.key(13), 10**7), jnp.float32))
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_normals_have_their_distribution(impl: str) -> None:
+    drawn = np.asarray(draws.normals(jax.random.key(13, impl=impl), 10**7, jnp.float32), float)
+    assert stats.kstest(drawn[::10], stats.norm.cdf).pvalue > LEVEL
     for edge in (2.0, 3.0, 4.0, 4.8):
         for count, tail in ((np.sum(drawn > edge), "upper"), (np.sum(drawn < -edge), "lower")):
             assert stats.binomtest(int(count), len(drawn), stats.norm.sf(edge)).pvalue > LEVEL, (edge, tail)
 
 
-def quantile_coefficients() -> tuple[np.ndarray, np.ndarray, float]:
-    """Numerator and denominator, and the largest relative error, of `draws.normals`, fitted to SciPy's quantiles.
-
-    Least squares for a quotient, linearised with the last denominator, and again with more weight where the error was large.
-    """
-    end = -math.log(4 * 2.0**-33 * (1 - 2.0**-33))
-    place = np.cos(np.pi * (np.arange(4000) + 0.5) / 4000)
-    w = (place + 1) / 2 * end
-    x = np.sqrt(-np.expm1(-w))
-    ratio = np.where(w < 1e-3, math.sqrt(2) * special.erfinv(x), -special.ndtri(np.exp(-w) / (1 + x) / 2)) / x
-    powers = chebyshev.chebvander(place, 5)
-    weights, under, best = np.ones_like(w), np.ones_like(w), (np.inf, np.zeros(11))
-    for _ in range(300):
-        equations = np.hstack([powers, -ratio[:, None] * powers[:, 1:]])
-        scale = weights / np.abs(under) / ratio
-        solution = np.linalg.lstsq(equations * scale[:, None], ratio * scale)[0]
-        under = 1 + powers[:, 1:] @ solution[6:]
-        error = np.abs(powers @ solution[:6] / under / ratio - 1)
-        best = min(best, (error.max(), solution), key=lambda pair: pair[0])
-        weights *= np.sqrt(error / error.max() + 1e-3)
-        weights /= weights.max()
-    parts = best[1][:6], np.append(1, best[1][6:])
-    over, under = (chebyshev.Chebyshev(part, domain=[0, end]).convert(kind=Polynomial).coef for part in parts)
-    return over / under[0], under / under[0], best[0]
+def test_the_two_normals_of_a_block_are_independent() -> None:
+    first, second = np.asarray(draws.normals(jax.random.key(14), 2 * 10**6, jnp.float32), float).reshape(2, -1)
+    edges = stats.norm.ppf(np.arange(1, 20) / 20)
+    cells = 20 * np.searchsorted(edges, first) + np.searchsorted(edges, second)
+    assert stats.chisquare(np.bincount(cells, minlength=400)).pvalue > LEVEL
+    # and so, far out, are their signs and sizes
+    far = (np.abs(first) > 2) & (np.abs(second) > 2)
+    quadrants = np.bincount(2 * (first[far] > 0) + (second[far] > 0), minlength=4)
+    assert stats.chisquare(quadrants).pvalue > LEVEL
+    assert stats.binomtest(int(far.sum()), len(far), (2 * stats.norm.sf(2)) ** 2).pvalue > LEVEL
 
 
-def test_the_quantile_coefficients_are_those_that_are_fitted() -> None:
-    *parts, error = quantile_coefficients()
-    assert error < 1.2e-7
-    for coefficients, fitted in zip(draws.QUANTILE, parts, strict=True):
-        np.testing.assert_allclose(coefficients, fitted, rtol=1e-6)
-        assert min(coefficients) > 0
+def test_streams_of_normals_and_their_words_are_apart() -> None:
+    key = jax.random.key(15)
+    drawn, other = draws.normals(key, 1000, jnp.float32), draws.normals(key, 1000, jnp.float32, stream=1)
+    assert drawn.shape == (1000,)
+    assert len(np.intersect1d(drawn, other)) < 3
+    assert draws.normals(key, 7, jnp.float32).shape == (7,)
 
 
-def test_normals_are_the_quantiles_of_their_words() -> None:
-    words = np.random.default_rng(0).integers(0, 2**32, 10**6, dtype=np.uint32)
-    words = np.concatenate([words, np.arange(2**16, dtype=np.uint32), ~np.arange(2**16, dtype=np.uint32)])
-    expected = special.ndtri(((words >> 1) + 0.5) * 2.0**-32) * np.where(words & 1, 1, -1)
-    found = np.asarray(jax.jit(lambda words: draws.normals(words, jnp.float32))(words), float)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+def coefficients(function: Callable[[Any], Any], ends: tuple[float, float], degree: int) -> tuple[np.ndarray, float]:
+    """Of the polynomial that meets a function in the places of Chebyshev, and its largest relative error."""
+    made = chebyshev.Chebyshev.interpolate(function, degree, domain=ends)
+    places = np.linspace(*ends, 10_000)  # an even number: 0 is none of them
+    error = np.abs(made(places) / function(places) - 1).max()
+    return made.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1]).coef, error
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "ends"),
+    [
+        ("LOGARITHM", lambda f: np.divide(np.log1p(f), f, out=np.ones_like(f), where=f != 0), (-1 / 3, 1 / 3)),
+        ("SINE", lambda square: np.sinc(np.sqrt(np.abs(square)) / np.pi), (0, (np.pi / 4) ** 2)),
+        ("COSINE", lambda square: np.cos(np.sqrt(np.abs(square))), (0, (np.pi / 4) ** 2)),
+    ],
+)
+def test_the_coefficients_are_those_that_are_fitted(
+    name: str, function: Callable[[Any], Any], ends: tuple[float, float]
+) -> None:
+    found = getattr(gaussian, name)
+    expected, error = coefficients(function, ends, len(found) - 1)
+    assert error < 5e-8
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
+    ends = np.concatenate([np.arange(2**14), 2**31 + np.arange(-(2**14), 2**14), 2**32 - 1 - np.arange(2**14)])
+    rng = np.random.default_rng(0)
+    x, y = np.concatenate([rng.integers(0, 2**32, (2, 10**6)), [ends, rng.permutation(ends)]], 1).astype(np.uint32)
+    # the angle turns around the right of the first axis; a bit mirrors it to the left, another one swaps the axes
+    angle = (y << np.uint32(2)).view(np.int32) * (np.pi / 4 * 2.0**-31)
+    along, across = np.cos(angle) * np.where(y >> 31, -1, 1), np.sin(angle)
+    swapped = (y >> 30 & 1).astype(bool)
+    radius = np.sqrt(-2 * np.log((x + 0.5) * 2.0**-32))
+    expected = radius * np.where(swapped, across + 1j * along, along + 1j * across)
+    made = jax.jit(functools.partial(gaussian._box_muller, dtype=jnp.float32))(x, y)
+    np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-6)
+    small = radius < 1e-3  # where 1 - u has digits that u has not
+    assert small.any()
+    np.testing.assert_allclose(np.abs(made)[small], radius[small], rtol=1e-5)
     with jax.enable_x64(True):
-        exact = np.asarray(draws.normals(jnp.asarray(words), jnp.float64))
+        exact = np.asarray(gaussian._box_muller(jnp.asarray(x), jnp.asarray(y), jnp.float64))
     np.testing.assert_allclose(exact, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_normals_are_the_same_alone_and_mapped_over_keys() -> None:
+    keys = jax.random.split(jax.random.key(16), (3, 2))
+    draw = functools.partial(draws.normals, count=50, dtype=jnp.float32)
+    together = jax.jit(jax.vmap(jax.vmap(draw)))(keys)
+    np.testing.assert_array_equal(together, [[draw(key) for key in row] for row in keys])
+    one = jax.jit(jax.vmap(lambda key, _: draw(key), (None, 0)))(keys[0, 0], jnp.arange(3))
+    np.testing.assert_array_equal(one, np.stack([together[0, 0]] * 3))
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="other compilers make one loop of both numbers by themselves"
+)
+def test_the_rounds_of_a_block_are_computed_once() -> None:
+    def used_twice(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = draws.normals(key, 1000, jnp.float32)
+        return jnp.cumsum(drawn), drawn.reshape(2, -1).T * 2
+
+    program = jax.jit(jax.vmap(used_twice)).lower(jax.random.split(jax.random.key(0), 4)).compile()
+    rotations = program.as_text().count(" shift-right-logical(")
+    assert 20 <= rotations < 40
+
+
+def test_normals_have_no_say_in_gradients() -> None:
+    slope = jax.grad(lambda scale: jnp.sum(scale * draws.normals(jax.random.key(17), 100, jnp.float32)))(2.0)
+    np.testing.assert_allclose(slope, np.sum(draws.normals(jax.random.key(17), 100, jnp.float32)), rtol=1e-5)

@@ -103,7 +103,7 @@ def losses(d: Dense) -> np.ndarray:
 
 def normal_inputs(projection: np.ndarray) -> np.ndarray:
     """256 normal inputs, the same at every time, projected."""
-    normals = draws.normals(draws.bits(jax.random.key(0), 256 * DIM), jnp.float32)
+    normals = draws.normals(jax.random.key(0), 256 * DIM, jnp.float32)
     return np.asarray(normals, np.float64).reshape(256, DIM) @ projection
 
 

@@ -56,7 +56,7 @@ def stream(key: Key, name: str) -> Key:
         key: the run's key.
         name: one of `STREAMS`.
     """
-    return draws.fold_in(key, STREAMS.index(name))
+    return draws.fold_in(key, jnp.arange(len(STREAMS)))[STREAMS.index(name)]  # all at once: one program makes them
 
 
 class Parts(NamedTuple):

@@ -49,7 +49,7 @@ def shared_design(
     checks.integer("num_environments", num_environments)
     checks.integer("num_examples", num_examples)
     shape = num_environments, num_examples, *((dim * (dim + 1) // 2,) if symmetric else (dim, dim))
-    return draws.normals(draws.bits(key, math.prod(shape)), dtype).reshape(shape)
+    return draws.normals(key, math.prod(shape), dtype).reshape(shape)
 
 
 def fixed_design(
@@ -148,7 +148,7 @@ def fixed_design(
         if _absent(noise):
             labels = clean
         else:
-            numbers = draws.normals(draws.bits(noise_key, clean.size), clean.dtype)
+            numbers = draws.normals(noise_key, clean.size, clean.dtype)
             labels = clean + noise * numbers.reshape(clean.shape)
         return (measured, labels) if own else labels
 
@@ -162,7 +162,7 @@ def fixed_design(
             )
         measured, labels = data if own else (shared, data)
         if not _absent(fresh_noise):
-            numbers = draws.normals(draws.bits(draws.fold_in(key, FRESH), labels.size), labels.dtype)
+            numbers = draws.normals(draws.fold_in(key, FRESH), labels.size, labels.dtype)
             labels = labels + fresh_noise * numbers.reshape(labels.shape)
         environments, counts = batch
         allowed, known = capacity(environments.shape[0]), checks.concrete(counts)

@@ -46,12 +46,13 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         basis, cores = world.spurious_basis, world.spurious_cores[batch.environments]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            words = draws.bits(draws.fold_in(key, index), 3 * slab).reshape(3, slab)
-            place = jnp.minimum((dim * draws.uniforms(words[:2], error.dtype)).astype(jnp.int32), dim - 1)
+            slab_key = draws.fold_in(key, index)
+            uniform = draws.uniforms(draws.bits(slab_key, 2 * slab), error.dtype).reshape(2, slab)
+            place = jnp.minimum((dim * uniform).astype(jnp.int32), dim - 1)
             owner, valid = owners(batch.counts, index * slab, slab)
             across = jnp.einsum("ni,nij->nj", basis[place[0]], cores[owner], precision="highest")
             entries = error[place[0], place[1]] - jnp.sum(across * basis[place[1]], 1)
-            labels = noise * draws.normals(words[2], error.dtype)
+            labels = noise * draws.normals(slab_key, slab, error.dtype, stream=1)
             residuals = jnp.where(valid, dim * entries - labels, 0)
             sums, total = carry
             return sums.at[place[0], place[1]].add(residuals), total + jnp.sum(residuals**2)

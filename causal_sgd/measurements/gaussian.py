@@ -147,8 +147,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             sums, total = carry
-            words = draws.bits(draws.fold_in(key, index), slab * (width + 1))
-            numbers = draws.normals(words, error.dtype)
+            numbers = draws.normals(draws.fold_in(key, index), slab * (width + 1), error.dtype)
             owner, valid = owners(batch.counts, index * slab, slab)
             measured = numbers[: slab * width].reshape(slab, width)
             products = jnp.matmul(measured, residuals, precision="highest")

@@ -28,8 +28,6 @@ from causal_sgd.types import Array, Key
 
 __all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
 
-VECTOR = 16  # numbers of 32 bits in the widest registers
-
 
 class Numbers(NamedTuple):
     """The random numbers of one batch from B environments."""
@@ -87,14 +85,10 @@ def draw_numbers(
         "blocks": (0 if environments == 1 else environments, half_size(spurious_rank, symmetric)),
     }
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
-    tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
-    # Whole vectors of a CPU: what is left over goes one by one, at ten times the price. And rows of them, as the compiler
-    # would make a plain slice of the words once more.
-    rows = _round_up(int(ends[-1]), VECTOR) // VECTOR
-    words = draws.bits(key, _round_up(rows * VECTOR + math.prod(tail), 2 * VECTOR)).reshape(-1, VECTOR)
-    normals = jnp.split(draws.normals(words[:rows].reshape(-1), dtype), ends)
+    normals = jnp.split(draws.normals(key, int(ends[-1]), dtype), ends)
     parts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), normals, strict=False)}
-    return Numbers(**parts, words=words[rows:].reshape(-1)[: math.prod(tail)].reshape(tail))
+    tail = chi_squares, environments, draws.CHI_SQUARE_WORDS
+    return Numbers(**parts, words=draws.bits(key, math.prod(tail), stream=1).reshape(tail))
 
 
 def batch_gradient(
@@ -130,10 +124,6 @@ def batch_gradient(
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
     return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
-
-
-def _round_up(number: int, unit: int) -> int:
-    return -(-number // unit) * unit
 
 
 def _is_noiseless(noise: float | Array) -> bool:

@@ -139,7 +139,7 @@ def _predictions(model: Model, params: Params, inputs: Array, trace_correction: 
 
 def _draw(key: Key, index: Array, slab: int, dim: int, dtype: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
     """Inputs [n, d], normals [n], which belong to the batch [n], and to the how manieth of its environments [n]."""
-    numbers = draws.normals(draws.bits(draws.fold_in(key, index), slab * (dim + 1)), dtype)
+    numbers = draws.normals(draws.fold_in(key, index), slab * (dim + 1), dtype)
     owner, valid = owners(batch.counts, index * slab, slab)
     return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], valid, owner
 

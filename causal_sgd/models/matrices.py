@@ -226,4 +226,4 @@ def _size_and_start(dim: int, rank: int | None, init_scale: float | Array, init:
 
 
 def _normals(key: Key, *shape: int) -> Array:
-    return draws.normals(draws.bits(key, math.prod(shape)), jnp.result_type(float)).reshape(shape)
+    return draws.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

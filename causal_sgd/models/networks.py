@@ -119,4 +119,4 @@ def _lengths(weights: Array) -> Array:
 
 
 def _normals(key: Key, *shape: int) -> Array:
-    return draws.normals(draws.bits(key, math.prod(shape)), jnp.result_type(float)).reshape(shape)
+    return draws.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

@@ -195,13 +195,13 @@ def _core(kind: str, size: int) -> Any:
         block = (inside[:, None] & inside[None, :]).astype(float)
         rest = jnp.diag(1.0 - inside)
         if kind == "goe":
-            words = draws.bits(key, draws.half_goe_size(size))
-            ensemble = draws.goe(draws.normals(words, jnp.result_type(float)), size)
+            ensemble = draws.goe(draws.normals(key, draws.half_goe_size(size), jnp.result_type(float)), size)
             return MEAN * jnp.diag(inside.astype(float)) - rest / RATE + spread * block * ensemble
-        words = draws.bits(key, size * (size + 1)).reshape(size + 1, size)
-        normals = draws.normals(words[1:], jnp.result_type(float))
+        normals = draws.normals(key, size * size, jnp.result_type(float)).reshape(size, size)
         frame = linalg.orthonormal((1 - rotation) * jnp.eye(size) + rotation * (block * normals + rest))
-        values = jnp.where(inside, MEAN + spread * jnp.where(words[0] >> 31, 1.0, -1.0), -1 / RATE)
+        values = jnp.where(
+            inside, MEAN + spread * jnp.where(draws.bits(key, size, stream=1) >> 31, 1.0, -1.0), -1 / RATE
+        )
         return jnp.matmul(frame * values[None, :], frame.T, precision="highest")
 
     return core

@@ -86,10 +86,10 @@ def assemble(
     turned = known is None or bool(known.any())
 
     def draw(key: Key) -> World:
-        basis_key, spectrum_key, rotation_key = (draws.fold_in(key, index) for index in range(3))
+        basis_key, spectrum_key, rotation_key = draws.fold_in(key, jnp.arange(3))
         rank = invariant_rank + spurious_rank
         if basis == "random":
-            normals = draws.normals(draws.bits(basis_key, dim * rank), jnp.result_type(float))
+            normals = draws.normals(basis_key, dim * rank, jnp.result_type(float))
             frame, triangle = linalg.qr(normals.reshape(dim, rank))
             frame = frame * jnp.sign(jnp.diagonal(triangle))[None, :]  # Haar, not LAPACK's choice of signs
         else:
@@ -114,7 +114,7 @@ def assemble(
 def _rotated(key: Key, cores: Array, rotation: float | Array) -> Array:
     """Each core [E, r2, r2] in a frame of its own."""
     size = cores.shape[-1]
-    normals = draws.normals(draws.bits(key, cores.size), cores.dtype).reshape(cores.shape)
+    normals = draws.normals(key, cores.size, cores.dtype).reshape(cores.shape)
     share = jnp.asarray(rotation, cores.dtype)
     # Gram-Schmidt leaves the diagonal of the triangle positive, which is what makes the frame of normals Haar.
     frames = jax.vmap(linalg.orthonormal)((1 - share) * jnp.eye(size)[None] + share * normals)

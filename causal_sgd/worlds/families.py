@@ -293,8 +293,8 @@ def goe(
     checks.number("coupling", coupling, minimum=0, maximum=1)
 
     def cores(key: Key) -> Array:
-        words = draws.bits(key, num_environments * draws.half_goe_size(size)).reshape(num_environments, -1)
-        ensemble = jax.vmap(draws.goe, (0, None))(draws.normals(words, jnp.result_type(float)), size)
+        normals = draws.normals(key, num_environments * draws.half_goe_size(size), jnp.result_type(float))
+        ensemble = jax.vmap(draws.goe, (0, None))(normals.reshape(num_environments, -1), size)
         identity = jnp.eye(size)
         kept = identity + coupling * (1 - identity)
         return mean * identity[None] + spread * (kept[None] * ensemble)

@@ -1,173 +1,19 @@
-"""Exact random draws with traced parameters that stay cheap inside a scanned and vmapped step.
-
-jax.random has them all but the GOE; its loops are what they cost. `jax.random.multinomial` takes longer than the rest of
-a step, and `jax.random.gamma` takes over a second to compile and, vmapped over some numbers of lanes at shapes of 5e7,
-never came to an end on a CPU.
-"""
+"""Exact random numbers of things: binomials, multinomials, subsets."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from causal_sgd.draws.words import bits, uniforms
 from causal_sgd.types import Array, Key
 
-__all__ = [
-    "BINOMIAL_UNIFORMS", "CHI_SQUARE_NORMALS", "CHI_SQUARE_WORDS", "binomial", "bits", "chi_square", "fold_in", "goe", "half_goe", "half_goe_size",
-    "multinomial", "normals", "subset", "uniforms",
-]  # fmt: skip
-
-
-def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
-    """Random 32-bit words [count] of one of the streams of a key.
-
-    For Threefry keys these are both words of every block with counter (i, stream), in one unrolled pass. `jax.random.bits`
-    keeps one word of two and, on a CPU, takes the rounds in a loop of its own: four times the time of this, and for a few
-    words the loop is all that one waits for. The generator is the same (Salmon et al. 2011). Keys of other generators
-    go to `jax.random.bits`.
-    """
-    if not _is_threefry(key):
-        return jax.random.bits(jax.random.fold_in(key, stream), (count,), jnp.uint32)
-    first, second = jax.random.key_data(key)
-    counters = jax.lax.iota(jnp.uint32, (count + 1) // 2)
-    words = _threefry(first, second, counters, jnp.full_like(counters, stream))
-    return jnp.concatenate(words)[:count]
-
-
-def fold_in(key: Key, data: int | Array) -> Key:
-    """The key of `jax.random.fold_in`, bit for bit, without the loop that it runs on a CPU for Threefry keys."""
-    if not _is_threefry(key):
-        return jax.random.fold_in(key, data)
-    first, second = jax.random.key_data(key)
-    words = jnp.stack(_threefry(first, second, jnp.zeros((), jnp.uint32), jnp.asarray(data).astype(jnp.uint32)))
-    return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(key) else words
-
-
-def _is_typed(key: Key) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-
-
-def _is_threefry(key: Key) -> bool:
-    return str(jax.random.key_impl(key)) == "threefry2x32"
-
-
-@jax.jit  # half of the tracing of a run would else be these rounds, written out once for every stream
-def _threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds of two words of key [] and two of counters [n]."""
-    keys = first, second, first ^ second ^ np.uint32(0x1BD11BDA)
-    x, y = x + keys[0], y + keys[1]
-    for group in range(5):
-        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            x = x + y
-            y = x ^ (y << np.uint32(rotation) | y >> np.uint32(32 - rotation))
-        x, y = x + keys[(group + 1) % 3], y + keys[(group + 2) % 3] + np.uint32(group + 1)
-    return x, y
-
-
-def uniforms(words: Array, dtype: Any) -> Array:
-    """Uniform numbers in [0, 1), multiples of 2^-23, from 32-bit words."""
-    return jnp.right_shift(words, np.uint32(9)).astype(dtype) * 2**-23
-
-
-# sqrt(2) erfinv(x) / x = P(w) / Q(w) with w = -log(1 - x^2) up to that of the smallest tail, 2^-33: lowest powers first, made
-# by `tests/test_draws.py::quantile_coefficients`, right to 1.2e-7. All are positive, so nothing cancels.
-QUANTILE = (
-    (1.25331428e00, 4.52393879e-01, 8.98299413e-02, 1.18749749e-02, 9.99410308e-04, 2.92883696e-05),
-    (1.00000000e00, 9.91614698e-02, 3.26706951e-02, 2.27980967e-03, 1.69785408e-04, 1.00841581e-06),
-)
-
-
-def normals(words: Array, dtype: Any) -> Array:
-    """Standard normal numbers from 32-bit words, by inversion: one bit is the sign, 31 make the probability of the tail.
-
-    `jax.random.normal` inverts too, but of 23 bits, which ends its tails at 5.3 where these end at 6.3, and by `erf_inv`,
-    which takes twice the time. In single precision a number is right to 2e-6.
-    """
-    tail = (jnp.right_shift(words, np.uint32(1)).astype(jnp.int32).astype(dtype) + 0.5) * 2**-32
-    if dtype != jnp.float32:
-        return jax.lax.erf_inv(1 - 2 * tail) * math.sqrt(2) * jnp.where(words & 1, -1, 1).astype(dtype)
-    # The quotient comes last, as XLA computes what comes after its last costly operation once more for every use on a CPU.
-    w = -jnp.log(4 * tail * (1 - tail))
-    over, under = (functools.reduce(lambda value, c: value * w + np.float32(c), part[::-1]) for part in QUANTILE)
-    signed = jax.lax.bitcast_convert_type(1 - 2 * tail, jnp.uint32) ^ (words << np.uint32(31))
-    return jax.lax.bitcast_convert_type(signed, jnp.float32) * over / under
-
-
-CHI_SQUARE_NORMALS = 6
-CHI_SQUARE_WORDS = CHI_SQUARE_NORMALS + 1
-"""How many normals and how many random words a chi-square takes."""
-
-
-def chi_square(candidates: Array, words: Array, degrees: Array) -> Array:
-    """Chi-square draws [n] for whole, traced degrees of freedom [n], which are floats; 0 where there are none.
-
-    2 Gamma(degrees / 2) by the rejection method of Marsaglia and Tsang (2000), whose candidates are accepted with a
-    probability of at least 0.96: of six at once the first accepted one is taken, so there is no loop. (All six fail in
-    fewer than one of 10^8 draws; the first one is then taken all the same.)
-
-    Args:
-        candidates: normals [n, CHI_SQUARE_NORMALS].
-        words: random 32-bit words [n, CHI_SQUARE_WORDS].
-        degrees: [n].
-    """
-    dtype = degrees.dtype
-    alpha = degrees / 2
-    lifted = alpha < 1.5  # Gamma(a) = Gamma(a + 1) U^(1/a), where candidates would be refused more often
-    d = jnp.where(lifted, alpha + 1, alpha)[:, None] - 1 / 3
-    t = candidates / jnp.sqrt(9 * d)
-    # Accept if log U < x^2 / 2 + d (1 - v + log v) with v = (1 + t)^3, that is 3 d (log(1 + t) - t + t^2/2 - t^3/3): its
-    # terms cancel for large d, where the rest of the series is what remains.
-    t_safe = jnp.maximum(t, -0.99)
-    series = -(t**4) * (1 / 4 - t * (1 / 5 - t * (1 / 6 - t / 7)))
-    bound = 3 * d * jnp.where(jnp.abs(t) < 0.05, series, jnp.log1p(t_safe) - t_safe + t_safe**2 / 2 - t_safe**3 / 3)
-    half_cell = np.asarray(2**-24, dtype)
-    uniform = uniforms(words[:, :-1], dtype) + half_cell
-    accepted = (t > -0.99) & (jnp.log(uniform) < bound)
-    first = t_safe[:, 0]
-    for place in range(CHI_SQUARE_NORMALS - 1, -1, -1):  # takes half the time of an argmax, which is not vectorised
-        first = jnp.where(accepted[:, place], t_safe[:, place], first)
-    gamma = d[:, 0] * (1 + first) ** 3
-    lift = uniforms(words[:, -1], dtype) + half_cell
-    some = alpha > 0
-    return jnp.where(some, 2 * gamma * jnp.where(lifted, lift ** (1 / jnp.where(some, alpha, 1)), 1), 0)
-
-
-def half_goe_size(dim: int) -> int:
-    """How many normals `half_goe` takes: d (d + 1) / 2 and the few that make a rectangle of them, d / 2 or d."""
-    return dim * (dim // 2 + 1 + dim % 2)
-
-
-def half_goe(normals: Array, dim: int) -> Array:
-    """A matrix H [d, d] with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
-
-    A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it, and for symmetric R <H + H', R> = 2 <H, R>. Nothing is
-    gathered: the normals are rows of [d, h], h = d / 2 + 1, padded to d + 1 and read as rows of d. Row i so begins on the
-    diagonal, and what passes the right edge goes on at the left one a row below: the differences j - i of the places are 0
-    to h - 1 and h - d - 1 to -2, each of 0 to d - 1 once up to sign. (For odd d, one column more; half of it is masked.)
-
-    Args:
-        normals: [half_goe_size(dim)].
-        dim: d.
-    """
-    width = half_goe_size(dim) // dim
-    scale = np.full((dim, width), np.sqrt(0.5))
-    scale[:, 0] = 0.5
-    if dim % 2:
-        scale[dim - width + 1 :, -1] = 0
-    table = normals.reshape(dim, width) * scale.astype(normals.dtype)
-    return jnp.pad(table, ((0, 0), (0, dim + 1 - width))).reshape(-1)[: dim * dim].reshape(dim, dim)
-
-
-def goe(normals: Array, dim: int) -> Array:
-    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it; see `half_goe`."""
-    half = half_goe(normals, dim)
-    return half + half.T
+__all__ = ["BINOMIAL_UNIFORMS", "binomial", "multinomial", "subset"]
 
 
 def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
