@@ -174,7 +174,7 @@ def test_every_subset_is_equally_likely(count: int) -> None:
 
 
 def test_a_subset_of_equal_numbers_is_still_of_its_size(monkeypatch) -> None:
-    monkeypatch.setattr(draws, "bits", lambda key, count: jnp.asarray([9, 3, 9, 9, 2**32 - 1, 0, 9], jnp.uint32))
+    monkeypatch.setattr(draws.counts, "bits", lambda key, count: jnp.asarray([9, 3, 9, 9, 2**32 - 1, 0, 9], jnp.uint32))
     subset = jax.jit(lambda count: draws.subset(jax.random.key(0), 7, count))
     for count in range(9):
         assert subset(jnp.int32(count)).sum() == min(count, 7)
