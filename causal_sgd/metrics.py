@@ -60,7 +60,7 @@ def relative_invariant_error(snapshot: Snapshot) -> Array:
 def relative_pooled_error(snapshot: Snapshot) -> Array:
     """`pooled_error` over |A* + mean A_e|_F; []."""
     world = snapshot.world
-    shared, own = _signals(world, linalg.orthonormal(_bases(world)))
+    shared, own = _signals(world, _frame(snapshot))
     return pooled_error(snapshot) / _norm(shared + _sandwich(own, world.mean_core))
 
 
@@ -187,7 +187,7 @@ def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
     world = snapshot.world
     if snapshot.factor is None:
         return snapshot.estimate - world.invariant, world.spurious_basis, jnp.zeros(())
-    frame = linalg.orthonormal(_bases(world))
+    frame = _frame(snapshot)
     shared, own = _signals(world, frame)
     inside = _product(frame.T, snapshot.factor)
     outside = snapshot.factor - _product(frame, inside)
@@ -195,13 +195,14 @@ def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
     return _product(inside, inside.T) - shared, own, rest
 
 
-def _bases(world: World) -> Array:
-    return jnp.concatenate([world.invariant_basis, world.spurious_basis], 1)
+def _frame(snapshot: Snapshot) -> Array:
+    """An orthonormal basis of the span of U* and V up to rounding, zero columns aside; [d, r1 + r2]."""
+    return linalg.orthonormal(snapshot.world.bases) if snapshot.frame is None else snapshot.frame
 
 
 def _inside(world: World) -> Array:
     """An orthonormal basis of the span of U* and V, zero columns aside; [d, r1 + r2]."""
-    bases = _bases(world)
+    bases = world.bases
     # the two may share directions in a world from the user's arrays: a frame of both would then claim some others
     return linalg.orthonormal(bases, tolerance=float(jnp.finfo(bases.dtype).eps) ** 0.5)
 

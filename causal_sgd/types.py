@@ -60,6 +60,11 @@ class World(NamedTuple):
         return jax.numpy.matmul(jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest")
 
     @property
+    def bases(self) -> Array:
+        """U* and V side by side, [d, r1 + r2]."""
+        return jax.numpy.concatenate([self.invariant_basis, self.spurious_basis], 1)
+
+    @property
     def mean_core(self) -> Array:
         """The mean of the spurious cores under the environment probabilities, [r2, r2]."""
         return jax.numpy.tensordot(self.probabilities, self.spurious_cores, 1, precision="highest")
@@ -156,6 +161,9 @@ class Snapshot(NamedTuple):
     world: World
     batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
     predict: Callable[[Array], Array] | None = None  # input [d] -> prediction []; None where that is x' estimate x
+    frame: Array | None = (
+        None  # [d, r1 + r2], orthonormal, spans U* and V; made once for all metrics of a factor, else None
+    )
 
     @property
     def estimate(self) -> Array:

@@ -10,13 +10,15 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.linalg
 from scipy import stats
 from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 
-from causal_sgd import draws, metrics, models, worlds
-from causal_sgd.types import Snapshot, World
+import causal_sgd as cs
+from causal_sgd import draws, measurements, metrics, models, samplers, worlds
+from causal_sgd.types import Snapshot, Trace, World
 
 
 @functools.cache
@@ -243,3 +245,23 @@ def test_metrics_of_predictions_ask_the_network() -> None:
     np.testing.assert_allclose(
         found["spurious_prediction"], norm(answers(inputs)) / norm((inputs**2).sum(1)), rtol=1e-4
     )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="counts the products of a program for CPUs")
+def test_metrics_of_distance_share_their_products() -> None:
+    def products(*chosen: Callable[[Snapshot], jax.Array]) -> int:
+        def one(key: jax.Array) -> Trace:
+            algorithm = cs.sgd(
+                world=worlds.two_point(dim=8, invariant_rank=1, spurious_rank=1, spread=3.0),
+                sampler=samplers.hetero(batch_size=10),
+                measurement=measurements.population(),
+                model=models.factored(dim=8),
+                optimizer=optax.sgd(0.1),
+            )
+            return cs.run(key, algorithm=algorithm, metrics=chosen, num_steps=20, record_every=5)
+
+        return jax.jit(one).lower(jax.random.key(0)).compile().as_text().count(" dot(")
+
+    several = metrics.invariant_error, metrics.pooled_error, metrics.relative_pooled_error, metrics.environment_losses
+    one, none = products(metrics.invariant_error), products(metrics.batch_loss)
+    assert products(*several) - one < (one - none) / 2

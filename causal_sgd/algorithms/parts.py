@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from causal_sgd import checks, draws, samplers
+from causal_sgd import checks, draws, linalg, samplers
 from causal_sgd.types import (
     Array,
     Batch,
@@ -206,6 +206,7 @@ def look(model: Model, params: Params, step: Array, world: World, loss: Array) -
         world=world,
         batch_loss=loss,
         predict=None if model.predict is None else jax.tree_util.Partial(model.predict, params),
+        frame=None if factor is None else linalg.orthonormal(world.bases),
     )
 
 
