@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from jax.extend import core as jex_core
 
-from causal_sgd import checks
+from causal_sgd import checks, draws
 from causal_sgd.grids import LARGEST_SEED, Columns, Grid
 from causal_sgd.machine import Device, settings
 from causal_sgd.relocation import moved
@@ -254,7 +254,7 @@ def _program(cell: Cell, names: tuple[str, ...]) -> Any:
     def one(root: Key, seed: Array, *values: Array) -> Trace:
         original = reference()
         assert original is not None
-        return original(jax.random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+        return original(draws.fold_in(root, seed), **dict(zip(names, values, strict=True)))
 
     return jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
 

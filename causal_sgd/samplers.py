@@ -118,7 +118,7 @@ def mixed(*, batch_size: int | Array, environments_per_batch: int) -> Sampler:
     _check_batch_size(batch_size, minimum=k)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k))
+        keys = draws.fold_in(key, jnp.arange(k))
         environments = jax.vmap(_choose, (0, None))(keys, state)
         shares = _equal_shares(batch_size, k)
         return jnp.zeros(state.shape[0], jnp.int32).at[environments].add(shares), state

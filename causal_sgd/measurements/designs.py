@@ -123,7 +123,7 @@ def fixed_design(
         return min([*limits, *([] if largest_batch is None else [largest_batch])], default=None)
 
     def init(key: Key, world: World) -> Any:
-        design_key, noise_key = jax.random.split(key)
+        design_key, noise_key = draws.fold_in(key, jnp.arange(2))
         environments, dim = world.probabilities.shape[0], world.invariant_basis.shape[0]
         if own:
             dtype = world.invariant_basis.dtype
@@ -281,7 +281,7 @@ def _weights(key: Key, counts: Array, size: int, full: bool, replacement: bool, 
     if replacement and largest_batch is not None:
         rows, owner, valid = _rows(key, counts, size, largest_batch, True)
         return jnp.zeros((counts.shape[0], size)).at[owner, rows].add(valid)
-    keys = jax.random.split(key, counts.shape[0])
+    keys = draws.fold_in(key, jnp.arange(counts.shape[0]))
     if replacement:
         uniform = jnp.full(size, 1 / size)
         return jax.vmap(lambda k, c: draws.multinomial(k, c.astype(uniform.dtype), uniform))(keys, counts)
@@ -293,7 +293,7 @@ def _rows(key: Key, counts: Array, size: int, largest_batch: int, replacement: b
     owner, valid = owners(counts, 0, largest_batch)
     if replacement:
         return jax.random.randint(key, (largest_batch,), 0, size), owner, valid
-    keys = jax.random.split(key, counts.shape[0])
+    keys = draws.fold_in(key, jnp.arange(counts.shape[0]))
     masks = jax.vmap(lambda k, c: draws.subset(k, size, c))(keys, counts)
     chosen = jax.lax.top_k(masks.astype(jnp.float32), min(largest_batch, size))[1]  # top_k keeps ties in order
     first = (jnp.cumsum(counts) - counts)[owner]
