@@ -11,6 +11,7 @@ import collections
 import functools
 import hashlib
 import re
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -28,11 +29,12 @@ from causal_sgd.machine import Device, settings
 from causal_sgd.relocation import moved
 from causal_sgd.types import Array, Key, Trace
 
-__all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key"]
+__all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key", "waiting"]
 
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
 
+TRACED_RUNS = 16  # for a look at a program; a tile of so many, which is usual at d = 50, need not be traced again
 LARGEST_TILE = 1024
 CACHE_BYTES = 30 * 10**6  # of all values that the runs of a tile compute on a CPU; few of them live at a time
 # One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.
@@ -40,6 +42,9 @@ CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width
 ACCELERATOR_LARGEST_TILE = 2**16
 ACCELERATOR_BYTES = 2**30
 PROGRAMS_KEPT = 64  # compiled ones; a program that is needed again after so many others is compiled again
+
+waiting = threading.Event()
+"""Set when a program is first waited for, with nothing left to trace: XLA works and Python is idle."""
 
 
 class Kernel(NamedTuple):
@@ -61,21 +66,21 @@ class Kernel(NamedTuple):
         place = names, tuple(kinds), jax.random.key_impl(root), tuple(settings().values())
         if place not in known:
             program = _program(cell, names)
-            two = program.trace(root, *_columns(kinds, 2))  # one would not show what is done to several at a time
-            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), two.out_info)
-            shared_bytes = _shared_bytes(two.jaxpr)
-            run_bytes = _working_bytes(two.jaxpr.jaxpr) // 2
+            tile = program.trace(root, *_columns(kinds, TRACED_RUNS))
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tile.out_info)
+            shared_bytes = _shared_bytes(tile.jaxpr)
+            run_bytes = _working_bytes(tile.jaxpr.jaxpr) // TRACED_RUNS
             if shared_bytes > run_bytes:  # and what is made of the shared data must not be counted with every run
-                four = program.trace(root, *_columns(kinds, 4))
-                run_bytes = max((_working_bytes(four.jaxpr.jaxpr) - _working_bytes(two.jaxpr.jaxpr)) // 2, 1)
-            fingerprint = _fingerprint(two.jaxpr)
+                two = program.trace(root, *_columns(kinds, 2 * TRACED_RUNS))
+                run_bytes = max((_working_bytes(two.jaxpr.jaxpr) - _working_bytes(tile.jaxpr.jaxpr)) // TRACED_RUNS, 1)
+            fingerprint = _fingerprint(tile.jaxpr)
             known[place] = cls(
                 program, root, shapes,
                 run_bytes=run_bytes,
                 shared_bytes=shared_bytes,
                 fingerprint=fingerprint,
-                identity=object() if _calls_back(two.jaxpr.jaxpr) else fingerprint,
-                batches_lapack=_batches_lapack(two.jaxpr.jaxpr),
+                identity=object() if _calls_back(tile.jaxpr.jaxpr) else fingerprint,
+                batches_lapack=_batches_lapack(tile.jaxpr.jaxpr),
             )  # fmt: skip
         return known[place]._replace(root=root)
 
@@ -135,6 +140,7 @@ class Kernel(NamedTuple):
         kind = self._kind(columns)
         with ThreadPoolExecutor(max(len(devices), 1)) as pool:
             self.begin(columns, devices, pool)
+            waiting.set()
             missing = [device for device in devices if (device, kind) not in _executables]
             if missing and (source := _movable(kind)) is not None:  # CPUs, which share one program
                 compiled = source.result()

@@ -1,21 +1,25 @@
 """Numbers from the results of a sweep: final values, quantiles over seeds and the fraction that diverged.
 
-Imports no jax. A diverged run counts in the diverged fraction and in nothing else.
+Imports no jax, and xarray, which takes half a second, when it is used. A diverged run counts in the diverged fraction and in nothing else.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
 
 from causal_sgd import checks
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["divergences", "final", "known_quantiles", "metric_names", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
     """The variables of a sweep's dataset that are metrics."""
-    checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")
+    _check(dataset)
     return [str(name) for name in dataset.data_vars if name != "diverged_at"]
 
 
@@ -28,7 +32,7 @@ def divergences(dataset: xr.Dataset) -> xr.DataArray:
 
 def final(dataset: xr.Dataset) -> xr.Dataset:
     """The last recorded frame of every run; a dataset without the dim `step` is returned as it is."""
-    checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")
+    _check(dataset)
     return dataset.isel(step=-1) if "step" in dataset.dims else dataset
 
 
@@ -47,6 +51,8 @@ def summary(dataset: xr.Dataset, metric: str, quantiles: tuple[float, float] = (
     Raises:
         ValueError: for an unknown metric, one without the dim `seed`, or quantiles that do not enclose 0.5.
     """
+    import xarray as xr
+
     values = dataset[checks.choice("metric", metric, metric_names(dataset))]
     if "seed" not in values.dims:
         hint = "keep a single seed with .isel(seed=[0])"
@@ -83,3 +89,9 @@ def known_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     place = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
     below, above = (np.take_along_axis(ordered, f(place).astype(int), -1) for f in (np.floor, np.ceil))
     return below + (place - np.floor(place)) * (above - below)
+
+
+def _check(dataset: xr.Dataset) -> None:
+    import xarray as xr
+
+    checks.instance("dataset", dataset, xr.Dataset, "an xarray.Dataset as `sweep` returns it")

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd.datasets import labelled, provenance
 from causal_sgd.grids import Columns, Grid
 from causal_sgd.kernels import Cell, Kernel
 from causal_sgd.types import Key, Trace
@@ -101,6 +100,8 @@ class Memory:
 
     def dataset(self) -> xr.Dataset:
         """The arrays, labelled."""
+        from causal_sgd.datasets import labelled, provenance
+
         grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
         if not done.all():
             for leaf in jax.tree.leaves(self._results):

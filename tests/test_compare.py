@@ -96,9 +96,10 @@ def test_what_was_given_up_while_it_was_compiled_is_compiled_when_it_is_needed()
             given_up.cancel()
             return given_up
 
-    grid = Grid.make(of_steps(15), {"spread": [1.0]}, 2)
+    cell = of_steps(15)
+    grid = Grid.make(cell, {"spread": [1.0]}, 2)
     columns = grid.runs(np.arange(2), np.float32)
-    kernel = Kernel.make(of_steps(15), grid.names, [column.dtype for column in columns[1:]], jax.random.key(0))
+    kernel = Kernel.make(cell, grid.names, [column.dtype for column in columns[1:]], jax.random.key(0))
     kernel.begin(columns, jax.devices(), Idle())
     programs = kernel.compile(columns, jax.devices())
     assert list(programs) == jax.devices()

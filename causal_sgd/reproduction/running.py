@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import importlib
 import inspect
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,13 +112,12 @@ def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[
     """Those of the studies whose results are not there, or are outdated."""
     found = []
     for name in names:
-        try:
-            now = Origin.now(name, quick=quick, seed=seed)
-        except Exception:  # told when it is its turn
-            found.append(name)
-            continue
         record = kept.find(kept.folder(out, name, quick=quick, seed=seed))
-        if record is None or record.origin.differences(now):
+        try:
+            outdated = record is None or record.origin.differences(Origin.now(name, quick=quick, seed=seed))
+        except Exception:  # told when it is its turn
+            outdated = True
+        if outdated:
             found.append(name)
     return found
 
@@ -156,9 +155,9 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     """The datasets of a study, simulated, kept and read back."""
     path = kept.folder(out, name, quick=quick, seed=seed)
     origin = Origin.now(name, quick=quick, seed=seed)
-    _import_ahead()
     start = time.perf_counter()
-    data = study.run(quick=quick, key=seed, progress=progress)
+    with _importing_ahead():
+        data = study.run(quick=quick, key=seed, progress=progress)
     record = kept.keep(
         path,
         data,
@@ -170,11 +169,22 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     return {"datasets": kept.load(path, record), "record": record}
 
 
-@functools.cache  # once is enough
-def _import_ahead() -> None:
-    """Import what keeps and draws results while the first study compiles, which leaves Python idle."""
-    modules = "zarr", "matplotlib.pyplot", "causal_sgd.plots"
-    threading.Thread(target=lambda: [importlib.import_module(name) for name in modules], daemon=True).start()
+@contextlib.contextmanager
+def _importing_ahead() -> Iterator[None]:
+    """Import what labels and draws results while XLA compiles, which leaves Python idle; before, tracing needs it."""
+    from causal_sgd import kernels
+
+    def load() -> None:
+        kernels.waiting.wait()
+        for module in ("causal_sgd.datasets", "matplotlib.pyplot", "causal_sgd.plots"):
+            importlib.import_module(module)
+
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(load)
+        try:
+            yield
+        finally:
+            kernels.waiting.set()  # a study need not compile anything
 
 
 def _environment() -> dict[str, Any]:
