@@ -167,3 +167,29 @@ def test_a_refined_diagram_takes_fewer_runs():
     refused = run("refinement.py", "--seeds", "4", check=False)
     assert refused.returncode == 2
     assert "--seeds must be at least 8" in refused.stderr
+
+
+@pytest.mark.slow
+def test_compilation_of_some_studies():
+    out = run("compilation.py", "--quick", "finite-time", "tilt").stdout
+    (rows,) = tables(out)
+    assert [row["study"] for row in rows] == ["finite-time", "tilt"]
+    assert all(int(row["programs"]) > 0 for row in rows)
+    slowest = max(float(row["slowest, s"]) for row in rows)
+    assert out.splitlines()[-1] == f"slowest of all: {slowest:.2f} s"
+    refused = run("compilation.py", "nonsense", check=False)
+    assert "study must be one of" in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_is_waited_for():
+    out = run("cold_start.py", "--only", "imports", "figure", "--quick", "--repeats", "1").stdout
+    (rows,) = tables(out)
+    seconds = {row["what"]: float(row["s"]) for row in rows}
+    assert list(seconds) == [
+        "import jax",
+        "import causal_sgd, after jax",
+        "reproduce trajectories, until the figure is there",
+        "reproduce trajectories, whole",
+    ]
+    assert 0 < seconds["reproduce trajectories, until the figure is there"] < seconds["reproduce trajectories, whole"]
