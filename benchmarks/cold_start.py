@@ -37,12 +37,17 @@ def imports() -> dict[str, float]:
     return {"import jax": jax, "import causal_sgd, after jax": package}
 
 
-def example() -> dict[str, float]:
+def example() -> str:
     """The first Python block of README."""
     found = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert found, "README has no Python block"
+    return found.group(1)
+
+
+def run_example() -> dict[str, float]:
+    """README's example as a script."""
     start = time.perf_counter()
-    python("-c", found.group(1))
+    python("-c", example())
     return {"README's example": time.perf_counter() - start}
 
 
@@ -77,7 +82,7 @@ def figure(*options: str) -> dict[str, float]:
 
 def main() -> None:
     """Run all in turns and print the table."""
-    ways: dict[str, Callable[[], dict[str, float]]] = {"imports": imports, "example": example, "figure": figure}
+    ways: dict[str, Callable[[], dict[str, float]]] = {"imports": imports, "example": run_example, "figure": figure}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ways, default=list(ways))
     parser.add_argument("--repeats", type=int, default=5)

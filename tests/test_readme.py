@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.example import README, example
+from benchmarks.cold_start import README, example
 
 
 @pytest.mark.slow
