@@ -34,7 +34,8 @@ __all__ = ["CPU_OPTIONS", "Cell", "Kernel", "rehearse", "root_key", "waiting"]
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
 
-TRACED_RUNS = 16  # for a look at a program; a tile of so many, which is usual at d = 50, need not be traced again
+# For a look at a program: one would not show what is done to several at a time. A tile of 16 is usual at d = 50, and not traced again.
+TRACED_RUNS = 16
 LARGEST_TILE = 1024
 CACHE_BYTES = 30 * 10**6  # of all values that the runs of a tile compute on a CPU; few of them live at a time
 # One thread a tile, as every core has a tile of its own; and the widest vectors that a core has, which are not the default.

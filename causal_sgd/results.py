@@ -1,6 +1,6 @@
 """Numbers from the results of a sweep: final values, quantiles over seeds and the fraction that diverged.
 
-Imports no jax, and xarray, which takes half a second, when it is used. A diverged run counts in the diverged fraction and in nothing else.
+Imports no jax, and xarray only when it is called. A diverged run counts in the diverged fraction and in nothing else.
 """
 
 from __future__ import annotations

@@ -252,6 +252,20 @@ def test_a_sweep_traces_the_cell_once_whatever_its_size_and_compiles_once() -> N
     assert first <= 2, "one trace measures the program, one is run"
 
 
+def test_a_tile_of_the_usual_size_is_not_traced_again() -> None:
+    traced = {}
+    for tile in (16, 8):
+        calls = []
+
+        def counted(key: jax.Array, calls: list[None] = calls) -> Trace:
+            calls.append(None)
+            return short_cell(key)
+
+        sweep(counted, seeds=tile, tile=tile, devices=jax.devices()[:1])
+        traced[tile] = len(calls)
+    assert traced == {16: 2, 8: 3}  # to check it, to look at it, and for another tile
+
+
 @functools.cache
 def reference(cell: Any = cell) -> xr.Dataset:
     """Every combination of the pools below."""

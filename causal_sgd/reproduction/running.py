@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,9 +155,9 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     """The datasets of a study, simulated, kept and read back."""
     path = kept.folder(out, name, quick=quick, seed=seed)
     origin = Origin.now(name, quick=quick, seed=seed)
+    _import_ahead()
     start = time.perf_counter()
-    with _importing_ahead():
-        data = study.run(quick=quick, key=seed, progress=progress)
+    data = study.run(quick=quick, key=seed, progress=progress)
     record = kept.keep(
         path,
         data,
@@ -169,22 +169,17 @@ def _computed(study: Study, name: str, out: Path, *, quick: bool, seed: int, pro
     return {"datasets": kept.load(path, record), "record": record}
 
 
-@contextlib.contextmanager
-def _importing_ahead() -> Iterator[None]:
+@functools.cache  # once is enough
+def _import_ahead() -> None:
     """Import what labels and draws results while XLA compiles, which leaves Python idle; before, tracing needs it."""
     from causal_sgd import kernels
 
     def load() -> None:
-        kernels.waiting.wait()
+        kernels.waiting.wait()  # for ever where nothing is compiled
         for module in ("causal_sgd.datasets", "matplotlib.pyplot", "causal_sgd.plots"):
             importlib.import_module(module)
 
-    with ThreadPoolExecutor(1) as aside:
-        aside.submit(load)
-        try:
-            yield
-        finally:
-            kernels.waiting.set()  # a study need not compile anything
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _environment() -> dict[str, Any]:
