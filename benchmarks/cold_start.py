@@ -22,13 +22,17 @@ from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
 IMPORTS = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import causal_sgd; c = time.perf_counter()"
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
+}
 
 
 def python(*arguments: str) -> str:
     """What a new interpreter prints."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def imports() -> dict[str, float]:
@@ -60,7 +64,9 @@ def figure(*options: str) -> dict[str, float]:
 
         def watch() -> None:
             # It is there when it can be shown: with its last bytes.
-            while not (path.exists() and path.read_bytes().endswith(b"IEND\xaeB`\x82")) and not ended.wait(0.02):
+            while not (
+                path.exists() and path.read_bytes().endswith(b"IEND\xaeB`\x82")
+            ) and not ended.wait(0.02):
                 pass
             seen.append(time.perf_counter())
 
@@ -82,8 +88,14 @@ def figure(*options: str) -> dict[str, float]:
 
 def main() -> None:
     """Run all in turns and print the table."""
-    ways: dict[str, Callable[[], dict[str, float]]] = {"imports": imports, "example": run_example, "figure": figure}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ways: dict[str, Callable[[], dict[str, float]]] = {
+        "imports": imports,
+        "example": run_example,
+        "figure": figure,
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=ways, default=list(ways))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="the reduced size of the study")
@@ -97,9 +109,13 @@ def main() -> None:
         for name in arguments.only:
             for what, seconds in ways[name]().items():
                 times.setdefault(what, []).append(seconds)
-    print(f"median of {arguments.repeats} new processes\n\n| what | s | least to most |\n|---|---|---|")
+    print(
+        f"median of {arguments.repeats} new processes\n\n| what | s | least to most |\n|---|---|---|"
+    )
     for what, seconds in times.items():
-        print(f"| {what} | {statistics.median(seconds):.3g} | {min(seconds):.3g} to {max(seconds):.3g} |")
+        print(
+            f"| {what} | {statistics.median(seconds):.3g} | {min(seconds):.3g} to {max(seconds):.3g} |"
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import Any
 import jax.monitoring
 
 import causal_sgd as cs
-from causal_sgd import studies, sweeps
+from causal_sgd import studies
+from causal_sgd.sweeps import _sweep
 
 EVENT = "/jax/core/compile/backend_compile_duration"
 
@@ -40,7 +41,9 @@ class AtOnce(Executor):
 
 def main() -> None:
     """Run the studies and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("studies", nargs="*", metavar="study", help="by default all of them")
     parser.add_argument("--quick", action="store_true", help="the reduced size of the studies")
     options = parser.parse_args()
@@ -54,14 +57,17 @@ def main() -> None:
             times.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    sweeps.ThreadPoolExecutor = AtOnce
+    _sweep.ThreadPoolExecutor = AtOnce
     cs.use_cpu_cores()
     print("| study | programs | all of them, s | slowest, s |\n|---|---|---|---|")
     slowest = 0.0
     for name in options.studies or studies.NAMES:
         times.clear()
         studies.load(name).run(quick=options.quick, key=0, progress=False)
-        print(f"| {name} | {len(times)} | {sum(times):.1f} | {max(times, default=0):.2f} |", flush=True)
+        print(
+            f"| {name} | {len(times)} | {sum(times):.1f} | {max(times, default=0):.2f} |",
+            flush=True,
+        )
         slowest = max([slowest, *times])
     print(f"\nslowest of all: {slowest:.2f} s")
 

@@ -36,9 +36,9 @@ import matplotlib as mpl
 import numpy as np
 
 import causal_sgd as cs
-from causal_sgd import kernels
 from causal_sgd.experiment import Experiment
-from causal_sgd.plots import looks
+from causal_sgd.figures import _theme
+from causal_sgd.sweeps import _programs
 
 WORK: dict[str, Any] = {
     "dim": 50, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0, "learning_rate": 0.1,
@@ -66,7 +66,11 @@ class Curve(NamedTuple):
     @property
     def slope(self) -> float:
         """Of the line through the logarithms of the medians; NaN where fewer than two are positive."""
-        pairs = [(x, y) for x, y in zip(self.samples, self.medians, strict=True) if x >= self.fitted_from and y > 0]
+        pairs = [
+            (x, y)
+            for x, y in zip(self.samples, self.medians, strict=True)
+            if x >= self.fitted_from and y > 0
+        ]
         if len(pairs) < 2:
             return math.nan
         sizes, costs = np.log(np.array(pairs, float).T)
@@ -125,7 +129,7 @@ def seconds(cell: Any, **options: Any) -> float:
 
 def compile_seconds(cell: Any, **options: Any) -> float:
     """From the call of a sweep to the end of its last compilation; the cell must be new."""
-    kernels._executables.clear()  # another cell may have been the same program, such as one of a sweep with other seeds
+    _programs._executables.clear()  # another cell may have been the same program, such as one of a sweep with other seeds
     begin = time.perf_counter()
     cs.sweep(cell, progress=False, **options)
     assert _last_compilation[0] > begin, "the cell was compiled before"
@@ -141,7 +145,9 @@ class Point(NamedTuple):
     def measure(self) -> float:
         """Seconds a step and run."""
         short, long = self.cells
-        difference = seconds(self.cells[long], **self.options) - seconds(self.cells[short], **self.options)
+        difference = seconds(self.cells[long], **self.options) - seconds(
+            self.cells[short], **self.options
+        )
         return difference / (long - short) / self.options["seeds"]
 
 
@@ -149,7 +155,9 @@ def point(sizes: Sizes, changes: Mapping[str, Any], **options: Any) -> Point:
     """Compile the two sweeps of an experiment; the long one is as long as `sizes.step_seconds` asks for."""
     short, shortest_difference, more = 20, 10, 4
     cell = _cell(**changes, steps=short)
-    runs = int(cs.sweep(cell, seeds=1, progress=False, **options).attrs["tile"]) * len(jax.local_devices())
+    runs = int(cs.sweep(cell, seeds=1, progress=False, **options).attrs["tile"]) * len(
+        jax.local_devices()
+    )
     seconds(cell, seeds=runs, **options)
     # More tiles tell how long a step takes, well enough to choose how many; they cost no compilation.
     extra = seconds(cell, seeds=(1 + more) * runs, **options) - seconds(cell, seeds=runs, **options)
@@ -173,23 +181,42 @@ def step_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     """Microseconds a step and run against the size of the batch, d and k."""
 
     def curve(
-        panel: str, label: str, size: str, points: dict[int, Point], expected: float | None = None, fitted_from: int = 0
+        panel: str,
+        label: str,
+        size: str,
+        points: dict[int, Point],
+        expected: float | None = None,
+        fitted_from: int = 0,
     ) -> Curve:
         samples = interleaved({value: point.measure for value, point in points.items()}, repeats)
         micro = {value: [1e6 * x for x in times] for value, times in samples.items()}
         return Curve(panel, label, size, "µs a step and run", micro, expected, fitted_from)
 
     base = point(sizes, {}, axes={"batch_size": sizes.batch_sizes[:1]})
-    batches = {m: base._replace(options=base.options | {"axes": {"batch_size": [m]}}) for m in sizes.batch_sizes}
+    batches = {
+        m: base._replace(options=base.options | {"axes": {"batch_size": [m]}})
+        for m in sizes.batch_sizes
+    }
     yield curve("a step, batch size", "gaussian_law", "batch size $m$", batches, 0)
     low = {"measurement": "low-rank-law"}
     dims = {"gaussian_law, k = d": (sizes.dims, {}), f"low_rank_law, k = {sizes.low_rank}": (
         sizes.low_rank_dims, low | {"rank": sizes.low_rank})}  # fmt: skip
     for label, (values, changes) in dims.items():
         points = {d: point(sizes, changes | _ranks(d) | {"dim": d}) for d in values}
-        yield curve("a step, dimension", label, "dimension $d$", points, fitted_from=values[len(values) // 2 - 1])
+        yield curve(
+            "a step, dimension",
+            label,
+            "dimension $d$",
+            points,
+            fitted_from=values[len(values) // 2 - 1],
+        )
     for label, changes in {"gaussian_law": {}, "low_rank_law": low}.items():
-        fixed = {"dim": sizes.columns_dim, "init": "gaussian", **_ranks(sizes.columns_dim), **changes}
+        fixed = {
+            "dim": sizes.columns_dim,
+            "init": "gaussian",
+            **_ranks(sizes.columns_dim),
+            **changes,
+        }
         points = {k: point(sizes, fixed | {"rank": k}) for k in sizes.columns}
         yield curve(f"a step, columns (d = {sizes.columns_dim})", label, "columns $k$", points)
 
@@ -201,12 +228,16 @@ def total_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     fill = tile * len(jax.local_devices())
     cell = steps[sizes.steps[0]]
 
-    def curve(size: str, setting: str, options: Mapping[int, tuple[Any, dict[str, Any]]], fitted_from: int) -> Curve:
+    def curve(
+        size: str, setting: str, options: Mapping[int, tuple[Any, dict[str, Any]]], fitted_from: int
+    ) -> Curve:
         calls = {n: functools.partial(seconds, one, **how) for n, (one, how) in options.items()}
         for call in calls.values():
             call()  # compiles
         samples = interleaved(calls, repeats)
-        return Curve(f"a sweep, {size}", "gaussian_law", f"{size} ({setting})", "s", samples, 1, fitted_from)
+        return Curve(
+            f"a sweep, {size}", "gaussian_law", f"{size} ({setting})", "s", samples, 1, fitted_from
+        )
 
     large = sizes.seeds[len(sizes.seeds) // 2]
     lengths = {n: (one, {"seeds": large}) for n, one in steps.items()}
@@ -223,17 +254,30 @@ def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     """Seconds of compilation against everything that a sweep's size is made of."""
 
     def thin(values: Sequence[int]) -> list[int]:
-        places = np.linspace(0, len(values) - 1, min(sizes.compiled, len(values))).round().astype(int)
+        places = (
+            np.linspace(0, len(values) - 1, min(sizes.compiled, len(values))).round().astype(int)
+        )
         return [values[place] for place in places]
 
-    def curve(panel: str, name: str, values: Sequence[int], setting: Callable[[int], tuple[dict, dict]]) -> Curve:
+    def curve(
+        panel: str, name: str, values: Sequence[int], setting: Callable[[int], tuple[dict, dict]]
+    ) -> Curve:
         def call(value: int) -> float:
             changes, options = setting(value)
             return compile_seconds(_cell(**changes), **options)
 
-        samples = interleaved({value: functools.partial(call, value) for value in thin(values)}, repeats)
+        samples = interleaved(
+            {value: functools.partial(call, value) for value in thin(values)}, repeats
+        )
         expected = None if "dimension" in panel else 0
-        return Curve(panel, name, name if "dimension" in panel else "batch size, seeds, ...", "s", samples, expected)
+        return Curve(
+            panel,
+            name,
+            name if "dimension" in panel else "batch size, seeds, ...",
+            "s",
+            samples,
+            expected,
+        )
 
     few = {"steps": 20}
     seconds(_cell(**few))  # warms up jax's own functions
@@ -241,15 +285,24 @@ def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     # The last compilation of a sweep comes before its first run, so that only patience asks for few and short runs.
     yield curve(flat, "batch size", sizes.batch_sizes, lambda m: (few | {"batch_size": m}, {}))
     yield curve(flat, "seeds", sizes.seeds, lambda n: (few, {"seeds": n}))
-    yield curve(flat, "grid cells", sizes.cells, lambda n: (few, {"axes": {"spread": np.linspace(0, 9, n)}}))
+    yield curve(
+        flat, "grid cells", sizes.cells, lambda n: (few, {"axes": {"spread": np.linspace(0, 9, n)}})
+    )
     yield curve(flat, "steps", sizes.steps, lambda n: ({"steps": n}, {}))
-    yield curve("compilation, dimension", "dimension $d$", sizes.dims, lambda d: (few | {"dim": d} | _ranks(d), {}))
+    yield curve(
+        "compilation, dimension",
+        "dimension $d$",
+        sizes.dims,
+        lambda d: (few | {"dim": d} | _ranks(d), {}),
+    )
 
 
 def memory_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     """Peak resident set of a process of its own against the number of runs."""
     calls = {runs: functools.partial(_peak_megabytes, runs) for runs in sizes.runs}
-    yield Curve("peak memory of the process", "gaussian_law", "runs", "MiB", interleaved(calls, repeats), 0)
+    yield Curve(
+        "peak memory of the process", "gaussian_law", "runs", "MiB", interleaved(calls, repeats), 0
+    )
 
 
 def _peak_megabytes(runs: int) -> float:
@@ -267,11 +320,15 @@ def _print_peak(runs: int) -> None:
 def _peak_bytes() -> float:
     """The largest resident set of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss would start at that of the process that started this one
+    if (
+        status.exists()
+    ):  # Linux's ru_maxrss would start at that of the process that started this one
         found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
         if found:
             return int(found.group(1)) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _cell(**changes: Any) -> Any:
@@ -297,12 +354,16 @@ def report(curves: Sequence[Curve]) -> str:
         for size, median in zip(curve.samples, curve.medians, strict=True):
             values = curve.samples[size]
             spread = f"{min(values):.3g} to {max(values):.3g}"
-            lines.append(f"| {curve.panel} | {curve.label} | {size:,} | {median:.3g} | {spread} | {curve.unit} |")
+            lines.append(
+                f"| {curve.panel} | {curve.label} | {size:,} | {median:.3g} | {spread} | {curve.unit} |"
+            )
     lines += ["", "| curve | of | slope | fitted from | expected |", "|---|---|---|---|---|"]
     for curve in curves:
         expected = {None: "", 0: "0 (flat)", 1: "1 (linear)"}[curve.expected]
         first = max(curve.fitted_from, min(curve.samples))
-        lines.append(f"| {curve.panel} | {curve.label} | {round(curve.slope, 2) + 0.0:.2f} | {first:,} | {expected} |")
+        lines.append(
+            f"| {curve.panel} | {curve.label} | {round(curve.slope, 2) + 0.0:.2f} | {first:,} | {expected} |"
+        )
     return "\n".join(lines)
 
 
@@ -314,7 +375,7 @@ def draw(curves: Sequence[Curve], out: Path) -> list[Path]:
     panels: dict[str, list[Curve]] = {}
     for curve in curves:
         panels.setdefault(curve.panel, []).append(curve)
-    with looks.style():
+    with _theme.style():
         columns = 3
         rows = math.ceil(len(panels) / columns)
         figure, grid = plt.subplots(rows, columns, figsize=(7.4, 2.35 * rows), squeeze=False)
@@ -336,21 +397,35 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
     positive: list[float] = []
     for index, curve in enumerate(group):
         sizes, medians = np.array(list(curve.samples), float), np.array(curve.medians)
-        least, most = (np.array([side(values) for values in curve.samples.values()]) for side in (min, max))
+        least, most = (
+            np.array([side(values) for values in curve.samples.values()]) for side in (min, max)
+        )
         positive += [value for value in (*least, *most) if value > 0]
         slope = f"{round(curve.slope, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
         words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
         bars = np.maximum([medians - least, most - medians], 0)
-        look = looks.line_look(index, looks.COLOURS[index])
-        shown = np.where(medians > 0, medians, np.nan)  # a difference lost in the noise has no place on a log axis
+        look = _theme.line_look(index, _theme.COLOURS[index])
+        shown = np.where(
+            medians > 0, medians, np.nan
+        )  # a difference lost in the noise has no place on a log axis
         axes.errorbar(sizes, shown, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
         if curve.expected is not None and len(group) == 1:
             fitted = sizes[sizes >= curve.fitted_from]
             shape = fitted**curve.expected
-            middle = np.exp(np.mean(np.log(np.maximum(medians[sizes >= curve.fitted_from], 1e-12) / shape)))
+            middle = np.exp(
+                np.mean(np.log(np.maximum(medians[sizes >= curve.fitted_from], 1e-12) / shape))
+            )
             words = "linear" if curve.expected else "flat"
             # Thick and below the curve, over the sizes that the slope is fitted to.
-            axes.plot(fitted, middle * shape, color="0.8", linewidth=5, solid_capstyle="butt", zorder=0, label=words)
+            axes.plot(
+                fitted,
+                middle * shape,
+                color="0.8",
+                linewidth=5,
+                solid_capstyle="butt",
+                zorder=0,
+                label=words,
+            )
     axes.set(xscale="log", yscale="log", xlabel=group[0].size, ylabel=group[0].unit)
     axes.set_title(name, pad=5)
     # At least a factor of 10 high, so that flat looks flat; the upper part is the legend's.
@@ -364,15 +439,30 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
         axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.legend(loc="upper left", fontsize=7, frameon=False, handlelength=2.8, borderaxespad=0.2, labelspacing=0.3)
+    axes.legend(
+        loc="upper left",
+        fontsize=7,
+        frameon=False,
+        handlelength=2.8,
+        borderaxespad=0.2,
+        labelspacing=0.3,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables and write the figure."""
-    parser = argparse.ArgumentParser(description="Measure the cost curves of the engine, print and plot them.")
-    parser.add_argument("--repeats", type=int, default=5, help="of every time; of compilation and memory at most 3")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, unoptimised: only to see that it works")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="which groups of curves")
+    parser = argparse.ArgumentParser(
+        description="Measure the cost curves of the engine, print and plot them."
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="of every time; of compilation and memory at most 3"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, unoptimised: only to see that it works"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="which groups of curves"
+    )
     parser.add_argument("--out", type=Path, default=Path("figures/curves.png"))
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -381,7 +471,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
-    jax.config.update("jax_enable_compilation_cache", False)  # a program found on disk would not be compiled
+    jax.config.update(
+        "jax_enable_compilation_cache", False
+    )  # a program found on disk would not be compiled
     if options.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     cs.use_cpu_cores()
@@ -390,10 +482,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves: list[Curve] = []
     for name in options.only:
         begin = time.perf_counter()
-        found = list(GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats))
+        found = list(
+            GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats)
+        )
         curves += found
         # All takes a while: whoever interrupts it keeps what is done.
-        print(f"{name}, in {time.perf_counter() - begin:.0f} s\n{report(found)}\n", file=sys.stderr, flush=True)
+        print(
+            f"{name}, in {time.perf_counter() - begin:.0f} s\n{report(found)}\n",
+            file=sys.stderr,
+            flush=True,
+        )
     device = jax.local_devices()[0]
     print(
         f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), load {os.getloadavg()[0]:.1f}, "

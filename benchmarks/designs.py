@@ -36,10 +36,12 @@ import optax
 import peers
 
 import causal_sgd as cs
-from causal_sgd import kernels, metrics, models, samplers, worlds
-from causal_sgd.algorithms import sgd
-from causal_sgd.measurements import fixed_design, products, streamed
-from causal_sgd.measurements.designs import shared_design
+from causal_sgd.sensing import metrics, models, worlds
+from causal_sgd.sensing.measurements import _products, fixed_design, streamed
+from causal_sgd.sensing.measurements._designs import shared_design
+from causal_sgd.sweeps import _programs
+from causal_sgd.training import samplers
+from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Measurement
 
 DIM, ENVIRONMENTS, EXAMPLES, MINI = 50, 8, 1000, 100
@@ -47,7 +49,9 @@ RATE, SCALE = 0.01, 1e-3
 WORLD = {"dim": DIM, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0}
 
 
-def engine(measurement: Measurement, batch_size: int, seeds: int, steps: int) -> Callable[[], float]:
+def engine(
+    measurement: Measurement, batch_size: int, seeds: int, steps: int
+) -> Callable[[], float]:
     """A function that measures the seconds of a step of one run; what compiles has been compiled."""
     counts = steps, 4 * steps
 
@@ -60,7 +64,9 @@ def engine(measurement: Measurement, batch_size: int, seeds: int, steps: int) ->
                 model=models.factored(dim=DIM, init_scale=SCALE),
                 optimizer=optax.sgd(RATE),
             )
-            return cs.run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=num_steps)
+            return cs.run(
+                key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=num_steps
+            )
 
         return cell
 
@@ -76,9 +82,13 @@ def engine(measurement: Measurement, batch_size: int, seeds: int, steps: int) ->
     return lambda: (seconds(cells[1]) - seconds(cells[0])) / (counts[1] - counts[0]) / seeds
 
 
-def finite(design: jax.Array, batch_size: int | None, seeds: int, steps: int) -> dict[str, Callable[[], float]]:
+def finite(
+    design: jax.Array, batch_size: int | None, seeds: int, steps: int
+) -> dict[str, Callable[[], float]]:
     """Name -> a function that measures the seconds of a step of one run on the shared data sets."""
-    options: dict[str, Any] = {"full": True} if batch_size is None else {"largest_batch": batch_size}
+    options: dict[str, Any] = (
+        {"full": True} if batch_size is None else {"largest_batch": batch_size}
+    )
     world = worlds.two_point(**WORLD, basis="canonical")(jax.random.key(0))
     problem = peers.FiniteProblem(
         design=np.array(design),  # a copy, which PyTorch may consider writable
@@ -89,7 +99,9 @@ def finite(design: jax.Array, batch_size: int | None, seeds: int, steps: int) ->
         batch_size=batch_size,
     )
     calls = {
-        "causal_sgd": engine(fixed_design(design=design, **options), batch_size or EXAMPLES, seeds, steps),
+        "causal_sgd": engine(
+            fixed_design(design=design, **options), batch_size or EXAMPLES, seeds, steps
+        ),
         "NumPy": lambda: peers.numpy_design(problem).seconds_per_step_and_run,
     }
     if importlib.util.find_spec("torch"):
@@ -109,7 +121,9 @@ def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
     if importlib.util.find_spec("torch"):
         calls["PyTorch"] = lambda: (
             (
-                peers.torch_loop(problem, seed=0) if seeds == 1 else peers.torch_batched(problem, seeds=range(seeds))
+                peers.torch_loop(problem, seed=0)
+                if seeds == 1
+                else peers.torch_batched(problem, seeds=range(seeds))
             ).seconds_per_step_and_run
         )
     return calls
@@ -121,13 +135,19 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
     shape = 1, runs, size
     core = jax.devices()[0]
     held, *some = jax.device_put(
-        (design, np.ones(shape, np.float32), np.ones(shape, np.float32), np.ones((1, runs, width), np.float32)), core
+        (
+            design,
+            np.ones(shape, np.float32),
+            np.ones(shape, np.float32),
+            np.ones((1, runs, width), np.float32),
+        ),
+        core,
     )
     places = [jax.device_put(np.array([place], np.int32), core) for place in range(ENVIRONMENTS)]
 
     def program(sets: Any) -> Callable[[int], Any]:
-        lowered = jax.jit(products.each_environment).lower(sets, places[0], *some)
-        compiled = lowered.compile(compiler_options=kernels.CPU_OPTIONS)
+        lowered = jax.jit(_products.each_environment).lower(sets, places[0], *some)
+        compiled = lowered.compile(compiler_options=_programs.CPU_OPTIONS)
         return lambda place: jax.block_until_ready(compiled(sets, places[place], *some))
 
     separate, stacked = program(tuple(held)), program(held)
@@ -141,7 +161,9 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
 
     calls = {"separate": lambda: timed(separate), "stacked": lambda: timed(stacked)}
     if importlib.util.find_spec("torch"):
-        torch: Any = importlib.import_module("torch")  # by name, as types are checked without it too
+        torch: Any = importlib.import_module(
+            "torch"
+        )  # by name, as types are checked without it too
         data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
         targets = torch.ones(runs, size)
         threads = torch.get_num_threads()
@@ -157,7 +179,10 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
             finally:
                 torch.set_num_threads(threads)
 
-        calls |= {"PyTorch, 1 thread": lambda: with_threads(1), "PyTorch, all": lambda: with_threads(threads)}
+        calls |= {
+            "PyTorch, 1 thread": lambda: with_threads(1),
+            "PyTorch, all": lambda: with_threads(threads),
+        }
     return calls
 
 
@@ -190,12 +215,16 @@ def main() -> None:
         description="Measure data sets and drawn measurements beside NumPy and PyTorch; print a Markdown table."
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--products", action="store_true", help="only the second table, products on one core")
+    parser.add_argument(
+        "--products", action="store_true", help="only the second table, products on one core"
+    )
     parser.add_argument("--seeds", type=int, default=64, help="runs that go together")
     options = parser.parse_args()
     cs.use_cpu_cores()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    design = shared_design(jax.random.key(0), dim=DIM, num_environments=ENVIRONMENTS, num_examples=EXAMPLES)
+    design = shared_design(
+        jax.random.key(0), dim=DIM, num_environments=ENVIRONMENTS, num_examples=EXAMPLES
+    )
     many = options.seeds
     rows = {
         "all 1000 of an environment, 1 run": lambda: finite(design, None, 1, 400),
@@ -205,16 +234,26 @@ def main() -> None:
         "1000 drawn, 1 run": lambda: drawn(1, 20),
         f"1000 drawn, {min(many, 4)} runs": lambda: drawn(min(many, 4), 6),
     }
-    print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n")
+    print(
+        f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
+    )
     if options.products:
         print_products(design, options.repeats)
         return
-    print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|")
+    print(
+        "| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|"
+    )
     for name, prepare in rows.items():
         medians = medians_of(prepare(), options.repeats)
-        ours, best = medians["causal_sgd"], min(value for what, value in medians.items() if what != "causal_sgd")
+        ours, best = (
+            medians["causal_sgd"],
+            min(value for what, value in medians.items() if what != "causal_sgd"),
+        )
         torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
-        print(f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |", flush=True)
+        print(
+            f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |",
+            flush=True,
+        )
     print_products(design, options.repeats)
 
 

@@ -80,11 +80,16 @@ def engine(
 ) -> Step | str:
     """Times steps of full tiles, one on each device; or says why that cannot be."""
     short, long = steps
-    cells = {n: Experiment(**(SYSTEM | changes), steps=n, metrics=("spurious_signal",)).cell() for n in steps}
+    cells = {
+        n: Experiment(**(SYSTEM | changes), steps=n, metrics=("spurious_signal",)).cell()
+        for n in steps
+    }
 
     def sweep(n: int, size: int, runs: int) -> tuple[float, int]:
         begin = time.perf_counter()
-        dataset = cs.sweep(cells[n], axes={"batch_size": [size]}, seeds=runs, tile=tile, progress=False)
+        dataset = cs.sweep(
+            cells[n], axes={"batch_size": [size]}, seeds=runs, tile=tile, progress=False
+        )
         return time.perf_counter() - begin, int(dataset.attrs["tile"])
 
     try:
@@ -94,7 +99,9 @@ def engine(
             sweep(n, batch_sizes[0], runs)
         samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
         for _ in range(repeats):
-            for size in batch_sizes:  # interleaved, so that a slow moment of the machine hits all of them
+            for (
+                size
+            ) in batch_sizes:  # interleaved, so that a slow moment of the machine hits all of them
                 difference = sweep(long, size, runs)[0] - sweep(short, size, runs)[0]
                 samples[size].append(difference / (long - short) / runs)
     except jax.errors.JaxRuntimeError as error:
@@ -110,13 +117,18 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
     if isinstance(ours, str):
         print(f"The engine could not be timed: {ours}.")
         return
-    rows = {f"causal_sgd, batch {size}, {ours.tile} runs a tile": time for size, time in ours.seconds.items()}
+    rows = {
+        f"causal_sgd, batch {size}, {ours.tile} runs a tile": time
+        for size, time in ours.seconds.items()
+    }
     problem = peers.DrawnProblem(**SYSTEM, batch_size=sizes.peer_batch, steps=sizes.peer_steps)
     batched = {"seeds": range(sizes.peer_runs), "slab_bytes": sizes.peer_slab_bytes}
     note = f"batch {sizes.peer_batch}, {sizes.peer_runs} runs at once"
 
     def median(peer: Any, **options: Any) -> float:
-        return statistics.median(peer(problem, **options).seconds_per_step_and_run for _ in range(repeats))
+        return statistics.median(
+            peer(problem, **options).seconds_per_step_and_run for _ in range(repeats)
+        )
 
     rows[f"jit(vmap) over drawn measurements, {note}"] = median(peers.jax_drawn, **batched)
     missing = ""
@@ -126,8 +138,12 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
         missing = "PyTorch sees no GPU: its row is left out."
     else:
         device = "cuda" if gpu else "cpu"
-        rows[f"PyTorch batched ({device}), {note}"] = median(peers.torch_batched, **batched, device=device)
-    rows[f"NumPy loop tuned, on the host's CPU, batch {sizes.peer_batch}"] = median(peers.numpy_loop, seed=0)
+        rows[f"PyTorch batched ({device}), {note}"] = median(
+            peers.torch_batched, **batched, device=device
+        )
+    rows[f"NumPy loop tuned, on the host's CPU, batch {sizes.peer_batch}"] = median(
+        peers.numpy_loop, seed=0
+    )
     base = ours.seconds[sizes.peer_batch]
     print(f"## Beside what people write, d = {SYSTEM['dim']}\n")
     print("| what | us a step and run | times the engine |\n|---|---|---|")
@@ -160,7 +176,9 @@ def print_diagram(sizes: Sizes) -> None:
     """One phase diagram, once."""
     spreads, rates, seeds = sizes.diagram
     axes = {"spread": np.linspace(0, 9, spreads), "learning_rate": np.geomspace(0.02, 0.2, rates)}
-    cell = Experiment(**SYSTEM, batch_size=4000, steps=sizes.diagram_steps, metrics=("spurious_signal",)).cell()
+    cell = Experiment(
+        **SYSTEM, batch_size=4000, steps=sizes.diagram_steps, metrics=("spurious_signal",)
+    ).cell()
     begin = time.perf_counter()
     dataset = cs.sweep(cell, axes=axes, seeds=seeds, label="phase diagram")
     elapsed = time.perf_counter() - begin
@@ -169,7 +187,9 @@ def print_diagram(sizes: Sizes) -> None:
     signal = dataset.spurious_signal.isel(step=-1)
     learned = float((signal > 0.1).where(dataset.diverged_at < 0).mean())
     print(f"\n## A phase diagram of {runs:,} runs\n")
-    print("| runs | d | steps | s, compilation included | runs a second | us a step and run | learned | diverged |")
+    print(
+        "| runs | d | steps | s, compilation included | runs a second | us a step and run | learned | diverged |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     print(
         f"| {runs:,} = {spreads} spreads x {rates} learning rates x {seeds} seeds | {SYSTEM['dim']} | {sizes.diagram_steps} "
@@ -185,22 +205,33 @@ def _micro(seconds: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure the engine on a GPU and print Markdown tables.")
+    parser = argparse.ArgumentParser(
+        description="Measure the engine on a GPU and print Markdown tables."
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="reduced sizes, on whatever device there is")
+    parser.add_argument(
+        "--quick", action="store_true", help="reduced sizes, on whatever device there is"
+    )
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
     device = jax.local_devices()[0]
     gpu = device.platform != "cpu"
     if not gpu and not options.quick:
-        parser.error("jax sees no GPU: the full sizes would take hours; --quick runs reduced ones on this CPU")
+        parser.error(
+            "jax sees no GPU: the full sizes would take hours; --quick runs reduced ones on this CPU"
+        )
     if not gpu:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     sizes = QUICK if options.quick else Sizes()
     memory = (device.memory_stats() or {}).get("bytes_limit") if gpu else None
-    print(f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform})", end="; ")
-    print(f"memory for jax: {memory / 2**30:.1f} GiB" if memory else "memory for jax: the host's", end="; ")
+    print(
+        f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform})", end="; "
+    )
+    print(
+        f"memory for jax: {memory / 2**30:.1f} GiB" if memory else "memory for jax: the host's",
+        end="; ",
+    )
     print(f"jax {jax.__version__}; medians of {options.repeats}, the diagram once.")
     if options.quick:
         print(

@@ -35,19 +35,25 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 def peak(runs: int, store: str) -> float:
     """Largest resident set in MiB of a process that makes such a sweep."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(runs), store], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(runs), store], capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description="Peak memory of a sweep against the number of its runs.")
+    parser = argparse.ArgumentParser(
+        description="Peak memory of a sweep against the number of its runs."
+    )
     parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
-    print(f"medians of {options.repeats}\n\n| runs | in memory, MiB | in a store, MiB |\n|---|---|---|")
+    print(
+        f"medians of {options.repeats}\n\n| runs | in memory, MiB | in a store, MiB |\n|---|---|---|"
+    )
     rows = []
     for runs in options.runs:
         cells = []
@@ -60,7 +66,9 @@ def main() -> None:
         rows.append(cells)
         print(f"| {runs} | {cells[0]:.0f} | {cells[1]:.0f} |", flush=True)
     ratios = [last / first for first, last in zip(rows[0], rows[-1], strict=True)]
-    print(f"\n{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store")
+    print(
+        f"\n{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store"
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 import causal_sgd as cs
-from causal_sgd import phase
+from causal_sgd import analysis
 from causal_sgd.experiment import Experiment
 
 LEVEL = 0.1
@@ -51,7 +51,9 @@ def grid(size: int) -> dict[str, np.ndarray]:
 
 def boundary(dataset: xr.Dataset) -> np.ndarray:
     """The spread at which half of the seeds reject, for every learning rate."""
-    found = phase.rejection_boundary(dataset, "spurious_signal", along="spread", level=LEVEL, resamples=1)
+    found = analysis.rejection_boundary(
+        dataset, "spurious_signal", along="spread", level=LEVEL, resamples=1
+    )
     return found["value"].values
 
 
@@ -67,7 +69,7 @@ def compare(size: int, seeds: Sequence[int], keys: int, reference_seeds: int) ->
             begin = time.perf_counter()
             uniform = cs.sweep(cell, axes=axes, seeds=count, key=key, label="uniform")
             middle = time.perf_counter()
-            refined = phase.refine(cell, axes=axes, level=LEVEL, max_seeds=count, key=key)
+            refined = cs.refine(cell, axes=axes, level=LEVEL, max_seeds=count, key=key)
             seconds.append((middle - begin, time.perf_counter() - middle))
             errors.append([(boundary(dataset) - truth) / width for dataset in (uniform, refined)])
             runs.append(int(refined.done.sum()))
@@ -95,17 +97,27 @@ def report(rows: Sequence[Comparison]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description="Compare refined and uniform diagrams: runs, errors, seconds.")
+    parser = argparse.ArgumentParser(
+        description="Compare refined and uniform diagrams: runs, errors, seconds."
+    )
     parser.add_argument("--size", type=int, default=64, help="cells along each axis")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[8, 32, 64], help="the most seeds of a cell")
-    parser.add_argument("--keys", type=int, default=4, help="root keys that errors and runs are averaged over")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[8, 32, 64], help="the most seeds of a cell"
+    )
+    parser.add_argument(
+        "--keys", type=int, default=4, help="root keys that errors and runs are averaged over"
+    )
     parser.add_argument("--reference-seeds", type=int, default=1024)
     options = parser.parse_args(arguments)
     for name in ("size", "keys", "reference_seeds"):
         if getattr(options, name) < 2:
-            parser.error(f"--{name.replace('_', '-')} must be at least 2, got {getattr(options, name)}")
+            parser.error(
+                f"--{name.replace('_', '-')} must be at least 2, got {getattr(options, name)}"
+            )
     if min(options.seeds) < 8:
-        parser.error(f"--seeds must be at least 8, the first seeds of a cell, got {min(options.seeds)}")
+        parser.error(
+            f"--seeds must be at least 8, the first seeds of a cell, got {min(options.seeds)}"
+        )
     cs.use_cpu_cores()
     begin = time.perf_counter()
     rows = compare(options.size, options.seeds, options.keys, options.reference_seeds)

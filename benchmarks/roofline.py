@@ -33,9 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import causal_sgd as cs
-from causal_sgd import draws
+from causal_sgd import random
 from causal_sgd.experiment import CHOICES, Experiment
-from causal_sgd.kernels import CPU_OPTIONS
+from causal_sgd.sweeps._programs import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
 Sample = Callable[[], float]
@@ -73,7 +73,9 @@ def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample
 
         def step(carry: Any, _: Any) -> tuple[Any, None]:
             x = carry[0]
-            out = jnp.einsum("bij,bjk->bik" if form == "XY" else "bij,bkj->bik", x, y, precision="highest")
+            out = jnp.einsum(
+                "bij,bjk->bik" if form == "XY" else "bij,bkj->bik", x, y, precision="highest"
+            )
             # one number of the result goes into the next product, so that none can be left out
             return (x.at[:, 0, 0].add(1e-9 * out[:, 0, 0]), out), None
 
@@ -92,7 +94,9 @@ def normals(count: int, batch: int) -> Sample:
 
     def loop(keys: Any) -> Any:
         def step(carry: Any, index: Any) -> tuple[Any, None]:
-            make = jax.vmap(lambda key: draws.normals(draws.fold_in(key, index), count, jnp.float32))
+            make = jax.vmap(
+                lambda key: random.normals(random.fold_in(key, index), count, jnp.float32)
+            )
             return make(keys), None
 
         return jax.lax.scan(step, jnp.zeros((keys.shape[0], count)), jnp.arange(rounds))[0]
@@ -171,15 +175,21 @@ def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
 
 def main() -> None:
     """Measure and print Markdown tables."""
-    parser = argparse.ArgumentParser(description="Time the engine beside the work that it cannot avoid.")
+    parser = argparse.ArgumentParser(
+        description="Time the engine beside the work that it cannot avoid."
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--runs", type=int, default=256, help="runs in a sweep")
     parser.add_argument("--dims", type=int, nargs="*", default=[20, 50, 100, 200])
-    parser.add_argument("--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000])
+    parser.add_argument(
+        "--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000]
+    )
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
     parser.add_argument("--sampler", choices=CHOICES["sampler"], default="hetero")
     parser.add_argument(
-        "--profile", action="store_true", help="also print where a step of the exact law spends its time"
+        "--profile",
+        action="store_true",
+        help="also print where a step of the exact law spends its time",
     )
     options = parser.parse_args()
     cs.use_cpu_cores()
@@ -193,10 +203,16 @@ def main() -> None:
     def row(law: str, dim: int, rank: int | None) -> int:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
         step, tile = engine(dim, rank, runs, options.sampler)
-        products, numbers = dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
-        turns = [(step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)]
+        products, numbers = (
+            dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
+        )
+        turns = [
+            (step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)
+        ]
         share = statistics.median((made + drawn) / whole for whole, made, drawn in turns)
-        shown = " | ".join(f"{1e6 * statistics.median(column):,.2f}" for column in zip(*turns, strict=True))
+        shown = " | ".join(
+            f"{1e6 * statistics.median(column):,.2f}" for column in zip(*turns, strict=True)
+        )
         print(f"| {law} | {dim} | {rank or dim} | {tile} | {shown} | {share:.2f} |", flush=True)
         return tile
 

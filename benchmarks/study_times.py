@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from causal_sgd import studies
-from causal_sgd.reproduction import kept, times
+from causal_sgd.studies.reproduction import _cache, _times
 
-COMMAND = (
-    "causal-sgd reproduce --all --fresh; causal-sgd reproduce --all --fresh --quick; python benchmarks/study_times.py"
-)
+COMMAND = "causal-sgd reproduce --all --fresh; causal-sgd reproduce --all --fresh --quick; python benchmarks/study_times.py"
 
 
 def reference(out: Path, seed: int) -> dict[str, Any]:
@@ -31,13 +29,15 @@ def reference(out: Path, seed: int) -> dict[str, Any]:
     records = []
     for size, seconds in found.items():
         for name in studies.NAMES:
-            record = kept.find(kept.folder(out, name, quick=size == "quick", seed=seed))
+            record = _cache.find(_cache.folder(out, name, quick=size == "quick", seed=seed))
             if record is not None:
                 records.append(record)
                 seconds[name] = round(record.seconds, 1)
-    machines = [{name: record.environment[name] for name in times.MACHINE} for record in records]
+    machines = [{name: record.environment[name] for name in _times.MACHINE} for record in records]
     if not machines or any(machine != machines[0] for machine in machines):
-        raise ValueError(f"{out} must hold results of one kind of machine, got {len(records)} results of several")
+        raise ValueError(
+            f"{out} must hold results of one kind of machine, got {len(records)} results of several"
+        )
     last = max(records, key=lambda record: record.finished)
     return {
         "command": COMMAND,
@@ -50,10 +50,18 @@ def reference(out: Path, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, nargs="?", default=Path("figures"), help="where `reproduce` left its results")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        default=Path("figures"),
+        help="where `reproduce` left its results",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", type=Path, default=times.REFERENCE, help="the file to write")
+    parser.add_argument("--to", type=Path, default=_times.REFERENCE, help="the file to write")
     arguments = parser.parse_args()
     table = reference(arguments.out, arguments.seed)
     arguments.to.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -25,8 +25,8 @@ import numpy as np
 
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
-from causal_sgd.grids import Grid
-from causal_sgd.kernels import Kernel, root_key
+from causal_sgd.sweeps._grid import Grid
+from causal_sgd.sweeps._programs import Program, root_key
 
 SEEDS = 8
 AXES = {"spread": np.linspace(0, 9, 10), "learning_rate": np.geomspace(0.02, 0.2, 8)}
@@ -36,10 +36,13 @@ def bare(cell: Any, tile: int) -> Callable[[], None]:
     """All tiles of the sweep through the compiled program, on all devices, and nothing else."""
     grid, root = Grid.make(cell, AXES, SEEDS), root_key(0)
     columns = grid.runs(np.arange(grid.size))
-    kernel = Kernel.make(cell, grid.names, [column.dtype for column in columns[1:]], root)
+    kernel = Program.make(cell, grid.names, [column.dtype for column in columns[1:]], root)
     starts = range(0, grid.size, tile)
     last = grid.size - 1
-    tiles = [tuple(column[np.minimum(np.arange(i, i + tile), last)] for column in columns) for i in starts]
+    tiles = [
+        tuple(column[np.minimum(np.arange(i, i + tile), last)] for column in columns)
+        for i in starts
+    ]
     programs = kernel.compile(tiles[0], jax.local_devices())
 
     def run() -> None:
@@ -91,14 +94,23 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begin)
     shutil.rmtree(folder)
     runs = SEEDS * int(np.prod([len(values) for values in AXES.values()]))
-    print(f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, ", end="")
-    print(f"medians of {options.repeats}\n\n| way | seconds | over the bare kernel |\n|---|---|---|")
+    print(
+        f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, ",
+        end="",
+    )
+    print(
+        f"medians of {options.repeats}\n\n| way | seconds | over the bare kernel |\n|---|---|---|"
+    )
     for name, times in seconds.items():
         ratio = statistics.median(t / b for t, b in zip(times, seconds["bare kernel"], strict=True))
         print(f"| {name} | {statistics.median(times):.2f} | {ratio:.3f} |")
     if cores > 1:
-        pairs = zip(seconds["sweep in a store, one device"], seconds["sweep in a store"], strict=True)
-        print(f"\n{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast")
+        pairs = zip(
+            seconds["sweep in a store, one device"], seconds["sweep in a store"], strict=True
+        )
+        print(
+            f"\n{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast"
+        )
 
 
 if __name__ == "__main__":

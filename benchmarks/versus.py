@@ -50,7 +50,10 @@ LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
 def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, list[float]]:
     """Seconds per step and run for each batch size in each repeat, without recompiling between them."""
     short, long = 100, 600
-    cells = {steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell() for steps in (short, long)}
+    cells = {
+        steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell()
+        for steps in (short, long)
+    }
 
     def seconds(steps: int, batch_size: int) -> float:
         begin = time.perf_counter()
@@ -63,11 +66,15 @@ def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[i
     for repeat in range(repeats):
         # interleaved, there and back, so that a slow moment of the machine and a drift hit all of them
         for size in batch_sizes[:: 1 if repeat % 2 == 0 else -1]:
-            samples[size].append((seconds(long, size) - seconds(short, size)) / (long - short) / seeds)
+            samples[size].append(
+                (seconds(long, size) - seconds(short, size)) / (long - short) / seeds
+            )
     return samples
 
 
-def engine(experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats: int) -> tuple[float, float]:
+def engine(
+    experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats: int
+) -> tuple[float, float]:
     """Seconds of a sweep, and how much more its first call took."""
     cell = experiment.cell()
     tile = (
@@ -84,14 +91,18 @@ def engine(experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats:
     return warm, first - warm
 
 
-def alone(names: tuple[str, ...], problem: peers.DrawnProblem, repeats: int, batch: int = 4) -> dict[str, float]:
+def alone(
+    names: tuple[str, ...], problem: peers.DrawnProblem, repeats: int, batch: int = 4
+) -> dict[str, float]:
     """Seconds of a step and run of each peer; those that take several runs at once get `batch` of them."""
     found = {}
     for name in names:
         peer: Callable[..., peers.PeerResult] = getattr(peers, name)
         many = name in ("torch_batched", "torch_func", "jax_drawn")
         seeds = {"seeds": range(batch)} if many else {"seed": 0}
-        found[name] = statistics.median(peer(problem, **seeds).seconds_per_step_and_run for _ in range(repeats))
+        found[name] = statistics.median(
+            peer(problem, **seeds).seconds_per_step_and_run for _ in range(repeats)
+        )
     return found
 
 
@@ -107,9 +118,12 @@ class Work(NamedTuple):
     def table(self) -> str:
         """Markdown, a peer in each row."""
         lines = ["| what | seconds | times the engine |", "|---|---|---|"]
-        lines.append(f"| causal_sgd (the first call: {self.first:+.1f} s) | {self.seconds:,.3g} | 1 |")
+        lines.append(
+            f"| causal_sgd (the first call: {self.first:+.1f} s) | {self.seconds:,.3g} | 1 |"
+        )
         lines += [
-            f"| {LABELS[name]} | {value:,.3g} | {value / self.seconds:,.0f} |" for name, value in self.peers.items()
+            f"| {LABELS[name]} | {value:,.3g} | {value / self.seconds:,.0f} |"
+            for name, value in self.peers.items()
         ]
         return "\n".join(lines)
 
@@ -121,12 +135,17 @@ def overview(works: Mapping[str, Work]) -> str:
         return "| " + " | ".join([name, *cells]) + " |"
 
     every = works.values()
-    lines = [row("", [f"({letter}) {work.title}" for letter, work in works.items()]), "|---" * (len(works) + 1) + "|"]
+    lines = [
+        row("", [f"({letter}) {work.title}" for letter, work in works.items()]),
+        "|---" * (len(works) + 1) + "|",
+    ]
     lines.append(row("batch, steps", [work.size for work in every]))
     lines.append(row("causal_sgd", [f"{work.seconds:,.3g}" for work in every]))
     lines.append(row("its first call takes more by", [f"{work.first:.1f}" for work in every]))
     for name in next(iter(every)).peers:
-        cells = [f"{work.peers[name]:,.3g} ({work.peers[name] / work.seconds:,.0f})" for work in every]
+        cells = [
+            f"{work.peers[name]:,.3g} ({work.peers[name] / work.seconds:,.0f})" for work in every
+        ]
         lines.append(row(LABELS[name], cells))
     return "\n".join(lines)
 
@@ -136,7 +155,9 @@ def write(path: Path, name: str, text: str) -> None:
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     document = path.read_text()
     if document.count(begin) != 1 or document.count(end) != 1:
-        raise ValueError(f"{path} must have the lines {begin.strip()!r} and {end.strip()!r} once each")
+        raise ValueError(
+            f"{path} must have the lines {begin.strip()!r} and {end.strip()!r} once each"
+        )
     before, rest = document.split(begin)
     path.write_text(before + begin + text + end + rest.split(end)[1])
 
@@ -157,24 +178,39 @@ def main() -> None:
         description="Measure the engine beside what people use, and print Markdown tables."
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=256, help="runs in the sweeps whose step is timed")
+    parser.add_argument(
+        "--seeds", type=int, default=256, help="runs in the sweeps whose step is timed"
+    )
     parser.add_argument("--peer-steps", type=int, default=10)
     parser.add_argument("--works", nargs="*", default=WORKS, choices=WORKS)
     parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="write the tables also into the README files of this repository"
+        "--write",
+        type=Path,
+        metavar="FOLDER",
+        help="write the tables also into the README files of this repository",
     )
     options = parser.parse_args()
     if options.write is not None and len(set(options.works)) < len(WORKS):
-        parser.error("--write needs all works, or it would put an incomplete table in the place of the whole one")
+        parser.error(
+            "--write needs all works, or it would put an incomplete table in the place of the whole one"
+        )
     cs.use_cpu_cores()
     repeats, steps = options.repeats, options.peer_steps
-    names = tuple(name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch"))
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {repeats}\n")
+    names = tuple(
+        name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch")
+    )
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {repeats}\n"
+    )
 
-    print("| batch | us a step and run, d = 50 | of that for 4000, in the same repeat |\n|---|---|---|")
+    print(
+        "| batch | us a step and run, d = 50 | of that for 4000, in the same repeat |\n|---|---|---|"
+    )
     costs = step_costs((100, 1000, 4000), max(repeats, 9), options.seeds)
     for size, values in costs.items():
-        ratio = statistics.median(one / other for one, other in zip(values, costs[4000], strict=True))
+        ratio = statistics.median(
+            one / other for one, other in zip(values, costs[4000], strict=True)
+        )
         print(f"| {size} | {statistics.median(values) * 1e6:,.2f} | {ratio:.3f} |", flush=True)
 
     works: dict[str, Work] = {}
@@ -195,7 +231,11 @@ def main() -> None:
             if letter in wanted:
                 ours = engine(base, {"batch_size": [1000]}, seeds, repeats)
                 every = {name: value * seeds * 400 for name, value in one.items()}
-                show(letter, Work(f"{seeds} run{'s' * (seeds > 1)}, d = 50", "1000, 400", *ours, every), several)
+                show(
+                    letter,
+                    Work(f"{seeds} run{'s' * (seeds > 1)}, d = 50", "1000, 400", *ours, every),
+                    several,
+                )
     if "c" in wanted:
         base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
         axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
@@ -204,14 +244,24 @@ def main() -> None:
         every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
         show("c", Work("diagram, 8 x 10 x 64 runs, d = 50", "4000, 600", *ours, every), several)
     if "d" in wanted:
-        base = Experiment(**LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",))
+        base = Experiment(
+            **LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",)
+        )
         ours = engine(base, {"batch_size": [64_000]}, 1, repeats)
         small, large = (
-            alone(names, peers.DrawnProblem(**LARGE, batch_size=size, steps=5), repeats, 1) for size in (40, 80)
+            alone(names, peers.DrawnProblem(**LARGE, batch_size=size, steps=5), repeats, 1)
+            for size in (40, 80)
         )
         # what a measurement takes, and what is left of a step
-        every = {name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40)) for name in names}
-        show("d", Work("1 run, d = 1000, 20 columns", "64,000, 400", *ours, every), "5 steps with batches of 40 and 80")
+        every = {
+            name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40))
+            for name in names
+        }
+        show(
+            "d",
+            Work("1 run, d = 1000, 20 columns", "64,000, 400", *ours, every),
+            "5 steps with batches of 40 and 80",
+        )
 
     if options.write is not None:
         write(options.write / "benchmarks" / "README.md", "versus.py, all works", overview(works))

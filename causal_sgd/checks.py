@@ -76,7 +76,9 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     if maximum is not None:
         allowed += f" and at most {maximum}"
     if _traced(value):
-        raise ValueError(f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program")
+        raise ValueError(
+            f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program"
+        )
     try:
         result = operator.index(value)
     except TypeError:
@@ -109,7 +111,9 @@ def probabilities(name: str, value: Any, size: int) -> Any:
     """Return `value` if it holds `size` non-negative probabilities that sum to one, else raise ValueError."""
     shape = tuple(np.shape(value))
     if shape != (size,):
-        raise ValueError(f"{name} must have one entry per environment, shape ({size},), got shape {shape}")
+        raise ValueError(
+            f"{name} must have one entry per environment, shape ({size},), got shape {shape}"
+        )
     array = concrete(value)
     if array is not None:
         number(name, array, minimum=0, scalar=False)
@@ -147,12 +151,16 @@ def made_of(name: str, value: Any, functions: Sequence[str], allowed: str) -> An
 
 def world_factory(name: str, value: Any) -> Any:
     """Return `value` if it can make a world from a key, else raise ValueError."""
-    return function(name, value, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)")
+    return function(
+        name, value, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)"
+    )
 
 
 def transformation(name: str, value: Any) -> Any:
     """Return `value` if it is an optax transformation, else raise ValueError."""
-    return made_of(name, value, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)")
+    return made_of(
+        name, value, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)"
+    )
 
 
 def key(name: str, value: Any) -> Any:
@@ -164,7 +172,9 @@ def key(name: str, value: Any) -> Any:
     typed = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
     if value.ndim != (not typed) or not (typed or value.dtype == np.uint32):
         hint = "; jax.vmap runs over several" if typed else ""
-        raise ValueError(f"{name} must be {allowed}, got {value.dtype} of shape {value.shape}{hint}")
+        raise ValueError(
+            f"{name} must be {allowed}, got {value.dtype} of shape {value.shape}{hint}"
+        )
     return value
 
 

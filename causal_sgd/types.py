@@ -52,12 +52,16 @@ class World(NamedTuple):
     def invariant(self) -> Array:
         """The dense invariant signal A*, [d, d]; made on demand."""
         basis = self.invariant_basis
-        return jax.numpy.matmul(basis * self.invariant_spectrum[None, :], basis.T, precision="highest")
+        return jax.numpy.matmul(
+            basis * self.invariant_spectrum[None, :], basis.T, precision="highest"
+        )
 
     def spurious(self, core: Array) -> Array:
         """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""
         basis = self.spurious_basis
-        return jax.numpy.matmul(jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest")
+        return jax.numpy.matmul(
+            jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest"
+        )
 
     @property
     def bases(self) -> Array:
@@ -160,7 +164,9 @@ class Snapshot(NamedTuple):
     factor: Array | None  # [d, k] with estimate = factor factor', or None
     world: World
     batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
-    predict: Callable[[Array], Array] | None = None  # input [d] -> prediction []; None where that is x' estimate x
+    predict: Callable[[Array], Array] | None = (
+        None  # input [d] -> prediction []; None where that is x' estimate x
+    )
     frame: Array | None = (
         None  # [d, r1 + r2], orthonormal, spans U* and V; made once for all metrics of a factor, else None
     )
@@ -199,4 +205,6 @@ class Trace(NamedTuple):
 
     step: Array  # [F] int32
     metrics: Mapping[str, Array]  # name -> [F, ...]
-    diverged_at: Array  # [] int32, the first step with a non-finite loss or parameters; -1 for never
+    diverged_at: (
+        Array  # [] int32, the first step with a non-finite loss or parameters; -1 for never
+    )

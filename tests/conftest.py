@@ -5,7 +5,7 @@ import jax
 import matplotlib as mpl
 import pytest
 
-from causal_sgd import machine
+from causal_sgd.sweeps import _machine
 
 mpl.use("Agg")
 # Two devices wherever the tests run, so that what a sweep spreads over devices is always tested; see `one_device`.
@@ -20,7 +20,10 @@ hypothesis.settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
 )
 hypothesis.settings.load_profile("suite")
 
@@ -35,9 +38,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """A sweep uses one device unless a test asks for more: every program has to be loaded for a second one."""
-    chosen = machine.local_devices
+    chosen = _machine.local_devices
     first = jax.local_devices()[:1]
-    monkeypatch.setattr(machine, "local_devices", lambda devices: chosen(first if devices is None else devices))
+    monkeypatch.setattr(
+        _machine, "local_devices", lambda devices: chosen(first if devices is None else devices)
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,16 @@ ROOT = Path(__file__).parents[1]
 
 
 # What is compiled in a third less of the time may be slow here: no timing is looked at.
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 
 
-def run(script: str, *arguments: str | Path, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *arguments: str | Path, check: bool = True, **more: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
     environment = os.environ | ENVIRONMENT | more
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
@@ -37,10 +43,14 @@ def tables(text: str) -> list[list[dict[str, str]]]:
     """The Markdown tables of a text, each a list of rows by the names of its columns."""
     found = []
     for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
-        head, rule, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines())
+        head, rule, *rows = (
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()
+        )
         assert set("".join(rule)) == {"-"}
         assert rows
-        assert all(len(row) == len(head) for row in rows), "a row has another number of columns than its table"
+        assert all(len(row) == len(head) for row in rows), (
+            "a row has another number of columns than its table"
+        )
         found.append([dict(zip(head, row, strict=True)) for row in rows])
     return found
 
@@ -56,7 +66,16 @@ def check_curves(out: str, path: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.long
 def test_curves_of_totals(tmp_path):
-    out = run("curves.py", "--quick", "--repeats", "1", "--only", "totals", "--out", tmp_path / "totals.png").stdout
+    out = run(
+        "curves.py",
+        "--quick",
+        "--repeats",
+        "1",
+        "--only",
+        "totals",
+        "--out",
+        tmp_path / "totals.png",
+    ).stdout
     assert check_curves(out, tmp_path / "totals.png") == {"a sweep"}
 
 
@@ -81,7 +100,9 @@ def test_the_comparison_runs_to_its_end():
 def test_the_comparison_is_put_into_the_readmes(tmp_path):
     versus = importlib.import_module("benchmarks.versus")
     works = {
-        letter: versus.Work(f"work {letter}", "10, 20", seconds, 1.5, {"numpy_loop": 60.0, "jax_drawn": 30.0})
+        letter: versus.Work(
+            f"work {letter}", "10, 20", seconds, 1.5, {"numpy_loop": 60.0, "jax_drawn": 30.0}
+        )
         for letter, seconds in zip(versus.WORKS, (1.0, 2.0, 3.0, 4.0), strict=True)
     }
     assert [row["times the engine"] for row in tables(works["c"].table())[0]] == ["1", "20", "10"]
@@ -129,7 +150,9 @@ def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():
 SCRIPTS = ("gpu.py", "memory.py", "sweep_overhead.py")
 
 
-@pytest.mark.parametrize("script", ["curves.py", *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS)])
+@pytest.mark.parametrize(
+    "script", ["curves.py", *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS)]
+)
 def test_no_repeats_is_refused(script):
     done = run(script, "--repeats", "0", check=False)
     assert done.returncode == 2
@@ -140,16 +163,25 @@ def test_no_repeats_is_refused(script):
 def test_the_overhead_of_a_sweep():
     out = run("sweep_overhead.py", "--dim", "6", "--steps", "5", "--repeats", "1").stdout
     (rows,) = tables(out)
-    assert [row["way"] for row in rows][:3] == ["bare kernel", "sweep in memory", "sweep in a store"]
+    assert [row["way"] for row in rows][:3] == [
+        "bare kernel",
+        "sweep in memory",
+        "sweep in a store",
+    ]
     assert float(rows[0]["over the bare kernel"]) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
+)
 def test_the_memory_of_a_sweep(tmp_path):
     # two processes run one program: the first keeps it for the other
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     out = run("memory.py", "--runs", "100", "--repeats", "1", **cache).stdout
     (rows,) = tables(out)
     assert [row["runs"] for row in rows] == ["100"]
@@ -160,7 +192,17 @@ def test_the_memory_of_a_sweep(tmp_path):
 @pytest.mark.long
 def test_a_refined_diagram_takes_fewer_runs():
     (rows,) = tables(
-        run("refinement.py", "--size", "16", "--seeds", "8", "--keys", "2", "--reference-seeds", "32").stdout
+        run(
+            "refinement.py",
+            "--size",
+            "16",
+            "--seeds",
+            "8",
+            "--keys",
+            "2",
+            "--reference-seeds",
+            "32",
+        ).stdout
     )
     assert rows[0]["seeds"] == "8"
     assert float(rows[0]["times fewer"]) > 1.5
@@ -192,4 +234,8 @@ def test_what_is_waited_for():
         "reproduce trajectories, until the figure is there",
         "reproduce trajectories, whole",
     ]
-    assert 0 < seconds["reproduce trajectories, until the figure is there"] < seconds["reproduce trajectories, whole"]
+    assert (
+        0
+        < seconds["reproduce trajectories, until the figure is there"]
+        < seconds["reproduce trajectories, whole"]
+    )

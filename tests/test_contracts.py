@@ -19,7 +19,8 @@ import numpy as np
 import optax
 import pytest
 
-from causal_sgd import algorithms, evolutions, measurements, models, optimizers, samplers, worlds
+from causal_sgd.sensing import measurements, models, nonstationary, worlds
+from causal_sgd.training import algorithms, optimizers, samplers
 from causal_sgd.types import Batch, Sampler, World, WorldFactory
 
 DIM, SHARED_RANK, OWN_RANK = 7, 2, 2
@@ -55,10 +56,22 @@ def own_signals(seed: int = 0, *, dim: int = DIM, environments: int = 3) -> dict
 WORLDS = {
     "two_point": Row(
         RANKS,
-        {"mean": 1.0, "spread": 6.0, "tilt": 0.0, "invariant_spectrum": np.array([1.0, 2.0], np.float32)},
-        {"mean": 0.5, "spread": 3.0, "tilt": 0.2, "invariant_spectrum": np.array([3.0, 2.0], np.float32)},
+        {
+            "mean": 1.0,
+            "spread": 6.0,
+            "tilt": 0.0,
+            "invariant_spectrum": np.array([1.0, 2.0], np.float32),
+        },
+        {
+            "mean": 0.5,
+            "spread": 3.0,
+            "tilt": 0.2,
+            "invariant_spectrum": np.array([3.0, 2.0], np.float32),
+        },
     ),
-    "uniform": Row(RANKS | {"num_environments": 5}, {"mean": 1.0, "spread": 6.0}, {"mean": 2.0, "spread": 1.0}),
+    "uniform": Row(
+        RANKS | {"num_environments": 5}, {"mean": 1.0, "spread": 6.0}, {"mean": 2.0, "spread": 1.0}
+    ),
     "gaussian": Row(
         RANKS | {"num_environments": 5},
         {"spread": 6.0, "probabilities": PROBABILITIES.astype(np.float32)},
@@ -76,8 +89,14 @@ WORLDS = {
     ),
     "discrete": Row(
         RANKS,
-        {"eigenvalues": np.arange(5, dtype=np.float32), "probabilities": PROBABILITIES.astype(np.float32)},
-        {"eigenvalues": -np.arange(5, dtype=np.float32), "probabilities": np.full(5, 0.2, np.float32)},
+        {
+            "eigenvalues": np.arange(5, dtype=np.float32),
+            "probabilities": PROBABILITIES.astype(np.float32),
+        },
+        {
+            "eigenvalues": -np.arange(5, dtype=np.float32),
+            "probabilities": np.full(5, 0.2, np.float32),
+        },
     ),
     "from_arrays": Row(
         own_signals(),
@@ -88,14 +107,20 @@ WORLDS = {
     "from_file": Row({"path": "world.npz"}, random=False),
 }
 EVOLUTIONS = {
-    "renewal": Row({"world": worlds.gaussian(**RANKS, num_environments=4)}, {"probability": 1.0}, {"probability": 0.0}),
+    "renewal": Row(
+        {"world": worlds.gaussian(**RANKS, num_environments=4)},
+        {"probability": 1.0},
+        {"probability": 0.0},
+    ),
     "drift": Row({}, {"rate": 0.3}, {"rate": -0.2}, random=False),
     "wandering": Row({}, {"angle": 0.1}, {"angle": 0.2}),
 }
 SAMPLERS = {
     "hetero": Row({}, {"batch_size": 13}, {"batch_size": 7}),
     "cyclic": Row({}, {"batch_size": 13}, {"batch_size": 7}, random=False),
-    "block": Row({}, {"batch_size": 13, "length": 3}, {"batch_size": 13, "length": 2}, random=False),
+    "block": Row(
+        {}, {"batch_size": 13, "length": 3}, {"batch_size": 13, "length": 2}, random=False
+    ),
     "shuffled": Row({}, {"batch_size": 13}, {"batch_size": 7}),
     "sticky": Row({}, {"batch_size": 13, "stay": 0.5}, {"batch_size": 7, "stay": 0.1}),
     "mixed": Row({"environments_per_batch": 3}, {"batch_size": 13}, {"batch_size": 7}),
@@ -106,7 +131,9 @@ MEASUREMENTS = {
     "population": Row(random=False),
     "gaussian_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
     "low_rank_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
-    "fixed_design": Row({"num_examples": 9}, {"noise": 0.5, "fresh_noise": 0.0}, {"noise": 0.0, "fresh_noise": 0.4}),
+    "fixed_design": Row(
+        {"num_examples": 9}, {"noise": 0.5, "fresh_noise": 0.0}, {"noise": 0.0, "fresh_noise": 0.4}
+    ),
     "streamed": Row({"slab_size": 6}, {"noise": 0.5}, {"noise": 0.0}),
     "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
@@ -123,9 +150,13 @@ MODELS = {
 }
 ALGORITHMS = {
     "sgd": Row({}, {"learning_rate": 0.1}, {"learning_rate": 0.05}),
-    "fedavg": Row({}, {"learning_rate": 0.1, "local_steps": 2}, {"learning_rate": 0.1, "local_steps": 3}),
+    "fedavg": Row(
+        {}, {"learning_rate": 0.1, "local_steps": 2}, {"learning_rate": 0.1, "local_steps": 3}
+    ),
     "fedprox": Row(
-        {"local_steps": 2}, {"proximal": 0.5, "learning_rate": 0.1}, {"proximal": 2.0, "learning_rate": 0.1}
+        {"local_steps": 2},
+        {"proximal": 0.5, "learning_rate": 0.1},
+        {"proximal": 2.0, "learning_rate": 0.1},
     ),
     "scaffold": Row({}, {"local_steps": 2}, {"local_steps": 3}),
 }
@@ -137,7 +168,7 @@ OPTIMIZERS = {
 }
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
-    "evolutions": (evolutions, EVOLUTIONS),
+    "evolutions": (nonstationary, EVOLUTIONS),
     "samplers": (samplers, SAMPLERS),
     "measurements": (measurements, MEASUREMENTS),
     "models": (models, MODELS),
@@ -182,7 +213,12 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
     if room == "models":
         params = member.init(key)
         own = None if member.predict is None else member.predict(params, jnp.arange(1.0, DIM + 1))
-        return params, member.estimate(params), None if member.factor is None else member.factor(params), own
+        return (
+            params,
+            member.estimate(params),
+            None if member.factor is None else member.factor(params),
+            own,
+        )
     if room == "samplers":
         return draws(member, key, np.full(4, 0.25), 6)
     if room == "evolutions":
@@ -206,7 +242,12 @@ def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> j
 
 
 def train(
-    key: jax.Array, name: str, *, learning_rate: Any = 0.1, transformation: str | None = None, **numbers: Any
+    key: jax.Array,
+    name: str,
+    *,
+    learning_rate: Any = 0.1,
+    transformation: str | None = None,
+    **numbers: Any,
 ) -> Any:
     """What metrics see, and the loss, after two steps in environments of a random order."""
     optimizer, evaluate = optax.sgd(learning_rate), None
@@ -226,7 +267,9 @@ def train(
         evaluate=evaluate,
         **({} if transformation else numbers),
     )
-    state = jax.lax.fori_loop(0, 2, lambda _, state: algorithm.step(key, state), algorithm.init(key))
+    state = jax.lax.fori_loop(
+        0, 2, lambda _, state: algorithm.step(key, state), algorithm.init(key)
+    )
     return algorithm.snapshot(state).params, algorithm.loss(state)
 
 
@@ -254,7 +297,11 @@ def program(room: str, name: str, world_file: Path) -> tuple[Any, Any]:
 
 
 def members() -> list[Any]:
-    return [pytest.param(room, name, id=f"{room}.{name}") for room, (_, rows) in ROOMS.items() for name in rows]
+    return [
+        pytest.param(room, name, id=f"{room}.{name}")
+        for room, (_, rows) in ROOMS.items()
+        for name in rows
+    ]
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -268,7 +315,9 @@ def test_every_member_has_a_row(room: str) -> None:
 
 
 @pytest.mark.parametrize(("room", "name"), members())
-def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(room: str, name: str, world_file: Path) -> None:
+def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(
+    room: str, name: str, world_file: Path
+) -> None:
     row = ROOMS[room][1][name]
     numbers, others = dict(row.numbers), dict(row.others)
     plain, traced = program(room, name, world_file)
@@ -308,8 +357,12 @@ def test_a_world_has_the_documented_shapes(name: str, world_file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(name: str, world_file: Path) -> None:
-    gradient, loss = program("measurements", name, world_file)[1](jax.random.key(0), dict(MEASUREMENTS[name].numbers))
+def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(
+    name: str, world_file: Path
+) -> None:
+    gradient, loss = program("measurements", name, world_file)[1](
+        jax.random.key(0), dict(MEASUREMENTS[name].numbers)
+    )
     chex.assert_shape(gradient, (DIM, 3))
     chex.assert_shape(loss, ())
     chex.assert_type([gradient, loss], jnp.float32)

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {page.relative_to(DOCS).as_posix(): page.read_text("utf-8") for page in sorted(DOCS.rglob("*.md"))}
+PAGES = {
+    page.relative_to(DOCS).as_posix(): page.read_text("utf-8")
+    for page in sorted(DOCS.rglob("*.md"))
+}
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 QUICK = ("system.md", "extending/samplers.md")  # every page compiles programs of its own
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE]
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE],
 )
 def test_the_code_of_a_page_runs(name: str) -> None:
     names: dict = {}

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-import causal_sgd
-from causal_sgd import doctor
+from causal_sgd.cli import doctor
 
-FILE = Path(causal_sgd.__file__).with_name(doctor.GOLDEN)
+FILE = Path(doctor.__file__).with_name(doctor.GOLDEN)
 
 
 def test_the_golden_runs_are_what_they_were() -> None:

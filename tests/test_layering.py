@@ -1,4 +1,4 @@
-"""Imports between the rooms point only downward, and rooms stay of a size that one reads."""
+"""Imports point only downward from floor to floor, and modules stay of a size that one reads."""
 
 from __future__ import annotations
 
@@ -10,141 +10,147 @@ import pytest
 import causal_sgd
 
 PACKAGE = Path(causal_sgd.__file__).parent
-# From the ground up: a room may import those below it. Rooms of one floor import none of each other.
+# From the top down. A floor may import every floor below it and nothing else of the package; two
+# names of one floor do not import each other.
 FLOORS = (
-    {"types", "checks"},
-    {"draws", "linalg"},
-    {"worlds", "evolutions", "samplers", "measurements", "models", "metrics", "optimizers"},
-    {"theory"},
-    {"algorithms"},
-    {"simulate"},
-    {"grids", "machine", "progress"},
-    {"relocation"},
-    {"results", "kernels"},
-    {"plots"},
-    {"datasets"},
-    {"executors", "store"},
-    {"dispatch", "sinks"},
-    {"sweeps"},
-    {"phase", "intermittency"},
-    {"methods"},
-    {"experiment"},
-    {"explorer"},
-    {"studies"},
-    {"doctor"},
-    {"reproduction"},
-    {"cli"},
     {"__main__"},
+    {"cli"},
+    {"studies"},
+    {"experiment"},
+    {"sweeps"},
+    {"figures"},
+    {"analysis"},
+    {"training", "theory"},
+    {"sensing"},
+    {"random", "linalg"},
+    {"types"},
+    {"checks"},
 )
-FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-GROUND = {"types", "checks"}
-# Narrower than their floor allows.
+FLOOR = {name: depth for depth, names in enumerate(FLOORS) for name in names}
+# Narrower than the floor allows: theory knows nothing of simulation, and what draws knows no sweep.
 ALLOWED = {
-    "checks": set(),
-    "types": set(),
-    "draws": GROUND,
-    "linalg": GROUND,
-    "theory": GROUND,
-    "grids": GROUND,
-    "intermittency": GROUND,
-    "machine": GROUND,
-    "relocation": GROUND | {"machine"},
-    "progress": set(),
-    "results": GROUND,
-    "datasets": GROUND | {"grids", "results", "plots"},
-    "store": GROUND | {"grids", "results", "datasets"},
-    "plots": GROUND | {"results"},
-    "explorer": GROUND | {"results", "plots"},
+    "theory": {"types", "checks"},
+    "training": {"random", "linalg", "types", "checks"},
+    "analysis": {"types", "checks"},
+    "figures": {"analysis", "types", "checks"},
+    "sweeps": {"figures", "analysis", "random", "types", "checks"},
 }
-WITHOUT_JAX = {"checks", "grids", "intermittency", "results", "store", "plots", "explorer"}
+WITHOUT_JAX = ("checks", "analysis", "figures", "sweeps/_grid", "sweeps/_datasets", "sweeps/store")
+MOST_NAMES = 14
 LONGEST = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
+def floor_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def imports(path: Path, *, only_at_import: bool = False) -> set[str]:
-    """Dotted names of all that a module imports; those for the type checker aside."""
-    found: set[str] = set()
+def imports(tree: ast.AST, *, at_import_only: bool = False) -> set[str]:
+    """Dotted names of all that a module imports: in functions and for the type checker, too."""
+    names: set[str] = set()
 
     def walk(node: ast.AST) -> None:
-        if is_for_types_only(node) or (only_at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        if at_import_only and (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_type_checkers(node)
+        ):
             return
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, "imports are absolute"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
         for child in ast.iter_child_nodes(node):
             walk(child)
 
-    walk(ast.parse(path.read_text()))
-    return found
+    walk(tree)
+    return names
 
 
-def rooms(names: set[str]) -> set[str]:
-    """The rooms among imported names; the package itself (for its version) is none."""
-    parts = (name.split(".") for name in names)
-    return {part[1] for part in parts if part[0] == "causal_sgd" and len(part) > 1}
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def modules(room: str) -> list[Path]:
-    return [path for path in MODULES if room_of(path) == room]
+def floors_imported(path: Path) -> set[str]:
+    """The floors that a module imports; a name of the package's face counts as the floor it is from."""
+    parts = [name.split(".") for name in imports(ast.parse(path.read_text()))]
+    return {
+        part[1] if part[1] in FLOOR else HOMES.get(part[1], part[1])
+        for part in parts
+        if part[0] == PACKAGE.name and len(part) > 1
+    }
 
 
-def test_every_module_belongs_to_a_known_room() -> None:
-    unknown = {room_of(path) for path in MODULES} - set(FLOOR) - {"__init__"}
-    assert not unknown, f"give {unknown} a floor in FLOORS"
+def face() -> dict[str, str]:
+    """Name offered by the package -> floor, from the stub."""
+    homes = {}
+    for node in ast.parse((PACKAGE / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            homes |= {alias.name: (node.module or alias.name).split(".")[0] for alias in node.names}
+    return homes
+
+
+HOMES = face()
+
+
+def test_every_module_is_on_a_floor_and_few_names_stand_side_by_side() -> None:
+    names = {floor_of(path) for path in MODULES} - {"__init__"}
+    assert names == set(FLOOR), "give each name a floor in FLOORS"
+    assert len(names - {"__main__"}) <= MOST_NAMES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_only_downward(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        assert not rooms(imports(path)), "the package loads its rooms lazily"
+    floor = floor_of(path)
+    if floor == "__init__":
+        assert not floors_imported(path), "the package loads its floors on first use"
         return
-    allowed = ALLOWED.get(room, {below for below in FLOOR if FLOOR[below] < FLOOR[room]})
-    above = rooms(imports(path)) - allowed - {room}
-    assert not above, f"{room} must not import {above}"
+    below = {name for name in FLOOR if FLOOR[name] > FLOOR[floor]}
+    above = floors_imported(path) - ALLOWED.get(floor, below) - {floor}
+    assert not above, f"{floor} must not import {above}"
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_JAX))
-def test_some_rooms_import_no_jax_even_through_others(room: str) -> None:
-    seen, waiting = set(), {room}
+def test_the_test_sees_arrows_inside_functions_and_for_the_type_checker() -> None:
+    source = "if TYPE_CHECKING:\n    import a\ndef f():\n    from b import c\n"
+    assert imports(ast.parse(source)) == {"a", "b.c"}
+    assert imports(ast.parse(source), at_import_only=True) == set()
+
+
+def modules_of(place: str) -> list[Path]:
+    path = PACKAGE / place
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def file_of(dotted: str) -> list[Path]:
+    """The files that importing a dotted name of the package runs."""
+    parts = dotted.split(".")[1:]
+    files = []
+    for end in range(1, len(parts) + 1):
+        path = PACKAGE.joinpath(*parts[:end])
+        files += [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.exists()]
+    return files
+
+
+@pytest.mark.parametrize("place", WITHOUT_JAX)
+def test_some_places_import_no_jax_even_through_others(place: str) -> None:
+    seen: set[Path] = set()
+    waiting = set(modules_of(place))
     while waiting:
-        current = waiting.pop()
-        seen.add(current)
-        for path in modules(current):
-            names = imports(path, only_at_import=True)
-            foreign = {name.split(".")[0] for name in names}
-            assert not foreign & {"jax", "jaxlib", "optax", "chex"}, f"{room} imports jax through {path.name}"
-            waiting |= rooms(names) - seen
+        path = waiting.pop()
+        seen.add(path)
+        names = imports(ast.parse(path.read_text()), at_import_only=True)
+        foreign = {name.split(".")[0] for name in names}
+        assert not foreign & {"jax", "jaxlib", "optax", "chex"}, f"{place} imports jax in {path}"
+        own = [name for name in names if name.split(".")[0] == PACKAGE.name]
+        waiting |= {file for name in own for file in file_of(name)} - seen
 
 
-def test_rooms_below_the_sweep_do_not_map_over_runs_or_compile() -> None:
-    # `theory` is called from Python and compiles its own loops; everything else is compiled by the sweep alone
-    for path in MODULES:
-        if room_of(path) in {
-            "worlds",
-            "evolutions",
-            "samplers",
-            "measurements",
-            "models",
-            "metrics",
-            "optimizers",
-            "algorithms",
-            "simulate",
-        }:
-            calls = {
-                ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-            }
-            assert "jax.jit" not in calls, path.name
+@pytest.mark.parametrize("floor", ["sensing", "training"])
+def test_nothing_below_the_sweep_compiles(floor: str) -> None:
+    # `theory` is called from Python and compiles its own loops; `random` shares its rounds
+    for path in modules_of(floor):
+        tree = ast.parse(path.read_text())
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert "jax.jit" not in calls, path.name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -41,7 +41,9 @@ PAIRS = list(itertools.combinations(SAMPLES, 2))
 
 def slow_in_torch(name, *values):
     """PyTorch compiles its peers for many seconds."""
-    return pytest.param(name, *values, marks=pytest.mark.slow if "torch" in str((name, *values)) else ())
+    return pytest.param(
+        name, *values, marks=pytest.mark.slow if "torch" in str((name, *values)) else ()
+    )
 
 
 # 15 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.

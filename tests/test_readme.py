@@ -17,12 +17,21 @@ def test_the_example_gives_what_it_says() -> None:
     dataset = names["dataset"]
     assert dict(dataset.sizes) == {"spread": 10, "learning_rate": 8, "seed": 8, "step": 2}
     median = dataset.spurious_signal.isel(step=-1).median("seed")
-    learned, forgotten = median.isel(spread=0, learning_rate=4), median.isel(spread=6, learning_rate=4)
-    assert abs(float(learned) - 3**0.5) < 0.01  # population dynamics at M = 0 end at |V'UU'V| = sqrt(3)
-    assert float(forgotten) < 3**0.5 / 3  # beyond the phase boundary only the floor of the batch noise is left
+    learned, forgotten = (
+        median.isel(spread=0, learning_rate=4),
+        median.isel(spread=6, learning_rate=4),
+    )
+    assert (
+        abs(float(learned) - 3**0.5) < 0.01
+    )  # population dynamics at M = 0 end at |V'UU'V| = sqrt(3)
+    assert (
+        float(forgotten) < 3**0.5 / 3
+    )  # beyond the phase boundary only the floor of the batch noise is left
 
 
 def test_the_files_that_readme_names_exist() -> None:
     text = README.read_text()
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r"`((?:notebooks|benchmarks)/[^` ]+)`", text):
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(
+        r"`((?:notebooks|benchmarks)/[^` ]+)`", text
+    ):
         assert (Path(README.parent) / path).exists(), path

@@ -64,7 +64,9 @@ def jax_drawn(
     def prepare(seeds: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         root = jax.vmap(partial(jax.random.key, impl=prng_impl))(seeds)
         keys = jax.vmap(lambda key: jax.random.split(key, steps))(root)
-        factor = jnp.tile(problem.init_scale * jnp.eye(dim, problem.rank, dtype=jnp.float32), (runs, 1, 1))
+        factor = jnp.tile(
+            problem.init_scale * jnp.eye(dim, problem.rank, dtype=jnp.float32), (runs, 1, 1)
+        )
         return factor, jnp.split(keys, steps // warmup, axis=1)
 
     # Calls of equal length: one compilation, and the first call is the warm-up. The others are dispatched

@@ -20,8 +20,13 @@ def numpy_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
     """
     dim, batch_size = problem.dim, problem.batch_size
     workers = threads.worth(batch_size * dim**2)
-    env_rng, *rngs = (np.random.Generator(np.random.SFC64(s)) for s in np.random.SeedSequence(seed).spawn(workers + 1))
-    signs = env_rng.choice(np.array([-1, 1], np.float32), size=(problem.steps, problem.spurious_rank))
+    env_rng, *rngs = (
+        np.random.Generator(np.random.SFC64(s))
+        for s in np.random.SeedSequence(seed).spawn(workers + 1)
+    )
+    signs = env_rng.choice(
+        np.array([-1, 1], np.float32), size=(problem.steps, problem.spurious_rank)
+    )
     levels = (problem.mean + problem.spread * signs).astype(np.float32)
 
     factor = np.eye(dim, problem.rank, dtype=np.float32) * np.float32(problem.init_scale)
@@ -69,7 +74,9 @@ def numpy_plain(problem: DrawnProblem, *, seed: int) -> PeerResult:
         for _ in clock:
             signal = np.zeros(dim)
             signal[problem.invariant] = 1
-            signal[problem.spurious] = problem.mean + problem.spread * rng.choice([-1, 1], problem.spurious_rank)
+            signal[problem.spurious] = problem.mean + problem.spread * rng.choice(
+                [-1, 1], problem.spurious_rank
+            )
             sensing = rng.standard_normal((batch_size, dim * dim))
             residuals = sensing @ (factor @ factor.T - np.diag(signal)).ravel()
             gradient = (residuals @ sensing).reshape(dim, dim) / batch_size
@@ -86,7 +93,13 @@ def numpy_design(problem: FiniteProblem, *, seed: int = 0) -> PeerResult:
         problem: What to simulate.
         seed: Of the mini-batches.
     """
-    design, labels, dim, runs, size = problem.design, problem.labels, problem.dim, problem.runs, problem.size
+    design, labels, dim, runs, size = (
+        problem.design,
+        problem.labels,
+        problem.dim,
+        problem.runs,
+        problem.size,
+    )
     rng = np.random.default_rng(seed)
     row, column = np.triu_indices(dim)
     scale = np.where(row == column, 1, np.sqrt(2)).astype(np.float32)

@@ -56,7 +56,10 @@ class DrawnProblem:
     rank: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.invariant_rank, self.spurious_rank) < 1 or self.invariant_rank + self.spurious_rank > self.dim:
+        if (
+            min(self.invariant_rank, self.spurious_rank) < 1
+            or self.invariant_rank + self.spurious_rank > self.dim
+        ):
             raise ValueError(
                 f"invariant_rank and spurious_rank must be positive and sum to at most dim; "
                 f"got {self.invariant_rank} and {self.spurious_rank} with dim {self.dim}"
@@ -102,7 +105,9 @@ class DrawnProblem:
 
         So calls of this length make up a run exactly.
         """
-        return next(n for n in range(max(1, min(20, self.steps // 5)), 0, -1) if self.steps % n == 0)
+        return next(
+            n for n in range(max(1, min(20, self.steps // 5)), 0, -1) if self.steps % n == 0
+        )
 
     def slabs(self, runs: int, slab_bytes: int) -> tuple[int, int, int]:
         """Cuts a batch into slabs of about `slab_bytes` over all the runs.
@@ -150,9 +155,13 @@ class FiniteProblem:
 
     def __post_init__(self) -> None:
         if len(self.order) < 5:
-            raise ValueError(f"order must have at least 5 steps (the first ones warm up); got {len(self.order)}")
+            raise ValueError(
+                f"order must have at least 5 steps (the first ones warm up); got {len(self.order)}"
+            )
         if self.batch_size is not None and not 1 <= self.batch_size <= self.design.shape[1]:
-            raise ValueError(f"batch_size must be between 1 and {self.design.shape[1]}; got {self.batch_size}")
+            raise ValueError(
+                f"batch_size must be between 1 and {self.design.shape[1]}; got {self.batch_size}"
+            )
 
     @property
     def dim(self) -> int:
@@ -197,7 +206,9 @@ class PeerResult(NamedTuple):
 class Clock:
     """The numbers of the steps; when all are done it knows what one took, without those of the warm-up."""
 
-    def __init__(self, steps: int, warmup: int, synchronize: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, steps: int, warmup: int, synchronize: Callable[[], object] = lambda: None
+    ) -> None:
         self.steps, self.warmup, self.synchronize = steps, warmup, synchronize
         self.seconds_per_step = math.nan
 

@@ -13,7 +13,9 @@ _NORMALS_PER_THREAD = 2**17
 
 def worth(normals: int) -> int:
     """Number of threads that are worth drawing so many normals with."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(cores, normals // _NORMALS_PER_THREAD))
 
 

@@ -83,16 +83,22 @@ def torch_batched(
     slab, full, rest = problem.slabs(runs, slab_bytes)
     workers = threads.worth(runs * slab * dim**2) if device == "cpu" else 1
     env_rng, *rngs = _generators(torch, list(seeds), workers + 1, device)
-    signs = 2 * torch.randint(2, (steps, runs, problem.spurious_rank), generator=env_rng, device=device) - 1
+    signs = (
+        2 * torch.randint(2, (steps, runs, problem.spurious_rank), generator=env_rng, device=device)
+        - 1
+    )
     levels = problem.mean + problem.spread * signs.float()
 
-    factor = (problem.init_scale * torch.eye(dim, problem.columns, device=device)).repeat(runs, 1, 1)
+    factor = (problem.init_scale * torch.eye(dim, problem.columns, device=device)).repeat(
+        runs, 1, 1
+    )
     buffer = torch.empty(runs * slab * dim**2, device=device)
 
     def piece(size: int) -> tuple[Any, list[threads.Task], Any]:
         flat = buffer[: runs * size * dim**2]
         draws: list[threads.Task] = [
-            partial(part.normal_, generator=rng) for rng, part in zip(rngs, flat.tensor_split(workers), strict=True)
+            partial(part.normal_, generator=rng)
+            for rng, part in zip(rngs, flat.tensor_split(workers), strict=True)
         ]
         return flat.view(runs, size, dim**2), draws, torch.empty(runs, size, 1, device=device)
 
@@ -101,7 +107,9 @@ def torch_batched(
     diagonal = residual.diagonal(dim1=1, dim2=2)
     gradient = torch.empty(runs, 1, dim**2, device=device)
     square = gradient.view(runs, dim, dim)
-    synchronize = (lambda: None) if device == "cpu" else torch.cuda.synchronize  # products run on after the call
+    synchronize = (
+        (lambda: None) if device == "cpu" else torch.cuda.synchronize
+    )  # products run on after the call
     clock = Clock(steps, problem.warmup, synchronize)
     with torch.no_grad(), threads.parallel(workers) as run_all:
         for t in clock:
@@ -110,7 +118,9 @@ def torch_batched(
             for i, (sensing, draws, residuals) in enumerate(pieces):
                 run_all(draws)
                 torch.bmm(sensing, residual.view(runs, dim**2, 1), out=residuals)
-                gradient.baddbmm_(residuals.mT, sensing, beta=float(i > 0))  # beta 0: the old value is ignored
+                gradient.baddbmm_(
+                    residuals.mT, sensing, beta=float(i > 0)
+                )  # beta 0: the old value is ignored
             factor.baddbmm_(square + square.mT, factor.clone(), alpha=-problem.rate)
     return PeerResult(factor.cpu().numpy(), clock.seconds_per_step)
 
@@ -146,7 +156,9 @@ def torch_func(problem: DrawnProblem, *, seeds: Sequence[int]) -> PeerResult:
     advance = torch.func.vmap(step, randomness="different")
     clock = Clock(problem.steps, problem.warmup)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(
+            int(np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        )
         factor = (problem.init_scale * torch.eye(dim, problem.columns)).repeat(runs, 1, 1)
         for _ in clock:
             factor = advance(factor)
@@ -187,18 +199,26 @@ def torch_design(problem: FiniteProblem, *, seed: int = 0, together: int = 1) ->
             if problem.batch_size is None:
                 for environment in environments.unique():
                     members = (environments == environment).nonzero()[:, 0]
-                    residuals = torch.addmm(targets[environment], packed[members], data[environment].T, beta=-1)
+                    residuals = torch.addmm(
+                        targets[environment], packed[members], data[environment].T, beta=-1
+                    )
                     sums[members] = residuals @ data[environment]
             else:
                 numbers = torch.rand(runs, num_examples, generator=generator)
-                chosen = numbers.topk(size, dim=1, sorted=False).indices + environments[:, None] * num_examples
+                chosen = (
+                    numbers.topk(size, dim=1, sorted=False).indices
+                    + environments[:, None] * num_examples
+                )
                 for first in range(0, runs, together):
                     some = chosen[first : first + together]
                     rows = buffer[: some.numel()]
                     torch.index_select(flat, 0, some.reshape(-1), out=rows)
                     rows = rows.view(len(some), size, width)
                     residuals = torch.baddbmm(
-                        flat_targets[some][:, :, None], rows, packed[first : first + together, :, None], beta=-1
+                        flat_targets[some][:, :, None],
+                        rows,
+                        packed[first : first + together, :, None],
+                        beta=-1,
                     )
                     torch.bmm(residuals.mT, rows, out=sums[first : first + together, None])
             sums /= scale

@@ -43,7 +43,8 @@ COMMANDS = {
 }  # fmt: skip
 Command = tyro.conf.OmitSubcommandPrefixes[
     functools.reduce(
-        operator.or_, (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items())
+        operator.or_,
+        (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()),
     )
 ]
 
@@ -61,7 +62,9 @@ def _main(arguments: Sequence[str]) -> int:
         print(f"causal-sgd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if type(error).__module__.partition(".")[0] != "causal_sgd":  # jax is not imported here to name its errors
+        if (
+            type(error).__module__.partition(".")[0] != "causal_sgd"
+        ):  # jax is not imported here to name its errors
             raise
         print(f"causal-sgd: {error}", file=sys.stderr)
         return 1
@@ -74,7 +77,9 @@ def _main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever reads has enough, as in `causal-sgd list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells say of a program that a pipe ended
-    except OSError as error:  # a full disk, say; what a mistake causes is told before anything is computed
+    except (
+        OSError
+    ) as error:  # a full disk, say; what a mistake causes is told before anything is computed
         print(f"causal-sgd: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -117,13 +122,17 @@ def _parse(arguments: Sequence[str]) -> Any:
     except ImportError as error:
         if "shtab" not in str(error):
             raise
-        raise ValueError("completion must be for bash, zsh or fish; that for tcsh needs: pip install shtab") from None
+        raise ValueError(
+            "completion must be for bash, zsh or fish; that for tcsh needs: pip install shtab"
+        ) from None
     except SystemExit as stop:
         if not stop.code:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
         lines = [line.strip(" │|+╭╮╰╯").strip() for line in text.splitlines()[1:]]
-        lines = [line for line in lines if line.strip("─-")]  # not the boxes' rules, in Unicode or ASCII
+        lines = [
+            line for line in lines if line.strip("─-")
+        ]  # not the boxes' rules, in Unicode or ASCII
         told = []
         for line in lines:
             if line.startswith(("For full", "Argument helptext", "(required)")):
@@ -142,7 +151,11 @@ def _parse(arguments: Sequence[str]) -> Any:
             message,
         )
         message = re.sub(
-            r"Error parsing (\S+): could not convert string to float: ", r"\1 must be a number, got ", message
+            r"Error parsing (\S+): could not convert string to float: ",
+            r"\1 must be a number, got ",
+            message,
         )
-        command = " ".join(["causal-sgd", *(name for name in arguments[:1] if name in COMMANDS), "--help"])
+        command = " ".join(
+            ["causal-sgd", *(name for name in arguments[:1] if name in COMMANDS), "--help"]
+        )
         raise ValueError(f"{message} (see {command})") from None

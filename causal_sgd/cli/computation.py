@@ -37,8 +37,12 @@ class Workplace:
             with self._executor() as executor:
                 return (by or sweep)(cell, store=store, executor=executor, **options)
         except KeyboardInterrupt:
-            again = None if by is None else "the same command"  # what it needs next follows from what is known then
-            raise KeyboardInterrupt(None if store is None else _how_to_go_on(store, again)) from None
+            again = (
+                None if by is None else "the same command"
+            )  # what it needs next follows from what is known then
+            raise KeyboardInterrupt(
+                None if store is None else _how_to_go_on(store, again)
+            ) from None
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Any]:
@@ -48,7 +52,9 @@ class Workplace:
         try:
             from distributed import Client
         except ImportError:
-            raise ValueError("--scheduler needs Dask: pip install 'causal_sgd[distributed]'") from None
+            raise ValueError(
+                "--scheduler needs Dask: pip install 'causal_sgd[distributed]'"
+            ) from None
         try:
             client = Client(self.scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -71,7 +77,7 @@ class Computation(Workplace):
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
         dataset = self.sweep(experiment.cell(), store=store, **options)
         if self.out is not None and store is None:
-            from causal_sgd.datasets import write_netcdf
+            from causal_sgd.sweeps._datasets import write_netcdf
 
             dataset.attrs["experiment"] = json.dumps(experiment.describe())
             write_netcdf(dataset, self.out)
@@ -85,7 +91,7 @@ class Computation(Workplace):
 
 def start(cache: Path | None = None) -> None:
     """Use all cores, which has to come before jax starts, and a compilation cache where one is wanted."""
-    from causal_sgd.machine import use_compilation_cache, use_cpu_cores
+    from causal_sgd.sweeps import use_compilation_cache, use_cpu_cores
 
     use_cpu_cores()
     if cache is not None:
@@ -96,7 +102,7 @@ def start(cache: Path | None = None) -> None:
 
 
 def _how_to_go_on(path: Path, again: str | None = None) -> str:
-    from causal_sgd.store import Store, StoreError
+    from causal_sgd.sweeps.store import Store, StoreError
 
     try:
         runs, done = Store(path).progress()

@@ -60,8 +60,8 @@ class Explore:
 
     def page(self) -> str:
         """The page as it is now."""
-        from causal_sgd import explorer
-        from causal_sgd.explorer.payload import axes_of
+        from causal_sgd.figures import explorer
+        from causal_sgd.figures.explorer._payload import axes_of
 
         datasets: dict[str, xr.Dataset] = {}
         curves, about = {}, {}
@@ -73,7 +73,10 @@ class Explore:
             across, up = axes_of(dataset, self.x, self.y)
             if experiment is not None:
                 curves[name] = _curve(experiment, dataset, across, up)
-            about |= {_said(path.name, key, len(self.paths)): str(value) for key, value in configuration.items()}
+            about |= {
+                _said(path.name, key, len(self.paths)): str(value)
+                for key, value in configuration.items()
+            }
         try:
             return explorer.page(
                 datasets,
@@ -109,7 +112,9 @@ class Explore:
         try:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         except OSError as error:
-            raise ValueError(f"--port must be free, got {self.port}: {error.strerror}; 0 takes any that is") from None
+            raise ValueError(
+                f"--port must be free, got {self.port}: {error.strerror}; 0 takes any that is"
+            ) from None
         with server, contextlib.suppress(KeyboardInterrupt):
             print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
@@ -128,7 +133,7 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
     """A sweep's results and what is known of its configuration."""
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
-        from causal_sgd.store import Store
+        from causal_sgd.sweeps.store import Store
 
         store = Store(path)
         return store.dataset(), dict(store.configuration)
@@ -139,11 +144,17 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
     try:
         dataset = xr.load_dataset(path)
     except ImportError as error:  # of a library that is installed in part
-        raise ValueError(f"{path} cannot be read: {error}; pip install 'causal_sgd[netcdf4]'") from None
+        raise ValueError(
+            f"{path} cannot be read: {error}; pip install 'causal_sgd[netcdf4]'"
+        ) from None
     except (OSError, ValueError):
-        raise ValueError(f"{path} must be a netCDF file that a sweep left, got one that cannot be read") from None
+        raise ValueError(
+            f"{path} must be a netCDF file that a sweep left, got one that cannot be read"
+        ) from None
     if "diverged_at" not in dataset:
-        raise ValueError(f"{path} must be a netCDF file that a sweep left, got one without diverged_at")
+        raise ValueError(
+            f"{path} must be a netCDF file that a sweep left, got one without diverged_at"
+        )
     attributes = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
         try:

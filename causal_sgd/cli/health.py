@@ -20,7 +20,7 @@ class Doctor:
     def __call__(self) -> int:
         """Examine and print."""
         start()
-        from causal_sgd import doctor
+        from causal_sgd.cli import doctor
 
         findings = []
         for finding in doctor.examine():
@@ -29,7 +29,11 @@ class Doctor:
                 print(f"{finding.verdict:6} {finding.name:20} {finding.said}", flush=True)
         failed = [finding.name for finding in findings if finding.verdict == "FAILS"]
         if self.json:
-            print(json.dumps({"healthy": not failed, "findings": [finding._asdict() for finding in findings]}))
+            print(
+                json.dumps(
+                    {"healthy": not failed, "findings": [finding._asdict() for finding in findings]}
+                )
+            )
         else:
             print(f"\nsomething is wrong: {', '.join(failed)}" if failed else "\nall in order")
         return 1 if failed else 0

@@ -12,10 +12,10 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.outputs import duration, plain
-from causal_sgd.experiment import CHOICES, SWEPT
+from causal_sgd.experiment import CHOICES, SWEEPABLE
 
 if TYPE_CHECKING:
-    from causal_sgd.reproduction import Time
+    from causal_sgd.studies.reproduction import Time
 
 __all__ = ["List"]
 
@@ -45,7 +45,8 @@ class List:
         if self.json:
             print(
                 json.dumps(
-                    {"studies": [self._described(name) for name in names]} | (_names() if not self.study else {})
+                    {"studies": [self._described(name) for name in names]}
+                    | (_names() if not self.study else {})
                 )
             )
         elif self.study is not None:
@@ -57,7 +58,9 @@ class List:
     def _print_all(self) -> None:
         from causal_sgd import studies
 
-        print("studies of `causal-sgd reproduce --all`; plain `causal-sgd reproduce` runs those with a star")
+        print(
+            "studies of `causal-sgd reproduce --all`; plain `causal-sgd reproduce` runs those with a star"
+        )
         totals = {"core": 0.0, "all": 0.0}
         unknown = False
         for name in studies.NAMES:
@@ -71,7 +74,9 @@ class List:
             totals["all"] += seconds
             totals["core"] += seconds if name in studies.CORE else 0
         more = "more than " if unknown else ""
-        print(f"\nin all {more}{duration(totals['all'])}; those with a star {duration(totals['core'])}")
+        print(
+            f"\nin all {more}{duration(totals['all'])}; those with a star {duration(totals['core'])}"
+        )
         known = _names()
         print("\nnames:")
         for field, options in known["names"].items():
@@ -94,23 +99,31 @@ class List:
         from causal_sgd import studies
 
         study = studies.load(name)
-        times = {size: None if time is None else time._asdict() for size, time in self._times(name).items()}
+        times = {
+            size: None if time is None else time._asdict()
+            for size, time in self._times(name).items()
+        }
         return {
             "name": name,
             "title": studies.title(study),
             "finding": inspect.cleandoc(study.__doc__ or "").partition("\n")[2].strip(),
             "core": name in studies.CORE,
             "claims": [
-                {"name": short} | claim._asdict() | {"low": plain(claim.low), "high": plain(claim.high)}
+                {"name": short}
+                | claim._asdict()
+                | {"low": plain(claim.low), "high": plain(claim.high)}
                 for short, claim in study.CLAIMS.items()
             ],
             "times": times,
         }
 
     def _times(self, name: str) -> dict[str, Time | None]:
-        from causal_sgd.reproduction import time_of
+        from causal_sgd.studies.reproduction import time_of
 
-        return {"full": time_of(name, self.out, quick=False), "quick": time_of(name, self.out, quick=True)}
+        return {
+            "full": time_of(name, self.out, quick=False),
+            "quick": time_of(name, self.out, quick=True),
+        }
 
     def _in_words(self, name: str) -> str:
         """The times of a study; those of another machine say so."""
@@ -130,7 +143,9 @@ def _print_claims(study: Any) -> None:
 
 
 def _names() -> dict[str, Any]:
-    from causal_sgd import metrics
+    from causal_sgd.sensing import metrics
 
-    names = {field: list(options) for field, options in CHOICES.items()} | {"metrics": list(metrics.__all__)}
-    return {"names": names, "axes": [name.replace("_", "-") for name in SWEPT]}
+    names = {field: list(options) for field, options in CHOICES.items()} | {
+        "metrics": list(metrics.__all__)
+    }
+    return {"names": names, "axes": [name.replace("_", "-") for name in SWEEPABLE]}

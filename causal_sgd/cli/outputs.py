@@ -26,7 +26,9 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> Non
         with path.open("ab"):
             pass
     except OSError as error:
-        raise ValueError(f"{option} must be a file that can be written, got {path}: {error.strerror}") from None
+        raise ValueError(
+            f"{option} must be a file that can be written, got {path}: {error.strerror}"
+        ) from None
     if not existed:
         path.unlink()
 
@@ -59,10 +61,10 @@ def draw(path: Path, artist: Any) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    from causal_sgd import plots
+    from causal_sgd import figures
 
-    with plots.style():
+    with figures.style():
         drawing, ax = plt.subplots()
-        artist(ax, plots)
+        artist(ax, figures)
         drawing.savefig(path)
         plt.close(drawing)

@@ -14,8 +14,8 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation, start
 from causal_sgd.cli.outputs import draw, plain
-from causal_sgd.experiment import CHOICES, SWEPT, WHOLE, Experiment
-from causal_sgd.grids import LARGEST_SEED
+from causal_sgd.experiment import CHOICES, INTEGER_AXES, SWEEPABLE, Experiment
+from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +24,10 @@ __all__ = ["Phase", "theory_curve"]
 
 FEDERATED = ("fedavg", "fedprox", "scaffold")
 USERS = {
-    "label_noise": ("measurement", tuple(name for name in CHOICES["measurement"] if name != "population")),
+    "label_noise": (
+        "measurement",
+        tuple(name for name in CHOICES["measurement"] if name != "population"),
+    ),
     "fresh_noise": ("measurement", ("fixed-design",)),
     "momentum": ("optimizer", ("momentum", "nesterov")),
     "weight_decay": ("optimizer", ("sgdw", "adamw", "lion")),
@@ -66,7 +69,9 @@ class Phase(Computation):
     """The horizontal axis: NAME=START:STOP:COUNT, with :log at the end for a geometric one, or NAME=VALUE,VALUE,..."""
     y: str
     """The vertical axis, in the same form."""
-    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(default_factory=Experiment)
+    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(
+        default_factory=Experiment
+    )
     metric: str = "spurious_signal"
     """The metric of the diagram."""
     seeds: int = 8
@@ -98,7 +103,7 @@ class Phase(Computation):
             _check_used(option, name, self.experiment)
         level, along = self._boundary_options(x, y)
         self.check(self.plot)
-        from causal_sgd import metrics
+        from causal_sgd.sensing import metrics
 
         checks.choice("metric", self.metric, metrics.__all__)
         experiment = self.experiment
@@ -108,11 +113,11 @@ class Phase(Computation):
         axes = {x: xs, y: ys}
         options: dict[str, Any] = {"axes": axes, "key": self.seed}
         start(self.cache)
-        from causal_sgd.phase import check_metric
+        from causal_sgd.sweeps import check_metric
 
         check_metric(experiment.cell(), axes, self.metric)
         if self.refine:
-            from causal_sgd.phase import refine
+            from causal_sgd.sweeps import refine
 
             dataset = self.compute(
                 experiment, by=refine, metric=self.metric, level=level, first_seeds=min(8, self.seeds),
@@ -121,7 +126,7 @@ class Phase(Computation):
         else:
             dataset = self.compute(experiment, seeds=self.seeds, label="phase diagram", **options)
         seconds = round(time.perf_counter() - begin, 3)
-        from causal_sgd.results import final
+        from causal_sgd.analysis import final
 
         dataset = final(dataset)
         curves = theory_curve(experiment, x, xs, y, ys, self._shift(experiment, level))
@@ -144,13 +149,23 @@ class Phase(Computation):
             )
         runs = int(dataset.done.sum()) if "done" in dataset.coords else dataset["diverged_at"].size
         if self.json:
-            print(json.dumps(self._report(experiment, dataset, axes, level, along, found, cells, runs, seconds)))
+            print(
+                json.dumps(
+                    self._report(
+                        experiment, dataset, axes, level, along, found, cells, runs, seconds
+                    )
+                )
+            )
             return 0
         if not self.refine:
             self._print_table(dataset, x, xs, y, ys)
         if found is not None:
             _print_boundary(found, along, curves)
-        share = f", {len(xs) * len(ys) * self.seeds / runs:.1f} times fewer than all" if self.refine else ""
+        share = (
+            f", {len(xs) * len(ys) * self.seeds / runs:.1f} times fewer than all"
+            if self.refine
+            else ""
+        )
         print(f"{runs} runs{share} in {seconds:.1f} s")
         return 0
 
@@ -176,7 +191,11 @@ class Phase(Computation):
 
     def _shift(self, experiment: Experiment, level: float | None) -> dict[str, float] | None:
         """What the prediction for runs of finite length needs, where it is about one direction by population gradients."""
-        exact = experiment.measurement == "population" and experiment.spurious_rank == 1 and not experiment.tilt
+        exact = (
+            experiment.measurement == "population"
+            and experiment.spurious_rank == 1
+            and not experiment.tilt
+        )
         if level is None or self.metric != "spurious_signal" or not exact or level <= 0:
             return None
         return {"num_steps": experiment.steps, "init_scale": experiment.init_scale, "level": level}
@@ -186,7 +205,7 @@ class Phase(Computation):
         found: xr.Dataset | None, cells: xr.Dataset | None, runs: int, seconds: float,
     ) -> dict[str, Any]:  # fmt: skip
         """What --json prints."""
-        from causal_sgd.results import summary
+        from causal_sgd.analysis import summary
 
         x, y = axes
         table = summary(dataset, self.metric).transpose(y, x, ...)
@@ -201,7 +220,12 @@ class Phase(Computation):
         if found is not None and cells is not None:
             other = str(found["value"].dims[0])
             bounds = {name: plain(found[name].values) for name in ("value", "low", "high")}
-            report["boundary"] = {"level": level, "along": along, other: found[other].values.tolist(), **bounds}
+            report["boundary"] = {
+                "level": level,
+                "along": along,
+                other: found[other].values.tolist(),
+                **bounds,
+            }
             cells = cells.transpose(y, x)
             report["cells"] = {
                 "runs": cells.runs.values.tolist(),
@@ -210,8 +234,10 @@ class Phase(Computation):
             }
         return report | {"seconds": seconds}
 
-    def _print_table(self, dataset: xr.Dataset, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> None:
-        from causal_sgd.results import summary
+    def _print_table(
+        self, dataset: xr.Dataset, x: str, xs: np.ndarray, y: str, ys: np.ndarray
+    ) -> None:
+        from causal_sgd.analysis import summary
 
         table = summary(dataset, self.metric).transpose(y, x, ...)
         print(
@@ -219,8 +245,13 @@ class Phase(Computation):
         )
         print(" " * 10 + "".join(f"{value:>8.3g}" for value in xs))
         for row, value in enumerate(ys):
-            cells = zip(table["median"].values[row], table.diverged_fraction.values[row], strict=True)
-            print(f"{value:>10.4g}" + "".join(f"{'div.' if lost >= 0.5 else f'{mid:.3g}':>8}" for mid, lost in cells))
+            cells = zip(
+                table["median"].values[row], table.diverged_fraction.values[row], strict=True
+            )
+            print(
+                f"{value:>10.4g}"
+                + "".join(f"{'div.' if lost >= 0.5 else f'{mid:.3g}':>8}" for mid, lost in cells)
+            )
 
 
 def _boundary(
@@ -229,7 +260,7 @@ def _boundary(
     """The measured boundary with its band, and the binomial of every cell, where there is a level to cross."""
     if level is None or dataset.sizes[along] < 2:
         return None, None
-    from causal_sgd.phase import rejecting_fraction, rejection_boundary
+    from causal_sgd.analysis import rejecting_fraction, rejection_boundary
 
     return (
         rejection_boundary(dataset, metric, along=along, level=level),
@@ -245,7 +276,9 @@ def _print_boundary(found: xr.Dataset, along: str, curves: Any) -> None:
     for name, (horizontal, vertical) in (curves or {}).items():
         # a curve goes along the axis that was not solved for, whose values are evenly spread
         pairs = ((horizontal, vertical), (vertical, horizontal))
-        line = next((pair for pair in pairs if np.isclose(pair[0][[0, -1]], places[[0, -1]]).all()), None)
+        line = next(
+            (pair for pair in pairs if np.isclose(pair[0][[0, -1]], places[[0, -1]]).all()), None
+        )
         if line is not None:
             columns[name] = np.interp(places, *line)
     print(f"where half of the seeds reject, {along} by {other}, with its 95 % band")
@@ -260,7 +293,7 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
     name, equals, values = text.partition("=")
     if not equals:
         raise ValueError(f"{option} must have the form {form}, got {text!r}")
-    name = checks.choice(f"{option} parameter", name.strip().replace("-", "_"), SWEPT)
+    name = checks.choice(f"{option} parameter", name.strip().replace("-", "_"), SWEEPABLE)
     parts = values.split(":")
     try:
         if len(parts) == 1:
@@ -272,17 +305,21 @@ def _axis(option: str, text: str) -> tuple[str, np.ndarray]:
             if not np.isfinite([start, stop]).all():
                 raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
             if len(parts) == 4 and min(start, stop) <= 0:
-                raise ValueError(f"{option} must have ends above 0 for a logarithmic axis, got {text!r}")
+                raise ValueError(
+                    f"{option} must have ends above 0 for a logarithmic axis, got {text!r}"
+                )
             axis = (np.geomspace if len(parts) == 4 else np.linspace)(start, stop, count)
         else:
             raise ValueError
     except ValueError as error:
         raise ValueError(
-            str(error) if option in str(error) else f"{option} must have the form {form}, got {text!r}"
+            str(error)
+            if option in str(error)
+            else f"{option} must have the form {form}, got {text!r}"
         ) from None
     if not np.isfinite(axis).all() or (len(axis) > 1 and not (np.diff(axis) > 0).all()):
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
-    if name in WHOLE:
+    if name in INTEGER_AXES:
         if (axis != np.round(axis)).any() and len(parts) == 1:
             raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
         axis = np.unique(np.round(np.clip(axis, -(2**62), 2**62)).astype(int))
@@ -299,11 +336,18 @@ def _check_used(option: str, name: str, experiment: Experiment) -> None:
         )
     for other in REPLACED_BY.get(name, ()):
         if getattr(experiment, other) is not None:
-            raise ValueError(f"{option} must be a parameter that is used, but {name} is not where {other} is given")
+            raise ValueError(
+                f"{option} must be a parameter that is used, but {name} is not where {other} is given"
+            )
 
 
 def theory_curve(
-    experiment: Experiment, x: str, xs: np.ndarray, y: str, ys: np.ndarray, shift: dict[str, float] | None = None
+    experiment: Experiment,
+    x: str,
+    xs: np.ndarray,
+    y: str,
+    ys: np.ndarray,
+    shift: dict[str, float] | None = None,
 ) -> Any:
     """The theory's boundary as plots take it, where it is a curve in these axes; else None.
 
@@ -312,17 +356,27 @@ def theory_curve(
     from causal_sgd import theory
 
     one_environment = experiment.sampler in ("hetero", "cyclic", "shuffled", "block", "sticky")
-    plain = (experiment.algorithm, experiment.optimizer, experiment.schedule) == ("sgd", "sgd", "constant")
+    plain = (experiment.algorithm, experiment.optimizer, experiment.schedule) == (
+        "sgd",
+        "sgd",
+        "constant",
+    )
     plain &= (experiment.accumulate, experiment.clip_norm, experiment.sam_radius) == (1, None, None)
     # Their multipliers near zero are 1 + eta s; those of other models and of networks with a trace are others.
-    plain &= experiment.model in ("factored", "diagonal", "quadratic") and experiment.measurement != "examples"
+    plain &= (
+        experiment.model in ("factored", "diagonal", "quadratic")
+        and experiment.measurement != "examples"
+    )
     plain &= experiment.trace_correction or experiment.measurement != "rank-one"
     plain &= experiment.probabilities is None
     if not one_environment or not plain or experiment.world_file is not None:
         return None
     family = experiment.family.replace("-", "_")
     changed = (
-        experiment.rotation or experiment.means or experiment.spreads or experiment.evolution not in ("none", "renewal")
+        experiment.rotation
+        or experiment.means
+        or experiment.spreads
+        or experiment.evolution not in ("none", "renewal")
     )
     if family not in theory.families or changed:
         return None
@@ -344,4 +398,6 @@ def theory_curve(
         )
     along = values[other]
     pairs = {name: np.asarray(curve) for name, curve in curves.items()}
-    return {name: (curve, along) if solved == x else (along, curve) for name, curve in pairs.items()}
+    return {
+        name: (curve, along) if solved == x else (along, curve) for name, curve in pairs.items()
+    }

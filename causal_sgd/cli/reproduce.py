@@ -15,10 +15,10 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import start
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, duration
-from causal_sgd.grids import LARGEST_SEED
+from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from causal_sgd.reproduction import Outcome
+    from causal_sgd.studies.reproduction import Outcome
 
 __all__ = ["Reproduce"]
 
@@ -51,7 +51,9 @@ class Reproduce:
         """Run them."""
         from causal_sgd import studies
 
-        names = tuple(checks.choice("study", name.replace("_", "-"), studies.NAMES) for name in self.studies)
+        names = tuple(
+            checks.choice("study", name.replace("_", "-"), studies.NAMES) for name in self.studies
+        )
         if names and self.all:
             raise ValueError(f"--all stands for all studies, got {names[0]!r} beside it")
         if self.fresh and self.redraw:
@@ -60,23 +62,33 @@ class Reproduce:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"--out must be a folder that can be written, got {self.out}: {error.strerror}") from None
+            raise ValueError(
+                f"--out must be a folder that can be written, got {self.out}: {error.strerror}"
+            ) from None
         check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         start()
         import matplotlib as mpl
 
         mpl.use("Agg")
-        from causal_sgd import reproduction
+        from causal_sgd.studies import reproduction
 
         if self.quick:
-            print("quick: a reduced size; claims are checked, but this is not the full reproduction")
+            print(
+                "quick: a reduced size; claims are checked, but this is not the full reproduction"
+            )
         if not self.redraw:
             print(self._ahead(names), flush=True)
         done: list[Outcome] = []
         try:
             for outcome in reproduction.outcomes(
-                names, self.out, quick=self.quick, seed=self.seed, fresh=self.fresh, redraw=self.redraw, begin=_begin
+                names,
+                self.out,
+                quick=self.quick,
+                seed=self.seed,
+                fresh=self.fresh,
+                redraw=self.redraw,
+                begin=_begin,
             ):
                 done.append(outcome)
                 _tell(outcome)
@@ -90,11 +102,13 @@ class Reproduce:
 
     def _ahead(self, names: Sequence[str]) -> str:
         """What is to be computed, and how long that may take."""
-        from causal_sgd.reproduction import pending, time_of
+        from causal_sgd.studies.reproduction import pending, time_of
 
         left = names if self.fresh else pending(names, self.out, quick=self.quick, seed=self.seed)
         kept = f", of which {len(names) - len(left)} are kept" if len(left) < len(names) else ""
-        times = [time for name in left if (time := time_of(name, self.out, quick=self.quick)) is not None]
+        times = [
+            time for name in left if (time := time_of(name, self.out, quick=self.quick)) is not None
+        ]
         told = ""
         if times and len(times) == len(left):
             where = "here" if all(time.here for time in times) else "elsewhere"
@@ -102,12 +116,14 @@ class Reproduce:
         return f"{len(names)} {'study' if len(names) == 1 else 'studies'}{kept}{told}"
 
     def _write(self, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
-        from causal_sgd import reproduction
+        from causal_sgd.studies import reproduction
 
         table = reproduction.claims_table(outcomes, quick=self.quick, seed=self.seed)
         (self.out / "claims.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
         created = datetime.now(UTC).strftime("%Y-%m-%d")
-        page = reproduction.report(outcomes, names, quick=self.quick, seed=self.seed, created=created)
+        page = reproduction.report(
+            outcomes, names, quick=self.quick, seed=self.seed, created=created
+        )
         (self.out / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -121,13 +137,19 @@ def _tell(outcome: Outcome) -> None:
     record = outcome.record
     when = "" if record is None else f"  [{duration(record.seconds)}]"
     if record is not None and outcome.reused:
-        when = f"  [kept of {record.finished[:16].replace('T', ' ')} UTC, {duration(record.seconds)}]"
+        when = (
+            f"  [kept of {record.finished[:16].replace('T', ' ')} UTC, {duration(record.seconds)}]"
+        )
     print(f"\n{outcome.name}: {outcome.title}{when}")
     if outcome.outdated:
-        print(f"  {'outdated' if outcome.reused else 'computed anew'}: {'; '.join(outcome.outdated)}")
+        print(
+            f"  {'outdated' if outcome.reused else 'computed anew'}: {'; '.join(outcome.outdated)}"
+        )
     for verdict in outcome.verdicts.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
-        print(f"  {word}  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}  ({claim.source})")
+        print(
+            f"  {word}  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}  ({claim.source})"
+        )
     if outcome.error is not None:
         print(f"  ERROR  {outcome.problem}  (the traceback is in the report)")
     print(end="", flush=True)
@@ -135,14 +157,22 @@ def _tell(outcome: Outcome) -> None:
 
 def _sum_up(outcomes: Sequence[Outcome], out: Path) -> int:
     claims = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
-    failed = [(outcome.name, verdict) for outcome in outcomes for verdict in outcome.failed.values()]
+    failed = [
+        (outcome.name, verdict) for outcome in outcomes for verdict in outcome.failed.values()
+    ]
     broken = [outcome for outcome in outcomes if outcome.error is not None]
     print()
     for name, verdict in failed:
-        print(f"FAILS  {name}: {verdict.claim.text}: {verdict.measured:.4g}, not {verdict.claim.interval}")
+        print(
+            f"FAILS  {name}: {verdict.claim.text}: {verdict.measured:.4g}, not {verdict.claim.interval}"
+        )
     for outcome in broken:
         print(f"ERROR  {outcome.name}: {outcome.problem}")
-    took = sum(outcome.record.seconds for outcome in outcomes if outcome.record is not None and not outcome.reused)
+    took = sum(
+        outcome.record.seconds
+        for outcome in outcomes
+        if outcome.record is not None and not outcome.reused
+    )
     print(
         f"{len(claims) - len(failed)} of {len(claims)} claims hold"
         + (f"; {len(broken)} of {len(outcomes)} studies stopped with an error" if broken else "")

@@ -14,7 +14,7 @@ from causal_sgd.cli.computation import Workplace
 from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
-    from causal_sgd.store import Store
+    from causal_sgd.sweeps.store import Store
 
 __all__ = ["Export", "Repair", "Resume", "Status"]
 
@@ -35,7 +35,7 @@ class Status:
 
     def __call__(self) -> int:
         """Print it; 1 if something is damaged."""
-        from causal_sgd.store import Store
+        from causal_sgd.sweeps.store import Store
 
         store = Store(self.path)
         faults = store.faults() if self.verify else store.damaged
@@ -70,11 +70,17 @@ class Status:
                 else f"{len(values)} values, {values.min():.6g} to {values.max():.6g}"
             )
             print(f"  {name:20} {ends}")
-        print(f"  {'metrics':20} {', '.join(name for name in store.variables if name != 'diverged_at')}")
-        print(f"  {'units':20} {store.num_units} of {store.tile} runs each, {int(store.done.sum())} done")
+        print(
+            f"  {'metrics':20} {', '.join(name for name in store.variables if name != 'diverged_at')}"
+        )
+        print(
+            f"  {'units':20} {store.num_units} of {store.tile} runs each, {int(store.done.sum())} done"
+        )
         print(f"  {'configuration':20} {store.hash[:12]}, begun {store.created}")
         for each in store.environments:
-            versions = ", ".join(f"{name} {each['versions'][name]}" for name in ("causal_sgd", "jax"))
+            versions = ", ".join(
+                f"{name} {each['versions'][name]}" for name in ("causal_sgd", "jax")
+            )
             print(f"  {'computed by':20} {versions} on {each['platform']} ({each['cpu']})")
         if store.writer():
             print(f"  {'being written by':20} {store.writer()}")
@@ -99,7 +105,7 @@ class Resume(Workplace):
 
     def __call__(self) -> int:
         """Go on where it was stopped."""
-        from causal_sgd.store import Store
+        from causal_sgd.sweeps.store import Store
 
         _complete(Store(self.path), self)
         return 0
@@ -117,7 +123,7 @@ class Repair(Workplace):
 
     def __call__(self) -> int:
         """Find, name, recompute."""
-        from causal_sgd.store import Store
+        from causal_sgd.sweeps.store import Store
 
         store = Store(self.path)
         faults = store.repair()
@@ -145,13 +151,16 @@ class Export:
 
     def __call__(self) -> int:
         """Write it."""
-        from causal_sgd.store import export_results
+        from causal_sgd.sweeps.store import export_results
 
         out = self.path.with_suffix(".nc") if self.out is None else self.out
         check_output("OUT", out, (".nc", ".csv"))
         dataset = export_results(self.path, out)
         missing = int((~dataset.done).sum())
-        print(f"{out}: {dataset.done.size} runs" + (f", of which {missing} are missing" if missing else ""))
+        print(
+            f"{out}: {dataset.done.size} runs"
+            + (f", of which {missing} are missing" if missing else "")
+        )
         return 0
 
 
@@ -181,7 +190,13 @@ def _complete(store: Store, workplace: Workplace) -> None:
     cell = experiment.cell()
     for grid in store.requests:
         options: dict[str, Any] = grid.arguments() | {"label": store.path.name}
-        workplace.sweep(cell, store=store.path, key=_key(store), config=store.configuration.get("config"), **options)
+        workplace.sweep(
+            cell,
+            store=store.path,
+            key=_key(store),
+            config=store.configuration.get("config"),
+            **options,
+        )
     store.refresh()
     runs, done = store.progress()
     print(f"{store.path}: {done} of {runs} runs done")
@@ -191,4 +206,6 @@ def _key(store: Store) -> Any:
     import jax
 
     words = np.array(store.configuration["key"].split(), np.uint32)
-    return jax.random.wrap_key_data(jax.numpy.asarray(words), impl=store.configuration["key_implementation"])
+    return jax.random.wrap_key_data(
+        jax.numpy.asarray(words), impl=store.configuration["key_implementation"]
+    )

@@ -10,6 +10,7 @@ Importing this package does not start jax.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -20,35 +21,40 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["CORE", "NAMES", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
+__all__ = ["CORE", "NAMES", "SYSTEMS", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
 
-NAMES = (
-    "trajectories",
-    "phase-diagram",
-    "heterogeneity",
-    "small-batch",
-    "collapse",
-    "positive-spectra",
-    "negative-mean",
-    "mixing",
-    "federated",
-    "optimizers",
-    "finite-time",
-    "orders",
-    "divergence",
-    "tilt",
-    "rotating-bases",
-    "outliers",
-    "intermittency",
-    "over-parameterisation",
-    "label-noise",
-    "quadratic-network",
-    "relu-network",
-    "depth",
-    "high-dimension",
-    "finite-data",
-)
-"""The studies in the order of `causal-sgd reproduce --all`."""
+SYSTEMS = {
+    "sensing": (
+        "trajectories",
+        "phase-diagram",
+        "heterogeneity",
+        "small-batch",
+        "collapse",
+        "positive-spectra",
+        "negative-mean",
+        "mixing",
+        "federated",
+        "optimizers",
+        "finite-time",
+        "orders",
+        "divergence",
+        "tilt",
+        "rotating-bases",
+        "outliers",
+        "intermittency",
+        "over-parameterisation",
+        "label-noise",
+        "quadratic-network",
+        "relu-network",
+        "depth",
+        "high-dimension",
+        "finite-data",
+    ),
+}
+"""The studies of each system, in the order of `causal-sgd reproduce --all`."""
+
+NAMES = tuple(itertools.chain.from_iterable(SYSTEMS.values()))
+"""All studies in that order."""
 
 CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
 """Those of plain `causal-sgd reproduce`: what the paper shows, in about two minutes."""
@@ -67,7 +73,11 @@ class Claim(NamedTuple):
         """Where the number must lie, in words."""
         if math.isinf(self.high):
             return f"at least {self.low:.4g}"
-        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
+        return (
+            f"at most {self.high:.4g}"
+            if math.isinf(self.low)
+            else f"{self.low:.4g} to {self.high:.4g}"
+        )
 
 
 class Verdict(NamedTuple):
@@ -120,8 +130,10 @@ def load(name: str) -> Study:
     Raises:
         ValueError: for an unknown name.
     """
-    checks.choice("study", name.replace("_", "-"), NAMES)
-    return cast(Study, importlib.import_module(f"causal_sgd.studies.{name.replace('-', '_')}"))
+    name = checks.choice("study", name.replace("_", "-"), NAMES)
+    system = next(system for system, names in SYSTEMS.items() if name in names)
+    module = f"causal_sgd.studies.{system}.{name.replace('-', '_')}"
+    return cast(Study, importlib.import_module(module))
 
 
 def title(study: Study) -> str:

@@ -23,7 +23,7 @@ the power laws of its quiet phases and bursts; `arguments` checks and compiles.
 
 from __future__ import annotations
 
-from causal_sgd.theory.boundaries import (
+from causal_sgd.theory._boundaries import (
     critical_learning_rate,
     critical_learning_rate_asymmetric,
     critical_mass,
@@ -33,8 +33,8 @@ from causal_sgd.theory.boundaries import (
     least_positive_exponent,
     mixing_critical_spread,
 )
-from causal_sgd.theory.depth import crossing_spread, deep_spurious_quantile
-from causal_sgd.theory.exponents import (
+from causal_sgd.theory._depth import crossing_spread, deep_spurious_quantile
+from causal_sgd.theory._exponents import (
     LyapunovExponents,
     families,
     linearised,
@@ -49,21 +49,25 @@ from causal_sgd.theory.exponents import (
     lyapunov_two_point,
     lyapunov_uniform,
 )
-from causal_sgd.theory.finite_time import finite_time_critical_spread, finite_time_rejection, log_variance
-from causal_sgd.theory.methods import (
+from causal_sgd.theory._finite_time import (
+    finite_time_critical_spread,
+    finite_time_rejection,
+    log_variance,
+)
+from causal_sgd.theory._methods import (
     federated_factors,
     lyapunov_federated,
     momentum_factors,
     scaffold_factors,
 )
-from causal_sgd.theory.rotations import (
+from causal_sgd.theory._rotations import (
     TopExponent,
     critical_spread_of,
     lyapunov_goe,
     lyapunov_haar,
     top_exponent,
 )
-from causal_sgd.theory.stationary import (
+from causal_sgd.theory._stationary import (
     BatchSettings,
     SpuriousMoments,
     complement_power,
@@ -74,7 +78,7 @@ from causal_sgd.theory.stationary import (
     optimal_spread,
     stationary_spurious_moments,
 )
-from causal_sgd.theory.tails import tail_exponent
+from causal_sgd.theory._tails import tail_exponent
 
 __all__ = [
     "BatchSettings",

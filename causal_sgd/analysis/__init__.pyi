@@ -1,0 +1,16 @@
+from ._boundaries import Boundary as Boundary
+from ._boundaries import finite_time_boundary as finite_time_boundary
+from ._boundaries import level_crossing as level_crossing
+from ._boundaries import order_parameter_boundary as order_parameter_boundary
+from ._boundaries import rejecting_fraction as rejecting_fraction
+from ._boundaries import rejection_boundary as rejection_boundary
+from ._growth import growth_rate as growth_rate
+from ._intermittency import PowerLaw as PowerLaw
+from ._intermittency import density_exponent as density_exponent
+from ._intermittency import laminar_phases as laminar_phases
+from ._intermittency import phase_exponent as phase_exponent
+from ._summaries import divergences as divergences
+from ._summaries import final as final
+from ._summaries import known_quantiles as known_quantiles
+from ._summaries import metric_names as metric_names
+from ._summaries import summary as summary

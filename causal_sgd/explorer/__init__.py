@@ -1,5 +1,0 @@
-"""A diagram as one page for the browser: hover, click, switch; from a file, without a network."""
-
-from causal_sgd.explorer.page import page, write_page
-
-__all__ = ["page", "write_page"]

@@ -1,0 +1,86 @@
+"""The page itself: a template, a program and the plotting library, put into one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from causal_sgd import checks
+from causal_sgd.figures.explorer._payload import MOST_NUMBERS, payload
+
+__all__ = ["page", "write_page"]
+
+
+def page(
+    datasets: Mapping[str, xr.Dataset] | xr.Dataset,
+    *,
+    title: str = "phase diagram",
+    x: str | None = None,
+    y: str | None = None,
+    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] | None = None,
+    about: Mapping[str, Any] | None = None,
+    most_numbers: int = MOST_NUMBERS,
+) -> str:
+    """A diagram as one self-contained HTML page that opens from a file, without a network.
+
+    It shows a metric's quantile over the seeds in every cell, what diverged and the theory's curve; a cell's numbers when
+    it is pointed at, its trajectories with bands when it is clicked or reached with the arrow keys; and it switches between
+    metrics, datasets (samplers, methods) and quantiles.
+
+    Args:
+        datasets: of `sweep` or `open_results`, or several by name over the same axes, between which the page switches.
+        title: of the page.
+        x: the horizontal axis; None for the first.
+        y: the vertical axis; None for the first other one.
+        curves: as the datasets are called -> label -> the x and y values of a curve.
+        about: what to say of the configuration, name -> value.
+        most_numbers: that trajectories may take; beyond it frames are left out, evenly.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        ValueError: if the datasets do not make a diagram (see `payload.payload`).
+        ImportError: without the extra `explorer`.
+    """
+    try:
+        import jinja2
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(
+            "the explorer needs plotly: pip install 'causal_sgd[explorer]'"
+        ) from error
+    checks.instance(
+        "datasets",
+        datasets,
+        (xr.Dataset, Mapping),
+        "a dataset of a sweep, or a mapping of names to datasets",
+    )
+    named = {"": datasets} if isinstance(datasets, xr.Dataset) else datasets
+    data = payload(named, x=x, y=y, curves=curves, most_numbers=most_numbers)
+    folder = resources.files("causal_sgd.figures.explorer")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(folder.joinpath("page.html").read_text("utf-8"))
+    return template.render(
+        title=title,
+        about=dict(about or {}),
+        data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        plotly=get_plotlyjs(),
+        style=folder.joinpath("page.css").read_text("utf-8"),
+        program=folder.joinpath("page.js").read_text("utf-8"),
+    )
+
+
+def write_page(
+    path: str | Path, datasets: Mapping[str, xr.Dataset] | xr.Dataset, **options: Any
+) -> Path:
+    """Write `page(datasets, **options)` to a file and return its path."""
+    path = Path(path)
+    path.write_text(page(datasets, **options), "utf-8")
+    return path

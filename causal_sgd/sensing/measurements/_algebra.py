@@ -1,0 +1,142 @@
+"""What the measurements share: products of small stacks of matrices, packed symmetric matrices, and the way back to the parameters."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd.types import Array, Key, Model, Params, World
+
+FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
+
+__all__ = [
+    "combine", "dense_invariant", "inner_product", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "safe_ratio", "sandwich", "slabs", "unpack",
+]  # fmt: skip
+
+
+def dense_invariant(key: Key, world: World) -> Array:
+    """Measurements keep A* dense [d, d] beside the run, since every step subtracts it."""
+    return world.invariant
+
+
+def pull_back(model: Model, params: Params, matrix: Array) -> Params:
+    """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2.
+
+    Raises:
+        ValueError: for a model whose predictions are not those of its estimate.
+    """
+    if model.predict is not None:
+        raise ValueError(
+            "model must predict by its estimate for this measurement, got one with a prediction of its own (such as "
+            "relu); measurements.examples trains it"
+        )
+    if model.pullback is not None:
+        return model.pullback(params, matrix / 2)
+    return jax.vjp(model.estimate, params)[1](matrix / 2)[0]
+
+
+def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
+    """Whose examples first, first + 1, ... of a batch are, one environment's after the other's.
+
+    Args:
+        counts: examples [B] of each environment of the batch.
+        first: the number [] of the first example asked for.
+        many: examples asked for.
+
+    Returns:
+        The how manieth environment of the batch [many], its last one past the end, and whether there is such an example [many].
+    """
+    last = jnp.cumsum(counts)
+    example = first + jnp.arange(many)
+    owner = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
+    return owner, example < last[-1]
+
+
+def slabs(size: Array, slab: int) -> Array:
+    """How many slabs of examples hold a batch of `size`; []."""
+    return (size + slab - 1) // slab
+
+
+def combine(weights: Array, matrices: Array) -> Array:
+    """sum_e weights_e matrices_e for weights [B] and matrices [B, n, n]."""
+    return jnp.tensordot(weights, matrices, 1, precision="highest")
+
+
+def sandwich(outer: Array, inner: Array) -> Array:
+    """Outer @ inner @ outer' for outer [n, m] and inner [m, m].
+
+    For few columns the second product is a sum of outer products of vectors, which the compiler makes one with what
+    follows: on a CPU a quarter of the time of a product whose result goes through memory. For very few of few rows so is
+    the first one, which is then computed again for every row: starting a product takes longer.
+    """
+    rows, columns = outer.shape
+    if not 0 < columns <= FEW < rows:
+        return jnp.matmul(
+            outer, jnp.matmul(inner, outer.T, precision="highest"), precision="highest"
+        )
+    if columns <= VERY_FEW and rows <= FEW_ROWS:
+        across = [_sum([inner[i, j] * outer[:, j] for j in range(columns)]) for i in range(columns)]
+    else:
+        across = jnp.matmul(inner, outer.T, precision="highest")
+    return _sum([outer[:, i][:, None] * across[i][None, :] for i in range(columns)])
+
+
+def _sum(terms: list[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
+
+
+def inner_product(left: Array, right: Array) -> Array:
+    """<left, right> of matrices [n, m]; []. Column sums first: a loop over both axes at once is not vectorised on a CPU."""
+    return jnp.sum(jnp.sum(left * right, 0))
+
+
+def safe_inverse(norm: Array) -> Array:
+    """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
+    return safe_ratio(jnp.ones_like(norm), norm)
+
+
+def safe_ratio(number: Array, norm: Array) -> Array:
+    """Number / norm, and 0 where the norm is 0."""
+    return jnp.where(norm > 0, number / jnp.where(norm > 0, norm, 1), 0)
+
+
+def pack(matrices: Array) -> Array:
+    """The coordinates [..., p], p = d (d + 1) / 2, of the symmetric parts of matrices [..., d, d].
+
+    Row by row of the upper triangle, what lies off the diagonal scaled by sqrt(2): <X, M> = pack(X) . pack(M) for any X
+    and symmetric M, and iid N(0, 1) entries of X become iid N(0, 1) coordinates.
+    """
+    place, mirror, scale, _ = _triangle(matrices.shape[-1])
+    flat = matrices.reshape(*matrices.shape[:-2], -1)
+    return (flat[..., place] + flat[..., mirror]) * _along_last(scale / 2, flat)
+
+
+def unpack(coordinates: Array) -> Array:
+    """The symmetric matrices [..., d, d] with such coordinates [..., p]: the inverse of `pack`."""
+    dim = packed_dim(coordinates.shape[-1])
+    _, _, scale, inverse = _triangle(dim)
+    scaled = coordinates * _along_last(1 / scale, coordinates)
+    return scaled[..., inverse].reshape(*coordinates.shape[:-1], dim, dim)
+
+
+def packed_dim(size: int) -> int:
+    """The d with d (d + 1) / 2 = size, or 0 where there is none."""
+    dim = (math.isqrt(8 * size + 1) - 1) // 2
+    return dim if dim * (dim + 1) // 2 == size else 0
+
+
+def _along_last(vector: np.ndarray, array: Array) -> Array:
+    return jnp.asarray(vector.reshape((1,) * (array.ndim - 1) + vector.shape), array.dtype)
+
+
+def _triangle(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Flat places [p] of the upper triangle and of its mirror image, its scale [p], and the way back [d^2]."""
+    row, column = np.triu_indices(dim)
+    inverse = np.zeros((dim, dim), np.int32)
+    inverse[row, column] = inverse[column, row] = np.arange(len(row))
+    scale = np.where(row == column, 1.0, np.sqrt(2.0)).reshape(-1)
+    return row * dim + column, column * dim + row, scale, inverse.reshape(-1)

@@ -1,0 +1,178 @@
+"""How examples become a gradient: in the mean, by the exact law of the batch gradient, or really drawn.
+
+All three are written in the space of the estimate. With residuals r_i = <X_i, estimate - S_e> + noise the loss of a
+batch of m is 1/(4m) sum_i r_i^2, and its gradient with respect to the estimate is G / 2 with
+G = (1/m) sum_i r_i sym(X_i); the model pulls that back to its parameters. X_i has iid N(0, 1) entries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks, random
+from causal_sgd.sensing.measurements import _law
+from causal_sgd.sensing.measurements._algebra import (
+    combine,
+    dense_invariant,
+    owners,
+    pack,
+    pull_back,
+    sandwich,
+    slabs,
+    unpack,
+)
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+
+__all__ = ["gaussian_law", "population", "streamed"]
+
+SLAB = 2**16  # numbers drawn at once by `streamed`
+
+
+def population() -> Measurement:
+    """The mean gradient over infinitely many measurements of the batch's environments: G = sum_e (m_e/m) R_e.
+
+    Only the shares of the environments in the batch matter, not its size. For models that are `diagonal` everything is
+    done on diagonals [d], which is exact where the signals are diagonal too; in a world where they are not (a basis that is
+    not canonical, cores with entries off the diagonal) such a run is NaN from its first step.
+    """
+
+    def init(key: Key, world: World) -> tuple[Array, Array]:
+        return world.invariant, jnp.where(_is_diagonal(world), 0, jnp.nan)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        invariant, poison = data
+        shares = batch.counts / jnp.sum(batch.counts)
+        cores = world.spurious_cores[batch.environments]
+        mean_core = combine(shares, cores)
+        # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
+        variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
+        if model.diagonal is not None:
+            signal = jnp.diagonal(invariant) + _diagonal(world.spurious_basis, mean_core)
+            residual, to_params = jax.vjp(model.diagonal, params)
+            residual = residual - signal + poison
+            return to_params(residual / 2)[0], (jnp.sum(residual**2) + variance) / 4
+        residual = model.estimate(params) - invariant - sandwich(world.spurious_basis, mean_core)
+        return pull_back(model, params, residual), (jnp.sum(residual**2) + variance) / 4
+
+    return Measurement(init, gradient)
+
+
+def _diagonal(basis: Array, core: Array) -> Array:
+    """The diagonal [d] of basis @ core @ basis'."""
+    return jnp.sum(jnp.matmul(basis, core, precision="highest") * basis, 1)
+
+
+def _is_diagonal(world: World) -> Array:
+    """Whether A* and every A_e are diagonal up to rounding: then their diagonals have all of their norm; [] bool."""
+    parts = (
+        (world.invariant_basis, jnp.diag(world.invariant_spectrum)[None]),
+        (world.spurious_basis, world.spurious_cores),
+    )
+    found = jnp.asarray(True)
+    for basis, cores in parts:
+        diagonals = jax.vmap(lambda core, basis=basis: _diagonal(basis, core))(cores)
+        sizes = jnp.sum(cores**2, (1, 2))
+        found &= jnp.all(sizes - jnp.sum(diagonals**2, 1) <= 1e-5 * sizes)
+    return found
+
+
+def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
+    """Streaming Gaussian measurements by the exact law of the batch gradient, at a cost free of the batch size.
+
+    sym(X) is a GOE matrix (variance 1 on, 1/2 off the diagonal), isotropic among symmetric matrices. Given the residual
+    matrix R_e the m_e examples of one environment therefore contribute to m G
+
+        (|R_e| Q - noise g sqrt(Q)) R_e/|R_e| + sqrt(RR_e) (W - <W, R_e/|R_e|> R_e/|R_e|),
+        RR_e = |R_e|^2 Q - 2 |R_e| noise g sqrt(Q) + noise^2 (g^2 + K),
+
+    with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Several environments add up; as
+    their residuals differ only within the span of V (.) V', each needs its own draw only there, and one GOE matrix scaled
+    by sqrt(sum_e RR_e) serves the rest. Distribution and batch loss sum_e RR_e / (4m) are exact, for every m. For models that
+    are not `symmetric` all of X counts, and W has d x d iid N(0, 1) entries.
+
+    Args:
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. A plain 0 draws none.
+
+    Returns:
+        A measurement of the estimate space [d, d].
+    """
+    checks.number("noise", noise, minimum=0)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        size = jnp.sum(batch.counts)
+        cores = world.spurious_cores[batch.environments]
+        error = model.estimate(params) - data
+        dim, dtype = error.shape[0], error.dtype
+        numbers = _law.draw_numbers(
+            key, _law.half_size(dim, model.symmetric), environments=cores.shape[0], spurious_rank=cores.shape[1],
+            noise=noise, dtype=dtype, symmetric=model.symmetric,
+        )  # fmt: skip
+        half = _law.make_half(numbers.normals, dim, model.symmetric)
+        part, scale, total = _law.batch_gradient(
+            numbers, half, error, world.spurious_basis, cores, batch.counts, noise, model.symmetric
+        )
+        matrix = part + scale * _law.whole(half, model.symmetric)
+        return pull_back(model, params, matrix / size), total / (4 * size)
+
+    return Measurement(dense_invariant, gradient)
+
+
+def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
+    """Really draws every measurement matrix of the batch: the plain definition, and the oracle of `gaussian_law`.
+
+    Only sym(X) meets the symmetric residuals, so of every measurement its d (d + 1) / 2 packed coordinates are drawn, which
+    are iid N(0, 1); all d x d entries for models that are not `symmetric`.
+
+    Args:
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
+        slab_size: measurements held at once by a run; None for about 2^16 numbers. It bounds the memory and changes
+            the draws.
+
+    Returns:
+        A measurement of the estimate space [d, d] whose cost is that of m d (d + 1) / 2 normal numbers a step.
+    """
+    checks.number("noise", noise, minimum=0)
+    if slab_size is not None:
+        checks.integer("slab_size", slab_size)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        size = jnp.sum(batch.counts)
+        error = model.estimate(params) - data
+        dim = error.shape[0]
+        width = dim * (dim + 1) // 2 if model.symmetric else dim * dim
+        slab = slab_size or max(1, SLAB // width)
+        spurious = jax.vmap(world.spurious)(world.spurious_cores[batch.environments])
+        residuals = error[None] - spurious
+        residuals = (
+            pack(residuals) if model.symmetric else residuals.reshape(-1, width)
+        ).T  # [p, B]
+
+        def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            sums, total = carry
+            numbers = random.normals(random.fold_in(key, index), slab * (width + 1), error.dtype)
+            owner, valid = owners(batch.counts, index * slab, slab)
+            measured = numbers[: slab * width].reshape(slab, width)
+            products = jnp.matmul(measured, residuals, precision="highest")
+            products = jnp.sum(
+                jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1
+            )
+            labels = noise * numbers[slab * width :]
+            residual = jnp.where(valid, products - labels, 0)
+            gain = jnp.matmul(residual, measured, precision="highest")
+            return sums + gain, total + jnp.sum(residual**2)
+
+        zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
+        sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
+        matrix = unpack(sums / size) if model.symmetric else (sums / size).reshape(dim, dim)
+        return pull_back(model, params, matrix), total / (4 * size)
+
+    return Measurement(dense_invariant, gradient)

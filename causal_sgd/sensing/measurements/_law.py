@@ -1,0 +1,207 @@
+"""The exact law of the batch gradient, in any orthonormal frame that holds the residuals.
+
+Given the residual matrix R_e, the m_e examples of one environment contribute to m G
+
+    (|R_e| Q - noise g sqrt(Q)) R_e/|R_e| + sqrt(RR_e) (W - <W, R_e/|R_e|> R_e/|R_e|),
+    RR_e = |R_e|^2 Q - 2 |R_e| noise g sqrt(Q) + noise^2 (g^2 + K),
+
+with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Only inner products with the residuals
+enter, so with R_e = F C_e F' for a frame F of n orthonormal columns all of it may be said of the n x n matrices C_e and
+F' W F. `gaussian_law` takes the frame of all d directions, `low_rank_law` a small one.
+
+For estimates that are not symmetric the whole of X counts, which is isotropic among all matrices: the same law holds with
+W of iid N(0, 1) entries in place of a GOE matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd import checks, random
+from causal_sgd.sensing.measurements._algebra import (
+    combine,
+    inner_product,
+    safe_inverse,
+    safe_ratio,
+    sandwich,
+)
+from causal_sgd.types import Array, Key
+
+__all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
+
+
+class Numbers(NamedTuple):
+    """The random numbers of one batch from B environments."""
+
+    normals: Array  # [*], for the caller: W is made of them
+    candidates: Array  # [1 or 2, B, *] normals of the chi-squares; the second is for the noise
+    words: Array  # [1 or 2, B, *] 32-bit words of the chi-squares
+    cross: Array  # [B] normals, g; none without noise
+    line: Array  # [B] normals; none for a pure batch
+    blocks: Array  # [B, *] normals of matrices [r2, r2] like W; none for a pure batch
+
+
+def half_size(dim: int, symmetric: bool) -> int:
+    """How many normals `make_half` takes."""
+    return random.goe_summand_size(dim) if symmetric else dim * dim
+
+
+def make_half(normals: Array, dim: int, symmetric: bool) -> Array:
+    """H [d, d], of which W = H + H' is a GOE matrix or, where nothing is symmetric, W = 2 H has iid N(0, 1) entries."""
+    return random.goe_summand(normals, dim) if symmetric else normals.reshape(dim, dim) / 2
+
+
+def whole(half: Array, symmetric: bool) -> Array:
+    """W of H; either way <W, R> = 2 <H, R> for the residuals R, which are symmetric where W is."""
+    return half + half.T if symmetric else 2 * half
+
+
+def draw_numbers(
+    key: Key,
+    size: int,
+    *,
+    environments: int,
+    spurious_rank: int,
+    noise: float | Array,
+    dtype: Any,
+    symmetric: bool = True,
+) -> Numbers:
+    """Everything random of one batch, made in one pass: several small ones take longer, each with its own start.
+
+    Args:
+        key: of the step.
+        size: how many normals the caller needs.
+        environments: B.
+        spurious_rank: r2.
+        noise: sigma_y; a plain 0 draws none.
+        dtype: of the numbers.
+        symmetric: whether W is.
+    """
+    chi_squares = 1 if _is_noiseless(noise) else 2
+    shapes = {
+        "normals": (size,),
+        "candidates": (chi_squares, environments, random.CHI_SQUARE_NORMALS),
+        "cross": (0 if chi_squares == 1 else environments,),
+        "line": (0 if environments == 1 else environments,),
+        "blocks": (0 if environments == 1 else environments, half_size(spurious_rank, symmetric)),
+    }
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    normals = jnp.split(random.normals(key, int(ends[-1]), dtype), ends)
+    parts = {
+        name: part.reshape(shape)
+        for (name, shape), part in zip(shapes.items(), normals, strict=False)
+    }
+    tail = chi_squares, environments, random.CHI_SQUARE_WORDS
+    return Numbers(**parts, words=random.bits(key, math.prod(tail), stream=1).reshape(tail))
+
+
+def batch_gradient(
+    numbers: Numbers,
+    half: Array,
+    error: Array,
+    basis: Array,
+    cores: Array,
+    counts: Array,
+    noise: float | Array,
+    symmetric: bool = True,
+) -> tuple[Array, Array, Array]:
+    """M G = part + scale W for a batch of environments with the residuals error - basis core_e basis'.
+
+    Args:
+        numbers: of the batch.
+        half: H of W in the frame (see `whole`), [n, n].
+        error: the estimate minus A* in the frame, [n, n].
+        basis: V in the frame, orthonormal columns, [n, r2].
+        cores: of the environments, [B, r2, r2].
+        counts: m_e, [B]; may be zero where B > 1.
+        noise: sigma_y, may be traced; a plain 0 draws none.
+        symmetric: whether W and the residuals are.
+
+    Returns:
+        part [n, n] in the frame, scale [], and the sum of the squared residuals of all examples [].
+    """
+    if counts.shape[0] == 1:
+        return _pure(numbers, half, error - sandwich(basis, cores[0]), counts, noise)
+    block = sandwich(basis.T, error)
+    off = error - sandwich(basis, block)
+    # Where V spans all that the error has, only rounding is left, and that has no direction.
+    floor = 64 * jnp.finfo(off.dtype).eps
+    off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
+    return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
+
+
+def _is_noiseless(noise: float | Array) -> bool:
+    known = checks.concrete(noise)
+    return known is not None and not known.any()
+
+
+def _squared_sums(
+    numbers: Numbers, counts: Array, norms: Array, noise: float | Array
+) -> tuple[Array, Array]:
+    """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
+    size = counts.astype(norms.dtype)
+    squares = random.chi_square(numbers.candidates[0], numbers.words[0], size)
+    if _is_noiseless(noise):
+        return norms * squares, norms**2 * squares
+    cross = noise * numbers.cross * jnp.sqrt(squares)
+    rest = random.chi_square(numbers.candidates[1], numbers.words[1], size - 1)
+    own = noise**2 * jnp.where(size > 0, rest, 0)
+    along = norms * squares - cross
+    # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
+    return along, along**2 / jnp.where(squares > 0, squares, 1) + own
+
+
+def _pure(
+    numbers: Numbers, half: Array, residual: Array, counts: Array, noise: float | Array
+) -> tuple[Array, Array, Array]:
+    """`batch_gradient` for one environment with the residual [n, n]."""
+    norm = jnp.sqrt(inner_product(residual, residual))
+    along, total = _squared_sums(numbers, counts, norm[None], noise)
+    scale = jnp.sqrt(total[0])
+    projection = safe_ratio(2 * inner_product(half, residual), norm)
+    return safe_ratio(along[0] - scale * projection, norm) * residual, scale, total[0]
+
+
+def _mixture(
+    numbers: Numbers,
+    half: Array,
+    off: Array,
+    blocks: Array,
+    basis: Array,
+    counts: Array,
+    noise: float | Array,
+    symmetric: bool,
+) -> tuple[Array, Array, Array]:
+    """`batch_gradient` for several environments with R_e = off + V blocks_e V'.
+
+    `off` [n, n] is the part of the residuals outside the span of V (.) V', the same for all environments, so that its
+    direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
+    """
+    rank = blocks.shape[1]
+    off_norm = jnp.sqrt(inner_product(off, off))
+    norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
+    along, totals = _squared_sums(numbers, counts, norms, noise)
+    inverse = safe_inverse(norms)
+    unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
+    line = numbers.line
+    goes = jax.vmap(lambda normals: whole(make_half(normals, rank, symmetric), symmetric))(
+        numbers.blocks
+    )
+    overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
+    scales = jnp.sqrt(totals)
+    shift = along - scales * overlap
+    line_sum = jnp.sum(scales * line + shift * unit_line)
+    block_sum = combine(scales, goes) + combine(shift, unit_blocks)
+    # W serves all that is orthogonal to those coordinates, with its components along them taken out.
+    total = jnp.sum(totals)
+    scale = jnp.sqrt(total)
+    off_inverse = safe_inverse(off_norm)
+    inside = whole(sandwich(basis.T, half), symmetric)
+    goe_line = 2 * inner_product(half, off) * off_inverse
+    part = (line_sum - scale * goe_line) * off_inverse * off
+    return part + sandwich(basis, block_sum - scale * inside), scale, total

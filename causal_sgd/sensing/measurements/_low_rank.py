@@ -1,0 +1,93 @@
+"""The exact law of the batch gradient for estimates U U' with few columns: nothing d x d is ever formed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks, linalg, random
+from causal_sgd.sensing.measurements import _law
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+
+__all__ = ["low_rank_law"]
+
+
+def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
+    """The distribution of `gaussian_law` at a cost of O(d (r + k)^2) a step, for models with a factor U [d, k].
+
+    The gradient with respect to U is G U, and m G = part + scale W with W ~ GOE(d). Let the columns of P be an orthonormal
+    basis of the columns of U = P T, and those of F one of P, U* and V. The residuals are F C_e F', so `part` is the same
+    for C_e and F' W F. For the rest take Z [d, k] with iid N(0, 1) entries and N = P' Z: as W is GOE,
+
+        W U = [Z - P N + P (N + N') / sqrt(2)] T / sqrt(2)
+        F' W F: (N + N') / 2 within P, (F' Z) / sqrt(2) between the rest of F and P, a GOE matrix within the rest
+
+    (the normal matrix N serves twice, as the GOE matrix P' W P and as what is to be taken out of Z: both are functions of
+    it alone). Memory is that of a few arrays [d, r + k]; the random numbers are d k + O((r + k)^2). Distribution and batch
+    loss are exact for every rank k, also above d, and for a U without full rank (THEORY.md section 3, low rank).
+
+    Args:
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. A plain 0 draws none.
+
+    Returns:
+        A measurement of models with a `factor`.
+
+    Raises:
+        ValueError: (when the gradient is traced) if the model has no factor.
+    """
+    checks.number("noise", noise, minimum=0)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        if model.factor is None:
+            raise ValueError(
+                "model must have a factor U with estimate U U' for low_rank_law, got a model without one; "
+                "gaussian_law serves every model"
+            )
+        factor, to_params = jax.vjp(model.factor, params)
+        k = factor.shape[1]
+        every = jnp.concatenate([factor, world.invariant_basis, world.spurious_basis], 1)
+        frame = linalg.orthonormal(every)  # its first k columns are P
+        inside = _product(frame.T, every)  # [n, k + r1 + r2]
+        in_factor, shared, own = jnp.split(inside, [k, k + world.invariant_basis.shape[1]], 1)
+        error = _product(in_factor, in_factor.T) - _product(
+            shared * world.invariant_spectrum[None, :], shared.T
+        )
+
+        cores = world.spurious_cores[batch.environments]
+        rest = frame.shape[1] - k
+        numbers = _law.draw_numbers(
+            key, factor.size + random.goe_summand_size(rest), environments=cores.shape[0], spurious_rank=cores.shape[1],
+            noise=noise, dtype=factor.dtype,
+        )  # fmt: skip
+        normals = numbers.normals[: factor.size].reshape(factor.shape)
+        seen = _product(frame.T, normals)  # F' Z, [n, k]
+        goe = _frame_goe(numbers.normals[factor.size :], seen)
+        part, scale, total = _law.batch_gradient(
+            numbers, goe / 2, error, own, cores, batch.counts, noise
+        )
+
+        # m G U = F part F' U + scale W U, gathered into one product with the frame and one with the normals
+        corner = in_factor[:k]  # T
+        within = _product(goe[:k, :k] - seen[:k] * 0.5**0.5, corner)
+        coefficients = _product(part, in_factor).at[:k].add(scale * within)
+        cotangent = _product(frame, coefficients) + _product(normals, scale * 0.5**0.5 * corner)
+        size = jnp.sum(batch.counts)
+        return to_params(cotangent / size)[0], total / (4 * size)
+
+    return Measurement(lambda key, world: (), gradient)
+
+
+def _frame_goe(normals: Array, seen: Array) -> Array:
+    """F' W F [n, n] from F' Z [n, k]; the part that Z does not decide is drawn."""
+    n, k = seen.shape
+    within, across = (seen[:k] + seen[:k].T) / 2, seen[k:] * 0.5**0.5
+    rest = random.goe(normals, n - k)
+    return jnp.block([[within, across.T], [across, rest]])
+
+
+def _product(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision="highest")

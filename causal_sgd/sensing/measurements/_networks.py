@@ -1,0 +1,174 @@
+"""What a network sees: inputs x ~ N(0, I) and labels that are quadratic forms of them, drawn anew in every step.
+
+An example of environment e is the input x and the label y = (x'S_e x - tr S_e) / sqrt(2) + noise N(0, 1), as if the
+measurement matrix were X = (x x' - I) / sqrt(2). With X scaled so, E[<X, R> X] = R for every symmetric R, as in matrix
+sensing with Gaussian X: learning rates, times and critical values of the theory stay what they are. Without the trace
+correction X = x x' / sqrt(2) and E[<X, R> X] = R + tr(R) I / 2: the trace of the residual, which changes from
+environment to environment, pushes every direction.
+
+X has rank one, up to the correction, and is not isotropic: with M symmetric, Var <X, M> = |M|^2 as for Gaussian X, but
+E[<X, R>^2 <X, M>^2] = |R|^2 |M|^2 + 2 <R, M>^2 + 8 tr(R^2 M^2) + 4 tr(RMRM), of which Gaussian X has the first two
+terms. For R = s v v' the variance along v v' is 14 s^2 instead of 2 s^2. There is no exact law that is free of the batch
+size: m d numbers are drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks, random
+from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+
+__all__ = ["examples", "rank_one"]
+
+SLAB = 2**16  # numbers drawn at once
+MOST = 256  # examples drawn at once: batches are filled up to a multiple of it
+SCALE = math.sqrt(0.5)
+
+
+def rank_one(
+    *, noise: float | Array = 0.0, trace_correction: bool = True, slab_size: int | None = None
+) -> Measurement:
+    """Measurements X = (x x' - I) / sqrt(2) with x ~ N(0, I): those of a two-layer network with quadratic activations.
+
+    The model's prediction is <X, estimate>, so with the trace correction the mean gradient is that of `population`.
+
+    Args:
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
+        trace_correction: False for X = x x' / sqrt(2), whose mean gradient has R + tr(R) I / 2 in place of R.
+        slab_size: examples held at once by a run; None for at most 256. It changes the draws.
+
+    Returns:
+        A measurement of the estimate space [d, d] that draws m d numbers a step; an estimate is seen by its symmetric part.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.number("noise", noise, minimum=0)
+    if slab_size is not None:
+        checks.integer("slab_size", slab_size)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        error = model.estimate(params) - data
+        size, dim = jnp.sum(batch.counts), error.shape[0]
+        slab = slab_size or _slab(dim)
+        trace = jnp.trace(error) if trace_correction else jnp.zeros((), error.dtype)
+
+        def add_slab(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, error.dtype, batch)
+            own = _spurious_forms(inputs, owner, world, batch, trace_correction)
+            forms = (
+                jnp.sum(jnp.matmul(inputs, error, precision="highest") * inputs, 1) - trace - own
+            )
+            residuals = jnp.where(valid, SCALE * forms - noise * normals, 0)
+            gain = jnp.matmul(inputs.T, residuals[:, None] * inputs, precision="highest")
+            sums, plain, total = carry
+            return sums + gain, plain + jnp.sum(residuals), total + jnp.sum(residuals**2)
+
+        zero = jnp.zeros((), error.dtype)
+        sums, plain, total = jax.lax.fori_loop(
+            0, slabs(size, slab), add_slab, (jnp.zeros_like(error), zero, zero)
+        )
+        if trace_correction:
+            sums = sums - plain * jnp.eye(dim)
+        return pull_back(model, params, SCALE * sums / size), total / (4 * size)
+
+    return Measurement(dense_invariant, gradient)
+
+
+def examples(
+    *, noise: float | Array = 0.0, trace_correction: bool = True, slab_size: int | None = None
+) -> Measurement:
+    """Inputs and labels, for models that predict: the loss is sum_i r_i^2 / (4 m), r_i = f(x_i) / sqrt(2) - y_i.
+
+    f is the model's `predict`, and its gradient comes from jax.grad. For models without one f(x) is x' estimate x, less the
+    trace of the estimate where there is a correction: that is `rank_one`, draw by draw. The division by sqrt(2) keeps the
+    learning rates those of matrix sensing, as for `rank_one`.
+
+    Args:
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
+        trace_correction: whether the labels are centred, y = (x'S_e x - tr S_e) / sqrt(2); False leaves the trace in. A
+            model that predicts gets no correction but its own constant.
+        slab_size: examples held at once by a run; None for at most 256. It changes the draws.
+
+    Returns:
+        A measurement that draws m d numbers a step.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.number("noise", noise, minimum=0)
+    if slab_size is not None:
+        checks.integer("slab_size", slab_size)
+
+    def gradient(
+        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+    ) -> tuple[Params, Array]:
+        size, dim = jnp.sum(batch.counts), world.invariant_basis.shape[0]
+        dtype = world.invariant_basis.dtype
+        slab = slab_size or _slab(dim)
+        spectrum = world.invariant_spectrum
+        trace = jnp.sum(spectrum) if trace_correction else jnp.zeros((), dtype)
+
+        def squares(params: Params, index: Array) -> Array:
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, dtype, batch)
+            inside = jnp.matmul(inputs, world.invariant_basis, precision="highest")
+            shared = jnp.sum(inside**2 * spectrum[None, :], 1) - trace
+            labels = shared + _spurious_forms(inputs, owner, world, batch, trace_correction)
+            predictions = _predictions(model, params, inputs, trace_correction)
+            return jnp.sum(
+                jnp.where(valid, SCALE * (predictions - labels) - noise * normals, 0) ** 2
+            )
+
+        def add_slab(index: Array, carry: tuple[Array, Params]) -> tuple[Array, Params]:
+            return jax.tree.map(jnp.add, carry, jax.value_and_grad(squares)(params, index))
+
+        start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)
+        total, sums = jax.lax.fori_loop(0, slabs(size, slab), add_slab, start)
+        return jax.tree.map(lambda leaf: leaf / (4 * size), sums), total / (4 * size)
+
+    return Measurement(lambda key, world: (), gradient)
+
+
+def _predictions(model: Model, params: Params, inputs: Array, trace_correction: bool) -> Array:
+    """What the model says of inputs [n, d]; [n]."""
+    predict = model.predict
+    if predict is not None:
+        return jax.vmap(lambda one: predict(params, one))(inputs)
+    estimate = model.estimate(params)
+    forms = jnp.sum(jnp.matmul(inputs, estimate, precision="highest") * inputs, 1)
+    return forms - jnp.trace(estimate) if trace_correction else forms
+
+
+def _draw(
+    key: Key, index: Array, slab: int, dim: int, dtype: Any, batch: Batch
+) -> tuple[Array, Array, Array, Array]:
+    """Inputs [n, d], normals [n], which belong to the batch [n], and to the how manieth of its environments [n]."""
+    numbers = random.normals(random.fold_in(key, index), slab * (dim + 1), dtype)
+    owner, valid = owners(batch.counts, index * slab, slab)
+    return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], valid, owner
+
+
+def _spurious_forms(
+    inputs: Array, owner: Array, world: World, batch: Batch, trace_correction: bool
+) -> Array:
+    """x'A_e x of each input and its environment, less the trace of A_e if asked for; [n]."""
+    inside = jnp.matmul(inputs, world.spurious_basis, precision="highest")
+    cores = world.spurious_cores[batch.environments]
+    across = jnp.einsum("ni,eij->nej", inside, cores, precision="highest")
+    forms = jnp.sum(across * inside[:, None, :], 2)  # [n, B]
+    if trace_correction:
+        gram = jnp.matmul(world.spurious_basis.T, world.spurious_basis, precision="highest")
+        forms = forms - jnp.sum(cores * gram[None], (1, 2))[None, :]
+    return jnp.sum(jnp.where(owner[:, None] == jnp.arange(cores.shape[0])[None, :], forms, 0), 1)
+
+
+def _slab(dim: int) -> int:
+    return max(1, min(MOST, SLAB // dim))

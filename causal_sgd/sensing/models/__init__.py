@@ -1,0 +1,12 @@
+"""From parameters to the estimate that measurements see, or to the predictions of a network."""
+
+from causal_sgd.sensing.models._matrices import (
+    asymmetric,
+    deep,
+    diagonal,
+    factored,
+    signed_diagonal,
+)
+from causal_sgd.sensing.models._networks import quadratic, relu
+
+__all__ = ["asymmetric", "deep", "diagonal", "factored", "quadratic", "relu", "signed_diagonal"]

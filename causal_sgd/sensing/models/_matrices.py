@@ -1,0 +1,235 @@
+"""Models of a matrix: products of factors, and what is left of them where everything is diagonal.
+
+The loss of a batch is sum_i r_i^2 / (4 m), made for U U', in which every parameter appears twice. In a product of
+different factors it appears once, so that its gradient is half as large: near zero a direction of `asymmetric` grows by
+1 + learning_rate s / 2 a step where one of `factored` grows by 1 + learning_rate s.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks, random
+from causal_sgd.types import Array, Key, Model
+
+__all__ = ["Factors", "asymmetric", "deep", "diagonal", "factored", "signed_diagonal"]
+
+
+def factored(
+    *,
+    dim: int,
+    rank: int | None = None,
+    init_scale: float | Array = 1e-3,
+    init: str | None = None,
+) -> Model:
+    """The estimate U U' of matrix sensing, with U [d, k] [XGF].
+
+    Args:
+        dim: d.
+        rank: k, the number of columns; None for d. It may lie below, at or above the rank of the signals.
+        init_scale: alpha > 0, the scale of U at the start; may be traced.
+        init: "identity" for alpha * I (k = d only), "gaussian" for alpha times standard normal entries; None takes
+            "identity" where k = d and "gaussian" otherwise.
+
+    Returns:
+        A model whose parameters are U itself.
+
+    Raises:
+        ValueError: if an argument is out of range, or "identity" is asked for with k other than d.
+    """
+    k, init = _size_and_start(dim, rank, init_scale, init)
+
+    def start(key: Key) -> Array:
+        if init == "identity":
+            return init_scale * jnp.eye(dim)
+        return init_scale * _normals(key, dim, k)
+
+    def estimate(params: Array) -> Array:
+        # not U times U': of that XLA transposes a copy
+        return jax.lax.dot_general(params, params, (((1,), (1,)), ((), ())), precision="highest")
+
+    def pullback(params: Array, cotangent: Array) -> Array:
+        # d<C, U U'> = 2 <C U, dU> for symmetric C: one product, where the transpose of `estimate` would take two.
+        return jnp.matmul(2 * cotangent, params, precision="highest")
+
+    return Model(start, estimate, pullback=pullback, factor=lambda params: params)
+
+
+class Factors(NamedTuple):
+    """Parameters of `asymmetric`."""
+
+    left: Array  # [d, k]  U
+    right: Array  # [d, k]  V
+
+
+def asymmetric(
+    *,
+    dim: int,
+    rank: int | None = None,
+    init_scale: float | Array = 1e-3,
+    init: str | None = None,
+) -> Model:
+    """The estimate U V' of two factors [d, k] that nothing keeps equal: it need not be symmetric, nor positive.
+
+    Measurements show it the whole of their matrices, not the symmetric parts alone. Population gradients keep U = V, if
+    they start so; it then moves as `factored` does at half the learning rate.
+
+    Args:
+        dim: d.
+        rank: k; None for d.
+        init_scale: alpha > 0, the scale of both at the start; may be traced.
+        init: "identity" for U = V = alpha * I (k = d only), "gaussian" for independent ones of alpha times standard
+            normal entries; None takes "identity" where k = d and "gaussian" otherwise.
+
+    Returns:
+        A model whose parameters are `Factors`.
+
+    Raises:
+        ValueError: if an argument is out of range, or "identity" is asked for with k other than d.
+    """
+    k, init = _size_and_start(dim, rank, init_scale, init)
+
+    def start(key: Key) -> Factors:
+        if init == "identity":
+            return Factors(init_scale * jnp.eye(dim), init_scale * jnp.eye(dim))
+        left, right = init_scale * _normals(key, 2, dim, k)
+        return Factors(left, right)
+
+    def estimate(params: Factors) -> Array:
+        return jnp.matmul(params.left, params.right.T, precision="highest")
+
+    return Model(start, estimate, symmetric=False)
+
+
+def deep(
+    *, dim: int, depth: int = 3, init_scale: float | Array = 0.1, init: str = "identity"
+) -> Model:
+    """The estimate W_L ... W_1, a deep linear factorisation [d, d] of depth L.
+
+    Population gradients of commuting signals keep all factors equal, if they start as alpha * I; each direction is then a
+    scalar, w <- w - (learning_rate / 2) (w^L - s) w^(L - 1). Its growth from zero is exponential for L = 2 only: for
+    larger L it takes a time of the order of alpha^(2 - L), so alpha should not be minute.
+
+    Args:
+        dim: d.
+        depth: L >= 1, the number of factors. With L = 1 the estimate is the parameter: linear regression.
+        init_scale: alpha > 0, the scale of every factor at the start; may be traced. The estimate starts as alpha^L.
+        init: "identity" for alpha * I, "gaussian" for alpha times entries of N(0, 1/d), which keep the norms of what
+            passes through.
+
+    Returns:
+        A model whose parameters are the factors [L, d, d], W_1 first.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.integer("depth", depth)
+    checks.number("init_scale", init_scale, above=0)
+    checks.choice("init", init, ("identity", "gaussian"))
+
+    def start(key: Key) -> Array:
+        if init == "identity":
+            return jnp.broadcast_to(init_scale * jnp.eye(dim), (depth, dim, dim))
+        return init_scale * dim**-0.5 * _normals(key, depth, dim, dim)
+
+    def estimate(params: Array) -> Array:
+        return functools.reduce(
+            lambda product, layer: jnp.matmul(layer, product, precision="highest"), params
+        )
+
+    return Model(start, estimate, symmetric=False)
+
+
+def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
+    """The estimate diag(u)^2: what U U' stays, by population gradients, if it starts at alpha I and the signals commute.
+
+    Where A* and all A_e are diagonal (canonical bases, diagonal cores), every coordinate of `factored` moves by itself,
+    u <- u - learning_rate (u^2 - s) u with s the diagonal of the batch's mean signal; `measurements.population` then takes
+    steps of O(d) instead of O(d^3), with the same numbers. With drawn measurements this model is not `factored` but a
+    diagonal linear network: the noise outside of the diagonal cannot reach it.
+
+    Args:
+        dim: d.
+        init_scale: alpha > 0, u at the start; may be traced.
+
+    Returns:
+        A model whose parameters are u [d].
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.number("init_scale", init_scale, above=0)
+
+    def pullback(params: Array, cotangent: Array) -> Array:
+        return 2 * jnp.diagonal(cotangent) * params
+
+    return Model(
+        lambda key: init_scale * jnp.ones(dim),
+        lambda params: jnp.diag(params**2),
+        pullback=pullback,
+        factor=jnp.diag,
+        diagonal=lambda params: params**2,
+    )
+
+
+def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
+    """The estimate diag(u^2 - v^2): a diagonal linear network that can learn negative eigenvalues too.
+
+    By population gradients each half of a coordinate moves by itself as in `diagonal`, u with the signal's eigenvalue s and
+    v with -s, while the other half is minute. As for `diagonal`, everything is exact for diagonal signals only.
+
+    Args:
+        dim: d.
+        init_scale: alpha > 0, u and v at the start, so that the estimate starts at zero; may be traced.
+
+    Returns:
+        A model whose parameters are u and v, [2, d].
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.number("init_scale", init_scale, above=0)
+
+    def values(params: Array) -> Array:
+        return params[0] ** 2 - params[1] ** 2
+
+    def pullback(params: Array, cotangent: Array) -> Array:
+        along = 2 * jnp.diagonal(cotangent)
+        return jnp.stack([along * params[0], -along * params[1]])
+
+    return Model(
+        lambda key: init_scale * jnp.ones((2, dim)),
+        lambda params: jnp.diag(values(params)),
+        pullback=pullback,
+        diagonal=values,
+    )
+
+
+def _size_and_start(
+    dim: int, rank: int | None, init_scale: float | Array, init: str | None
+) -> tuple[int, str]:
+    """The number of columns k and how they start, checked."""
+    checks.integer("dim", dim)
+    k = dim if rank is None else checks.integer("rank", rank)
+    checks.number("init_scale", init_scale, above=0)
+    if init is None:
+        init = "identity" if k == dim else "gaussian"
+    checks.choice("init", init, ("identity", "gaussian"))
+    if init == "identity" and k != dim:
+        raise ValueError(
+            f"init must be 'gaussian' unless rank equals dim, got 'identity' with rank {k} and dim {dim}: "
+            "a truncated identity would never see some directions"
+        )
+    return k, init
+
+
+def _normals(key: Key, *shape: int) -> Array:
+    return random.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

@@ -1,0 +1,146 @@
+"""Networks of neurons whose inputs are vectors: f(x) = sum_j a_j g(w_j'x)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd import checks, random
+from causal_sgd.types import Array, Key, Model
+
+__all__ = ["TwoLayers", "quadratic", "relu"]
+
+
+def quadratic(
+    *,
+    dim: int,
+    neurons: int | None = None,
+    negative: int | None = None,
+    init_scale: float | Array = 1e-3,
+) -> Model:
+    """A two-layer network with quadratic activations, f(x) = sum_j a_j (w_j'x)^2, by its neurons; a_j = +-1 stays.
+
+    Its predictions are x' estimate x with the estimate sum_j a_j w_j w_j', so that every measurement of matrices serves it:
+    `rank_one` is the one of a network. Without negative neurons it is `factored` with U' = W.
+
+    Args:
+        dim: d, the length of an input.
+        neurons: h; None for 2 d, enough for every symmetric matrix.
+        negative: how many neurons have a_j = -1; None for half of them.
+        init_scale: alpha > 0, the standard deviation of the weights at the start; may be traced.
+
+    Returns:
+        A model whose parameters are the weights W [h, d].
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    width = 2 * dim if neurons is None else checks.integer("neurons", neurons)
+    minus = (
+        width // 2
+        if negative is None
+        else checks.integer("negative", negative, minimum=0, maximum=width)
+    )
+    checks.number("init_scale", init_scale, above=0)
+    signs = np.repeat([1.0, -1.0], [width - minus, minus])
+
+    def signed(params: Array) -> Array:
+        return jnp.asarray(signs, params.dtype)[:, None] * params
+
+    return Model(
+        lambda key: init_scale * _normals(key, width, dim),
+        lambda params: jnp.matmul(params.T, signed(params), precision="highest"),
+        pullback=lambda params, cotangent: jnp.matmul(
+            signed(params), 2 * cotangent, precision="highest"
+        ),
+        factor=None if minus else lambda params: params.T,
+    )
+
+
+class TwoLayers(NamedTuple):
+    """Parameters of `relu`."""
+
+    weights: Array  # [h, d] w_j
+    outputs: Array | tuple[()]  # [h]    a_j; () where they are fixed
+    offset: Array  # []     c
+
+
+def relu(
+    *, dim: int, neurons: int = 32, trained_layers: str = "both", init_scale: float | Array = 1e-2
+) -> Model:
+    """A two-layer ReLU network, f(x) = sum_j a_j max(w_j'x, 0) + c, for `measurements.examples`.
+
+    Half of the neurons start with a_j > 0. For inputs x ~ N(0, I) the network has, to the second order in Hermite polynomials,
+    the quadratic part x' H x with
+
+        H = E[f(x) (x x' - I)] / 2 = E[f''(x)] / 2 = sum_j a_j w_j w_j' / (2 sqrt(2 pi) |w_j|),
+
+    as the second derivative of max(., 0) is a delta function (Stein's identity). That matrix is the model's `estimate`: a
+    network that had learned x'Sx would have H = S, so all metrics of matrices say what was learned. What the network
+    predicts beyond its quadratic part is seen by the metrics of predictions only.
+
+    Args:
+        dim: d, the length of an input.
+        neurons: h, an even number.
+        trained_layers: "both", which start balanced, |a_j| = |w_j|; or "first", with a_j = +-1 for good. The offset c starts
+            at 0 and is trained in either case.
+        init_scale: alpha > 0, the standard deviation of the weights at the start; may be traced.
+
+    Returns:
+        A model whose parameters are `TwoLayers`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.integer("neurons", neurons)
+    if neurons % 2:
+        raise ValueError(
+            f"neurons must be an even number, half of them of either sign, got {neurons}"
+        )
+    checks.choice("trained_layers", trained_layers, ("both", "first"))
+    checks.number("init_scale", init_scale, above=0)
+    signs = np.tile([1.0, -1.0], neurons // 2)
+
+    def start(key: Key) -> TwoLayers:
+        weights = init_scale * _normals(key, neurons, dim)
+        outputs = (
+            ()
+            if trained_layers == "first"
+            else jnp.asarray(signs, weights.dtype) * _lengths(weights)
+        )
+        return TwoLayers(weights, outputs, jnp.zeros((), weights.dtype))
+
+    def outputs_of(params: TwoLayers) -> Array:
+        return (
+            jnp.asarray(signs, params.weights.dtype)
+            if isinstance(params.outputs, tuple)
+            else params.outputs
+        )
+
+    def predict(params: TwoLayers, inputs: Array) -> Array:
+        hidden = jax.nn.relu(jnp.matmul(params.weights, inputs, precision="highest"))
+        return jnp.matmul(outputs_of(params), hidden, precision="highest") + params.offset
+
+    def estimate(params: TwoLayers) -> Array:
+        lengths = _lengths(params.weights)
+        shares = (
+            outputs_of(params) / jnp.where(lengths > 0, lengths, 1) / (2 * math.sqrt(2 * math.pi))
+        )
+        return jnp.matmul(params.weights.T, shares[:, None] * params.weights, precision="highest")
+
+    return Model(start, estimate, predict=predict)
+
+
+def _lengths(weights: Array) -> Array:
+    """|w_j|, [h]."""
+    return jnp.sqrt(jnp.sum(weights**2, 1))
+
+
+def _normals(key: Key, *shape: int) -> Array:
+    return random.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

@@ -1,0 +1,13 @@
+"""Reproducing studies: run or reuse them one after another, judge their claims, and write what was found as one page.
+
+`running` runs studies; `kept` holds their results; `sources` tells when those are stale; `drawings` and `settings` make
+what `reports` shows; `times` knows how long studies take.
+"""
+
+from __future__ import annotations
+
+from causal_sgd.studies.reproduction._reports import claims_table, report
+from causal_sgd.studies.reproduction._running import Outcome, outcomes, pending
+from causal_sgd.studies.reproduction._times import Time, time_of
+
+__all__ = ["Outcome", "Time", "claims_table", "outcomes", "pending", "report", "time_of"]

@@ -1,0 +1,57 @@
+"""The figure of a study: files for papers, and one image for the report."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from causal_sgd.studies import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Drawing", "draw"]
+
+LARGEST_SVG = 500_000  # bytes; above it pixels are smaller
+PIXELS_PER_INCH = 180
+
+
+class Drawing(NamedTuple):
+    """A figure as an image that a page can hold."""
+
+    caption: str
+    uri: str  # data:image/...
+    width: int  # CSS pixels
+    height: int
+
+
+def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
+    """Write the figure of a study to `path` with .png and .pdf, and return it for the report.
+
+    The same data give the same bytes of the SVG: no date, no random names in it.
+    """
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from causal_sgd import figures
+
+    with figures.style(), mpl.rc_context({"svg.hashsalt": path.name}):
+        figure = study.figure(data)
+        try:
+            for suffix in (".png", ".pdf"):
+                figure.savefig(path.with_name(path.name + suffix))
+            kind, content = "svg+xml", io.BytesIO()
+            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(content, format="svg", metadata=nothing)
+            if content.tell() > LARGEST_SVG:
+                kind, content = "png", io.BytesIO()
+                figure.savefig(content, format="png", dpi=PIXELS_PER_INCH)
+            width, height = (round(96 * inches) for inches in figure.get_size_inches())
+        finally:
+            plt.close(figure)
+    uri = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    return Drawing(inspect.cleandoc(study.figure.__doc__ or ""), uri, width, height)

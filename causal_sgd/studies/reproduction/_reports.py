@@ -1,0 +1,176 @@
+"""What was found, as plain values for programs and as one page for people.
+
+The page needs no network and no scripts: figures are inside it, and a content security policy forbids everything else.
+Every number that is measured stands in the page in full (`<data value=...>`), as it stands in claims.json.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from causal_sgd.studies import Verdict
+from causal_sgd.studies.reproduction._running import Outcome
+from causal_sgd.studies.reproduction._times import machine_of
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["claims_table", "exact", "report"]
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> dict[str, Any]:
+    """Claims, verdicts and errors as values that JSON can hold.
+
+    An open end of an interval is null; a measured value that is no number is "inf", "-inf" or "nan".
+    """
+    claims = [
+        {
+            "study": outcome.name,
+            "name": name,
+            "holds": verdict.holds,
+            "measured": exact(verdict.measured),
+            "text": verdict.claim.text,
+            "low": verdict.claim.low if math.isfinite(verdict.claim.low) else None,
+            "high": verdict.claim.high if math.isfinite(verdict.claim.high) else None,
+            "source": verdict.claim.source,
+        }
+        for outcome in outcomes
+        for name, verdict in outcome.verdicts.items()
+    ]
+    times = {
+        outcome.name: outcome.record.seconds for outcome in outcomes if outcome.record is not None
+    }
+    errors = {outcome.name: outcome.problem for outcome in outcomes if outcome.error is not None}
+    return {"quick": quick, "seed": seed, "claims": claims, "seconds": times, "errors": errors}
+
+
+def report(
+    outcomes: Sequence[Outcome], names: Sequence[str], *, quick: bool, seed: int, created: str
+) -> str:
+    """The page.
+
+    Args:
+        outcomes: of the studies that have one.
+        names: of all that were asked for.
+        quick: their size.
+        seed: the root of all randomness.
+        created: when, as it is to be shown.
+    """
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
+    environments: list[Mapping[str, Any]] = []
+    for outcome in outcomes:
+        if outcome.record is not None and outcome.record.environment not in environments:
+            environments.append(outcome.record.environment)
+    return _template().render(
+        outcomes=outcomes,
+        failing=[outcome for outcome in outcomes if outcome.failed],
+        broken=[outcome for outcome in outcomes if outcome.error is not None],
+        missing=[name for name in names if name not in by_name],
+        claims=len(verdicts),
+        holding=sum(verdict.holds for verdict in verdicts),
+        seconds=sum(outcome.record.seconds for outcome in outcomes if outcome.record is not None),
+        environments=environments,
+        quick=quick,
+        seed=seed,
+        created=created,
+        command=_command(names, quick=quick, seed=seed),
+        command_of=lambda name: _command([name], quick=quick, seed=seed),
+    )
+
+
+def exact(value: float) -> float | str:
+    """A number, or the name of what is none."""
+    return value if math.isfinite(value) else str(value)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2
+    from markdown_it import MarkdownIt
+
+    # Findings are prose with A* and M_c in it: paragraphs, lists, tables and code have a meaning, stars and underscores none.
+    prose = MarkdownIt("zero").enable(["list", "table", "code", "fence", "backticks"])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("causal_sgd.studies.reproduction"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "prose": prose.render,
+        "number": _number,
+        "exact": exact,
+        "gauge": _gauge,
+        "duration": _duration,
+        "machine": machine_of,
+        "value": _value,
+    }
+    return environment.get_template("report.html")
+
+
+def _command(names: Sequence[str], *, quick: bool, seed: int) -> str:
+    from causal_sgd import studies
+
+    which = list(names)
+    if tuple(names) == studies.NAMES:
+        which = ["--all"]
+    elif tuple(names) == studies.CORE:
+        which = []
+    words = [
+        "causal-sgd",
+        "reproduce",
+        *which,
+        *(["--quick"] if quick else []),
+        *(["--seed", str(seed)] if seed else []),
+    ]
+    return shlex.join(words)
+
+
+def _number(value: float) -> str:
+    """Four digits, with the signs of print."""
+    if not math.isfinite(value):
+        return {"inf": "∞", "-inf": f"{MINUS}∞"}.get(str(value), "not a number")
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def _gauge(verdict: Verdict) -> dict[str, float | None]:
+    """Where the interval begins and ends and where the number lies, in percent of a strip; the latter None for no number."""
+    (_, low, high, _), value = verdict.claim, verdict.measured
+    if math.isfinite(low) and math.isfinite(high):
+        start, end = 25.0, 75.0
+        place = 25 + 50 * (value - low) / ((high - low) or max(abs(low), 1) * 1e-3)
+    else:  # an open end is far away: distances from the closed one shrink
+        bound, sign = (low, 1) if math.isfinite(low) else (high, -1)
+        away = sign * (value - bound) / (abs(bound) or 1)
+        share = 1.0 if math.isinf(away) else abs(away) / (1 + abs(away))
+        place = 25 + (math.copysign(share, away) * (72 if away > 0 else 23))
+        start, end = 25.0, 100.0
+        if sign < 0:
+            start, end, place = 0.0, 75.0, 100 - place
+    return {
+        "start": start,
+        "width": end - start,
+        "place": None if math.isnan(value) else min(max(place, 2), 98),
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _value(value: Any) -> str:
+    """A setting, as Python would write it, without quotes around a word."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,77 @@
+"""What a study computes, told from its module and its datasets: experiments, grids, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from causal_sgd.experiment import Experiment
+from causal_sgd.studies import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Data", "Settings", "data_of", "settings_of"]
+
+
+class Settings(NamedTuple):
+    """An experiment that a study's module names."""
+
+    name: str
+    values: Mapping[str, Any]  # those that are not the defaults
+
+
+class Data(NamedTuple):
+    """A dataset in a line."""
+
+    name: str
+    axes: Mapping[str, str]  # axis -> its values in a few words
+    seeds: int
+    runs: int
+    diverged: int | None  # runs; None where the dataset does not say
+
+
+def settings_of(study: Study) -> list[Settings]:
+    """The experiments among the constants of a study's module."""
+    plain = Experiment()
+    found = []
+    for name, value in vars(study).items():
+        if isinstance(value, Experiment) and not name.startswith("_"):
+            fields = [field.name for field in dataclasses.fields(value)]
+            own = {
+                field: getattr(value, field)
+                for field in fields
+                if getattr(value, field) != getattr(plain, field)
+            }
+            found.append(Settings(name, own))
+    return found
+
+
+def data_of(data: Mapping[str, xr.Dataset]) -> list[Data]:
+    """The grids of datasets."""
+    return [_line(name, dataset) for name, dataset in data.items()]
+
+
+def _line(name: str, dataset: xr.Dataset) -> Data:
+    inner = {str(dim) for variable in dataset.data_vars for dim in dataset[variable].dims}
+    axes = [str(dim) for dim in dataset.sizes if dim not in ("seed", "step") and dim in inner]
+    if "diverged_at" in dataset:  # which has no dims of a single metric
+        axes = [str(dim) for dim in dataset["diverged_at"].dims if dim != "seed"]
+    seeds = int(dataset.sizes.get("seed", 1))
+    runs = seeds * int(np.prod([dataset.sizes[axis] for axis in axes], dtype=int))
+    diverged = int((dataset["diverged_at"] >= 0).sum()) if "diverged_at" in dataset else None
+    return Data(name, {axis: _values(dataset, axis) for axis in axes}, seeds, runs, diverged)
+
+
+def _values(dataset: xr.Dataset, axis: str) -> str:
+    if axis not in dataset.coords:
+        return str(dataset.sizes[axis])
+    values = dataset[axis].values
+    if values.dtype.kind not in "iuf":
+        return ", ".join(map(str, values)) if len(values) <= 6 else f"{len(values)} kinds"
+    if len(values) <= 4:
+        return ", ".join(f"{value:.4g}" for value in values)
+    return f"{len(values)} from {values.min():.4g} to {values.max():.4g}"

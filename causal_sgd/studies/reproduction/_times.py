@@ -1,0 +1,70 @@
+"""How long studies take: as measured here where they ran, else as measured once elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from causal_sgd.studies.reproduction import _cache
+
+__all__ = ["MACHINE", "REFERENCE", "Time", "machine_of", "reference", "time_of"]
+
+REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
+MACHINE = ("platform", "device", "machine", "cpu", "cores")
+"""What names a kind of machine in an environment."""
+
+
+class Time(NamedTuple):
+    """The wall time of one study, compilation included."""
+
+    seconds: float
+    here: bool  # by cores of the same kind and number as this machine's
+    machine: str
+    date: str
+
+
+def time_of(name: str, out: Path, *, quick: bool) -> Time | None:
+    """The time of the latest run whose results are kept in `out`, else the reference; None where neither is known."""
+    records = [
+        record
+        for path in _cache.folder(out, name, quick=quick, seed=0).parent.glob(
+            "quick-*" if quick else "full-*"
+        )
+        if (record := _cache.find(path)) is not None
+    ]
+    if records:
+        last = max(records, key=lambda record: record.finished)
+        return Time(
+            last.seconds,
+            _is_here(last.environment),
+            machine_of(last.environment),
+            last.finished[:10],
+        )
+    known = reference()
+    seconds = known["quick" if quick else "full"].get(name)
+    if seconds is None:
+        return None
+    return Time(seconds, _is_here(known["machine"]), machine_of(known["machine"]), known["date"])
+
+
+def reference() -> dict[str, Any]:
+    """The times that come with the package, by size and study, the machine of them, and the command that made them."""
+    return json.loads(REFERENCE.read_text(encoding="utf-8"))
+
+
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """A machine in a few words."""
+    count = environment.get("cores")
+    words = f"{count} {environment['machine']} core{'s' if count != 1 else ''}"
+    return words if environment["platform"] == "cpu" else f"{environment['device']}, {words}"
+
+
+def _is_here(environment: Mapping[str, Any]) -> bool:
+    from causal_sgd.sweeps import _machine
+
+    return (environment["cpu"], environment.get("cores")) == (
+        _machine.kind_of_cpu(),
+        _machine.cores(),
+    )

@@ -1,0 +1,1 @@
+"""Studies of multi-environment matrix sensing."""

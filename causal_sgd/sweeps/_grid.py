@@ -1,0 +1,259 @@
+"""Which runs a sweep is made of: axes of parameters, and seeds. Imports no jax, so that stored results open quickly."""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from causal_sgd import checks
+
+__all__ = ["LARGEST_SEED", "Columns", "Grid", "Zipped", "zipped"]
+
+Columns = tuple[np.ndarray, ...]
+"""Seed indices [B] and then the values [B] of every parameter in the order of `Grid.names`: the input of B runs."""
+
+LARGEST_SEED = 2**32 - 1
+
+
+class Zipped(NamedTuple):
+    """An axis along which several parameters change together; made by `zipped`."""
+
+    values: Mapping[str, np.ndarray]
+
+
+def zipped(**values: Any) -> Zipped:
+    """An axis along which several parameters change together.
+
+    Args:
+        **values: parameter name -> values, all of one length.
+
+    >>> axis = zipped(learning_rate=[0.1, 0.05], batch_size=[100, 200])
+    """
+    arrays = {name: axis_values(name, array) for name, array in values.items()}
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if not arrays or len(set(sizes.values())) != 1:
+        raise ValueError(f"zipped parameters must have one length, got {sizes}")
+    return Zipped(arrays)
+
+
+class Grid(NamedTuple):
+    """The runs of a sweep, laid out flat: axes in order, seeds last."""
+
+    axes: Mapping[str, Mapping[str, np.ndarray]]  # dimension -> parameter -> values
+    seeds: np.ndarray  # [S]
+
+    @classmethod
+    def make(
+        cls, cell: Callable[..., Any], axes: Mapping[str, Any], seeds: int | Sequence[int]
+    ) -> Grid:
+        """The grid of `sweep`'s arguments; a ValueError says what is wrong with them."""
+        if not callable(cell):
+            hint = "; pass what its .cell() returns" if hasattr(cell, "cell") else ""
+            raise ValueError(
+                f"cell must be a function cell(key, *, names...) -> Trace, got a {type(cell).__name__}{hint}"
+            )
+        checks.instance("axes", axes, Mapping, "a mapping of parameter names to their values")
+        named: dict[str, Mapping[str, np.ndarray]] = {}
+        for name, axis in axes.items():
+            named[name] = (
+                axis.values if isinstance(axis, Zipped) else {name: axis_values(name, axis)}
+            )
+        parameters = list(itertools.chain.from_iterable(named.values()))
+        twice = [name for name, count in collections.Counter(parameters).items() if count > 1]
+        if twice:
+            raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
+        reserved = {"seed", "step"} & set(named)
+        if reserved:
+            raise ValueError(
+                f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension"
+            )
+        _check_parameters(cell, parameters)
+        if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
+            indices = np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED))
+        else:
+            indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
+            if (
+                indices.ndim != 1
+                or not len(indices)
+                or indices.dtype.kind not in "iu"
+                or (indices < 0).any()
+            ):
+                raise ValueError(
+                    f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}"
+                )
+            if indices.max() > LARGEST_SEED:
+                raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {indices.max()}")
+            if len(np.unique(indices)) < len(indices):
+                raise ValueError(f"seeds must be different, got {seeds!r}")
+        return cls(named, indices.astype(np.int64))
+
+    @classmethod
+    def parse(cls, description: Mapping[str, Any]) -> Grid:
+        """The grid that `describe` described."""
+        axes = {
+            dim: {name: np.asarray(values) for name, values in parameters.items()}
+            for dim, parameters in description["axes"].items()
+        }
+        seeds = description["seeds"]
+        return cls(
+            axes,
+            np.arange(*seeds["range"]) if isinstance(seeds, dict) else np.asarray(seeds, np.int64),
+        )
+
+    @classmethod
+    def hull(cls, grids: Sequence[Grid], kinds: Mapping[str, Any]) -> Grid:
+        """The least grid that holds some grids of the same parameters, its values and seeds in ascending order.
+
+        An axis of parameters that change together keeps its points in the order in which they came; where the grids
+        differ in which parameters do, all of them change together along one axis `point`.
+
+        Args:
+            grids: at least one.
+            kinds: parameter -> the type in which programs see it; values that are equal in it are one value.
+        """
+        if len(grids) == 1:
+            return grids[0]
+        structures = {
+            frozenset((dim, tuple(sorted(axis))) for dim, axis in grid.axes.items())
+            for grid in grids
+        }
+        if len(structures) > 1:
+            grids = [grid.flattened() for grid in grids]
+        axes: dict[str, Mapping[str, np.ndarray]] = {}
+        for dim, parameters in grids[0].axes.items():
+            points: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+            for grid in grids:
+                columns = [grid.axes[dim][name] for name in parameters]
+                seen = [
+                    column.astype(kinds[name]).tolist()
+                    for name, column in zip(parameters, columns, strict=True)
+                ]
+                for place, point in zip(
+                    zip(*seen, strict=True),
+                    zip(*(c.tolist() for c in columns), strict=True),
+                    strict=True,
+                ):
+                    points.setdefault(place, point)
+            found = sorted(points.values()) if len(parameters) == 1 else list(points.values())
+            axes[dim] = dict(
+                zip(parameters, map(np.asarray, zip(*found, strict=True)), strict=True)
+            )
+        return cls(axes, np.unique(np.concatenate([grid.seeds for grid in grids])))
+
+    def flattened(self) -> Grid:
+        """The same points along one axis `point`, the seeds as they are."""
+        places = (
+            np.unravel_index(np.arange(int(np.prod(self.shape[:-1]))), self.shape[:-1])
+            if self.axes
+            else ()
+        )
+        columns = {
+            name: values[place]
+            for place, axis in zip(places, self.axes.values(), strict=True)
+            for name, values in axis.items()
+        }
+        return Grid({"point": columns} if columns else {}, self.seeds)
+
+    def describe(self) -> dict[str, Any]:
+        """The grid as plain values that JSON can hold, every number to its last digit."""
+        axes = {
+            dim: {name: values.tolist() for name, values in parameters.items()}
+            for dim, parameters in self.axes.items()
+        }
+        first, count = int(self.seeds[0]), len(self.seeds)
+        in_a_row = np.array_equal(self.seeds, np.arange(first, first + count))
+        return {
+            "axes": axes,
+            "seeds": {"range": [first, first + count]} if in_a_row else self.seeds.tolist(),
+        }
+
+    def arguments(self) -> dict[str, Any]:
+        """The axes and seeds as `sweep` takes them."""
+        axes = {
+            dim: axis[dim] if list(axis) == [dim] else Zipped(axis)
+            for dim, axis in self.axes.items()
+        }
+        return {"axes": axes, "seeds": self.seeds}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters that vary, in alphabetical order: that of the axes makes no other program."""
+        return tuple(sorted(itertools.chain.from_iterable(self.axes.values())))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis, then the number of seeds."""
+        sizes = (len(next(iter(values.values()))) for values in self.axes.values())
+        return (*sizes, len(self.seeds))
+
+    @property
+    def size(self) -> int:
+        """The number of runs."""
+        return int(np.prod(self.shape))
+
+    def runs(self, flat: np.ndarray, real: Any = np.float32) -> Columns:
+        """The input of some runs, given by their places in the flat order; `real` is the type of numbers with a point."""
+        *places, seed = np.unravel_index(flat, self.shape)
+        columns = {
+            name: values.astype(real if values.dtype.kind == "f" else np.int32)[place]
+            for place, parameters in zip(places, self.axes.values(), strict=True)
+            for name, values in parameters.items()
+        }
+        return (self.seeds[seed].astype(np.uint32), *(columns[name] for name in self.names))
+
+    def corners(self) -> list[dict[str, Any]]:
+        """The first point, and it again with each parameter at its least and its greatest value."""
+        first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
+        points = [first]
+        for axis in self.axes.values():
+            for values in axis.values():
+                ends = int(np.argmin(values)), int(np.argmax(values))
+                points += [
+                    first | {name: column[end] for name, column in axis.items()} for end in ends
+                ]
+        unique = {tuple(point.items()): point for point in points}
+        return [{name: value.item() for name, value in point.items()} for point in unique.values()]
+
+
+def axis_values(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if (
+        array.ndim != 1
+        or not len(array)
+        or array.dtype.kind not in "iuf"
+        or not np.isfinite(array).all()
+    ):
+        raise ValueError(
+            f"axis {name!r} must be a non-empty list of finite numbers, got {values!r}"
+        )
+    return array
+
+
+def _check_parameters(cell: Callable[..., Any], names: Sequence[str]) -> None:
+    """The axes must be keyword parameters of the cell, and cover those without a default."""
+    parameters = list(inspect.signature(cell).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}"
+            )
+    missing = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.name in known and p.name not in names
+    ]
+    if missing:
+        raise ValueError(
+            f"axes must cover the cell's parameters without a default, {missing[0]!r} is missing"
+        )

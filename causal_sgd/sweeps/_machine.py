@@ -1,0 +1,194 @@
+"""The machine that runs compute on: its cores and devices, what compiled programs are kept, and how it is described."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from causal_sgd import checks
+
+__all__ = [
+    "applied", "cores", "environment", "kind_of_cpu", "local_devices", "setting", "settings", "use_compilation_cache",
+    "use_cpu_cores",
+]  # fmt: skip
+
+Device = Any  # a jax.Device, which jax does not declare as a type
+
+
+def use_cpu_cores(count: int | None = None) -> int:
+    """Let jax use several CPU cores as devices of their own, which is what makes a sweep use them all.
+
+    It has to come before the first use of jax. A sweep that is itself the first use does it for all cores.
+
+    Args:
+        count: how many; None for all cores that this process may use.
+
+    Returns:
+        The number of local devices that sweeps will use.
+
+    Raises:
+        ValueError: if `count` is out of range.
+
+    Warns:
+        UserWarning: if jax has started already with fewer CPU devices; it keeps those.
+    """
+    wanted = cores() if count is None else checks.integer("count", count)
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:
+        _warn_too_late(wanted)
+    return len(jax.local_devices())
+
+
+def local_devices(devices: Sequence[Device] | None) -> list[Device]:
+    """The devices given, or all local ones of the default backend: every core of a CPU where jax can still be told so.
+
+    Raises:
+        ValueError: for an empty list.
+    """
+    if devices is not None:
+        known = "a list of devices, such as jax.devices() returns"
+        for device in checks.instance("devices", devices, Sequence, known):
+            checks.instance("devices", device, jax.Device, known)
+        if not len(devices):
+            raise ValueError("devices must name at least one device, got none")
+        return list(devices)
+    untouched = setting(
+        "jax_num_cpu_devices"
+    ) < 0 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
+    if untouched:
+        try:
+            jax.config.update("jax_num_cpu_devices", cores())
+        except RuntimeError:
+            _warn_too_late(cores())
+    return list(jax.local_devices())
+
+
+def use_compilation_cache(folder: str | Path) -> Path:
+    """Keep compiled programs on disk, so that the next process that needs one loads it.
+
+    Every kind of machine gets a folder of its own inside: code compiled for one CPU may not run on another.
+
+    Args:
+        folder: where; it is made where it is missing.
+
+    Returns:
+        The folder of this kind of machine.
+
+    Raises:
+        ValueError: if the folder cannot be written.
+    """
+    own = Path(folder) / kind_of_cpu()
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"folder must be one that can be written, got {folder}: {error.strerror}"
+        ) from None
+    jax.config.update("jax_compilation_cache_dir", str(own))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return own
+
+
+def environment(device: Device) -> dict[str, Any]:
+    """What results may depend on beyond their configuration, as plain values: versions, platform, device, precision."""
+    return {
+        "versions": dict(_versions()),
+        "platform": device.platform,
+        "device": device.device_kind,
+        "machine": platform.machine(),
+        "cpu": kind_of_cpu(),
+        "x64": bool(setting("jax_enable_x64")),
+        "matmul_precision": setting("jax_default_matmul_precision") or "default",
+        "git_commit": _git_commit(),
+    }
+
+
+def setting(name: str) -> Any:
+    """A setting of jax, whose names its types do not declare."""
+    return getattr(jax.config, name)
+
+
+def settings() -> dict[str, Any]:
+    """The settings of jax that results depend on, as they hold in this thread."""
+    return {name: setting(name) for name in _CONTEXTS}
+
+
+@contextlib.contextmanager
+def applied(values: Mapping[str, Any]) -> Iterator[None]:
+    """Let settings hold in this thread for a while; another thread's, or another process's."""
+    with contextlib.ExitStack() as stack:
+        for name, value in values.items():
+            if setting(name) != value:
+                stack.enter_context(_CONTEXTS[name](value))
+        yield
+
+
+_CONTEXTS = {
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_threefry_partitionable": jax.threefry_partitionable,
+}
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_told: set[int] = set()
+
+
+def _warn_too_late(wanted: int) -> None:
+    have = jax.local_devices()
+    if have[0].platform == "cpu" and len(have) < wanted and wanted not in _told:
+        _told.add(wanted)
+        warnings.warn(
+            f"jax had started before it could be told to use {wanted} CPU cores, so sweeps use {len(have)}: call "
+            "causal_sgd.use_cpu_cores() before the first use of jax, or set JAX_NUM_CPU_DEVICES",
+            stacklevel=4,
+        )
+
+
+@functools.cache
+def kind_of_cpu() -> str:
+    """A short name that differs where the instructions that a CPU knows differ."""
+    flags = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(
+            (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), ""
+        )
+    known = " ".join(sorted(flags.split())) or platform.processor()
+    return f"{platform.system()}-{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}".lower()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("causal_sgd", "jax", "jaxlib", "optax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {**found, "python": platform.python_version()}
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """The commit checked out where the process runs, where that is a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

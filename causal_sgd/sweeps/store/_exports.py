@@ -1,0 +1,62 @@
+"""The results of a store as files that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from causal_sgd import checks
+from causal_sgd.sweeps._datasets import write_netcdf
+from causal_sgd.sweeps.store._disk import open_results
+
+__all__ = ["export_results"]
+
+ROWS_AT_ONCE = 10**6
+
+
+def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
+    """Write the results of a store to a file.
+
+    Args:
+        path: of the store.
+        out: a netCDF file (.nc), labelled as the dataset is; or a table (.csv) with a row for every run and recorded step
+            and a column for every axis, metric (for each of its entries, where it has several), `diverged_at` and `done`.
+
+    Returns:
+        The dataset of the store.
+
+    Raises:
+        StoreError: (a ValueError) if the store is none or is damaged.
+        ValueError: for another kind of file.
+    """
+    out = Path(out)
+    checks.choice("out's suffix", out.suffix, (".nc", ".csv"))
+    dataset = open_results(path)
+    if out.suffix == ".nc":
+        write_netcdf(dataset, out)
+    else:
+        _write_table(dataset, out)
+    return dataset
+
+
+def _write_table(dataset: xr.Dataset, out: Path) -> None:
+    """In pieces along the first dim, so that a large store needs little memory."""
+    first = str(next(iter(dataset["diverged_at"].dims)))
+    rows = int(np.prod([dataset.sizes[dim] for dim in (*dataset["diverged_at"].dims, "step")]))
+    piece = max(ROWS_AT_ONCE * dataset.sizes[first] // rows, 1)
+    flat = dataset
+    for name in list(dataset.data_vars):
+        inner = [dim for dim in dataset[name].dims if str(dim).startswith(f"{name}_")]
+        if inner:
+            entries = dataset[name].stack(entry=inner, create_index=False)
+            columns = {
+                f"{name}_{i}": entries.isel(entry=i, drop=True)
+                for i in range(entries.sizes["entry"])
+            }
+            flat = flat.drop_vars(str(name)).assign(columns)
+    for start in range(0, dataset.sizes[first], piece):
+        part = flat.isel({first: slice(start, start + piece)}).load()
+        order = [*(str(dim) for dim in dataset["diverged_at"].dims), "step"]
+        part.to_dataframe(dim_order=order).to_csv(out, mode="a" if start else "w", header=not start)

@@ -1,0 +1,89 @@
+"""Variables of a store as xarray reads them: at the first look, and only the units that are looked at."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+__all__ = ["lazily"]
+
+READ_AT_ONCE = 64  # units
+
+
+class Reader(Protocol):
+    """What is asked of a store."""
+
+    tile: int
+
+    def array(self, name: str) -> Any:
+        """The zarr array of a variable, [row, ...]."""
+        ...
+
+    def read(self, name: str, units: np.ndarray) -> np.ndarray:
+        """Its values in some units, [len(units), tile, ...]."""
+        ...
+
+
+def lazily(store: Reader, name: str, rows: np.ndarray) -> Any:
+    """A variable of some runs, read at the first look and then kept, as xarray does with files.
+
+    Args:
+        store: to read from.
+        name: of the variable.
+        rows: where the runs are, of any shape; -1 for a run that is missing.
+
+    Returns:
+        An array [*rows.shape, ...] that `xarray.Dataset` takes.
+    """
+    indexed = indexing.LazilyIndexedArray(_Stored(store, name, rows))
+    return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(indexed))  # pyright: ignore
+
+
+class _Stored(BackendArray):
+    """A variable of some runs as xarray reads it: only the units that are looked at; row -1 is a missing run."""
+
+    def __init__(self, store: Reader, name: str, rows: np.ndarray) -> None:
+        inner = store.array(name)
+        self.store, self.name, self.rows = store, name, rows
+        self.inner_shape = inner.shape[1:]
+        self.shape = (*rows.shape, *self.inner_shape)
+        self.dtype = inner.dtype
+        self.fill = (
+            np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0
+        )  # for missing runs
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        ndim, tile = self.rows.ndim, self.store.tile
+        chosen = _outer(self.rows, key[:ndim])
+        flat = chosen.ravel()
+        out = np.full((flat.size, *self.inner_shape), self.fill, self.dtype)
+        units = np.unique(flat[flat >= 0] // tile)
+        for start in range(0, len(units), READ_AT_ONCE):
+            batch = units[start : start + READ_AT_ONCE]
+            values = self.store.read(self.name, batch)
+            here = (flat >= 0) & np.isin(flat // tile, batch)
+            out[here] = values[np.searchsorted(batch, flat[here] // tile), flat[here] % tile]
+        return _outer(
+            out.reshape(*chosen.shape, *self.inner_shape),
+            (*(slice(None),) * chosen.ndim, *key[ndim:]),
+        )
+
+
+def _outer(values: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
+    """Index every axis on its own."""
+    axis = 0
+    for index in key:
+        if isinstance(index, int | np.integer):
+            values = values.take(int(index), axis)
+        else:
+            values = values[(slice(None),) * axis + (index,)]
+            axis += 1
+    return values

@@ -1,0 +1,127 @@
+"""One run: steps, recorded frames, and divergence as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd import checks
+from causal_sgd.types import Algorithm, Array, Key, Metric, State, Trace
+
+__all__ = ["run", "time_average"]
+
+
+def run(
+    key: Key,
+    *,
+    algorithm: Algorithm,
+    metrics: Mapping[str, Metric] | Sequence[Metric],
+    num_steps: int,
+    record_every: int | None = None,
+) -> Trace:
+    """Run one algorithm from one key. Pure and unbatched: `sweep`, or your own `jit` and `vmap`, does the rest.
+
+    Metrics are computed at the start, after every `record_every` steps and at the end, and nowhere else.
+
+    Args:
+        key: the run's key; world, data, initialisation, order of environments and measurements are streams of it.
+        algorithm: what to run, such as `sgd(...)`.
+        metrics: name -> metric, or metrics that go by their own names.
+        num_steps: T >= 1, static.
+        record_every: steps between two frames, static; None for the start and the end only.
+
+    Returns:
+        A trace of F frames. `diverged_at` is the number of updates after which the loss or, at the end, the estimate
+        was first found not finite; -1 for never.
+
+    Raises:
+        ValueError: if an argument is out of range or two metrics share a name.
+    """
+    checks.key("key", key)
+    checks.made_of(
+        "algorithm",
+        algorithm,
+        ("init", "step", "snapshot", "loss"),
+        "an Algorithm, such as sgd(...) makes",
+    )
+    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # they are counted in int32
+    every = num_steps if record_every is None else checks.integer("record_every", record_every)
+    named = _named(metrics)
+    frames = np.unique(np.append(np.arange(0, num_steps, every), num_steps)).astype(np.int32)
+
+    def step(_: Any, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+        state, count, diverged_at = carry
+        state = algorithm.step(key, state)
+        # The step's loss belongs to the parameters that it started from: those after `count` updates.
+        broken = (diverged_at < 0) & ~jnp.isfinite(algorithm.loss(state))
+        return state, count + 1, jnp.where(broken, count, diverged_at)
+
+    def leg(carry: tuple[State, Array, Array], length: Array) -> tuple[Any, Mapping[str, Array]]:
+        # A traced length lets one compiled body serve the first (empty), the regular and the last leg.
+        carry = jax.lax.fori_loop(0, length, step, carry)
+        snapshot = algorithm.snapshot(carry[0])
+        return carry, {name: jnp.asarray(metric(snapshot)) for name, metric in named.items()}
+
+    start = algorithm.init(key), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
+    carry, values = jax.lax.scan(leg, start, jnp.asarray(np.diff(frames, prepend=0)))
+    state, _, diverged_at = carry
+    last = algorithm.snapshot(state)
+    # The diagonal of U U' bounds all of it, and is cheap.
+    witness = last.estimate if last.factor is None else jnp.sum(last.factor**2, 1)
+    finite = jnp.all(jnp.isfinite(witness))
+    diverged_at = jnp.where((diverged_at < 0) & ~finite, num_steps, diverged_at)
+    return Trace(jnp.asarray(frames), values, diverged_at)
+
+
+def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
+    """The mean of every metric over the frames after the transient, as a trace of one frame.
+
+    Args:
+        trace: of one run, F frames.
+        after: the share of the run that is left out as the transient, in [0, 1).
+
+    Returns:
+        A trace whose only frame is at the last step.
+
+    Raises:
+        ValueError: if `after` is out of range or leaves no frame.
+    """
+    checks.instance("trace", trace, Trace, "the Trace that `run` returns")
+    checks.number("after", after, minimum=0, maximum=1)
+    num_frames = trace.step.shape[0]
+    kept = num_frames - 1 - int(after * (num_frames - 1))
+    if kept < 1:
+        raise ValueError(f"after must leave at least one of the {num_frames} frames, got {after}")
+    means = {
+        name: jnp.mean(values[-kept:], 0, keepdims=True) for name, values in trace.metrics.items()
+    }
+    return Trace(trace.step[-1:], means, trace.diverged_at)
+
+
+def _named(metrics: Mapping[str, Metric] | Sequence[Metric]) -> dict[str, Metric]:
+    allowed = (
+        "functions of a snapshot, such as [metrics.spurious_signal], or a mapping of names to them"
+    )
+    if isinstance(metrics, Mapping):
+        named = dict(metrics)
+    else:
+        if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+            raise ValueError(f"metrics must be {allowed}, got {metrics!r}")
+        metrics = list(metrics)
+        for metric in metrics:
+            checks.function("metrics", metric, 1, allowed)
+        names = [getattr(metric, "__name__", repr(metric)) for metric in metrics]
+        named = dict(zip(names, metrics, strict=True))
+        if len(named) < len(names):
+            raise ValueError(
+                f"metrics must have different names, got {names}; pass a mapping to name them"
+            )
+    if not named:
+        raise ValueError("metrics must name at least one metric, got none")
+    for metric in named.values():
+        checks.function("metrics", metric, 1, allowed)
+    return named

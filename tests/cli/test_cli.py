@@ -1,0 +1,270 @@
+"""The shell's view: one JSON object, one line for a mistake, files where they were asked for."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+
+from causal_sgd import cli, studies
+from causal_sgd.experiment import Experiment
+from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sweeps import sweep
+from causal_sgd.training import run, samplers
+from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Key, Trace
+
+SMALL = [
+    "--dim",
+    "6",
+    "--invariant-rank",
+    "2",
+    "--spurious-rank",
+    "1",
+    "--steps",
+    "20",
+    "--seeds",
+    "3",
+]
+QUICK = ["--measurement", "population", "--basis", "canonical"]  # quickly compiled
+
+
+def call(*arguments: str, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> None:
+    code, out, _ = call(
+        "run", *SMALL, *QUICK, "--json", "--seed", "4", "--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png"),
+        capsys=capsys,
+    )  # fmt: skip
+    report = json.loads(out)
+    assert code == 0
+    assert set(report) == {"config", "metrics", "diverged_fraction", "seconds"}
+    assert {
+        "invariant_error",
+        "pooled_error",
+        "invariant_signal",
+        "spurious_signal",
+        "complement_signal",
+    } <= set(report["metrics"])
+    experiment = Experiment(
+        dim=6,
+        invariant_rank=2,
+        spurious_rank=1,
+        steps=20,
+        measurement="population",
+        basis="canonical",
+        record_every=1,
+    )
+    values = sweep(experiment.cell(), seeds=3, key=4).spurious_signal.isel(step=-1)
+    for level, quantile in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
+        np.testing.assert_allclose(
+            report["metrics"]["spurious_signal"][level], np.quantile(values, quantile), rtol=1e-5
+        )
+    with xr.open_dataset(tmp_path / "run.nc") as stored:
+        assert stored.sizes["seed"] == 3
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_phase_writes_the_diagram_and_the_table(capsys, tmp_path) -> None:
+    code, out, _ = call(
+        "phase", "--x", "spread=0:6:3", "--y", "learning-rate=0.02:0.2:2:log", *SMALL, *QUICK, "--out", str(tmp_path / "d.nc"),
+        "--plot", str(tmp_path / "d.png"), capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    assert "18 runs" in out
+    with xr.open_dataset(tmp_path / "d.nc") as stored:
+        assert dict(stored.sizes) | {"step": 2} == {
+            "spread": 3,
+            "learning_rate": 2,
+            "seed": 3,
+            "step": 2,
+        }
+        np.testing.assert_allclose(stored.learning_rate, [0.02, 0.2])
+    assert (tmp_path / "d.png").exists()
+
+
+def test_a_world_from_a_file(capsys, tmp_path) -> None:
+    own = np.diag([0.0, 0.0, 2.0])
+    np.savez(
+        tmp_path / "signals.npz", invariant=np.diag([1.0, 1.0, 0.0]), spurious=np.stack([own, -own])
+    )
+    code, out, _ = call(
+        "run", "--world-file", str(tmp_path / "signals.npz"), "--steps", "5", "--seeds", "2", "--json",
+        "--measurement", "population", "--metrics", "invariant_error", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(
+        2**0.5, abs=1e-2
+    )
+
+
+@pytest.mark.slow
+def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
+    _, out, _ = call("list", capsys=capsys)
+    assert "fixed-design" in out
+    own = [
+        "--measurement",
+        "fixed-design",
+        "--num-examples",
+        "12",
+        "--batch-size",
+        "3",
+        "--label-noise",
+        "0.5",
+        "--fresh-noise",
+        "0.3",
+    ]
+    own += ["--basis", "canonical", "--sampler", "cyclic", "--metrics", "invariant_error"]
+    code, out, _ = call("run", *SMALL, *own, "--json", capsys=capsys)
+    assert code == 0
+
+    def cell(key: Key) -> Trace:
+        algorithm = sgd(
+            world=worlds.two_point(
+                dim=6, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0, basis="canonical"
+            ),
+            sampler=samplers.cyclic(batch_size=3),
+            measurement=measurements.fixed_design(num_examples=12, noise=0.5, fresh_noise=0.3),
+            model=models.factored(dim=6, init_scale=1e-3),
+            optimizer=optax.sgd(0.1),
+        )
+        return run(key, algorithm=algorithm, metrics=[metrics.invariant_error], num_steps=20)
+
+    expected = float(sweep(cell, seeds=3).invariant_error.isel(step=-1).median())
+    assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(
+        expected, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --sampler heter", "did you mean 'hetero'"),
+        ("run --optimizer adma", "did you mean 'adam'"),
+        ("run --dmi 3", "--dim"),
+        ("run --dim x", "--dim"),
+        ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
+        ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
+        ("", "Expected one of {run, phase, .*reproduce, list"),
+        (
+            "runn",
+            "command must be one of run, phase, .*reproduce, list.* got 'runn'; did you mean 'run'",
+        ),
+        ("--tyro-print-completion tcsh", "completion must be for bash, zsh or fish"),
+        ("run --seeds 1.5", "--seeds must be a whole number, got '1.5' .see causal-sgd run --help"),
+        ("run --learning-rate big", "--learning-rate must be a number, got 'big'"),
+        (
+            "phase --x spread=0:9:3 --y mean=0:1:2 --level low",
+            "--level must be FLOAT, got 'low' .see causal-sgd phase --help",
+        ),
+        ("run --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
+        ("reproduce --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
+        ("run --label-noise -1", "label_noise must be a finite number at least 0, got -1"),
+        ("run --sampler block --block-length 0", "block_length must be"),
+        ("run --sam-radius -1", "sam_radius must be"),
+        ("run --average tail --average-start -1", "average_start must be"),
+        ("run --invariant-eigenvalue 0", "invariant_eigenvalue must be"),
+        ("run --means 1 2", "means must be a number or have shape"),
+        ("run --evolution drift --steps 0", "error: steps must be .* got 0"),
+        ("run --learning-rate -1 --steps 5", "learning_rate must be a finite number above 0"),
+        ("run --learning-rate nan --steps 5", "learning_rate must be a finite number above 0"),
+        ("run --invariant-rank 60", "invariant_rank must be"),
+        ("run --dim 5 --invariant-rank 3 --spurious-rank 3", "must be at most dim"),
+        ("run --probabilities 0.5 0.6", "probabilities must have one entry|sum to one"),
+        ("run --seeds 0", "seeds must be"),
+        ("run --steps 0", "error: steps must be"),
+        ("run --metrics spurious_signl", "did you mean 'spurious_signal'"),
+        ("run --out nowhere/at/all.nc", "--out must be a file that can be written"),
+        ("run --out results.csv", "--out must end in .nc or .zarr"),
+        ("run --plot figure.gif", "--plot must end in"),
+        ("run --world-file nowhere.npz", "world file must be"),
+        ("phase --x spread=9:0 --y mean=0:1:2", "--x must have the form"),
+        ("phase --x spread=a:b:c --y mean=0:1:2", "--x must have the form"),
+        ("phase --x spread=0:inf:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
+        ("phase --x batch-size=1:1e30:3 --y mean=0:1:2", "batch_size must be .* at most 1.07374e"),
+        (
+            "phase --x stay=0:0.9:3 --y mean=0:1:2",
+            "--x .*, but stay is not unless sampler is sticky, got 'hetero'",
+        ),
+        (
+            "phase --x spread=0:9:3 --y mean=0:1:2 --means 1 1 1",
+            "--y .*, but mean is not where means is given",
+        ),
+        (
+            "phase --x spread=0:9:3 --y mean=0:1:2 --metric singular_values",
+            "metric must be one number a frame, got",
+        ),
+        ("phase --x spread=9:0:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
+        ("phase --x spread=0:9:3:log --y mean=0:1:2", "ends above 0 for a logarithmic axis"),
+        ("phase --x spread=0:9:3 --y spread=0:1:2", "--x and --y must be different"),
+        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x parameter must be one of"),
+        ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
+        (
+            "phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5",
+            "spread must be a finite number at least 0",
+        ),
+        ("reproduce trajectorys", "did you mean 'trajectories'"),
+        (
+            "reproduce trajectories --all",
+            "--all stands for all studies, got 'trajectories' beside it",
+        ),
+        (
+            "reproduce --fresh --redraw",
+            "--fresh computes everything and --redraw nothing, got both",
+        ),
+        ("reproduce --seed -1", "seed must be"),
+        ("list trajectorys", "did you mean 'trajectories'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:
+    import re
+
+    code, out, err = call(*arguments.split(), capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert re.search(message, err)
+
+
+def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
+    script = "import sys, causal_sgd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'jax' not in sys.modules"
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert (
+        time.perf_counter() - begin < 10
+    )  # half a second on a quiet machine; the import of jax is what is tested
+    code, out, _ = call("list", capsys=capsys)
+    assert code == 0
+    assert all(name in out for name in studies.NAMES)
+
+
+def test_what_the_machine_has_not_is_told_in_one_line(capsys, monkeypatch) -> None:
+    for error, words in (
+        (MemoryError("Unable to allocate 1 TiB"), "not enough memory"),
+        (OSError("No space left"), "No space left"),
+    ):
+
+        def fail(self: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr(cli.Run, "__call__", fail)
+        code, out, err = call("run", capsys=capsys)
+        assert (code, out) == (1, "")
+        assert len(err.strip().splitlines()) == 1
+        assert words in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_what_completes_commands(shell: str, capsys) -> None:
+    code, out, _ = call("--tyro-print-completion", shell, capsys=capsys)
+    assert code == 0
+    assert all(name in out for name in cli.COMMANDS)

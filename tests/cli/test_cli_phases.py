@@ -1,0 +1,145 @@
+"""`causal-sgd phase` with a boundary, and refined: what it prints, draws and keeps, and its mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from causal_sgd import cli
+from causal_sgd.cli.phases import _axis, theory_curve
+from causal_sgd.experiment import INTEGER_AXES, Experiment
+from causal_sgd.sweeps.store import Store
+
+MAP = [
+    "--dim",
+    "2",
+    "--invariant-rank",
+    "1",
+    "--spurious-rank",
+    "1",
+    "--measurement",
+    "population",
+    "--model",
+    "diagonal",
+]
+MAP += [
+    "--basis",
+    "canonical",
+    "--steps",
+    "100",
+    "--init-scale",
+    "0.01",
+    "--metrics",
+    "spurious_signal",
+]
+AXES = ["--x", "spread=1:8:12", "--y", "learning-rate=0.08:0.2:9:log"]
+
+
+def call(*arguments: str, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["phase", *arguments])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+@pytest.mark.slow
+def test_a_refined_diagram_goes_on_from_its_store_and_tells_the_boundary(
+    capsys, tmp_path: Path
+) -> None:
+    path = tmp_path / "refined.zarr"
+    command = [*AXES, *MAP, "--refine", "--level", "0.1", "--seeds", "16", "--out", str(path)]
+    code, out, _ = call(*command, "--budget", "200", capsys=capsys)
+    assert code == 0
+    assert "where half of the seeds reject, spread by learning_rate" in out
+    assert "at finite time" in out
+    assert "200 runs, 8.6 times fewer than all" in out
+    assert Store(path).progress() == (200, 200)
+    code, out, _ = call(*command, "--json", "--plot", str(tmp_path / "refined.png"), capsys=capsys)
+    report = json.loads(out)
+    assert Store(path).progress() == (report["runs"],) * 2
+    assert 200 < report["runs"] < 12 * 9 * 16 / 2
+    assert (tmp_path / "refined.png").stat().st_size > 10_000
+    boundary = report["boundary"]
+    assert boundary["along"] == "spread"
+    assert len(boundary["learning_rate"]) == 9
+    value, low, high = (np.array(boundary[name], float) for name in ("value", "low", "high"))
+    assert (low <= value).all()
+    assert (value <= high).all()
+    assert (np.diff(value) < 0.3).all(), "a larger step needs less heterogeneity"
+    runs = np.array(report["cells"]["runs"])
+    assert runs.shape == (9, 12)
+    assert runs.sum() <= report["runs"]
+    assert (runs == 0).any()
+
+
+def test_a_full_diagram_has_a_boundary_where_a_level_is_given(capsys, tmp_path: Path) -> None:
+    options = [
+        "--level",
+        "0.1",
+        "--along",
+        "learning-rate",
+        "--seeds",
+        "4",
+        "--out",
+        str(tmp_path / "d.nc"),
+    ]
+    code, out, _ = call(*AXES, *MAP, *options, "--plot", str(tmp_path / "d.svg"), capsys=capsys)
+    assert code == 0
+    assert "rows learning_rate, columns spread" in out
+    assert "where half of the seeds reject, learning_rate by spread" in out
+    assert "undecided" in (tmp_path / "d.svg").read_text()
+    with xr.open_dataset(tmp_path / "d.nc") as stored:
+        assert "spurious_signal" in stored
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "10"], "--budget is an option of --refine"),
+        (["--precision", "0.1"], "--precision is an option of --refine"),
+        (["--refine", "--budget", "0"], "budget must be a whole number, at least 1"),
+        (["--refine", "--precision", "0"], "precision must be a finite number above 0"),
+        (["--refine", "--metric", "invariant_error"], "--level must be given with --refine"),
+        (["--refine", "--mean", "0"], "--level must be given with --refine"),
+        (
+            ["--refine", "--along", "mean"],
+            "--along must be one of spread, learning_rate, got 'mean'",
+        ),
+        (["--level", "nan"], "level must be a finite number"),
+        (["--refine", "--seeds", "0"], "seeds must be a whole number"),
+        (["--refine", "--y", "learning-rate=0.1"], "at least two increasing values"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options: list[str], message: str, capsys) -> None:
+    code, out, err = call(*AXES, *MAP, *options, capsys=capsys)
+    assert code == 2
+    assert not out
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "asymmetric"},
+        {"model": "deep"},
+        {"model": "relu", "measurement": "examples"},
+        {"model": "quadratic", "measurement": "rank-one", "trace_correction": False},
+        {"probabilities": (0.5, 0.2, 0.2, 0.1), "spurious_rank": 2},
+        {"sampler": "pooled"},
+        {"rotation": 0.5},
+    ],
+)
+def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dict) -> None:
+    axes = "spread", np.linspace(0, 9, 3), "learning_rate", np.array([0.05, 0.1])
+    assert theory_curve(Experiment(), *axes) is not None
+    assert theory_curve(Experiment(**changes), *axes) is None
+
+
+def test_axes_of_whole_numbers_have_whole_numbers() -> None:
+    for name in INTEGER_AXES:
+        assert _axis("--x", f"{name}=1:10:3")[1].tolist() == [1, 6, 10]
+        with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
+            _axis("--x", f"{name}=1,2.5")

@@ -1,0 +1,438 @@
+"""The explorer's page: its numbers, and what a visitor of a real browser can do with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from causal_sgd import cli
+from causal_sgd.analysis import final, summary
+from causal_sgd.cli import explore
+from causal_sgd.figures import explorer
+from causal_sgd.figures.explorer._payload import LEVELS, payload, plain_name
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+DRIVER = shutil.which("chromedriver")
+SPREADS, RATES, STEPS = np.linspace(0, 9, 7), np.geomspace(0.02, 0.2, 5), np.arange(0, 50, 10)
+
+
+def diagram(
+    seed: int = 0, *, spreads: np.ndarray = SPREADS, rates: np.ndarray = RATES, seeds: int = 6
+) -> xr.Dataset:
+    """What a sweep would return: positive numbers, some runs and one whole corner diverged."""
+    rng = np.random.default_rng(seed)
+    shape = len(spreads), len(rates), seeds
+    diverged = np.where(rng.uniform(size=shape) < 0.1, 7, -1)
+    diverged[-1, -1] = 3
+    dims = ("spread", "learning_rate", "seed")
+    found = {
+        name: ((*dims, "step"), rng.lognormal(size=(*shape, len(STEPS))))
+        for name in ("batch_loss", "spurious_signal")
+    }
+    coordinates = {
+        "spread": spreads,
+        "learning_rate": rates,
+        "seed": np.arange(seeds),
+        "step": STEPS,
+    }
+    return xr.Dataset(found | {"diverged_at": (dims, diverged)}, coordinates)
+
+
+def numbers(text: str, *shape: int) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
+
+
+def test_the_pages_quantiles_are_those_of_the_summary() -> None:
+    dataset = diagram()
+    found = payload({"": dataset})
+    assert [metric["name"] for metric in found["metrics"]] == ["spurious_signal", "batch_loss"]
+    shown = numbers(found["views"][0]["final"], 2, len(LEVELS), len(RATES), len(SPREADS))
+    for place, metric in enumerate(("spurious_signal", "batch_loss")):
+        table = summary(final(dataset), metric, (0.1, 0.9)).transpose("learning_rate", "spread")
+        for level, name in ((0, "low"), (2, "median"), (4, "high")):
+            np.testing.assert_allclose(shown[place, level], table[name].values, rtol=1e-6)
+    lost = numbers(found["views"][0]["diverged"], len(RATES), len(SPREADS))
+    np.testing.assert_allclose(lost, table.diverged_fraction.values, rtol=1e-6)
+    assert lost[-1, -1] == 1
+    assert np.isnan(shown[:, :, -1, -1]).all()
+    tracks = numbers(found["views"][0]["tracks"], 2, len(RATES), len(SPREADS), len(STEPS), 3)
+    bands = summary(dataset, "batch_loss").transpose("learning_rate", "spread", "step")
+    np.testing.assert_allclose(tracks[1, ..., 1], bands["median"].values, rtol=1e-6)
+
+
+def test_runs_that_are_missing_count_for_nothing() -> None:
+    dataset = diagram()
+    done = np.ones(dataset.diverged_at.shape, bool)
+    done[0, 0, :4] = False
+    found = payload({"": dataset.assign_coords(done=(dataset.diverged_at.dims, done))})["views"][0]
+    runs = numbers(found["runs"], len(RATES), len(SPREADS))
+    assert (runs[0, 0], runs[1, 1]) == (2, 6)
+
+
+def test_a_page_carries_no_more_frames_than_it_may() -> None:
+    found = payload({"": diagram()}, most_numbers=2 * 35 * 3 * 3)
+    assert found["steps"] == [0, 20, 40]
+    assert found["recorded"] == 5
+    assert payload({"": diagram()}, most_numbers=0)["steps"] is None
+
+
+def test_other_axes_and_named_dims_become_switches() -> None:
+    both = xr.concat([diagram(0), diagram(1)], xr.Variable("variant", ["HeteroSGD", "PooledSGD"]))
+    assert [view["name"] for view in payload({"": both})["views"]] == ["HeteroSGD", "PooledSGD"]
+    assert [view["name"] for view in payload({"a": both, "b": diagram()})["views"]] == [
+        "a, HeteroSGD",
+        "a, PooledSGD",
+        "b",
+    ]
+    deeper = xr.concat([diagram(0), diagram(1)], xr.Variable("batch_size", [10, 20]))
+    found = payload({"": deeper}, x="learning-rate", y="spread")
+    assert [axis["name"] for axis in found["axes"]] == ["learning_rate", "spread"]
+    assert [axis["log"] for axis in found["axes"]] == [True, False]
+    assert [axis["name"] for axis in found["others"]] == ["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "options", "message"),
+    [
+        ({}, {}, "name at least one"),
+        (
+            {"a": diagram(), "b": diagram(rates=RATES * 2)},
+            {},
+            "the same axes, got another 'learning_rate' in 'b'",
+        ),
+        (
+            {"a": diagram(), "b": diagram().drop_vars("batch_loss")},
+            {},
+            "none called 'batch_loss' in 'b'",
+        ),
+        ({"a": diagram().isel(spread=0)}, {}, "at least two axes of numbers"),
+        ({"a": diagram()}, {"x": "dim"}, "x must be"),
+        ({"a": diagram()}, {"x": "spread", "y": "spread"}, "y must be"),
+    ],
+)
+def test_what_makes_no_diagram_is_refused(datasets: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        payload(datasets, **options)
+
+
+def test_names_have_no_tex() -> None:
+    assert plain_name("learning_rate") == "learning rate η"
+    assert plain_name("invariant_error") == "invariant error ‖UUᵀ - A*‖"
+    assert plain_name("my_metric") == "my metric"
+    from causal_sgd.figures._theme import NAMES
+
+    assert not [name for name in NAMES if re.search(r"[\\$]", plain_name(name))]
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_is_given() -> None:
+    text = explorer.page(
+        diagram(), title="<b>&", about={"cell": "</script><script>alert(1)</script>"}
+    )
+    own = re.sub(r"(?s)<script>/\*\*\n\* plotly.*?</script>", "", text, count=1)
+    assert len(own) < len(text) - 10**6
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", own)
+    assert "<title>&lt;b&gt;&amp;</title>" in own
+    assert "alert(1)</script>" not in own
+
+
+def test_a_page_of_ten_thousand_cells_is_of_moderate_size() -> None:
+    large = diagram(spreads=np.linspace(0, 9, 100), rates=np.geomspace(0.02, 0.2, 100), seeds=3)
+    assert len(explorer.page(large)) < 12e6
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explorer") / "hetero.nc"
+    from causal_sgd.experiment import Experiment
+
+    dataset = diagram()
+    dataset.attrs["experiment"] = json.dumps(Experiment().describe())
+    dataset.to_netcdf(path, engine="scipy")
+    diagram(1).to_netcdf(path.with_name("pooled.nc"), engine="scipy")
+    return path
+
+
+def run(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code  # pyright: ignore
+
+
+def test_explore_writes_a_page_with_the_theorys_curve(stored: Path, capsys) -> None:
+    assert run("explore", stored, stored.with_name("pooled.nc")) == 0
+    assert "open it in a browser" in capsys.readouterr().out
+    data = json.loads(
+        re.findall(r'(?s)id="data">(.*?)</script>', stored.with_suffix(".html").read_text("utf-8"))[
+            0
+        ]
+    )
+    assert [view["name"] for view in data["views"]] == ["hetero", "pooled"]
+    (curve,) = data["curves"]["hetero"]
+    rates = np.array(curve["y"])
+    np.testing.assert_allclose(
+        curve["x"], np.sqrt(2 / rates + 1), rtol=1e-5
+    )  # the closed form for a mean of 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "at least one store"),
+        (("nothing.nc",), "nothing.nc"),
+        (("nothing.zarr",), "nothing.zarr"),
+        (("diagram.txt",), "suffix"),
+        (("HERE", "--out", "page.txt"), "--out must end in .html"),
+        (("HERE", "--x", "dim"), "x must be"),
+        (("HERE", "--serve", "--port", "70000"), "--port must be"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: tuple[str, ...], message: str, stored: Path, capsys
+) -> None:
+    assert run("explore", *(stored if word == "HERE" else word for word in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_of_another_program_is_drawn_or_refused(
+    stored: Path, tmp_path: Path, capsys
+) -> None:
+    other = xr.load_dataset(stored).assign_attrs(experiment="{not json")
+    other.to_netcdf(tmp_path / "other.nc", engine="scipy")
+    assert run("explore", tmp_path / "other.nc") == 0
+    (tmp_path / "text.nc").write_text("no netCDF")
+    assert run("explore", tmp_path / "text.nc") == 2
+    assert (
+        "text.nc must be a netCDF file that a sweep left, got one that cannot be read"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_file_that_needs_a_library_says_which(stored: Path, monkeypatch, capsys) -> None:
+    def half_installed(path: Path) -> xr.Dataset:
+        raise ImportError("No module named 'h5py'")
+
+    monkeypatch.setattr(xr, "load_dataset", half_installed)
+    assert run("explore", stored) == 2
+    assert "No module named 'h5py'; pip install 'causal_sgd[netcdf4]'" in capsys.readouterr().err
+
+
+def test_a_served_page_is_read_anew(stored: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    path = tmp_path / "live.nc"
+    shutil.copy(stored, path)
+    servers = []
+    plain = explore.http.server.ThreadingHTTPServer
+    monkeypatch.setattr(
+        explore.http.server,
+        "ThreadingHTTPServer",
+        lambda *a: servers.append(plain(*a)) or servers[0],
+    )
+    thread = threading.Thread(target=explore.Explore(paths=(path,), serve=True, port=0))
+    thread.start()
+    while not (said := capsys.readouterr().out):
+        thread.join(0.05)
+    address = said.split()[0]
+    with urllib.request.urlopen(address) as answer:
+        assert "live.nc" in answer.read().decode()
+    path.unlink()
+    with urllib.request.urlopen(address) as answer:
+        assert "live.nc" in answer.read().decode()  # says that it is gone
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(address + "other")
+    servers[0].shutdown()
+    thread.join()
+
+
+# What a visitor does
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None or DRIVER is None:
+        pytest.skip(
+            "no browser: install Debian's chromium and chromium-driver to test the explorer in one"
+        )
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1400,1000",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    def open_page(*datasets: Any, **options: Any) -> Any:
+        named = {"HeteroSGD": diagram(), "PooledSGD": diagram(1)} if not datasets else datasets[0]
+        path = explorer.write_page(tmp_path / "page.html", named, **options)
+        browser.get(path.as_uri())
+        wait(
+            browser,
+            lambda: (
+                browser.execute_script("return document.documentElement.dataset.ready") == "true"
+            ),
+        )
+        return browser
+
+    yield open_page
+    logged = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not logged
+
+
+def wait(browser: Any, condition: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 60).until(lambda _: condition())
+
+
+def told(browser: Any) -> str:
+    return browser.find_element("id", "cell").text
+
+
+def median(dataset: xr.Dataset, metric: str, column: int, row: int) -> str:
+    value = float(summary(final(dataset), metric)["median"].isel(spread=column, learning_rate=row))
+    return f"{value:.4g}"
+
+
+def place(browser: Any, column: int, row: int) -> tuple[float, float]:
+    """Where a cell's middle lies, in pixels from the middle of the diagram."""
+    return tuple(browser.execute_script(
+        """
+        const box = document.getElementById('diagram'), axes = box._fullLayout, bounds = box.getBoundingClientRect();
+        const x = axes.xaxis._offset + axes.xaxis.d2p(arguments[0]), y = axes.yaxis._offset + axes.yaxis.d2p(arguments[1]);
+        return [x - bounds.width / 2, y - bounds.height / 2];
+        """,
+        float(SPREADS[column]), float(RATES[row]),
+    ))  # fmt: skip
+
+
+def point(browser: Any, column: int, row: int, *, click: bool = False) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    across, down = place(browser, column, row)
+    actions = ActionChains(browser).move_to_element_with_offset(
+        browser.find_element("id", "diagram"), round(across), round(down)
+    )
+    (actions.click() if click else actions).perform()
+
+
+def test_pointing_at_a_cell_tells_its_numbers(visit) -> None:
+    browser = visit()
+    point(browser, 2, 1)
+    wait(browser, lambda: browser.find_elements("css selector", "#diagram .hovertext"))
+    shown = browser.find_element("css selector", "#diagram .hovertext").text
+    assert f"median {median(diagram(), 'spurious_signal', 2, 1)}" in shown
+    assert f"heterogeneity M {SPREADS[2]:g}" in shown
+
+
+def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
+    browser = visit()
+    point(browser, 4, 3, click=True)
+    wait(browser, lambda: f"median {median(diagram(), 'spurious_signal', 4, 3)}," in told(browser))
+    drawn = browser.execute_script(
+        "return document.getElementById('trajectories').data.map(t => Array.from(t.y))"
+    )
+    assert len(drawn) == 6  # a band's two edges and a median for each of two methods
+    expected = summary(diagram(), "spurious_signal").isel(spread=4, learning_rate=3)
+    np.testing.assert_allclose(drawn[2], expected["median"].values, rtol=1e-6)
+    np.testing.assert_allclose(drawn[0], expected.low.values, rtol=1e-6)
+
+
+def test_it_is_said_where_only_the_ends_were_recorded(visit) -> None:
+    thinned = told(visit({"": diagram()}, most_numbers=2 * 35 * 3 * 2))
+    assert "2 of 5 frames are in this page" in thinned
+    assert "record_every" not in thinned
+    browser = visit({"": diagram().isel(step=[0, -1])})
+    assert "only the start and the end were recorded (record_every keeps more)" in told(browser)
+    modes = browser.execute_script(
+        "return document.getElementById('trajectories').data.map(t => t.mode)"
+    )
+    assert modes == ["lines", "lines", "lines+markers"]  # a band's edges and the median
+
+
+def test_the_keyboard_reaches_every_cell(visit) -> None:
+    browser = visit()
+    box = browser.find_element("id", "diagram")
+    for key, column, row in (
+        ("HOME", 0, 2),
+        ("PAGE_DOWN", 0, 0),
+        ("ARROW_RIGHT", 1, 0),
+        ("ARROW_UP", 1, 1),
+    ):
+        from selenium.webdriver.common.keys import Keys
+
+        box.send_keys(getattr(Keys, key))
+        assert f"median {median(diagram(), 'spurious_signal', column, row)}," in told(browser)
+    box.send_keys(Keys.END, Keys.PAGE_UP)
+    assert "diverged 100 % of 6 runs" in told(browser)
+
+
+def test_switches_change_metric_method_quantile_and_scale(visit) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    browser = visit()
+
+    def shown() -> np.ndarray:
+        z = browser.execute_script("return document.getElementById('diagram').data[0].z")
+        return np.array(z, float)
+
+    def expected(dataset: xr.Dataset, metric: str, level: str) -> np.ndarray:
+        table = summary(final(dataset), metric).transpose("learning_rate", "spread")
+        return np.where(table.diverged_fraction >= 0.5, np.nan, table[level])
+
+    np.testing.assert_allclose(shown(), expected(diagram(), "spurious_signal", "median"), rtol=1e-6)
+    Select(browser.find_element("id", "metric")).select_by_index(1)
+    np.testing.assert_allclose(shown(), expected(diagram(), "batch_loss", "median"), rtol=1e-6)
+    Select(browser.find_element("id", "view")).select_by_visible_text("PooledSGD")
+    np.testing.assert_allclose(shown(), expected(diagram(1), "batch_loss", "median"), rtol=1e-6)
+    Select(browser.find_element("id", "shown")).select_by_visible_text("90 % quantile")
+    np.testing.assert_allclose(shown(), expected(diagram(1), "batch_loss", "high"), rtol=1e-6)
+    browser.find_element("id", "log").click()
+    np.testing.assert_allclose(
+        shown(), np.log10(expected(diagram(1), "batch_loss", "high")), rtol=1e-5
+    )
+    Select(browser.find_element("id", "shown")).select_by_visible_text("share diverged")
+    fractions = summary(final(diagram(1)), "batch_loss").diverged_fraction.transpose(
+        "learning_rate", "spread"
+    )
+    np.testing.assert_allclose(shown(), fractions.values, rtol=1e-6)
+    title = browser.find_element("id", "diagram-title").text
+    assert title == "PooledSGD: share of runs that diverged"
+    browser.refresh()  # the address keeps what was shown
+    wait(browser, lambda: browser.find_element("id", "diagram-title").text == title)
+
+
+def test_ten_thousand_cells_can_be_walked_through(visit) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    large = diagram(spreads=np.linspace(0, 9, 100), rates=np.geomspace(0.02, 0.2, 100), seeds=3)
+    browser = visit({"": large})
+    browser.find_element("id", "diagram").send_keys(
+        Keys.HOME, Keys.PAGE_DOWN, *[Keys.ARROW_RIGHT] * 10
+    )
+    assert f"median {median(large, 'spurious_signal', 10, 0)}," in told(browser)

@@ -1,0 +1,422 @@
+"""Do `gaussian_law`, `low_rank_law` and `streamed` have the law that the definition of the batch gradient gives them?
+
+The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with iid normal X_i and
+r_i = <X_i, R_e> - noise. Its mean and covariance are known in closed form; third and fourth moments come from an
+independent NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2;
+from the low-rank law it comes as G U of a square factor U, divided by U. What else that law has is in test_low_rank.py.
+
+Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case looks at fewer than
+250 of them, so `max |z| < 5` fails by chance in 1.5e-4 of all cases, and `rms z < 1.7` in about 2e-4, if no more
+than 15 of them are independent. Seeds are fixed, so that chance was tried once, when they were chosen.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from causal_sgd.sensing import measurements, models
+from causal_sgd.types import Batch, Model, World
+
+DIM = 5
+DRAWS = 100_000
+MAX_Z, RMS_Z = 5.0, 1.7
+UPPER = np.triu_indices(DIM)
+
+READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
+FACTORED = models.factored(dim=DIM)
+
+
+class Case(NamedTuple):
+    """What a batch sees: the world, the estimate and how many examples of which environment."""
+
+    world: World
+    estimate: np.ndarray  # [d, d]
+    counts: np.ndarray  # [E]
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """R_e = estimate - A* - A_e in double precision, [E, d, d]."""
+        world = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.world)
+        shared = world.invariant_basis * world.invariant_spectrum @ world.invariant_basis.T
+        return (
+            self.estimate
+            - shared
+            - world.spurious_basis @ world.spurious_cores @ world.spurious_basis.T
+        )
+
+
+def symmetric(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    array = rng.normal(size=shape)
+    return (array + np.swapaxes(array, -1, -2)) / 2
+
+
+def make_case(
+    counts: list[int], *, cores: list[int], spurious_rank: int = 2, error: str = "generic"
+) -> Case:
+    """Environments with the numbered cores (equal numbers: identical environments) in a tilted random world."""
+    rng = np.random.default_rng(7)
+    frame = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0]
+    shared = frame[:, :2]
+    own = np.linalg.qr(frame[:, -spurious_rank:] + 0.3 * rng.normal(size=(DIM, spurious_rank)))[0]
+    every_core = symmetric(rng, 4, spurious_rank, spurious_rank)
+    factor = 0.7 * rng.normal(size=(DIM, DIM))
+    if error in (
+        "zero",
+        "none here",
+    ):  # small whole numbers, so that a vanishing residual is exactly zero
+        shared, own = np.eye(DIM)[:, :2], np.eye(DIM)[:, 2 : 2 + spurious_rank]
+        every_core = np.array([np.diag(np.arange(spurious_rank) + k + 1.0) for k in range(4)])
+    invariant = shared * np.array([1.0, 2.0]) @ shared.T
+    estimate = {
+        "generic": factor @ factor.T,
+        "within the spurious span": invariant
+        + own @ symmetric(rng, spurious_rank, spurious_rank) @ own.T,
+        "zero": invariant + own @ every_core[cores[0]] @ own.T,
+        "none here": invariant + own @ every_core[cores[0]] @ own.T,
+    }[error]
+    world = World(
+        shared, np.array([1.0, 2.0]), own, every_core[cores], np.full(len(cores), 1 / len(cores))
+    )
+    world = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), world)
+    return Case(world, np.asarray(estimate, np.float32), np.array(counts))
+
+
+CASES = {
+    "one environment": make_case([12], cores=[0]),
+    "one example": make_case([1], cores=[0]),
+    "two environments": make_case([7, 5], cores=[0, 1]),
+    "two environments with one example each": make_case([1, 1], cores=[0, 1]),
+    "a pure batch that is treated as a mixture": make_case([12, 0], cores=[0, 1]),
+    "four environments, two of them empty": make_case([6, 0, 7, 0], cores=[0, 1, 2, 3]),
+    "four environments, two identical, counts of one": make_case([1, 1, 4, 6], cores=[0, 1, 1, 2]),
+    "spurious signals in every direction": make_case([7, 5], cores=[0, 1], spurious_rank=5),
+    "one spurious direction": make_case([7, 5], cores=[0, 1], spurious_rank=1),
+    "errors within the spurious span": make_case(
+        [7, 5], cores=[0, 1], error="within the spurious span"
+    ),
+    "no residual in one of two environments": make_case([7, 5], cores=[0, 1], error="none here"),
+}
+NOISELESS = (
+    "one environment",
+    "one example",
+    "two environments",
+    "no residual in one of two environments",
+)
+WITHOUT_FACTOR = (  # the estimate has no inverse, or negative eigenvalues
+    "errors within the spurious span",
+    "no residual in one of two environments",
+)
+LAWS = ("law", "low rank")
+WITHOUT_RESIDUAL = {
+    "a pure batch": make_case([12], cores=[0], error="zero"),
+    "a mixture": make_case([7, 5], cores=[0, 0], error="zero"),
+    "a mixture with an empty environment": make_case([12, 0], cores=[0, 0], error="zero"),
+    "four environments": make_case([5, 0, 6, 1], cores=[0, 0, 0, 0], error="zero"),
+}
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "plain", "slab_size"))
+def gradients(
+    keys: jax.Array, world: World, estimate: jax.Array, counts: jax.Array, noise: float,
+    *, kind: str, plain: bool = False, slab_size: int = 5,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """G [n, d, d] and batch loss [n] for each key; `plain` passes a plain 0 for the noise instead of a tracer."""
+    noise = 0.0 if plain else noise
+    measurement = {
+        "law": lambda: measurements.gaussian_law(noise=noise),
+        "low rank": lambda: measurements.low_rank_law(noise=noise),
+        "streamed": lambda: measurements.streamed(noise=noise, slab_size=slab_size),
+    }[kind]()
+    batch = Batch(jnp.arange(len(counts)), counts)
+    model, params = READ_OUT, estimate
+    if kind == "low rank":
+        model, params = FACTORED, jnp.linalg.cholesky(estimate)
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        data = measurement.init(jax.random.key(0), world)
+        step = jnp.zeros((), jnp.int32)
+        gradient, loss = measurement.gradient(key, step, data, model, params, world, batch)
+        if kind == "low rank":
+            return jax.scipy.linalg.solve_triangular(
+                params, gradient.T, lower=True, trans=1
+            ).T, loss
+        return 2 * gradient, loss
+
+    return jax.vmap(one)(keys)
+
+
+def features(gradient: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """The d (d + 1) / 2 entries of G and the loss, [n, 16]."""
+    return np.column_stack([gradient[:, UPPER[0], UPPER[1]], loss]).astype(np.float64)
+
+
+def draw(
+    case: Case, noise: float, kind: str, *, seed: int = 0, draws: int = DRAWS, **options
+) -> np.ndarray:
+    """Features of so many batches, [n, 16]."""
+    keys = jax.random.split(jax.random.key(seed), draws)
+    counts = jnp.asarray(case.counts, jnp.int32)
+    gradient, loss = gradients(keys, case.world, case.estimate, counts, noise, kind=kind, **options)
+    gradient = np.asarray(gradient)
+    assert np.abs(gradient - np.swapaxes(gradient, 1, 2)).max() < 1e-4
+    return features(gradient, np.asarray(loss))
+
+
+def definition(case: Case, noise: float, *, seed: int = 1) -> np.ndarray:
+    """The same features, from drawn measurements and nothing else, [n, 16]."""
+    rng = np.random.default_rng(seed)
+    owners = np.repeat(np.arange(len(case.counts)), case.counts)
+    size, parts = len(owners), []
+    for _ in range(20):  # a slab at a time, for the memory
+        measured = rng.standard_normal((DRAWS // 20, size, DIM, DIM), np.float32)
+        residual = np.einsum("nmij,mij->nm", measured, case.residuals[owners], optimize=True)
+        residual = residual - noise * rng.standard_normal(residual.shape)
+        gradient = np.einsum("nm,nmij->nij", residual, measured, optimize=True) / size
+        gradient = (gradient + np.swapaxes(gradient, 1, 2)) / 2
+        parts.append(features(gradient, (residual**2).sum(1) / (4 * size)))
+    return np.concatenate(parts)
+
+
+@functools.cache
+def oracle_of(name: str, noise: float) -> np.ndarray:
+    return definition(CASES[name], noise)
+
+
+def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [16] and covariance [16, 16] of the features.
+
+    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Var(r^2) = 2 v^2,
+    Cov(r sym(X)) = v cov(sym X) + R R' and Cov(r^2, r sym(X)) = 2 v R; examples add up.
+    """
+    goe = np.append(np.where(UPPER[0] == UPPER[1], 1.0, 0.5), 0.0)
+    mean, covariance, size = np.zeros(16), np.zeros((16, 16)), case.counts.sum()
+    for count, residual in zip(case.counts, case.residuals, strict=True):
+        own = np.append(residual[UPPER], 0)
+        variance = (residual**2).sum() + noise**2
+        last = np.eye(16)[-1]
+        mean += count / size * (own + last * variance / 4)
+        both = np.outer(own, last)
+        covariance += (
+            count / size**2 * (
+                variance * np.diag(goe) + np.outer(own, own) + np.outer(last, last) * variance**2 / 8
+                + (both + both.T) * variance / 2
+            )
+        )  # fmt: skip
+    return mean, covariance
+
+
+def scores(found: np.ndarray, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """z-scores of what is random; what is not must agree to rounding."""
+    certain = error <= 1e-7
+    np.testing.assert_allclose(found[certain], expected[certain], atol=1e-5)
+    return (found - expected)[~certain] / error[~certain]
+
+
+def check_mean_and_covariance(sample: np.ndarray, case: Case, noise: float) -> np.ndarray:
+    return low_moments(sample, *closed_form(case, noise))
+
+
+def low_moments(sample: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """z-scores of the mean [f] and the covariance [f, f] of draws [n, f] from known ones."""
+    assert np.isfinite(sample).all()
+    centred, num = sample - mean, len(sample)
+    z_mean = scores(sample.mean(0), mean, sample.std(0) / np.sqrt(num))
+    products, squares = centred.T @ centred / num, (centred**2).T @ centred**2 / num
+    half = np.triu_indices(len(mean))
+    spread = np.sqrt(np.maximum(squares - products**2, 0) / num)
+    z_covariance = scores(products[half], covariance[half], spread[half])
+    return np.concatenate([z_mean, z_covariance])
+
+
+def check_higher_moments(
+    sample: np.ndarray, oracle: np.ndarray, case: Case, noise: float
+) -> np.ndarray:
+    return high_moments(sample, oracle, closed_form(case, noise)[0])
+
+
+def high_moments(sample: np.ndarray, oracle: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """z-scores of third and fourth moments of every feature and of 24 mixtures of all, against the definition's."""
+    mixtures = np.random.default_rng(3).normal(size=(len(mean), 24)) / oracle.std(0)[:, None] / 4
+    directions = np.concatenate([np.diag(1 / oracle.std(0)), mixtures], 1)
+    z = []
+    lengths = [(draws - mean) @ directions for draws in (sample, oracle)]
+    for factors in (3, 4):
+        here, there = (functools.reduce(np.multiply, [x] * factors) for x in lengths)
+        error = np.sqrt(here.var(0) / len(here) + there.var(0) / len(there))
+        z.append(scores(here.mean(0), there.mean(0), error))
+    return np.concatenate(z)
+
+
+def judge(z: np.ndarray, *, enough: int) -> None:
+    assert len(z) >= enough, "the test looks at too little"
+    rms, largest = np.sqrt(np.mean(z**2)), np.abs(z).max()
+    print(f"rms z {rms:.2f}, max |z| {largest:.2f} of {len(z)}")
+    assert largest < MAX_Z
+    assert 0.3 < rms < RMS_Z
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "kind"),
+    [
+        *((name, 0.7, "law") for name in CASES),
+        *((name, 0.0, "law") for name in NOISELESS),
+        # test_low_rank.py has cases of its own
+        *(
+            pytest.param(name, noise, "low rank", marks=pytest.mark.slow)
+            for noise, names in ((0.7, CASES), (0.0, NOISELESS))
+            for name in names
+            if name not in WITHOUT_FACTOR
+        ),
+    ],
+)
+def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind: str) -> None:
+    case = CASES[name]
+    sample = draw(case, noise, kind, plain=noise == 0)
+    judge(check_mean_and_covariance(sample, case, noise), enough=150)
+
+
+@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        ("four environments, two identical, counts of one", 0.7),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("one environment", 0.7),
+                ("two environments", 0.0),
+                ("four environments, two of them empty", 0.7),
+                ("spurious signals in every direction", 0.7),
+            ]
+        ),
+    ],
+)
+def test_the_law_has_the_third_and_fourth_moments_of_the_definition(
+    name: str, noise: float, kind: str
+) -> None:
+    case = CASES[name]
+    oracle = oracle_of(name, noise)
+    judge(check_mean_and_covariance(oracle, case, noise), enough=150)  # the oracle itself
+    sample = draw(case, noise, kind, plain=noise == 0)
+    judge(check_higher_moments(sample, oracle, case, noise), enough=80)
+
+
+# 12 examples: slabs of 5 leave a rest, those of 6 leave none, one of 64 is never full
+@pytest.mark.parametrize(("slab_size", "draws"), [(5, 100_000), (6, 100_000), (64, 20_000)])
+def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(
+    slab_size: int, draws: int
+) -> None:
+    case = CASES["four environments, two identical, counts of one"]
+    sample = draw(case, 0.7, "streamed", slab_size=slab_size, draws=draws)
+    judge(check_mean_and_covariance(sample, case, 0.7), enough=150)
+
+
+def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
+    case = CASES["four environments, two of them empty"]
+    streamed = draw(case, 0.7, "streamed", seed=11)
+    judge(check_mean_and_covariance(streamed, case, 0.7), enough=150)
+    judge(check_higher_moments(draw(case, 0.7, "law"), streamed, case, 0.7), enough=80)
+
+
+@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize("name", ["one environment", "two environments"])
+def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str, kind: str) -> None:
+    sample = draw(CASES[name], 0.0, kind, plain=False)
+    judge(check_mean_and_covariance(sample, CASES[name], 0.0), enough=150)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a pure batch", "law"), ("a mixture with an empty environment", "law"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("a mixture", "law"), ("four environments", "streamed"))),
+    ],
+)  # fmt: skip
+def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:
+    case = WITHOUT_RESIDUAL[name]
+    assert not case.residuals.any()
+    assert not draw(case, 0.0, kind, plain=True).any()
+    assert not draw(case, 0.0, kind).any()
+    judge(check_mean_and_covariance(draw(case, 0.7, kind), case, 0.7), enough=150)
+
+
+@jax.jit
+def population(world: World, estimate: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    measurement, step = measurements.population(), jnp.zeros((), jnp.int32)
+    data = measurement.init(jax.random.key(0), world)
+    return measurement.gradient(jax.random.key(0), step, data, READ_OUT, estimate, world, batch)
+
+
+def test_the_mean_gradient_is_the_mean_residual_of_the_batch() -> None:
+    case = CASES["four environments, two identical, counts of one"]
+    mean, _ = closed_form(case, 0.0)
+    expected = np.einsum("e,eij->ij", case.counts / case.counts.sum(), case.residuals)
+    np.testing.assert_allclose(mean[:-1], expected[UPPER], rtol=1e-12)
+    batch = Batch(jnp.arange(4), jnp.asarray(case.counts, jnp.int32))
+    gradient, loss = population(case.world, case.estimate, batch)
+    np.testing.assert_allclose(2 * gradient, expected, atol=1e-5)
+    np.testing.assert_allclose(loss, mean[-1], rtol=1e-5)
+
+
+def test_the_population_gradient_of_a_mixture_is_the_mean_of_the_pure_ones() -> None:
+    case = CASES["four environments, two identical, counts of one"]
+
+    def gradient(environments: list[int], counts: list[int]):
+        return population(
+            case.world, case.estimate, Batch(jnp.asarray(environments), jnp.asarray(counts))
+        )
+
+    together = gradient([0, 1, 2, 3], [1, 1, 4, 6])
+    alone = [gradient([e], [3]) for e in range(4)]
+    for index in range(2):
+        mean = sum(
+            share / 12 * each[index] for share, each in zip([1, 1, 4, 6], alone, strict=True)
+        )
+        np.testing.assert_allclose(together[index], mean, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*LAWS, "streamed"])
+def test_a_gradient_does_not_depend_on_what_is_mapped_beside_it(kind: str) -> None:
+    case = CASES["four environments, two identical, counts of one"]
+    key = jax.random.key(5)
+    # one lane is empty in an environment, one has twice as many slabs as the others
+    counts = jnp.array([[1, 1, 4, 6], [0, 3, 0, 9], [8, 1, 4, 11]], jnp.int32)
+    noises = jnp.array([0.7, 0.0, 2.0])
+
+    @jax.jit
+    @jax.vmap
+    def beside(counts: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return gradients(key[None], case.world, case.estimate, counts, noise, kind=kind)
+
+    together = beside(counts, noises)
+    for lane in range(3):
+        among_its_like = beside(counts[jnp.full(3, lane)], noises[jnp.full(3, lane)])
+        for one, other in zip(together, among_its_like, strict=True):
+            np.testing.assert_array_equal(one[lane], other[lane])
+
+
+def test_tiny_and_huge_residuals_stay_finite() -> None:
+    for name in ("one environment", "two environments"):
+        case = CASES[name]
+        world = case.world._replace(
+            invariant_spectrum=np.zeros_like(case.world.invariant_spectrum),
+            spurious_cores=np.zeros_like(case.world.spurious_cores),
+        )
+        keys = jax.random.split(jax.random.key(0), DRAWS)
+        for scale in (1e-30, 1e-18, 1e15):
+            gradient, loss = gradients(
+                keys,
+                world,
+                np.float32(scale) * case.estimate,
+                jnp.asarray(case.counts),
+                0.0,
+                kind="law",
+            )
+            assert np.isfinite(gradient).all(), (name, scale)
+            assert (loss >= 0).all(), (name, scale)

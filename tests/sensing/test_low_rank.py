@@ -1,0 +1,512 @@
+"""Does `low_rank_law` have the law of G U for every U, and does a run with few columns stay free of d x d arrays?
+
+The oracle is that of test_law.py: G U and the loss are linear in G and the loss, whose mean and covariance are known
+and whose definition is simulated. Error rates are those of test_law.py: a case looks at fewer than 260 z-scores, so that
+`max |z| < 5` fails by chance in 1.5e-4 of all cases. Seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+from test_law import (
+    DIM,
+    UPPER,
+    Case,
+    closed_form,
+    definition,
+    high_moments,
+    judge,
+    low_moments,
+    make_case,
+)
+
+from causal_sgd import linalg
+from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.training import run, samplers
+from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot, World
+
+DRAWS = 100_000
+EPS = float(np.finfo(np.float32).eps)
+FACTORED = models.factored(dim=DIM)  # its factor is its parameters, of any number of columns
+
+
+class Factored(NamedTuple):
+    """A batch of test_law.py with U U' for its estimate, and the mixtures G U mixing that are looked at."""
+
+    case: Case
+    factor: np.ndarray  # [d, k] float32
+    mixing: np.ndarray  # [k, c]
+
+    @property
+    def reading(self) -> np.ndarray:
+        """From entries of G and the loss to those of G U mixing and the loss, [16, d c + 1]."""
+        mixed = self.factor.astype(np.float64) @ self.mixing
+        rows = []
+        for i, j in zip(*UPPER, strict=True):
+            entry = np.zeros((DIM, DIM))
+            entry[i, j] = entry[j, i] = 1
+            rows.append(np.append((entry @ mixed).ravel(), 0))
+        return np.array([*rows, np.append(np.zeros(mixed.size), 1)])
+
+
+def with_factor(
+    factor: np.ndarray,
+    counts: list[int],
+    cores: list[int],
+    mixing: np.ndarray | None = None,
+    **world,
+):
+    factor = np.asarray(factor, np.float32)
+    double = factor.astype(np.float64)
+    case = make_case(counts, cores=cores, **world)._replace(estimate=double @ double.T)
+    return Factored(case, factor, np.eye(factor.shape[1]) if mixing is None else mixing)
+
+
+def normal(*shape: int, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def orthogonal(*shape: int, seed: int) -> np.ndarray:
+    return np.linalg.qr(normal(*shape, seed=seed))[0]
+
+
+LEFT, RIGHT = orthogonal(DIM, 4, seed=4), orthogonal(4, 4, seed=5)
+STEEP, MILD = np.array([1, 1e-3, 1e-6, 1e-9]), np.array([1, 3e-2, 1e-3, 3e-5])
+TWO = {"counts": [7, 5], "cores": [0, 1]}
+ONE = {"counts": [12], "cores": [0]}
+CASES = {
+    "r + k below d": with_factor(normal(DIM, 1), **TWO, spurious_rank=1),
+    "k below the rank, one environment": with_factor(normal(DIM, 1), **ONE),
+    "k below the rank": with_factor(normal(DIM, 2), **TWO),
+    "k at the rank, one environment": with_factor(normal(DIM, 4), **ONE),
+    "k at the rank": with_factor(normal(DIM, 4), **TWO),
+    "k at the rank, empty environments": with_factor(normal(DIM, 4), [6, 0, 7, 0], [0, 1, 2, 3]),
+    "k at the rank, counts of one": with_factor(normal(DIM, 4), [1, 1, 4, 6], [0, 1, 1, 2]),
+    "k above d, one environment": with_factor(normal(DIM, 8), **ONE, mixing=normal(8, 4)),
+    "k above d": with_factor(normal(DIM, 8), **TWO, mixing=normal(8, 4)),
+    "spurious signals in every direction": with_factor(normal(DIM, 2), **TWO, spurious_rank=5),
+    "duplicates and a zero": with_factor(normal(DIM, 2)[:, [0, 0, 1, 1]] * np.array([1, 1, 0, -2.0]), **TWO),
+    # every column to its own scale: a minute one must not be drowned by the errors of a large one
+    "columns from 1 to 1e-9": with_factor(LEFT * STEEP, **TWO, mixing=np.diag(1 / STEEP)),
+    "columns from 1e-9 to 1": with_factor((LEFT * STEEP)[:, ::-1], **TWO, mixing=np.diag(1 / STEEP[::-1])),
+    "nearly parallel columns from 1 to 1e-9": with_factor((LEFT + LEFT[:, :1]) * STEEP, **TWO, mixing=np.diag(1 / STEEP)),
+    # U itself is known to 6e-8, so its singular directions below that are not looked at in their own scale
+    "singular values from 1 to 3e-5": with_factor(LEFT * MILD @ RIGHT.T, **TWO, mixing=RIGHT / MILD),
+    "singular values from 1 to 1e-9": with_factor(LEFT * STEEP @ RIGHT.T, **TWO),
+    "a minute U": with_factor(1e-6 * normal(DIM, 4), **TWO, mixing=1e6 * np.eye(4)),
+    "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
+}  # fmt: skip
+FURTHER = (  # of a kind with others
+    "r + k below d", "k below the rank, one environment", "k at the rank, one environment",
+    "k at the rank, empty environments", "k at the rank, counts of one", "k above d, one environment", "duplicates and a zero",
+    "columns from 1e-9 to 1", "singular values from 1 to 1e-9",
+)  # fmt: skip
+NOISELESS = ("k at the rank, one environment", "k at the rank", "singular values from 1 to 3e-5")
+HIGHER = (
+    ("k below the rank", 0.7),
+    ("k above d", 0.7),
+    ("columns from 1 to 1e-9", 0.7),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("k below the rank, one environment", 0.7),
+            ("k at the rank", 0.0),
+            ("k at the rank, counts of one", 0.7),
+        )
+    ),
+)
+
+
+@functools.partial(jax.jit, static_argnames="plain")
+def gradients(
+    keys: jax.Array,
+    world: World,
+    factor: jax.Array,
+    counts: jax.Array,
+    noise: float,
+    *,
+    plain: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """G U [n, d, k] and batch loss [n] for each key; `plain` passes a plain 0 for the noise instead of a tracer."""
+    measurement = measurements.low_rank_law(noise=0.0 if plain else noise)
+    batch, step = Batch(jnp.arange(len(counts)), counts), jnp.zeros((), jnp.int32)
+    return jax.vmap(
+        lambda key: measurement.gradient(key, step, (), FACTORED, factor, world, batch)
+    )(keys)
+
+
+def draw(which: Factored, noise: float, *, seed: int = 0) -> np.ndarray:
+    """Features of so many batches, [n, d c + 1]."""
+    keys = jax.random.split(jax.random.key(seed), DRAWS)
+    counts = jnp.asarray(which.case.counts, jnp.int32)
+    gradient, loss = gradients(
+        keys, which.case.world, which.factor, counts, noise, plain=noise == 0
+    )
+    mixed = np.asarray(gradient, np.float64) @ which.mixing
+    return np.column_stack([mixed.reshape(DRAWS, -1), loss])
+
+
+def expected(which: Factored, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    mean, covariance = closed_form(which.case, noise)
+    return mean @ which.reading, which.reading.T @ covariance @ which.reading
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        *(
+            pytest.param(name, 0.7, marks=pytest.mark.slow if name in FURTHER else ())
+            for name in CASES
+        ),
+        *(
+            pytest.param(name, 0.0, marks=pytest.mark.slow if name in FURTHER else ())
+            for name in NOISELESS
+        ),
+    ],
+)
+def test_g_u_has_the_exact_mean_and_covariance(name: str, noise: float) -> None:
+    which = CASES[name]
+    z = low_moments(draw(which, noise), *expected(which, noise))
+    if name == "U = 0":  # only the loss is random
+        assert np.abs(z).max() < 5
+        return
+    judge(z, enough=25)
+
+
+@pytest.mark.parametrize(("name", "noise"), HIGHER)
+def test_g_u_has_the_third_and_fourth_moments_of_the_definition(name: str, noise: float) -> None:
+    which = CASES[name]
+    oracle = definition(which.case, noise) @ which.reading
+    judge(low_moments(oracle, *expected(which, noise)), enough=25)  # the oracle itself
+    judge(high_moments(draw(which, noise), oracle, expected(which, noise)[0]), enough=50)
+
+
+EXACT = np.eye(DIM)[:, :4] * np.array(
+    [1.0, 2.0, 3.0, 4.0]
+)  # so that a vanishing residual is exactly zero
+
+
+@pytest.mark.parametrize(
+    "counts", [[7, 5], *(pytest.param(c, marks=pytest.mark.slow) for c in ([12], [12, 0]))]
+)
+def test_without_residuals_only_the_label_noise_moves_anything(counts: list[int]) -> None:
+    axes = np.eye(DIM, dtype=np.float32)
+    cores = np.repeat(np.diag([9.0, 16.0])[None], len(counts), 0)
+    world = World(
+        axes[:, :2],
+        np.array([1.0, 4.0]),
+        axes[:, 2:4],
+        cores,
+        np.full(len(counts), 1 / len(counts)),
+    )
+    world = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), world)
+    which = Factored(
+        Case(world, EXACT @ EXACT.T, np.array(counts)), EXACT.astype(np.float32), np.eye(4)
+    )
+    assert not which.case.residuals.any()
+    assert not draw(which, 0.0).any()
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    traced = gradients(keys, world, which.factor, jnp.asarray(counts), 0.0, plain=False)
+    assert not any(np.any(value) for value in traced)
+    judge(low_moments(draw(which, 0.7), *expected(which, 0.7)), enough=150)
+
+
+# Models
+
+
+def scaled(dim: int, k: int) -> Model:
+    """U = scale * shape: a factor that is not the parameters."""
+    return Model(
+        init=lambda key: {"scale": jnp.asarray(0.7), "shape": jax.random.normal(key, (dim, k))},
+        estimate=lambda params: params["scale"] ** 2 * params["shape"] @ params["shape"].T,
+        factor=lambda params: params["scale"] * params["shape"],
+    )
+
+
+def test_the_gradient_of_any_model_with_a_factor_is_that_of_the_population_for_huge_batches() -> (
+    None
+):
+    case = CASES["k at the rank, counts of one"].case
+    model = scaled(DIM, 3)
+    params = model.init(jax.random.key(1))
+    shares = jnp.asarray(case.counts / case.counts.sum(), jnp.float32)
+
+    def population_loss(params: Params) -> jax.Array:
+        error = model.estimate(params) - case.world.invariant
+        spurious = jax.vmap(case.world.spurious)(case.world.spurious_cores)
+        return jnp.sum(shares * jnp.sum((error[None] - spurious) ** 2, (1, 2))) / 4
+
+    batch = Batch(jnp.arange(4), jnp.asarray(case.counts * 10**8, jnp.float32))
+    step = jnp.zeros((), jnp.int32)
+    found, loss = jax.jit(
+        lambda key: measurements.low_rank_law().gradient(
+            key, step, (), model, params, case.world, batch
+        )
+    )(jax.random.key(0))
+    # 1.2e9 examples leave noise of about 5e-4, where entries are about 1
+    mean_loss, mean = jax.jit(jax.value_and_grad(population_loss))(params)
+    chex.assert_trees_all_close(found, mean, atol=2e-3, rtol=1e-3)
+    np.testing.assert_allclose(loss, mean_loss, rtol=1e-3)
+
+
+def test_a_model_without_a_factor_gets_one_clear_error_before_anything_runs() -> None:
+    model = Model(init=lambda key: jnp.zeros((6, 6)), estimate=lambda params: params)
+    algorithm = build(6, 2, "hetero", model=model)
+    with pytest.raises(ValueError, match=r"model must have a factor .* for low_rank_law"):
+        jax.eval_shape(
+            lambda key: run(key, algorithm=algorithm, metrics=[metrics.batch_loss], num_steps=2),
+            KEY,
+        )
+
+
+# Whole runs
+
+KEY = jax.random.key(0)
+
+
+def build(
+    dim: int, k: int, sampler: str,
+    *, law: str = "low_rank_law", rate: Any = 0.05, model: Model | None = None, basis: str = "random",
+) -> Algorithm:  # fmt: skip
+    return sgd(
+        world=worlds.two_point(
+            dim=dim, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, basis=basis
+        ),
+        sampler=samplers.mixed(batch_size=50, environments_per_batch=2)
+        if sampler == "mixed"
+        else getattr(samplers, sampler)(batch_size=50),
+        measurement=getattr(measurements, law)(noise=0.3),
+        model=model or models.factored(dim=dim, rank=k, init_scale=0.1),
+        optimizer=optax.sgd(rate),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("k", "sampler", "law"))
+def final_values(
+    keys: jax.Array, rates: jax.Array, *, k: int, sampler: str, law: str
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Three metrics after 200 steps and when a run diverged, [n] each: d = 12 and, at rate 0.05, signals that keep fluctuating."""
+    watched = [metrics.spurious_signal, metrics.invariant_error, metrics.complement_signal]
+
+    def one(key: jax.Array, rate: jax.Array) -> Any:
+        return run(
+            key,
+            algorithm=build(12, k, sampler, law=law, rate=rate, basis="canonical"),
+            metrics=watched,
+            num_steps=200,
+        )
+
+    traces = jax.vmap(one)(keys, rates)
+    return {name: values[:, -1] for name, values in traces.metrics.items()}, traces.diverged_at
+
+
+def seeds(first: int) -> jax.Array:
+    """400 of them always, so that the tests share their compiled runs."""
+    return jax.vmap(jax.random.key)(jnp.arange(first, first + 400))
+
+
+@pytest.mark.parametrize(
+    ("k", "sampler"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow)  # test_law_runs.py has one that is not
+        for case in [(4, "pooled"), (3, "hetero"), (1, "pooled"), (6, "hetero"), (4, "mixed")]
+    ],
+)
+def test_runs_end_like_those_on_the_dense_law(k: int, sampler: str) -> None:
+    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
+    rates = np.full(400, 0.05, np.float32)
+    low, _ = final_values(seeds(0), rates, k=k, sampler=sampler, law="low_rank_law")
+    dense, _ = final_values(seeds(1000), rates, k=k, sampler=sampler, law="gaussian_law")
+    for name, values in low.items():
+        assert np.isfinite(values).all()
+        assert np.std(values) > 0.01, "nothing fluctuates: there is nothing to test"
+        assert stats.ks_2samp(values, dense[name]).pvalue > 1e-3, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("k", "sampler"), [(3, "hetero"), (4, "pooled")])
+def test_a_run_that_blows_up_is_flagged(k: int, sampler: str) -> None:
+    """Beside runs that do not."""
+    values, diverged_at = final_values(
+        seeds(0), np.tile(np.float32([0.01, 5.0]), 200), k=k, sampler=sampler, law="low_rank_law"
+    )
+    assert (diverged_at[::2] == -1).all()
+    assert ((diverged_at[1::2] > 0) & (diverged_at[1::2] < 40)).all()
+    assert np.isfinite(values["invariant_error"][::2]).all()
+    assert not np.isfinite(values["invariant_error"][1::2]).any()
+
+
+def arrays(jaxpr: Any) -> Iterator[tuple[int, ...]]:
+    """The shapes of all that a program computes, in every program that it contains."""
+    for equation in jaxpr.eqns:
+        yield from (
+            value.aval.shape
+            for value in (*equation.invars, *equation.outvars)
+            if hasattr(value.aval, "shape")
+        )
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda leaf: isinstance(
+                leaf, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr
+            ),
+        ):
+            if isinstance(inner, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr):
+                yield from arrays(getattr(inner, "jaxpr", inner))
+
+
+WIDE = 1000
+PREDICTIONS = {name for name in metrics.__all__ if "prediction" in name}
+
+
+def largest(law: str, sampler: str, names: Iterable[str]) -> int:
+    """Of the arrays of a whole run with these metrics, the number of elements of the largest; d = 1000."""
+    every: list[Callable[[Snapshot], jax.Array]] = [
+        getattr(metrics, name) for name in sorted(names)
+    ]
+
+    def whole(key: jax.Array) -> Any:
+        return run(
+            key,
+            algorithm=build(WIDE, 3, sampler, law=law),
+            metrics=every,
+            num_steps=3,
+            record_every=1,
+        )
+
+    shapes = list(arrays(jax.make_jaxpr(whole)(KEY).jaxpr))
+    assert len(shapes) > 500, "the walk misses the program"
+    return max(int(np.prod(shape)) for shape in shapes)
+
+
+@pytest.mark.parametrize("sampler", ["hetero", "mixed", "pooled"])
+def test_no_array_of_a_whole_run_has_d_x_d_elements(sampler: str) -> None:
+    others = set(metrics.__all__) - PREDICTIONS
+    assert largest("low_rank_law", sampler, others) <= WIDE * (4 + 3)
+    if sampler == "hetero":
+        # predictions look at so many inputs, whatever d is
+        assert largest("low_rank_law", sampler, metrics.__all__) <= WIDE * metrics.INPUTS
+        assert largest("gaussian_law", sampler, others) >= WIDE**2, (
+            "the walk would not see such an array"
+        )
+
+
+# Metrics; what they are in general is in test_metrics.py
+
+
+@jax.jit
+def errors(factor: jax.Array, world: World) -> dict[str, jax.Array]:
+    snapshot = Snapshot(jnp.asarray(0), factor, None, factor, world, jnp.asarray(0.0))
+    names = ("invariant_error", "pooled_error", "environment_losses", "relative_pooled_error")
+    return {name: getattr(metrics, name)(snapshot) for name in names}
+
+
+@functools.cache
+def wide_world() -> World:
+    factory = worlds.two_point(
+        dim=40, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, tilt=0.3
+    )
+    with jax.ensure_compile_time_eval():  # it may be asked for first within a trace
+        return jax.jit(factory)(KEY)
+
+
+@pytest.mark.parametrize("k", [4, 6])
+@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-5, 1e-7])
+def test_small_distances_are_measured_to_rounding_of_the_signals(k: int, size: float) -> None:
+    """A difference of squared norms would be wrong by the root of that rounding, 3e-4."""
+    dim, world = 40, wide_world()
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), world)
+    shared, core = w.invariant_basis, np.einsum("e,eij->ij", w.probabilities, w.spurious_cores)
+    root = np.linalg.cholesky(core)
+    invariant = shared * w.invariant_spectrum @ shared.T
+    pooled = invariant + w.spurious_basis @ core @ w.spurious_basis.T
+    learned = {
+        "invariant_error": (np.sqrt(w.invariant_spectrum) * shared, invariant),
+        "pooled_error": (
+            np.concatenate([np.sqrt(w.invariant_spectrum) * shared, w.spurious_basis @ root], 1),
+            pooled,
+        ),
+    }
+    for name, (solution, target) in learned.items():
+        factor = np.pad(solution, ((0, 0), (0, k - solution.shape[1]))) + size / dim * normal(
+            dim, k
+        )
+        factor = factor.astype(np.float32)
+        truth = np.linalg.norm(factor.astype(np.float64) @ factor.astype(np.float64).T - target)
+        assert truth < 10 * size + 1e-6
+        np.testing.assert_allclose(
+            errors(factor, world)[name], truth, rtol=1e-5, atol=10 * EPS, err_msg=name
+        )
+
+
+def test_the_loss_of_an_environment_that_is_learned_is_zero_to_rounding() -> None:
+    world = wide_world()
+    core = world.spurious_cores[0]
+    assert np.all(np.diag(core) > 0)
+    factor = jnp.concatenate(
+        [world.invariant_basis, world.spurious_basis * jnp.sqrt(jnp.diag(core))[None, :]], 1
+    )
+    losses = errors(factor, world)["environment_losses"]
+    assert losses[0] < (20 * EPS) ** 2
+    assert np.all(losses[1:] > 1)
+
+
+# The frame
+
+
+FRAMES = {
+    "normal columns": normal(60, 8),
+    "singular values from 1 to 1e-9": orthogonal(60, 8, seed=1)
+    * np.logspace(0, -9, 8)
+    @ orthogonal(8, 8, seed=2),
+    "singular values from 1e20 to 1e-20": orthogonal(60, 8, seed=1) * np.logspace(20, -20, 8),
+    "duplicates and zeros": normal(60, 4)[:, [0, 0, 1, 2, 1, 3, 0, 2]]
+    * np.array([1, 1, 1, 0, -1e-3, 1, 1e4, 1]),
+    "equal but for rounding": normal(60, 1) * (1 + 3e-7 * normal(60, 8)),
+    "equal but for 1e-4": normal(60, 1) + 1e-4 * normal(60, 8),
+    "more columns than rows": normal(5, 9),
+    "minute": 1e-30 * normal(60, 8),
+    "huge": 1e30 * normal(60, 8),
+    "zero": np.zeros((60, 8)),
+}
+
+
+orthonormal = jax.jit(linalg.orthonormal)
+many_orthonormal = jax.jit(jax.vmap(linalg.orthonormal))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_is_orthonormal_and_holds_every_column_to_rounding(name: str) -> None:
+    matrix = np.asarray(FRAMES[name], np.float32)
+    frame = orthonormal(matrix)
+    mapped = many_orthonormal(np.stack([matrix, 2 * matrix]))
+    np.testing.assert_allclose(
+        mapped, np.stack([frame, frame]), atol=1e-6 if name != "equal but for rounding" else 2
+    )
+    frame, double = np.asarray(frame, np.float64), matrix.astype(np.float64)
+    used = frame.any(0)
+    assert not frame[:, ~used].any()
+    np.testing.assert_allclose(frame.T @ frame, np.diag(used.astype(float)), atol=10 * EPS)
+    size = np.linalg.norm(double, axis=0)
+    missed = np.linalg.norm(double - frame @ (frame.T @ double), axis=0)
+    assert np.all(missed <= 10 * EPS * size)
+    rank = {
+        "duplicates and zeros": 4,
+        "more columns than rows": 5,
+        "zero": 0,
+        "normal columns": 8,
+        "minute": 8,
+    }
+    if name in rank:
+        assert used.sum() == rank[name]

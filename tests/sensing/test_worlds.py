@@ -1,0 +1,224 @@
+"""Worlds have the geometry and the distribution that they promise.
+
+Statistical tests are at the level 1e-3 each, with fixed seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+from test_contracts import DIM, RANKS, draw_world, own_signals
+
+from causal_sgd.sensing import worlds
+from causal_sgd.types import World
+
+LEVEL = 1e-3
+
+
+@pytest.mark.parametrize("basis", ["random", "canonical"])
+# more spurious than invariant directions, and the other way round: only the common ones lean
+@pytest.mark.parametrize(("shared", "own"), [(1, 3), (3, 2)])
+def test_spurious_directions_lean_towards_the_invariant_ones_by_the_tilt(
+    basis: str, shared: int, own: int
+) -> None:
+    @jax.jit
+    def draw(tilt: jax.Array) -> World:
+        ranks = {"dim": 8, "invariant_rank": shared, "spurious_rank": own}
+        return worlds.two_point(**ranks, tilt=tilt, basis=basis)(jax.random.key(3))
+
+    for tilt in (0.0, 0.3, np.pi / 2):
+        world = draw(tilt)
+        expected = np.zeros((shared, own))
+        np.fill_diagonal(expected, np.sin(tilt))
+        np.testing.assert_allclose(
+            world.invariant_basis.T @ world.spurious_basis, expected, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            world.spurious_basis.T @ world.spurious_basis, np.eye(own), atol=1e-6
+        )
+
+
+def unstack(mapped: World) -> list[World]:
+    return [
+        jax.tree.map(lambda leaf, lane=lane: leaf[lane], mapped)
+        for lane in range(len(mapped.probabilities))
+    ]
+
+
+def eigenvalues(world: World) -> np.ndarray:
+    """[E, r2]; the cores are diagonal."""
+    cores = np.asarray(world.spurious_cores)
+    diagonal = np.diagonal(cores, axis1=1, axis2=2)
+    np.testing.assert_array_equal(cores, diagonal[:, :, None] * np.eye(cores.shape[1]))
+    return diagonal
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_two_point_makes_one_environment_for_each_pattern_of_signs(rank: int) -> None:
+    world = draw_world(
+        worlds.two_point(dim=9, invariant_rank=2, spurious_rank=rank, mean=1.0, spread=6.0)
+    )
+    found = sorted(map(tuple, eigenvalues(world)))
+    assert found == sorted(itertools.product([7.0, -5.0], repeat=rank))
+
+
+def test_balanced_environments_have_exactly_the_mean() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    for world in map(
+        eigenvalues,
+        unstack(jax.jit(jax.vmap(worlds.two_point(**RANKS, num_environments=10)))(keys)),
+    ):
+        assert set(world.ravel()) == {7.0, -5.0}
+        np.testing.assert_array_equal(world.mean(0), 1.0)
+    for family in (worlds.uniform, worlds.gaussian):
+        factory = family(**RANKS, mean=1.0, spread=6.0, num_environments=9, balanced=True)
+        for world in unstack(jax.jit(jax.vmap(factory))(keys)):
+            np.testing.assert_allclose(eigenvalues(world).mean(0), 1.0, atol=1e-5)
+
+
+def test_directions_of_a_balanced_world_are_shuffled_on_their_own() -> None:
+    world = draw_world(worlds.uniform(**RANKS, num_environments=50, balanced=True))
+    first, second = eigenvalues(world).T
+    np.testing.assert_allclose(np.sort(first), np.sort(second), atol=1e-6)
+    assert abs(stats.spearmanr(first, second).statistic) < 0.5  # 3.5 standard deviations
+
+
+@pytest.mark.parametrize(
+    ("family", "law"),
+    [(worlds.uniform, stats.uniform(-2.0, 6.0)), (worlds.gaussian, stats.norm(1.0, 3.0))],
+)
+def test_spectra_have_their_distribution(family: Callable, law: Any) -> None:
+    world = draw_world(family(**RANKS, mean=1.0, spread=3.0, num_environments=2000))
+    for direction in eigenvalues(world).T:
+        assert stats.kstest(direction, law.cdf).pvalue > LEVEL
+    assert abs(stats.pearsonr(*eigenvalues(world).T).statistic) < 3.3 / np.sqrt(2000)
+
+
+def test_unbalanced_signs_are_independent_and_equally_likely() -> None:
+    factory = worlds.two_point(**RANKS, mean=0.0, spread=1.0, num_environments=4001, balanced=False)
+    signs = eigenvalues(draw_world(factory)) > 0
+    patterns = np.bincount(signs @ [1, 2], minlength=4)
+    assert stats.chisquare(patterns).pvalue > LEVEL
+
+
+def test_random_directions_are_haar_distributed() -> None:
+    # an entry x of a Haar frame in d dimensions has (x + 1) / 2 ~ Beta((d - 1) / 2, (d - 1) / 2)
+    factory = worlds.two_point(dim=5, invariant_rank=2, spurious_rank=2)
+    mapped = jax.jit(jax.vmap(factory))(jax.random.split(jax.random.key(0), 2000))
+    for entry in (
+        mapped.invariant_basis[:, 0, 0],
+        mapped.invariant_basis[:, 4, 1],
+        mapped.spurious_basis[:, 2, 1],
+    ):
+        assert stats.kstest((entry + 1) / 2, stats.beta(2, 2).cdf).pvalue > LEVEL
+
+
+def test_worlds_of_one_key_differ_only_in_their_numbers() -> None:
+    here = draw_world(worlds.gaussian(**RANKS, num_environments=5, mean=0.0, spread=1.0))
+    there = draw_world(worlds.gaussian(**RANKS, num_environments=5, mean=2.0, spread=3.0))
+    np.testing.assert_array_equal(here.invariant_basis, there.invariant_basis)
+    np.testing.assert_array_equal(here.spurious_basis, there.spurious_basis)
+    np.testing.assert_allclose(eigenvalues(there), 2 + 3 * eigenvalues(here), rtol=1e-5)
+
+
+def test_arrays_and_files_give_back_their_signals(tmp_path: Path) -> None:
+    signals = own_signals()
+    np.savez(tmp_path / "world.npz", **signals)
+    weights = [0.2, 0.3, 0.5]
+    for factory in (
+        worlds.from_arrays(**signals, probabilities=weights),
+        worlds.from_file(tmp_path / "world.npz"),
+    ):
+        world = factory(jax.random.key(0))
+        for core, spurious in zip(world.spurious_cores, signals["spurious"], strict=True):
+            both = world.invariant + world.spurious(core)
+            np.testing.assert_allclose(both, signals["invariant"] + spurious, atol=3e-6)
+        np.testing.assert_allclose(world.invariant, signals["invariant"], atol=1e-6)
+        assert (np.asarray(world.invariant_spectrum) < 0).any(), "the example should be indefinite"
+    np.testing.assert_allclose(
+        worlds.from_arrays(**signals, probabilities=weights)(jax.random.key(0)).probabilities,
+        weights,
+    )
+
+
+def test_arrays_may_leave_an_environment_without_a_spurious_signal() -> None:
+    signals = own_signals()
+    world = worlds.from_arrays(signals["invariant"], 0 * signals["spurious"])(jax.random.key(0))
+    chex.assert_shape(world.spurious_basis, (DIM, 0))
+    np.testing.assert_array_equal(world.spurious(world.spurious_cores[0]), np.zeros((DIM, DIM)))
+
+
+def test_every_direction_may_have_its_own_mean_and_spread() -> None:
+    mean, spread = np.array([1.0, -2.0]), np.array([0.0, 3.0])
+    world = eigenvalues(draw_world(worlds.two_point(**RANKS, mean=mean, spread=spread)))
+    assert sorted(map(tuple, world)) == [(1.0, -5.0), (1.0, -5.0), (1.0, 1.0), (1.0, 1.0)]
+
+
+def test_log_normal_and_discrete_spectra_are_what_they_say() -> None:
+    mean, spread = 2.0, 3.0
+    world = draw_world(worlds.log_normal(**RANKS, mean=mean, spread=spread, num_environments=2000))
+    width = np.sqrt(np.log1p((spread / mean) ** 2))
+    law = stats.lognorm(width, scale=mean * np.exp(-(width**2) / 2))
+    assert law.mean() == pytest.approx(mean)
+    assert law.std() == pytest.approx(spread)
+    for direction in eigenvalues(world).T:
+        assert stats.kstest(direction, law.cdf).pvalue > LEVEL
+    given, weights = np.array([3.0, -4.0, 0.0]), np.array([0.7, 0.2, 0.1])
+    world = draw_world(worlds.discrete(**RANKS, eigenvalues=given, probabilities=weights))
+    np.testing.assert_array_equal(
+        eigenvalues(world), np.stack([given, given], 1).astype(np.float32)
+    )
+    np.testing.assert_allclose(world.mean_core, 1.3 * np.eye(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.4, 1.0])
+def test_rotation_turns_the_eigenbasis_of_each_environment_and_keeps_its_spectrum(
+    rotation: float,
+) -> None:
+    # at a rank where there are too many patterns of signs for one environment each
+    ranks = {"dim": 12, "invariant_rank": 2, "spurious_rank": 10}
+
+    @jax.jit
+    def draw(rotation: jax.Array) -> World:  # traced, so that 0 is drawn too
+        return worlds.two_point(**ranks, num_environments=6, rotation=rotation)(jax.random.key(0))
+
+    world, plain = draw(rotation), draw_world(worlds.two_point(**ranks, num_environments=6))
+    cores, expected = np.asarray(world.spurious_cores), eigenvalues(plain)
+    np.testing.assert_allclose(np.linalg.eigvalsh(cores), np.sort(expected, 1), atol=2e-5)
+    np.testing.assert_array_equal(world.spurious_basis, plain.spurious_basis)
+    commutator = np.linalg.norm(cores[0] @ cores[1] - cores[1] @ cores[0])
+    if rotation:
+        assert commutator > 1
+    else:
+        np.testing.assert_allclose(cores, np.asarray(plain.spurious_cores), atol=1e-6)
+
+
+def test_full_rotation_is_haar_and_full_coupling_the_orthogonal_ensemble() -> None:
+    number = 4000
+    ranks = {"dim": 6, "invariant_rank": 1, "spurious_rank": 3}
+    # core = e1 e1' turned: its first entry is the square of an entry of a Haar frame, Beta(1/2, (n - 1)/2)
+    turned = worlds.discrete(
+        **ranks, rotation=1.0, eigenvalues=np.tile([1.0, 0.0, 0.0], (number, 1))
+    )
+    corner = np.asarray(draw_world(turned).spurious_cores)[:, 0, 0]
+    assert stats.kstest(corner, stats.beta(0.5, 1).cdf).pvalue > LEVEL
+    options: Any = ranks | {"num_environments": number}
+    cores = np.asarray(draw_world(worlds.goe(**options, mean=1.0, spread=2.0)).spurious_cores)
+    for entry, law in (
+        (cores[:, 0, 0], stats.norm(1, 2)),
+        (cores[:, 2, 1], stats.norm(0, np.sqrt(2))),
+    ):
+        assert stats.kstest(entry, law.cdf).pvalue > LEVEL
+    half = np.asarray(
+        draw_world(worlds.goe(**options, mean=1.0, spread=2.0, coupling=0.5)).spurious_cores
+    )
+    np.testing.assert_allclose(half[:, 0, 1], cores[:, 0, 1] / 2, rtol=1e-6)
+    np.testing.assert_array_equal(half[:, 1, 1], cores[:, 1, 1])

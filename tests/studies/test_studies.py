@@ -1,0 +1,163 @@
+"""Every study keeps the protocol of `causal_sgd.studies`; those that compute something are slow."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from causal_sgd import studies, training
+from causal_sgd.studies.reproduction._running import outcomes
+from causal_sgd.studies.reproduction._sources import fingerprint
+from causal_sgd.sweeps import _sweep
+from causal_sgd.sweeps._datasets import labelled
+from causal_sgd.sweeps._grid import Grid
+from causal_sgd.types import Trace
+
+MODULES = {path.stem.replace("_", "-"): path for path in Path(studies.__path__[0]).glob("[!_]*.py")}
+
+
+def test_every_module_is_a_study_that_is_run() -> None:
+    assert set(studies.NAMES) == set(MODULES)
+    assert len(set(studies.NAMES)) == len(studies.NAMES)
+    assert set(studies.CORE) <= set(studies.NAMES)
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_study_says_what_it_finds_and_claims(name: str) -> None:
+    study = studies.load(name)
+    first, _, rest = inspect.cleandoc(study.__doc__ or "").partition("\n\n")
+    assert first.endswith("."), "the first line is a sentence that says what the study shows"
+    assert "\n" not in first
+    assert len(rest) > 80, "the docstring tells the finding in a few sentences"
+    for function in (study.run, study.measure, study.figure):
+        assert inspect.getdoc(function), f"{function.__name__} has a docstring that people read"
+    assert study.CLAIMS
+    for short, claim in study.CLAIMS.items():
+        assert claim.text.strip(), short
+        assert claim.source.strip(), short
+        assert claim.low <= claim.high, short  # NaN fails too
+        assert math.isfinite(claim.low) or math.isfinite(claim.high), f"{short} excludes nothing"
+        assert claim.low < math.inf, short
+        assert claim.high > -math.inf, short
+    texts = [claim.text for claim in study.CLAIMS.values()]
+    assert len(set(texts)) == len(texts), "two claims read the same"
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_study_has_the_functions_of_the_protocol(name: str) -> None:
+    study = studies.load(name)
+    run = inspect.signature(study.run).parameters
+    assert {short: parameter.default for short, parameter in run.items()} == {
+        "quick": False,
+        "key": 0,
+        "progress": None,
+    }
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in run.values())
+    assert list(inspect.signature(study.measure).parameters) == ["data"]
+    assert list(inspect.signature(study.figure).parameters) == ["data"]
+
+
+def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
+    assert len({fingerprint(path, "run") for path in MODULES.values()}) == len(MODULES)
+
+
+@pytest.fixture
+def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of the right axes and shapes whose values are random numbers: no algorithm is traced, none runs."""
+    recorded: dict[int, np.ndarray] = {}
+
+    def run(
+        key: Any, *, algorithm: Any, metrics: Any, num_steps: int, record_every: int | None = None
+    ) -> Trace:
+        names = [metric if isinstance(metric, str) else metric.__name__ for metric in metrics]
+        frames = np.unique(np.append(np.arange(0, num_steps, record_every or num_steps), num_steps))
+        inner = {"singular_values": (5,), "environment_losses": (2,)}
+        recorded[len(frames)] = frames
+        values = {name: jnp.ones((len(frames), *inner.get(name, ()))) for name in names}
+        return Trace(jnp.asarray(frames), values, jnp.asarray(-1))
+
+    def results(sweep: Any) -> xr.Dataset:
+        seeds, trace = sweep.seeds, sweep.shapes
+        grid = Grid.make(
+            sweep.cell, sweep.axes or {}, min(seeds, 6) if isinstance(seeds, int) else seeds
+        )
+        random = np.random.default_rng(0)
+        values = {
+            name: np.exp(0.5 * random.normal(size=(*grid.shape, *leaf.shape))).astype(leaf.dtype)
+            for name, leaf in trace.metrics.items()
+        }
+        frames = trace.step.shape[0]
+        steps = recorded.get(
+            frames, next(reversed(recorded.values()))[-frames:]
+        )  # a time average has one
+        return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
+
+    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(_sweep._Sweep, "begin", lambda sweep, pool: None)
+    monkeypatch.setattr(_sweep._Sweep, "run", results)
+
+
+LONG = (
+    "collapse",
+    "federated",
+    "finite-time",
+    "optimizers",
+    "rotating-bases",
+)  # their theory takes seconds to compile
+
+
+@pytest.mark.filterwarnings("ignore")  # of nonsense
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in studies.NAMES]
+)
+def test_a_study_measures_what_it_claims(name: str, unsimulated: None) -> None:
+    study = studies.load(name)
+    try:
+        measured = study.measure(study.run(quick=True, key=0, progress=False))
+    except (ValueError, IndexError, ArithmeticError) as error:
+        pytest.skip(
+            f"measures nothing in nonsense: {error!r}"
+        )  # its quick run, which is slow, does
+    assert set(measured) == set(study.CLAIMS)
+    assert all(isinstance(float(value), float) for value in measured.values())
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -> None:
+    (outcome,) = outcomes([name], tmp_path, quick=True, progress=False)
+    assert outcome.error is None
+    assert list(outcome.verdicts) == list(studies.load(name).CLAIMS)
+    assert not any(math.isnan(verdict.measured) for verdict in outcome.verdicts.values())
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    (again,) = outcomes(
+        [name], tmp_path, quick=True, progress=False
+    )  # from the disk: the same to the last bit
+    assert again.reused
+    assert again.verdicts == outcome.verdicts
+    assert again.drawing == outcome.drawing
+
+
+def test_claims_are_held_against_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = studies.load("small-batch")
+    claims = {"a": studies.Claim("a", 0, 1, "here"), "b": studies.Claim("b", 0, math.inf, "here")}
+    monkeypatch.setattr(study, "CLAIMS", claims)
+    monkeypatch.setattr(study, "measure", lambda data: {"b": math.nan, "a": 1})
+    assert [verdict.holds for verdict in studies.verdicts(study, {})] == [True, False]
+    monkeypatch.setattr(study, "measure", lambda data: {"a": 1})
+    with pytest.raises(RuntimeError, match=r"must measure \['a', 'b'\], got \['a'\]"):
+        studies.verdicts(study, {})
+
+
+def test_an_interval_in_words() -> None:
+    assert studies.Claim("", 0.85, 1.15, "").interval == "0.85 to 1.15"
+    assert studies.Claim("", 2, math.inf, "").interval == "at least 2"
+    assert studies.Claim("", -math.inf, -1.5, "").interval == "at most -1.5"

@@ -1,0 +1,61 @@
+"""A sweep into a store that logs what it begins and ends, for tests that stop it; run as a script by them.
+
+    python interrupted.py STORE LOG [full UNITS]
+
+With `full`, files can no longer grow after so many units: the disk is full.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+import causal_sgd
+from causal_sgd.experiment import Experiment
+from causal_sgd.sweeps.store import Store
+
+TILE = 4
+AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.02, 0.05, 0.1, 0.2]}
+SEEDS = 12
+NUM_UNITS = 3 * 4 * 12 // TILE
+CELL = Experiment(
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=75_000,
+    record_every=15_000, metrics=("spurious_signal", "invariant_error"),
+).cell()  # fmt: skip
+
+
+def main(path: Path, log: Path, *full: str) -> None:
+    causal_sgd.use_cpu_cores(2)
+    causal_sgd.use_compilation_cache(log.with_name("cache"))
+    lines = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full
+            os.write(lines, f"{line}\n".encode())
+
+    columns, write = Store.columns, Store.write
+    written = []
+
+    def begin(self, unit):
+        tell(f"begin {unit}")
+        return columns(self, unit)
+
+    def end(self, unit, *rest):
+        write(self, unit, *rest)
+        tell(f"end {unit}")
+        written.append(unit)
+        if full and len(written) == int(full[1]):
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (10, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            )
+
+    Store.columns, Store.write = begin, end
+    try:
+        causal_sgd.sweep(CELL, axes=AXES, seeds=SEEDS, tile=TILE, store=path, progress=False)
+    except causal_sgd.StoreError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

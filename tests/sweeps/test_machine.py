@@ -1,0 +1,173 @@
+"""All cores are used, where jax can still be told to; compiled programs are kept where one asks for it."""
+
+import logging
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from causal_sgd.sweeps import _machine, _progress
+from causal_sgd.sweeps._progress import Progress
+
+SWEEP = """
+import causal_sgd as cs
+from causal_sgd.experiment import Experiment
+cell = Experiment(
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", steps=4, metrics=("spurious_signal",)
+).cell()
+cs.sweep(cell, seeds=4, tile=2)
+"""
+
+
+def python(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env=clean | {"JAX_PLATFORMS": "cpu"} | environment,
+    )  # fmt: skip
+
+
+CORES = _machine.cores()
+needs_cores = pytest.mark.skipif(CORES < 2, reason="one core: nothing to tell")
+
+
+@pytest.mark.slow
+@needs_cores
+def test_a_sweep_sets_up_all_cores_by_itself() -> None:
+    done = python(SWEEP + "import jax; print(jax.local_device_count())")
+    assert int(done.stdout) == CORES
+    assert "had started" not in done.stderr
+
+
+@pytest.mark.slow
+@needs_cores
+def test_it_is_said_when_it_is_too_late() -> None:
+    done = python("import jax; jax.devices()\n" + SWEEP + SWEEP)
+    assert done.stderr.count(f"told to use {CORES} CPU cores, so sweeps use 1") == 1
+    assert "causal_sgd.use_cpu_cores()" in done.stderr
+    done = python("import jax; jax.devices()\nimport causal_sgd as cs\nprint(cs.use_cpu_cores())")
+    assert done.stdout.strip() == "1"
+    assert "so sweeps use 1" in done.stderr
+
+
+@needs_cores
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "told", ["JAX_NUM_CPU_DEVICES=1", "XLA_FLAGS=--xla_force_host_platform_device_count=1"]
+)
+def test_a_user_who_chose_is_not_overruled(told: str) -> None:
+    name, _, value = told.partition("=")
+    done = python(SWEEP + "import jax; print(jax.local_device_count())", **{name: value})
+    assert done.stdout.strip() == "1"
+    assert "had started" not in done.stderr
+
+
+@pytest.mark.slow
+def test_compiled_programs_are_kept(tmp_path) -> None:
+    script = (
+        f"import causal_sgd as cs; print(cs.use_compilation_cache({str(tmp_path)!r}))\n" + SWEEP
+    )
+    first = python(script)
+    folder = first.stdout.strip()
+    assert folder.startswith(str(tmp_path))
+    kept = {path.name for path in tmp_path.rglob("*-cache")}
+    assert kept
+    hits = "jax.monitoring.register_event_listener(lambda event, **_: print(event))\n"
+    second = python("import jax\n" + hits + script)
+    assert "/jax/compilation_cache/cache_hits" in second.stdout
+    assert "/jax/compilation_cache/cache_misses" not in second.stdout
+    assert {path.name for path in tmp_path.rglob("*-cache")} == kept
+
+
+def test_the_environment_is_told() -> None:
+    told = _machine.environment(jax.local_devices()[0])
+    assert told["versions"]["jax"] == jax.__version__
+    assert told["platform"] == jax.default_backend()
+    assert told["x64"] is False
+    with _machine.applied({"jax_enable_x64": True, "jax_default_matmul_precision": "highest"}):
+        changed = _machine.environment(jax.local_devices()[0])
+    assert (changed["x64"], changed["matmul_precision"]) == (True, "highest")
+    assert _machine.environment(jax.local_devices()[0]) == told
+
+
+class Terminal:
+    """A standard error that is a terminal, or not."""
+
+    def __init__(self, terminal: bool) -> None:
+        self.terminal, self.text = terminal, ""
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("shown", [None, True, False])
+def test_progress_is_a_bar_or_lines(
+    terminal: bool, shown: bool | None, tmp_path, monkeypatch, caplog
+) -> None:
+    error = Terminal(terminal)
+    monkeypatch.setattr(sys, "stderr", error)
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    caplog.set_level(logging.INFO, "causal_sgd")
+    log = tmp_path / "sweep.log"
+    with Progress("diagram", 10, 4, shown=shown, log_file=log) as told:
+        time.sleep(0.01)
+        told.add(3, 1)
+        told.tick()
+        told.add(3, 0)
+    bar = shown is True or (shown is None and terminal)
+    assert ("diagram" in error.text) == bar
+    if bar:
+        assert "10/10" in error.text
+        assert "1 diverged" in error.text
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert bool(lines) == (shown is None and not terminal)
+    assert bool(caplog.messages) == bool(lines)
+    if lines:
+        assert "diagram: running, 7 of 10 runs, 1 diverged" in lines[0]
+        assert "s left" in lines[0]
+        assert "runs/s" in lines[0]
+        assert "diagram: finished, 10 of 10 runs, 1 diverged" in lines[-1]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal(False))
+    with Progress("diagram", 1, 0, shown=None, log_file=tmp_path / "nowhere" / "log") as told:
+        told.add(1, 0)
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_shows_a_bar(monkeypatch, capsys, widgets: bool) -> None:
+    import types
+
+    from causal_sgd.sweeps import _progress
+
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(
+        _progress.sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell)
+    )
+    monkeypatch.setattr(
+        _progress.importlib.util, "find_spec", lambda name: widgets and name == "ipywidgets"
+    )
+    made = []
+    notebook = types.ModuleType("tqdm.notebook")
+    notebook.tqdm = lambda **options: made.append(options) or _progress.tqdm(**options)  # pyright: ignore
+    monkeypatch.setitem(_progress.sys.modules, "tqdm.notebook", notebook)
+    with Progress("diagram", 2, 0, shown=None, log_file=None) as told:
+        told.add(2, 0)
+    assert "diagram: 100%" in capsys.readouterr().err
+    assert len(made) == widgets

@@ -1,0 +1,373 @@
+"""Whatever happens to a sweep or to its store, nothing that was computed is lost, and nothing false is ever read."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import interrupted
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import causal_sgd
+from causal_sgd.sweeps import sweep
+from causal_sgd.sweeps.store import Store, StoreError, open_results
+
+IN_FLIGHT = 4  # units under way at a time: two for each of two devices
+SCRIPT = Path(interrupted.__file__)
+
+
+def swept(path: Path | None) -> xr.Dataset:
+    """In this process, on both devices."""
+    return sweep(
+        interrupted.CELL, axes=interrupted.AXES, seeds=interrupted.SEEDS, tile=interrupted.TILE, store=path,
+        devices=jax.local_devices(),
+    )  # fmt: skip
+
+
+@functools.cache
+def uninterrupted() -> xr.Dataset:
+    return swept(None)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("complete") / "complete.zarr"
+    swept(path)
+    return path
+
+
+@pytest.fixture
+def store(complete, tmp_path) -> Path:
+    """A complete store of the test's own."""
+    return Path(shutil.copytree(complete, tmp_path / "own.zarr"))
+
+
+def begun(path: Path, log: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(path), str(log), *more], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
+    """Kill a sweep at random moments, let it finish, and look at every bit and at all that was computed."""
+    moments = random.Random(seed)
+    path, log = folder / "killed.zarr", folder / "log"
+    landed = 0
+    for _ in range(kills):
+        before = len(lines(log))
+        process = begun(path, log)
+        # Mostly some moment after the first unit of this process has begun, now and then one of its start.
+        early, deadline = moments.random() < 0.1, time.monotonic() + 60
+        while not early and len(lines(log)) == before and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(moments.random() * (3.0 if early else 0.04))
+        landed += process.poll() is None and len(lines(log)) > before
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    left = Store(path)
+    assert left.writer() is None, "a killed process writes no more"
+    assert not left.faults()
+    process = begun(path, log)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert landed >= kills * 0.6, f"only {landed} of {kills} kills came while units were computed"
+    assert not Store(path).faults()
+    found = swept(path)
+    assert found.equals(uninterrupted())
+    begins: Counter[str] = Counter()
+    ended: set[str] = set()
+    for line in lines(log):
+        event, unit = line.split()
+        if event == "end":
+            ended.add(unit)
+        else:
+            assert unit not in ended, f"unit {unit} was computed again although it was done"
+            begins[unit] += 1
+    again = sum(begins.values()) - interrupted.NUM_UNITS
+    assert again <= kills * IN_FLIGHT, f"{again} units were begun again"
+
+
+def test_a_killed_sweep_resumes_to_the_same_bits(tmp_path) -> None:
+    killed_and_resumed(tmp_path, 1, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(tmp_path, seed: int) -> None:
+    killed_and_resumed(tmp_path, 5, seed=100 + seed)
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
+    path, log = tmp_path / "full.zarr", tmp_path / "log"
+    process = begun(path, log, "full", "5")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "full.zarr cannot be written" in error
+    assert "what was done before is kept" in error
+    assert len([line for line in lines(log) if line.startswith("end")]) == 5
+    assert int(Store(path).done.sum()) == 5
+    assert not Store(path).faults()
+    assert swept(path).equals(uninterrupted())
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_do_no_harm(tmp_path) -> None:
+    path = tmp_path / "shared.zarr"
+    processes = [begun(path, tmp_path / f"log{index}") for index in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert 0 in codes
+    for code, error in zip(codes, errors, strict=True):
+        if code:  # it came while the other wrote
+            assert "is being written by" in error
+    assert open_results(path).drop_vars("done").equals(uninterrupted())
+
+
+def test_a_second_writer_is_told_who_the_first_is(store: Path) -> None:
+    first = Store(store)
+    with first.writing():
+        with pytest.raises(StoreError, match=rf"is being written by process {os.getpid()} on"):
+            sweep(interrupted.CELL, axes=interrupted.AXES, seeds=20, store=store)
+        # What is there can be read, and a sweep with nothing to compute is no writer.
+        assert swept(store).equals(uninterrupted())
+    assert sweep(interrupted.CELL, axes=interrupted.AXES, seeds=13, store=store).sizes["seed"] == 13
+
+
+READ_ONLY = """
+import ctypes, os, sys
+if os.geteuid() == 0:  # root may write anywhere, until it gives up its capabilities (this thread, and those that it starts)
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, none) == 0
+import interrupted, causal_sgd
+for path, seeds in ((sys.argv[1], interrupted.SEEDS), (sys.argv[1], 20), (sys.argv[2], 1)):
+    try:
+        found = causal_sgd.sweep(interrupted.CELL, axes=interrupted.AXES, seeds=seeds, tile=4, store=path)
+        print(float(found.spurious_signal.sum()))
+    except causal_sgd.StoreError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_can_be_read_and_is_named(store: Path) -> None:
+    folders = [store.parent, *(path for path in store.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        script = [sys.executable, "-c", READ_ONLY, str(store), str(store.with_name("new.zarr"))]
+        path = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[2])])
+        run = subprocess.run(
+            script,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+            check=False,
+        )
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert run.returncode == 0, run.stderr
+    total, grow, new = run.stdout.splitlines()
+    assert float(total) == pytest.approx(float(uninterrupted().spurious_signal.sum()))
+    assert "own.zarr cannot be written" in grow
+    assert "new.zarr must be a place that can be written" in new
+
+
+def chunk(store: Path, name: str, unit: int) -> Path:
+    array = Store(store).array(name)
+    return store / name / array.metadata.encode_chunk_key((unit,) + (0,) * (array.ndim - 1))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def swap(path: Path) -> None:
+    """Another unit's chunk: whole, with a valid checksum of its own, and wrong here."""
+    first = path.parents[len(path.parts) - path.parts.index("c") - 2] / "0"
+    shutil.copy(next(file for file in (first, *first.rglob("*")) if file.is_file()), path)
+
+
+@pytest.mark.parametrize("name", ["spurious_signal", "diverged_at", "status"])
+@pytest.mark.parametrize("harm", [flip, truncate, empty, swap, Path.unlink])
+def test_a_damaged_chunk_is_found_named_and_recomputed_alone(
+    store: Path, name: str, harm: Callable, monkeypatch
+) -> None:
+    if name == "diverged_at" and harm is swap:
+        pytest.skip("the same values: no harm done")
+    if name == "status" and harm is swap:
+        pytest.skip("tested below: a status that vouches for other data")
+    unit = 7
+    whole = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+    harm(chunk(store, name, unit))
+    if name != "status":
+        with pytest.raises(StoreError, match=rf"{name} of unit {unit} .*causal-sgd repair"):
+            open_results(store)[name].load()
+    faults = Store(store).faults()
+    missing = name == "status" and harm is Path.unlink  # as if it had never been computed
+    assert list(faults) == ([] if missing else [unit])
+    assert missing or name in faults[unit]
+    computed = []
+    write = Store.write
+    monkeypatch.setattr(
+        Store, "write", lambda self, unit, *rest: (computed.append(unit), write(self, unit, *rest))
+    )
+    assert Store(store).repair() == faults
+    assert swept(store).equals(uninterrupted())
+    assert computed == [unit]
+    chunks = {(variable, "c") for variable in Store(store).variables}
+    for path, written in whole.items():  # the chunks of the results, and no other unit's
+        if path.relative_to(store).parts[:2] in chunks:
+            assert (path.stat().st_mtime_ns == written) == (
+                path.relative_to(store).parts[2] != str(unit)
+            ), path
+    assert not Store(store).faults()
+
+
+def test_a_half_written_status_is_computed_again_by_the_same_call(store: Path) -> None:
+    truncate(chunk(store, "status", 3))
+    assert "status of unit 3 is damaged" in Store(store).damaged[3]
+    assert not open_results(store).done.all()
+    assert swept(store).equals(uninterrupted())
+    assert not Store(store).damaged
+
+
+def test_a_status_that_vouches_for_other_data_or_another_sweep_is_found(store: Path) -> None:
+    opened = Store(store)
+    rows = np.asarray(opened.array("status")[:])
+    opened.array("status")[20] = rows[21]
+    other = rows[26].copy()
+    other[2] ^= 1  # as if a unit had been copied here from a store of another configuration
+    opened.array("status")[26] = other
+    other = rows[28].copy()
+    other[0] = 9
+    opened.array("status")[28] = other
+    faults = Store(store).faults()
+    assert set(faults) == {20, 26, 28}
+    assert "checksum" in faults[20]
+    assert "another configuration" in faults[26]
+    assert "unknown status 9" in faults[28]
+    assert set(Store(store).repair()) == {20, 26, 28}
+    assert swept(store).equals(uninterrupted())
+
+
+@pytest.mark.parametrize("name", ["seed", "spread", "step"])
+def test_damaged_coordinates_are_rebuilt(store: Path, name: str) -> None:
+    truncate(chunk(store, name, 0))
+    assert swept(store).equals(uninterrupted()), "the results do not depend on them"
+    Store(store).repair()
+    table = xr.open_zarr(store, consolidated=False, chunks=None).load()
+    assert table.seed.min() == 0
+    assert set(np.unique(table.spread)) == set(interrupted.AXES["spread"])
+    np.testing.assert_array_equal(table.step, uninterrupted().step)
+
+
+def edit(store: Path, change: Callable[[dict], None]) -> None:
+    """Change the attributes of a store by hand."""
+    file = store / "zarr.json"
+    content = json.loads(file.read_text())
+    change(content["attributes"])
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda store: edit(store, lambda a: a["configuration"]["experiment"].update(dim=7)), "does not match its hash"),
+        (lambda store: edit(store, lambda a: a.update(configuration_hash="0" * 64)), "does not match its hash"),
+        (lambda store: edit(store, lambda a: a.update(format_version=99)), "format 99, which a newer causal_sgd wrote"),
+        (lambda store: edit(store, lambda a: a.pop("format")), "is a zarr group but not a sweep's results"),
+        (lambda store: (store / "zarr.json").unlink(), "is not a sweep's results: it has no zarr.json"),
+        (lambda store: truncate(store / "zarr.json"), "cannot be opened as zarr"),
+        (lambda store: shutil.rmtree(store / "status"), "the array status cannot be opened"),
+        (lambda store: shutil.rmtree(store), "does not exist"),
+    ],
+)  # fmt: skip
+def test_what_is_no_store_says_so(store: Path, harm: Callable[[Path], None], message: str) -> None:
+    harm(store)
+    with pytest.raises(StoreError, match=message):
+        open_results(store)
+    if store.exists():
+        kept = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+        with pytest.raises(StoreError, match=message):
+            swept(store)
+        assert kept == {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}, (
+            "it was touched"
+        )
+
+
+def test_a_file_or_a_full_folder_is_not_taken_for_a_store(tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for path in (tmp_path / "notes.txt", tmp_path):
+        with pytest.raises(StoreError, match="is not a sweep's results"):
+            swept(path)
+    with pytest.raises(StoreError, match="must be a place that can be written"):
+        swept(tmp_path / "nowhere" / "new.zarr")
+
+
+def test_nothing_is_unpickled_from_a_store(store: Path, monkeypatch) -> None:
+    import pickle
+
+    import cloudpickle
+
+    for module in (pickle, cloudpickle):
+        for name in ("load", "loads"):
+            monkeypatch.setattr(
+                module, name, lambda *args, **options: pytest.fail("something was unpickled")
+            )
+    monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("a NumPy file was read"))
+    open_results(store).load()
+    assert not Store(store).faults()
+
+
+def test_an_interruption_keeps_what_is_done(tmp_path, monkeypatch) -> None:
+    path, write = tmp_path / "stopped.zarr", Store.write
+    seen = []
+
+    def stopped(self, unit, *rest):
+        write(self, unit, *rest)
+        seen.append(unit)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        swept(path)
+    monkeypatch.setattr(Store, "write", write)
+    done = int(Store(path).done.sum())
+    assert 6 <= done <= 6 + IN_FLIGHT, "tiles under way are finished and kept; none is begun"
+    assert swept(path).equals(uninterrupted())
+    assert jax.local_device_count() == 2
+    assert causal_sgd.open_results(path).done.all()

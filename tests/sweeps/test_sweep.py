@@ -1,0 +1,488 @@
+"""A run records what it should; a sweep is many runs and nothing else: whatever the order, the chunks or the devices."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import optax
+import psutil
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import causal_sgd
+from causal_sgd.experiment import Experiment
+from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sweeps import sweep, zipped
+from causal_sgd.training import run, samplers, time_average
+from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Algorithm, Array, Snapshot, Trace
+
+COMPILATIONS: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: COMPILATIONS.append(event) if "backend_compile" in event else None
+)
+
+
+def build(
+    *,
+    spread: Any = 3.0,
+    learning_rate: Any = 0.1,
+    law: bool = False,
+    sampler: str = "hetero",
+    basis: str = "canonical",
+) -> Algorithm:
+    return sgd(
+        world=worlds.two_point(
+            dim=4, invariant_rank=1, spurious_rank=1, spread=spread, basis=basis
+        ),
+        sampler=getattr(samplers, sampler)(batch_size=50),
+        measurement=measurements.gaussian_law(noise=0.1) if law else measurements.population(),
+        model=models.factored(dim=4, rank=2, init_scale=0.1),
+        optimizer=optax.sgd(learning_rate),
+    )
+
+
+WATCHED = {
+    "spurious": metrics.spurious_signal,
+    "values": metrics.singular_values,
+    "loss": metrics.batch_loss,
+}
+
+
+# What is said of sweeps is said of any cell; that of the population gradient is compiled in a quarter of the time.
+def cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
+    algorithm = build(spread=spread, learning_rate=learning_rate)
+    return run(key, algorithm=algorithm, metrics=WATCHED, num_steps=8, record_every=3)
+
+
+def law_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
+    algorithm = build(spread=spread, learning_rate=learning_rate, law=True, basis="random")
+    return run(key, algorithm=algorithm, metrics=WATCHED, num_steps=8, record_every=3)
+
+
+def short_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
+    algorithm = build(spread=spread, learning_rate=learning_rate)
+    return run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=4)
+
+
+def same_bits(one: xr.Dataset, other: xr.Dataset) -> bool:
+    """Equal variables and coordinates, NaN equal to NaN; attributes aside."""
+    return one.equals(other)
+
+
+# Runs
+
+
+def counter() -> Algorithm:
+    """An algorithm whose state is the number of its updates; the loss of an update is that before it."""
+
+    def snapshot(state: tuple[Array, Array]) -> Snapshot:
+        count, loss = state
+        return Snapshot(count, count, jnp.ones((2, 2)) * count, None, None, loss)
+
+    return Algorithm(
+        init=lambda key: (jnp.zeros((), jnp.int32), jnp.full((), jnp.nan)),
+        step=lambda key, state: (state[0] + 1, state[0].astype(float)),
+        snapshot=snapshot,
+        loss=lambda state: state[1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "every", "frames"),
+    [
+        (10, 5, [0, 5, 10]),
+        (10, 4, [0, 4, 8, 10]),
+        (10, None, [0, 10]),
+        (10, 100, [0, 10]),
+        (3, 1, [0, 1, 2, 3]),
+        (1, 1, [0, 1]),
+    ],
+)
+def test_frames_are_the_start_every_so_many_steps_and_the_end(
+    num_steps: int, every: int | None, frames: list[int]
+) -> None:
+    watched = {
+        "count": lambda snapshot: snapshot.params,
+        "loss": lambda snapshot: snapshot.batch_loss,
+    }
+    trace = run(
+        jax.random.key(0),
+        algorithm=counter(),
+        metrics=watched,
+        num_steps=num_steps,
+        record_every=every,
+    )
+    np.testing.assert_array_equal(trace.step, frames)
+    np.testing.assert_array_equal(trace.metrics["count"], frames)
+    np.testing.assert_array_equal(
+        trace.metrics["loss"], [np.nan, *(frame - 1 for frame in frames[1:])]
+    )
+    assert trace.diverged_at == -1
+
+
+def test_metrics_go_by_their_own_names_or_given_ones() -> None:
+    def doubled(snapshot: Snapshot) -> Array:
+        return 2 * snapshot.params
+
+    key = jax.random.key(0)
+    listed = run(key, algorithm=counter(), metrics=[doubled], num_steps=2)
+    mapped = run(key, algorithm=counter(), metrics={"mine": doubled}, num_steps=2)
+    np.testing.assert_array_equal(listed.metrics["doubled"], mapped.metrics["mine"])
+
+
+@pytest.mark.parametrize("law", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
+    key, steps = jax.random.key(3), 30
+    rates = np.array([0.1, 0.7, 1.0, 3.0, 1e3, 1e4, 1e6, 1e8, 1e10, 1e12, 1e15])
+
+    def algorithm(rate: Any) -> Algorithm:
+        return build(learning_rate=rate, law=law)
+
+    @functools.partial(jax.jit, static_argnames="steps")
+    def many(rates: Array, steps: int) -> Trace:
+        def one(rate: Array) -> Trace:
+            return run(key, algorithm=algorithm(rate), metrics=WATCHED, num_steps=steps)
+
+        return jax.vmap(one)(rates)
+
+    @jax.jit
+    def advance(rate: Array, state: Any) -> tuple[Any, Array, Array]:
+        state = algorithm(rate).step(key, state)
+        return (
+            state,
+            algorithm(rate).loss(state),
+            jnp.isfinite(algorithm(rate).snapshot(state).estimate).all(),
+        )
+
+    def plainly(rate: float) -> tuple[int, int]:
+        """After how many updates the loss, and the estimate, is first not finite; -1 for never."""
+        state, losses, estimates = jax.jit(lambda rate: algorithm(rate).init(key))(rate), [], [True]
+        for _ in range(steps):
+            state, loss, fine = advance(rate, state)
+            losses.append(bool(np.isfinite(loss)))
+            estimates.append(bool(fine))
+        return tuple(found.index(False) if False in found else -1 for found in (losses, estimates))
+
+    expected = [plainly(rate) for rate in rates]
+    by_loss = [loss for loss, _ in expected]
+    assert by_loss[0] == -1
+    assert len(set(by_loss)) >= 4, f"the rates should diverge at different steps, not at {by_loss}"
+    np.testing.assert_array_equal(many(rates, steps).diverged_at, by_loss)
+    # A run that ends with the blow-up has no later loss to tell of it: the estimate does.
+    index, last = next(
+        (index, both[1]) for index, both in enumerate(expected) if both[0] == both[1] > 0
+    )
+    assert many(rates, last).diverged_at[index] == last
+
+
+@pytest.mark.parametrize(
+    ("sampler", "optimizer"),
+    [("hetero", "sgd"), pytest.param("mixed", "adam", marks=pytest.mark.slow)],
+)
+def test_the_diagonal_model_is_the_factored_one_by_population_gradients(
+    sampler: str, optimizer: str
+) -> None:
+    options = {"environments_per_batch": 3} if sampler == "mixed" else {}
+
+    def trace(model: Any) -> Trace:
+        algorithm = sgd(
+            world=worlds.two_point(
+                dim=7, invariant_rank=2, spurious_rank=2, spread=3.0, basis="canonical"
+            ),
+            sampler=getattr(samplers, sampler)(batch_size=12, **options),
+            measurement=measurements.population(),
+            model=model,
+            optimizer=getattr(optax, optimizer)(0.05),
+        )
+        every = {name: getattr(metrics, name) for name in metrics.__all__}
+        return jax.jit(
+            lambda key: run(key, algorithm=algorithm, metrics=every, num_steps=40, record_every=10)
+        )(jax.random.key(3))
+
+    full, reduced = (
+        trace(models.factored(dim=7, init_scale=0.1)),
+        trace(models.diagonal(dim=7, init_scale=0.1)),
+    )
+    assert set(full.metrics) == set(reduced.metrics)
+    for name, values in full.metrics.items():
+        np.testing.assert_allclose(
+            reduced.metrics[name], values, rtol=2e-4, atol=2e-5, err_msg=name
+        )
+    assert float(full.metrics["spurious_signal"][-1]) > 0.1
+
+
+@pytest.mark.parametrize("change", [{"basis": "random"}, {"basis": "canonical", "tilt": 0.3}])
+def test_the_diagonal_model_refuses_signals_that_are_not_diagonal(change: dict[str, Any]) -> None:
+    algorithm = sgd(
+        world=worlds.two_point(dim=7, invariant_rank=2, spurious_rank=2, spread=3.0, **change),
+        sampler=samplers.hetero(batch_size=12),
+        measurement=measurements.population(),
+        model=models.diagonal(dim=7),
+        optimizer=optax.sgd(0.05),
+    )
+    refused = functools.partial(
+        run, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=3
+    )
+    assert jax.jit(refused)(jax.random.key(0)).diverged_at == 0
+
+
+def test_a_time_average_leaves_out_the_transient() -> None:
+    trace = run(
+        jax.random.key(0),
+        algorithm=counter(),
+        metrics={"count": lambda snapshot: jnp.stack([snapshot.params, 2 * snapshot.params])},
+        num_steps=10,
+        record_every=1,
+    )
+    for after, mean in ((0.0, 5.5), (0.5, 8.0), (0.9, 10.0)):
+        average = time_average(trace, after=after)
+        np.testing.assert_array_equal(average.step, [10])
+        np.testing.assert_allclose(average.metrics["count"], [[mean, 2 * mean]])
+        assert average.diverged_at == -1
+
+
+# Sweeps
+
+
+def test_a_sweep_is_labelled_by_its_axes_seeds_and_steps() -> None:
+    rates = np.geomspace(0.01, 0.1, 3)
+    dataset = sweep(cell, axes={"spread": [1, 4], "learning_rate": rates}, seeds=[5, 2], tile=4)
+    assert dataset["spurious"].dims == ("spread", "learning_rate", "seed", "step")
+    assert dataset["values"].dims[:4] == dataset["spurious"].dims
+    assert dataset["values"].shape == (2, 3, 2, 4, 2)
+    assert dataset["diverged_at"].dims == ("spread", "learning_rate", "seed")
+    np.testing.assert_array_equal(dataset["spread"], [1, 4])
+    np.testing.assert_array_equal(dataset["learning_rate"], rates)
+    np.testing.assert_array_equal(dataset["seed"], [5, 2])
+    np.testing.assert_array_equal(dataset["step"], [0, 3, 6, 8])
+    assert dataset.attrs["tile"] == 4
+    assert dataset.attrs["platform"] == jax.default_backend()
+    assert {"causal_sgd", "jax", "device", "key", "key_implementation"} <= set(dataset.attrs)
+
+
+def test_a_sweep_traces_the_cell_once_whatever_its_size_and_compiles_once() -> None:
+    calls = []
+
+    def counted(key: jax.Array, *, spread: Any) -> Trace:
+        calls.append(spread)
+        return short_cell(key, spread=spread)
+
+    def traced() -> (
+        int
+    ):  # the calls in which the value was traced, not one of the concrete points that are checked
+        return sum(isinstance(value, jax.core.Tracer) for value in calls)
+
+    sweep(counted, axes={"spread": np.linspace(1, 2, 3)}, seeds=3, tile=8)
+    first = traced()
+    COMPILATIONS.clear()
+    sweep(counted, axes={"spread": np.linspace(0, 5, 50)}, seeds=7, tile=8)
+    assert traced() == first, "other numbers and more of them were traced again"
+    assert not COMPILATIONS, "other numbers and more of them were compiled again"
+    assert first <= 2, "one trace measures the program, one is run"
+
+
+def test_a_tile_of_the_usual_size_is_not_traced_again() -> None:
+    traced = {}
+    for tile in (16, 8):
+        calls = []
+
+        def counted(key: jax.Array, calls: list[None] = calls) -> Trace:
+            calls.append(None)
+            return short_cell(key)
+
+        sweep(counted, seeds=tile, tile=tile, devices=jax.devices()[:1])
+        traced[tile] = len(calls)
+    assert traced == {16: 2, 8: 3}  # to check it, to look at it, and for another tile
+
+
+@functools.cache
+def reference(cell: Any = cell) -> xr.Dataset:
+    """Every combination of the pools below."""
+    return sweep(
+        cell,
+        axes={"spread": SPREADS, "learning_rate": RATES},
+        seeds=SEEDS,
+        tile=4,
+        devices=jax.devices()[:1],
+    )
+
+
+SPREADS, RATES, SEEDS = [1.0, 3.0, 6.0], [0.05, 0.2], [0, 1, 2, 7]
+
+
+def subset(pool: list[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(pool), min_size=1, unique=True)
+
+
+@pytest.mark.parametrize("cell", [cell, pytest.param(law_cell, marks=pytest.mark.slow)])
+@given(
+    spreads=subset(SPREADS),
+    rates=subset(RATES),
+    seeds=subset(SEEDS),
+    swap=st.booleans(),
+    devices=st.sampled_from([1, 2]),
+)
+def test_a_run_has_the_same_bits_in_any_sweep_of_one_tile(
+    cell: Any, spreads: list[float], rates: list[float], seeds: list[int], swap: bool, devices: int
+) -> None:
+    """In any order of axes, values and seeds, among any other runs, with any padding, on one device or two."""
+    axes = {"spread": spreads, "learning_rate": rates}
+    if swap:
+        axes = dict(reversed(axes.items()))
+    found = sweep(cell, axes=axes, seeds=seeds, tile=4, devices=jax.devices()[:devices], memory=1e9)
+    expected = reference(cell).sel(spread=spreads, learning_rate=rates, seed=seeds)
+    assert same_bits(found.transpose(*expected["values"].dims), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "tile"), [(7, 3), (33, 2)])
+@pytest.mark.parametrize("measurement", ["gaussian_law", "low_rank_law", "fixed_design"])
+def test_the_place_in_a_tile_changes_no_bit(measurement: str, dim: int, tile: int) -> None:
+    """Where vectors do not divide the numbers of a tile, those of its last run are computed otherwise."""
+    options = {"fixed_design": {"num_examples": 60}, "low_rank_law": {"rank": 3}}
+    odd = Experiment(
+        dim=dim, measurement=measurement, invariant_rank=2, spurious_rank=2, batch_size=50, init_scale=0.3, steps=6,
+        sampler="stratified", num_environments=4, **options.get(measurement, {}),
+    ).cell()  # fmt: skip
+    forward, backward = (
+        sweep(odd, seeds=seeds, tile=tile) for seeds in (range(tile), range(tile)[::-1])
+    )
+    assert same_bits(forward, backward.sortby("seed"))
+    assert np.isfinite(forward.spurious_signal).all()
+
+
+def test_seeds_may_be_added_later() -> None:
+    axes = {"spread": [1.0, 3.0]}
+    whole = sweep(cell, axes=axes, seeds=6, tile=4)
+    parts = [
+        sweep(cell, axes=axes, seeds=4, tile=4),
+        sweep(cell, axes=axes, seeds=range(4, 6), tile=4),
+    ]
+    assert same_bits(xr.concat(parts, dim="seed", data_vars="minimal"), whole)
+
+
+def test_a_slice_of_a_sweep_is_a_single_run() -> None:
+    dataset = reference()
+    root = jax.random.key(0)
+    single = jax.jit(lambda key, spread, rate: cell(key, spread=spread, learning_rate=rate))
+    for spread, rate, seed in ((1.0, 0.2, 7), (6.0, 0.05, 0)):
+        trace = single(jax.random.fold_in(root, seed), spread, rate)
+        point = dataset.sel(spread=spread, learning_rate=rate, seed=seed)
+        for name, values in trace.metrics.items():
+            np.testing.assert_allclose(point[name], values, rtol=1e-5, atol=1e-7)
+        assert point["diverged_at"] == trace.diverged_at
+
+
+def test_the_tile_changes_nothing_but_the_last_bits() -> None:
+    axes = {"spread": SPREADS, "learning_rate": RATES}
+    chosen = sweep(cell, axes=axes, seeds=SEEDS)
+    xr.testing.assert_allclose(chosen.drop_attrs(), reference().drop_attrs(), rtol=1e-4, atol=1e-6)
+
+
+def test_little_memory_makes_smaller_tiles() -> None:
+    axes = {"spread": SPREADS}
+    plenty = sweep(short_cell, axes=axes, seeds=4)
+    memory = 1e3
+    while True:
+        try:
+            little = sweep(short_cell, axes=axes, seeds=4, memory=memory)
+        except ValueError:  # `test_bad_input` looks at the message
+            memory *= 1.5
+        else:
+            break
+    assert little.attrs["tile"] < plenty.attrs["tile"]
+    xr.testing.assert_allclose(little.drop_attrs(), plenty.drop_attrs(), rtol=1e-5)
+
+
+def test_zipped_parameters_change_together() -> None:
+    axis = zipped(spread=[1.0, 3.0, 6.0], learning_rate=[0.2, 0.05, 0.2])
+    dataset = sweep(cell, axes={"point": axis}, seeds=2, tile=4)
+    assert dataset["spurious"].dims == ("point", "seed", "step")
+    assert dataset["spread"].dims == dataset["learning_rate"].dims == ("point",)
+    for index in range(3):
+        point = dataset.isel(point=index)
+        expected = reference().sel(
+            spread=point["spread"], learning_rate=point["learning_rate"], seed=[0, 1]
+        )
+        np.testing.assert_array_equal(point["spurious"], expected["spurious"])
+
+
+def test_an_integer_is_the_root_key_of_that_number() -> None:
+    by_number = sweep(short_cell, seeds=3, key=5, tile=4)
+    by_key = sweep(short_cell, seeds=3, key=jax.random.key(5), tile=4)
+    assert same_bits(by_number, by_key)
+    assert by_number.attrs == by_key.attrs
+    assert not same_bits(by_number, sweep(short_cell, seeds=3, key=6, tile=4))
+
+
+def test_the_kind_of_random_numbers_is_recorded() -> None:
+    default = sweep(short_cell, seeds=3, tile=4)
+    assert "fry" in default.attrs["key_implementation"]
+    assert default.attrs["key"] == "0 0"
+    other = sweep(short_cell, seeds=3, tile=4, key=jax.random.key(0, impl="rbg"))
+    assert "rbg" in other.attrs["key_implementation"]
+    assert not same_bits(default, other)
+
+
+def test_divergence_is_data() -> None:
+    dataset = sweep(cell, axes={"learning_rate": [0.1, 1e6]}, seeds=4, tile=4)
+    calm, wild = dataset.isel(learning_rate=0), dataset.isel(learning_rate=1)
+    assert (calm["diverged_at"] == -1).all()
+    assert ((wild["diverged_at"] >= 0) & (wild["diverged_at"] <= 8)).all()
+    assert np.isfinite(calm["spurious"]).all()
+    assert not np.isfinite(wild["spurious"].isel(step=-1)).any(), "a run that blew up stays so"
+    alone = sweep(cell, axes={"learning_rate": [0.1]}, seeds=4, tile=4)
+    assert same_bits(alone.isel(learning_rate=0), calm), "a run felt its neighbour blow up"
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Afterwards, how many bytes the process held at most beyond what it held before."""
+    process, done, grown = psutil.Process(), threading.Event(), [0]
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            grown[0] = max(grown[0], process.memory_info().rss - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield grown
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_hundred_thousand_runs_hold_little_more_than_their_results() -> None:
+    axes = {"spread": np.linspace(0, 5, 100), "learning_rate": np.linspace(0.01, 0.1, 10)}
+    sweep(
+        short_cell, axes=axes, seeds=1
+    )  # what a thousand runs hold is there already, compiled code too
+    start = time.monotonic()
+    with peak_memory() as grown:
+        dataset = sweep(short_cell, axes=axes, seeds=100)
+    assert dataset["spurious_signal"].size == 2 * 10**5
+    # Results, their copy while labelled, and 64 MB for tiles in flight and allocators: all runs at once would take GBs.
+    assert grown[0] < 2 * dataset.nbytes + 64e6, f"grew by {grown[0] / 1e6:.0f} MB"
+    assert time.monotonic() - start < 60
+
+
+def test_the_package_offers_functions_under_their_names() -> None:
+    # a room called like its function would hide it as soon as the room is imported
+    for name in ("sgd", "run", "time_average", "sweep", "compare", "zipped", "use_cpu_cores"):
+        assert callable(getattr(causal_sgd, name))
+    assert causal_sgd.sweep is sweep
+    assert set(causal_sgd.__all__) <= set(dir(causal_sgd))
