@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "choice", "concrete", "function", "instance", "integer", "key", "made_of", "number", "probabilities", "transformation",
+    "choice", "concrete", "function", "instance", "integer", "is_zero", "key", "made_of", "number", "probabilities", "transformation",
     "whole", "world_factory",
 ]  # fmt: skip
 
@@ -24,6 +24,12 @@ __all__ = [
 def concrete(value: Any) -> np.ndarray | None:
     """The value as a NumPy array, or None when it is traced."""
     return None if _traced(value) else np.asarray(value)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a value is known to be zero throughout; a traced one is not known."""
+    array = concrete(value)
+    return array is not None and not array.any()
 
 
 def number(

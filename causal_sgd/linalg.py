@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd.types import Array
 
-__all__ = ["eigh", "left_singular", "orthonormal", "qr", "singular_values"]
+__all__ = ["eigh", "left_singular", "orthonormal", "product", "qr", "singular_values"]
+
+
+def product(left: Array | np.ndarray, right: Array | np.ndarray) -> Array:
+    """The matrix product in full precision, [..., n, m] @ [..., m, k]; accelerators round it otherwise."""
+    return jnp.matmul(left, right, precision="highest")
 
 
 @jax.custom_batching.sequential_vmap
@@ -64,8 +70,8 @@ def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
     rows = (matrix / jnp.where(peaks > 0, peaks, 1)[None, :]).T
 
     def remove(basis: Array, vector: Array) -> Array:
-        inside = jnp.matmul(basis, vector, precision="highest")
-        return vector - jnp.matmul(inside, basis, precision="highest")
+        inside = product(basis, vector)
+        return vector - product(inside, basis)
 
     def add(index: Array, basis: Array) -> Array:
         column = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)

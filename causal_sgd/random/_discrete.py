@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from causal_sgd import linalg
 from causal_sgd.random._bits import bits, uniforms
 from causal_sgd.types import Array, Key
 
@@ -108,9 +109,9 @@ def _few_successes(uniform: Array, number: Array, share: Array) -> Array:
         np.triu(np.ones((BINOMIAL_TERMS,) * 2), place).astype(share.dtype) for place in (0, 1)
     )
     terms = jnp.exp(
-        jnp.matmul(jnp.log(ratios), before[:-1], precision="highest")
+        linalg.product(jnp.log(ratios), before[:-1])
     )  # over that of 0, (1 - share)^number
-    chances = jnp.matmul(terms, up_to, precision="highest")
+    chances = linalg.product(terms, up_to)
     level = uniform * jnp.exp(-number * jnp.log1p(-share))
     return jnp.minimum(jnp.sum((chances <= level[..., None]).astype(share.dtype), -1), number)
 

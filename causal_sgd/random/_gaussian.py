@@ -21,8 +21,8 @@ __all__ = [
 VECTOR = 16  # numbers in the widest registers: what a loop leaves over goes one by one, at ten times the price
 
 
-def normals(key: Key, count: int, dtype: Any, stream: int = 0) -> Array:
-    """Standard normal numbers [count] of one of the streams of a key, two of every block (Box and Muller 1958).
+def normals(key: Key, shape: int | tuple[int, ...], dtype: Any, stream: int = 0) -> Array:
+    """Standard normal numbers [*shape] of one of the streams of a key, two of every block (Box and Muller 1958).
 
     A block's first word makes the radius, its second one the angle. All 2^64 of them are equally likely and the formula is
     right to 1e-6 in single precision, so that is what the distribution is exact to; no number exceeds 6.8. A pair takes
@@ -30,10 +30,11 @@ def normals(key: Key, count: int, dtype: Any, stream: int = 0) -> Array:
 
     Args:
         key: of any generator.
-        count: how many.
+        shape: of the array, row by row from one sequence; a number n for [n].
         dtype: float32 or float64; the words are the same.
         stream: of the key.
     """
+    count = math.prod(shape) if isinstance(shape, tuple) else shape
     half = -(-count // (2 * VECTOR)) * VECTOR
     if is_threefry(key):
         first, second = jax.random.key_data(key)
@@ -43,7 +44,7 @@ def normals(key: Key, count: int, dtype: Any, stream: int = 0) -> Array:
     else:
         x, y = jax.random.bits(jax.random.fold_in(key, stream), (2, half), jnp.uint32)
         pairs = _box_muller(x, y, dtype)
-    return jnp.concatenate([pairs.real, pairs.imag])[:count]
+    return jnp.concatenate([pairs.real, pairs.imag])[:count].reshape(shape)
 
 
 def _in_one_go(function: Callable[[Array, Array], Array], first: Array, second: Array) -> Array:

@@ -83,9 +83,11 @@ def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
     inside = _inside(snapshot.world)
     if snapshot.factor is not None:
-        return _norm(snapshot.factor - _product(inside, _product(inside.T, snapshot.factor)))
-    outside = jnp.eye(inside.shape[0]) - _product(inside, inside.T)
-    return jnp.sqrt(jnp.abs(jnp.sum(_product(outside, snapshot.estimate) * outside)))
+        return _norm(
+            snapshot.factor - linalg.product(inside, linalg.product(inside.T, snapshot.factor))
+        )
+    outside = jnp.eye(inside.shape[0]) - linalg.product(inside, inside.T)
+    return jnp.sqrt(jnp.abs(jnp.sum(linalg.product(outside, snapshot.estimate) * outside)))
 
 
 def singular_values(snapshot: Snapshot) -> Array:
@@ -114,7 +116,9 @@ def largest_principal_angle(snapshot: Snapshot) -> Array:
     ):  # fewer columns than the rank of A*: some direction is missed altogether
         return jnp.full((), jnp.pi / 2, leading.dtype)
     # from the sine, which stays accurate for small angles, where the cosine does not
-    sine = linalg.singular_values(leading - _product(basis, _product(basis.T, leading)))[0]
+    sine = linalg.singular_values(
+        leading - linalg.product(basis, linalg.product(basis.T, leading))
+    )[0]
     return jnp.arcsin(jnp.minimum(sine, 1))
 
 
@@ -142,9 +146,9 @@ def batch_loss(snapshot: Snapshot) -> Array:
 def invariant_prediction_error(snapshot: Snapshot) -> Array:
     """Root mean square of f(x) - f(0) - x'A*x over that of x'A*x, for inputs in the span of U*; []."""
     basis, spectrum = snapshot.world.invariant_basis, snapshot.world.invariant_spectrum
-    places = _product(_test_inputs(basis), basis)
+    places = linalg.product(_test_inputs(basis), basis)
     labels = jnp.sum(places**2 * spectrum[None, :], 1)
-    return _norm(_predictions(snapshot, _product(places, basis.T)) - labels) / _norm(labels)
+    return _norm(_predictions(snapshot, linalg.product(places, basis.T)) - labels) / _norm(labels)
 
 
 def spurious_prediction(snapshot: Snapshot) -> Array:
@@ -153,15 +157,17 @@ def spurious_prediction(snapshot: Snapshot) -> Array:
     Zero where the network takes no notice of the spurious directions, c where it predicts c |x|^2 there.
     """
     basis = snapshot.world.spurious_basis
-    places = _product(_test_inputs(basis), basis)
-    return _norm(_predictions(snapshot, _product(places, basis.T))) / _norm(jnp.sum(places**2, 1))
+    places = linalg.product(_test_inputs(basis), basis)
+    return _norm(_predictions(snapshot, linalg.product(places, basis.T))) / _norm(
+        jnp.sum(places**2, 1)
+    )
 
 
 def complement_prediction(snapshot: Snapshot) -> Array:
     """`spurious_prediction` for inputs orthogonal to U* and V; [], 0 where there are none."""
     inside = _inside(snapshot.world)
     inputs = _test_inputs(inside)
-    inputs = inputs - _product(_product(inputs, inside), inside.T)
+    inputs = inputs - linalg.product(linalg.product(inputs, inside), inside.T)
     total = _norm(jnp.sum(inputs**2, 1))
     some = total > 1e-3 * INPUTS**0.5  # else only rounding is left
     return jnp.where(some, _norm(_predictions(snapshot, inputs)) / jnp.where(some, total, 1), 0)
@@ -170,7 +176,7 @@ def complement_prediction(snapshot: Snapshot) -> Array:
 def _test_inputs(basis: Array) -> Array:
     """Standard normal inputs [INPUTS, d], the same whenever one asks."""
     size = INPUTS * basis.shape[0]
-    return random.normals(jax.random.key(0), size, basis.dtype).reshape(INPUTS, -1)
+    return random.normals(jax.random.key(0), (INPUTS, size), basis.dtype)
 
 
 def _predictions(snapshot: Snapshot, inputs: Array) -> Array:
@@ -178,8 +184,8 @@ def _predictions(snapshot: Snapshot, inputs: Array) -> Array:
     if snapshot.predict is not None:
         return jax.vmap(snapshot.predict)(inputs) - snapshot.predict(jnp.zeros_like(inputs[0]))
     if snapshot.factor is not None:
-        return jnp.sum(_product(inputs, snapshot.factor) ** 2, 1)
-    return jnp.sum(_product(inputs, snapshot.estimate) * inputs, 1)
+        return jnp.sum(linalg.product(inputs, snapshot.factor) ** 2, 1)
+    return jnp.sum(linalg.product(inputs, snapshot.estimate) * inputs, 1)
 
 
 def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
@@ -193,12 +199,12 @@ def _error(snapshot: Snapshot) -> tuple[Array, Array, Array]:
         return snapshot.estimate - world.invariant, world.spurious_basis, jnp.zeros(())
     frame = _frame(snapshot)
     shared, own = _signals(world, frame)
-    inside = _product(frame.T, snapshot.factor)
-    outside = snapshot.factor - _product(frame, inside)
-    rest = 2 * jnp.sum(_product(outside, inside.T) ** 2) + jnp.sum(
-        _product(outside.T, outside) ** 2
+    inside = linalg.product(frame.T, snapshot.factor)
+    outside = snapshot.factor - linalg.product(frame, inside)
+    rest = 2 * jnp.sum(linalg.product(outside, inside.T) ** 2) + jnp.sum(
+        linalg.product(outside.T, outside) ** 2
     )
-    return _product(inside, inside.T) - shared, own, rest
+    return linalg.product(inside, inside.T) - shared, own, rest
 
 
 def _frame(snapshot: Snapshot) -> Array:
@@ -215,14 +221,17 @@ def _inside(world: World) -> Array:
 
 def _signals(world: World, frame: Array) -> tuple[Array, Array]:
     """A* [n, n] and V [n, r2] in a frame that holds them."""
-    shared, own = _product(frame.T, world.invariant_basis), _product(frame.T, world.spurious_basis)
-    return _product(shared * world.invariant_spectrum[None, :], shared.T), own
+    shared, own = (
+        linalg.product(frame.T, world.invariant_basis),
+        linalg.product(frame.T, world.spurious_basis),
+    )
+    return linalg.product(shared * world.invariant_spectrum[None, :], shared.T), own
 
 
 def _signal(snapshot: Snapshot, basis: Array) -> Array:
     if snapshot.factor is not None:
-        return _norm(_product(basis.T, snapshot.factor))
-    return jnp.sqrt(jnp.abs(jnp.sum(_product(snapshot.estimate, basis) * basis)))
+        return _norm(linalg.product(basis.T, snapshot.factor))
+    return jnp.sqrt(jnp.abs(jnp.sum(linalg.product(snapshot.estimate, basis) * basis)))
 
 
 def _norm(array: Array) -> Array:
@@ -230,8 +239,4 @@ def _norm(array: Array) -> Array:
 
 
 def _sandwich(outer: Array, inner: Array) -> Array:
-    return _product(_product(outer, inner), outer.T)
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")
+    return linalg.product(linalg.product(outer, inner), outer.T)

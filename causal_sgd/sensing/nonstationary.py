@@ -104,14 +104,10 @@ def wandering(*, angle: float | Array) -> Evolution:
     def evolve(key: Key, step: Array, world: World) -> World:
         shared, own = world.invariant_basis, world.spurious_basis
         dim, size = own.shape
-        normals = random.normals(key, dim * size, own.dtype).reshape(dim, size)
-        move = normals - _product(shared, _product(shared.T, normals))
+        normals = random.normals(key, own.shape, own.dtype)
+        move = normals - linalg.product(shared, linalg.product(shared.T, normals))
         scale = jnp.asarray(angle, own.dtype) / max(dim - shared.shape[1] - 1, 1) ** 0.5
         # To first order in the angle Gram-Schmidt moves all directions alike: the walk is isotropic.
         return world._replace(spurious_basis=linalg.orthonormal(own + scale * move))
 
     return evolve
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd import checks
+from causal_sgd import checks, linalg
 from causal_sgd.theory._arguments import check, common, door
 from causal_sgd.types import Array, Key
 
@@ -304,7 +304,7 @@ def _random_product(
     burn_in = -(-num_steps // 10)
 
     def step(frame: Array, index: Array) -> tuple[Array, Array]:
-        frame, triangle = jnp.linalg.qr(jnp.matmul(matrices[index], frame, precision="highest"))
+        frame, triangle = jnp.linalg.qr(linalg.product(matrices[index], frame))
         return frame, jnp.log(jnp.abs(jnp.diagonal(triangle)))
 
     def chain(key: Key) -> Array:

@@ -25,7 +25,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy import special
 
-from causal_sgd import checks
+from causal_sgd import checks, linalg
 from causal_sgd.theory._arguments import common, door
 from causal_sgd.theory._exponents import lyapunov_gaussian
 from causal_sgd.types import Array, Key
@@ -147,7 +147,7 @@ def top_exponent(
 
     def chain(key: Key) -> Array:
         def step(vector: Array, index: Array) -> tuple[Array, Array]:
-            pushed = jnp.matmul(draw(jax.random.fold_in(key, index)), vector, precision="highest")
+            pushed = linalg.product(draw(jax.random.fold_in(key, index)), vector)
             growth = jnp.sqrt(jnp.sum(pushed**2))
             return pushed / growth, jnp.log(growth)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from causal_sgd import linalg
 from causal_sgd.types import Array, Key, Model, Params, World
 
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
@@ -75,13 +76,11 @@ def sandwich(outer: Array, inner: Array) -> Array:
     """
     rows, columns = outer.shape
     if not 0 < columns <= FEW < rows:
-        return jnp.matmul(
-            outer, jnp.matmul(inner, outer.T, precision="highest"), precision="highest"
-        )
+        return linalg.product(outer, linalg.product(inner, outer.T))
     if columns <= VERY_FEW and rows <= FEW_ROWS:
         across = [_sum([inner[i, j] * outer[:, j] for j in range(columns)]) for i in range(columns)]
     else:
-        across = jnp.matmul(inner, outer.T, precision="highest")
+        across = linalg.product(inner, outer.T)
     return _sum([outer[:, i][:, None] * across[i][None, :] for i in range(columns)])
 
 

@@ -57,7 +57,7 @@ def shared_design(
     checks.integer("num_environments", num_environments)
     checks.integer("num_examples", num_examples)
     shape = num_environments, num_examples, *((dim * (dim + 1) // 2,) if symmetric else (dim, dim))
-    return random.normals(key, math.prod(shape), dtype).reshape(shape)
+    return random.normals(key, shape, dtype)
 
 
 def fixed_design(
@@ -157,16 +157,14 @@ def fixed_design(
         signals = flatten(world.invariant[None] + jax.vmap(world.spurious)(world.spurious_cores))
         if isinstance(measured, tuple):
             pairs = zip(measured, signals, strict=True)
-            clean = jnp.stack(
-                [jnp.matmul(rows, signal, precision="highest") for rows, signal in pairs]
-            )
+            clean = jnp.stack([linalg.product(rows, signal) for rows, signal in pairs])
         else:
             clean = jnp.einsum("enp,ep->en", measured, signals, precision="highest")
-        if _absent(noise):
+        if checks.is_zero(noise):
             labels = clean
         else:
-            numbers = random.normals(noise_key, clean.size, clean.dtype)
-            labels = clean + noise * numbers.reshape(clean.shape)
+            numbers = random.normals(noise_key, clean.shape, clean.dtype)
+            labels = clean + noise * numbers
         return (measured, labels) if own else labels
 
     def gradient(
@@ -178,9 +176,9 @@ def fixed_design(
                 "measurements, got one that is not; pass symmetric=False to keep them whole"
             )
         measured, labels = data if own else (shared, data)
-        if not _absent(fresh_noise):
-            numbers = random.normals(random.fold_in(key, FRESH), labels.size, labels.dtype)
-            labels = labels + fresh_noise * numbers.reshape(labels.shape)
+        if not checks.is_zero(fresh_noise):
+            numbers = random.normals(random.fold_in(key, FRESH), labels.shape, labels.dtype)
+            labels = labels + fresh_noise * numbers
         environments, counts = batch
         allowed, known = capacity(environments.shape[0]), checks.concrete(counts)
         if known is not None and allowed is not None and known.sum() > allowed:
@@ -245,18 +243,18 @@ def restricted_isometry(
     def truncate(coordinates: Array) -> Array:
         values, vectors = linalg.eigh(unpack(coordinates))
         kept = values * (jnp.argsort(jnp.argsort(-jnp.abs(values))) < rank)
-        return _unit(pack(jnp.matmul(vectors * kept[None, :], vectors.T, precision="highest")))
+        return _unit(pack(linalg.product(vectors * kept[None, :], vectors.T)))
 
     def one(environment: tuple[Array, Key]) -> Array:
         rows, own_key = environment
 
         def moments(matrices: Array) -> Array:
             """H M for M [k, p]."""
-            inner = jnp.matmul(matrices, rows.T, precision="highest")
-            return jnp.matmul(inner, rows, precision="highest") / rows.shape[0]
+            inner = linalg.product(matrices, rows.T)
+            return linalg.product(inner, rows) / rows.shape[0]
 
         def ratio(matrices: Array) -> Array:
-            return jnp.mean(jnp.matmul(matrices, rows.T, precision="highest") ** 2, 1)
+            return jnp.mean(linalg.product(matrices, rows.T) ** 2, 1)
 
         begin = jax.vmap(truncate)(jax.random.normal(own_key, (starts, rows.shape[1]), rows.dtype))
         top = jax.lax.fori_loop(0, iterations, lambda _, m: _unit(moments(m)), begin)
@@ -269,12 +267,6 @@ def restricted_isometry(
         return jnp.max(jnp.abs(ratio(jnp.concatenate([high, low])) - 1))
 
     return jax.lax.map(one, (measured, jax.random.split(key, measured.shape[0])))
-
-
-def _absent(noise: float | Array) -> bool:
-    """Whether it is known that there is no noise, so that nothing need be drawn."""
-    known = checks.concrete(noise)
-    return known is not None and not known.any()
 
 
 def _flat(matrices: Array) -> Array:

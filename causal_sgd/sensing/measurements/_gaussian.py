@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
 from causal_sgd.sensing.measurements._algebra import (
     combine,
@@ -64,7 +64,7 @@ def population() -> Measurement:
 
 def _diagonal(basis: Array, core: Array) -> Array:
     """The diagonal [d] of basis @ core @ basis'."""
-    return jnp.sum(jnp.matmul(basis, core, precision="highest") * basis, 1)
+    return jnp.sum(linalg.product(basis, core) * basis, 1)
 
 
 def _is_diagonal(world: World) -> Array:
@@ -161,13 +161,13 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             numbers = random.normals(random.fold_in(key, index), slab * (width + 1), error.dtype)
             owner, valid = owners(batch.counts, index * slab, slab)
             measured = numbers[: slab * width].reshape(slab, width)
-            products = jnp.matmul(measured, residuals, precision="highest")
+            products = linalg.product(measured, residuals)
             products = jnp.sum(
                 jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1
             )
             labels = noise * numbers[slab * width :]
             residual = jnp.where(valid, products - labels, 0)
-            gain = jnp.matmul(residual, measured, precision="highest")
+            gain = linalg.product(residual, measured)
             return sums + gain, total + jnp.sum(residual**2)
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)

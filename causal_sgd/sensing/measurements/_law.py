@@ -82,7 +82,7 @@ def draw_numbers(
         dtype: of the numbers.
         symmetric: whether W is.
     """
-    chi_squares = 1 if _is_noiseless(noise) else 2
+    chi_squares = 1 if checks.is_zero(noise) else 2
     shapes = {
         "normals": (size,),
         "candidates": (chi_squares, environments, random.CHI_SQUARE_NORMALS),
@@ -135,18 +135,13 @@ def batch_gradient(
     return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
 
 
-def _is_noiseless(noise: float | Array) -> bool:
-    known = checks.concrete(noise)
-    return known is not None and not known.any()
-
-
 def _squared_sums(
     numbers: Numbers, counts: Array, norms: Array, noise: float | Array
 ) -> tuple[Array, Array]:
     """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
     size = counts.astype(norms.dtype)
     squares = random.chi_square(numbers.candidates[0], numbers.words[0], size)
-    if _is_noiseless(noise):
+    if checks.is_zero(noise):
         return norms * squares, norms**2 * squares
     cross = noise * numbers.cross * jnp.sqrt(squares)
     rest = random.chi_square(numbers.candidates[1], numbers.words[1], size - 1)

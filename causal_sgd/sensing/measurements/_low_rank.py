@@ -51,9 +51,9 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         k = factor.shape[1]
         every = jnp.concatenate([factor, world.invariant_basis, world.spurious_basis], 1)
         frame = linalg.orthonormal(every)  # its first k columns are P
-        inside = _product(frame.T, every)  # [n, k + r1 + r2]
+        inside = linalg.product(frame.T, every)  # [n, k + r1 + r2]
         in_factor, shared, own = jnp.split(inside, [k, k + world.invariant_basis.shape[1]], 1)
-        error = _product(in_factor, in_factor.T) - _product(
+        error = linalg.product(in_factor, in_factor.T) - linalg.product(
             shared * world.invariant_spectrum[None, :], shared.T
         )
 
@@ -64,7 +64,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
             noise=noise, dtype=factor.dtype,
         )  # fmt: skip
         normals = numbers.normals[: factor.size].reshape(factor.shape)
-        seen = _product(frame.T, normals)  # F' Z, [n, k]
+        seen = linalg.product(frame.T, normals)  # F' Z, [n, k]
         goe = _frame_goe(numbers.normals[factor.size :], seen)
         part, scale, total = _law.batch_gradient(
             numbers, goe / 2, error, own, cores, batch.counts, noise
@@ -72,9 +72,11 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
 
         # m G U = F part F' U + scale W U, gathered into one product with the frame and one with the normals
         corner = in_factor[:k]  # T
-        within = _product(goe[:k, :k] - seen[:k] * 0.5**0.5, corner)
-        coefficients = _product(part, in_factor).at[:k].add(scale * within)
-        cotangent = _product(frame, coefficients) + _product(normals, scale * 0.5**0.5 * corner)
+        within = linalg.product(goe[:k, :k] - seen[:k] * 0.5**0.5, corner)
+        coefficients = linalg.product(part, in_factor).at[:k].add(scale * within)
+        cotangent = linalg.product(frame, coefficients) + linalg.product(
+            normals, scale * 0.5**0.5 * corner
+        )
         size = jnp.sum(batch.counts)
         return to_params(cotangent / size)[0], total / (4 * size)
 
@@ -87,7 +89,3 @@ def _frame_goe(normals: Array, seen: Array) -> Array:
     within, across = (seen[:k] + seen[:k].T) / 2, seen[k:] * 0.5**0.5
     rest = random.goe(normals, n - k)
     return jnp.block([[within, across.T], [across, rest]])
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")

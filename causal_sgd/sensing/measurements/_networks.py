@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
 from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
 
@@ -64,11 +64,9 @@ def rank_one(
         def add_slab(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             inputs, normals, valid, owner = _draw(key, index, slab, dim, error.dtype, batch)
             own = _spurious_forms(inputs, owner, world, batch, trace_correction)
-            forms = (
-                jnp.sum(jnp.matmul(inputs, error, precision="highest") * inputs, 1) - trace - own
-            )
+            forms = jnp.sum(linalg.product(inputs, error) * inputs, 1) - trace - own
             residuals = jnp.where(valid, SCALE * forms - noise * normals, 0)
-            gain = jnp.matmul(inputs.T, residuals[:, None] * inputs, precision="highest")
+            gain = linalg.product(inputs.T, residuals[:, None] * inputs)
             sums, plain, total = carry
             return sums + gain, plain + jnp.sum(residuals), total + jnp.sum(residuals**2)
 
@@ -119,7 +117,7 @@ def examples(
 
         def squares(params: Params, index: Array) -> Array:
             inputs, normals, valid, owner = _draw(key, index, slab, dim, dtype, batch)
-            inside = jnp.matmul(inputs, world.invariant_basis, precision="highest")
+            inside = linalg.product(inputs, world.invariant_basis)
             shared = jnp.sum(inside**2 * spectrum[None, :], 1) - trace
             labels = shared + _spurious_forms(inputs, owner, world, batch, trace_correction)
             predictions = _predictions(model, params, inputs, trace_correction)
@@ -143,7 +141,7 @@ def _predictions(model: Model, params: Params, inputs: Array, trace_correction: 
     if predict is not None:
         return jax.vmap(lambda one: predict(params, one))(inputs)
     estimate = model.estimate(params)
-    forms = jnp.sum(jnp.matmul(inputs, estimate, precision="highest") * inputs, 1)
+    forms = jnp.sum(linalg.product(inputs, estimate) * inputs, 1)
     return forms - jnp.trace(estimate) if trace_correction else forms
 
 
@@ -160,12 +158,12 @@ def _spurious_forms(
     inputs: Array, owner: Array, world: World, batch: Batch, trace_correction: bool
 ) -> Array:
     """x'A_e x of each input and its environment, less the trace of A_e if asked for; [n]."""
-    inside = jnp.matmul(inputs, world.spurious_basis, precision="highest")
+    inside = linalg.product(inputs, world.spurious_basis)
     cores = world.spurious_cores[batch.environments]
     across = jnp.einsum("ni,eij->nej", inside, cores, precision="highest")
     forms = jnp.sum(across * inside[:, None, :], 2)  # [n, B]
     if trace_correction:
-        gram = jnp.matmul(world.spurious_basis.T, world.spurious_basis, precision="highest")
+        gram = linalg.product(world.spurious_basis.T, world.spurious_basis)
         forms = forms - jnp.sum(cores * gram[None], (1, 2))[None, :]
     return jnp.sum(jnp.where(owner[:, None] == jnp.arange(cores.shape[0])[None, :], forms, 0), 1)
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from causal_sgd import linalg
 from causal_sgd.types import Array
 
 __all__ = ["each_environment", "of_environments", "of_rows"]
@@ -71,10 +72,8 @@ def _all(
 
 def _products(rows: Array, labels: Array, weights: Array, estimates: Array) -> tuple[Array, Array]:
     """Of one data set [n, p] with labels and weights [..., n] and estimates [..., p]."""
-    residuals = jnp.matmul(estimates, rows.T, precision="highest") - labels
-    return jnp.matmul(weights * residuals, rows, precision="highest"), jnp.sum(
-        weights * residuals**2, -1
-    )
+    residuals = linalg.product(estimates, rows.T) - labels
+    return linalg.product(weights * residuals, rows), jnp.sum(weights * residuals**2, -1)
 
 
 def each_environment(
@@ -218,12 +217,8 @@ def of_rows(
     """
     size = design.shape[1]
     rows = design[places // size, places % size]
-    residuals = (
-        jnp.matmul(rows, estimate, precision="highest") - labels[places // size, places % size]
-    )
-    return jnp.matmul(weights * residuals, rows, precision="highest"), jnp.sum(
-        weights * residuals**2
-    )
+    residuals = linalg.product(rows, estimate) - labels[places // size, places % size]
+    return linalg.product(weights * residuals, rows), jnp.sum(weights * residuals**2)
 
 
 @of_rows.def_vmap

@@ -8,13 +8,12 @@ different factors it appears once, so that its gradient is half as large: near z
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.types import Array, Key, Model
 
 __all__ = ["Factors", "asymmetric", "deep", "diagonal", "factored", "signed_diagonal"]
@@ -47,7 +46,7 @@ def factored(
     def start(key: Key) -> Array:
         if init == "identity":
             return init_scale * jnp.eye(dim)
-        return init_scale * _normals(key, dim, k)
+        return init_scale * random.normals(key, (dim, k), jnp.result_type(float))
 
     def estimate(params: Array) -> Array:
         # not U times U': of that XLA transposes a copy
@@ -55,7 +54,7 @@ def factored(
 
     def pullback(params: Array, cotangent: Array) -> Array:
         # d<C, U U'> = 2 <C U, dU> for symmetric C: one product, where the transpose of `estimate` would take two.
-        return jnp.matmul(2 * cotangent, params, precision="highest")
+        return linalg.product(2 * cotangent, params)
 
     return Model(start, estimate, pullback=pullback, factor=lambda params: params)
 
@@ -97,11 +96,11 @@ def asymmetric(
     def start(key: Key) -> Factors:
         if init == "identity":
             return Factors(init_scale * jnp.eye(dim), init_scale * jnp.eye(dim))
-        left, right = init_scale * _normals(key, 2, dim, k)
+        left, right = init_scale * random.normals(key, (2, dim, k), jnp.result_type(float))
         return Factors(left, right)
 
     def estimate(params: Factors) -> Array:
-        return jnp.matmul(params.left, params.right.T, precision="highest")
+        return linalg.product(params.left, params.right.T)
 
     return Model(start, estimate, symmetric=False)
 
@@ -136,12 +135,12 @@ def deep(
     def start(key: Key) -> Array:
         if init == "identity":
             return jnp.broadcast_to(init_scale * jnp.eye(dim), (depth, dim, dim))
-        return init_scale * dim**-0.5 * _normals(key, depth, dim, dim)
+        return (
+            init_scale * dim**-0.5 * random.normals(key, (depth, dim, dim), jnp.result_type(float))
+        )
 
     def estimate(params: Array) -> Array:
-        return functools.reduce(
-            lambda product, layer: jnp.matmul(layer, product, precision="highest"), params
-        )
+        return functools.reduce(lambda product, layer: linalg.product(layer, product), params)
 
     return Model(start, estimate, symmetric=False)
 
@@ -229,7 +228,3 @@ def _size_and_start(
             "a truncated identity would never see some directions"
         )
     return k, init
-
-
-def _normals(key: Key, *shape: int) -> Array:
-    return random.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.types import Array, Key, Model
 
 __all__ = ["TwoLayers", "quadratic", "relu"]
@@ -53,11 +53,9 @@ def quadratic(
         return jnp.asarray(signs, params.dtype)[:, None] * params
 
     return Model(
-        lambda key: init_scale * _normals(key, width, dim),
-        lambda params: jnp.matmul(params.T, signed(params), precision="highest"),
-        pullback=lambda params, cotangent: jnp.matmul(
-            signed(params), 2 * cotangent, precision="highest"
-        ),
+        lambda key: init_scale * random.normals(key, (width, dim), jnp.result_type(float)),
+        lambda params: linalg.product(params.T, signed(params)),
+        pullback=lambda params, cotangent: linalg.product(signed(params), 2 * cotangent),
         factor=None if minus else lambda params: params.T,
     )
 
@@ -108,7 +106,7 @@ def relu(
     signs = np.tile([1.0, -1.0], neurons // 2)
 
     def start(key: Key) -> TwoLayers:
-        weights = init_scale * _normals(key, neurons, dim)
+        weights = init_scale * random.normals(key, (neurons, dim), jnp.result_type(float))
         outputs = (
             ()
             if trained_layers == "first"
@@ -124,15 +122,15 @@ def relu(
         )
 
     def predict(params: TwoLayers, inputs: Array) -> Array:
-        hidden = jax.nn.relu(jnp.matmul(params.weights, inputs, precision="highest"))
-        return jnp.matmul(outputs_of(params), hidden, precision="highest") + params.offset
+        hidden = jax.nn.relu(linalg.product(params.weights, inputs))
+        return linalg.product(outputs_of(params), hidden) + params.offset
 
     def estimate(params: TwoLayers) -> Array:
         lengths = _lengths(params.weights)
         shares = (
             outputs_of(params) / jnp.where(lengths > 0, lengths, 1) / (2 * math.sqrt(2 * math.pi))
         )
-        return jnp.matmul(params.weights.T, shares[:, None] * params.weights, precision="highest")
+        return linalg.product(params.weights.T, shares[:, None] * params.weights)
 
     return Model(start, estimate, predict=predict)
 
@@ -140,7 +138,3 @@ def relu(
 def _lengths(weights: Array) -> Array:
     """|w_j|, [h]."""
     return jnp.sqrt(jnp.sum(weights**2, 1))
-
-
-def _normals(key: Key, *shape: int) -> Array:
-    return random.normals(key, math.prod(shape), jnp.result_type(float)).reshape(shape)

@@ -91,7 +91,7 @@ def assemble(
         basis_key, spectrum_key, rotation_key = random.fold_in(key, jnp.arange(3))
         rank = invariant_rank + spurious_rank
         if basis == "random":
-            normals = random.normals(basis_key, dim * rank, jnp.result_type(float))
+            normals = random.normals(basis_key, (dim, rank), jnp.result_type(float))
             frame, triangle = linalg.qr(normals.reshape(dim, rank))
             frame = (
                 frame * jnp.sign(jnp.diagonal(triangle))[None, :]
@@ -120,7 +120,7 @@ def assemble(
 def _rotated(key: Key, cores: Array, rotation: float | Array) -> Array:
     """Each core [E, r2, r2] in a frame of its own."""
     size = cores.shape[-1]
-    normals = random.normals(key, cores.size, cores.dtype).reshape(cores.shape)
+    normals = random.normals(key, cores.shape, cores.dtype)
     share = jnp.asarray(rotation, cores.dtype)
     # Gram-Schmidt leaves the diagonal of the triangle positive, which is what makes the frame of normals Haar.
     frames = jax.vmap(linalg.orthonormal)((1 - share) * jnp.eye(size)[None] + share * normals)

@@ -234,7 +234,7 @@ def _core(kind: str, size: int) -> Any:
             MEAN + spread * jnp.where(random.bits(key, size, stream=1) >> 31, 1.0, -1.0),
             -1 / RATE,
         )
-        return jnp.matmul(frame * values[None, :], frame.T, precision="highest")
+        return linalg.product(frame * values[None, :], frame.T)
 
     return core
 
@@ -323,8 +323,10 @@ def _log_signal(snapshot: Snapshot) -> Array:
     """log|V'U|, without squares of minute numbers."""
     import jax.numpy as jnp
 
+    from causal_sgd import linalg
+
     assert snapshot.factor is not None
-    inside = jnp.matmul(snapshot.world.spurious_basis.T, snapshot.factor, precision="highest")
+    inside = linalg.product(snapshot.world.spurious_basis.T, snapshot.factor)
     largest = jnp.max(jnp.abs(inside))
     return jnp.log(largest) + jnp.log(jnp.sum((inside / largest) ** 2)) / 2
 
