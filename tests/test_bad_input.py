@@ -154,7 +154,7 @@ TABLE = [
         r"one row per environment, got shape \(0,\)",
     ),
     (
-        lambda: nonstationary.renewal(world(), probability=2),
+        lambda: nonstationary.redraw(world(), probability=2),
         "probability must be .* at most 1, got 2",
     ),
     (lambda: nonstationary.drift(rate=np.inf), "rate must be a finite number"),
@@ -164,7 +164,7 @@ TABLE = [
         ),
         r"rate must be a number or have shape \(1,\)",
     ),
-    (lambda: nonstationary.wandering(angle=-0.1), "angle must be a finite number at least 0"),
+    (lambda: nonstationary.rotate(angle=-0.1), "angle must be a finite number at least 0"),
     (
         lambda: algorithm(
             measurement=measurements.fixed_design(num_examples=9),
@@ -304,7 +304,7 @@ TABLE = [
     (lambda: samplers.block(batch_size=10, length=1.5), "length must be a whole number, got 1.5"),
     (lambda: samplers.block(batch_size=10, length=1e30), "length must be .* at most 1.07374e"),
     (lambda: optimizers.sam(optax.sgd, radius=0.1), "optimizer must be an optax transformation"),
-    (lambda: nonstationary.renewal(worlds.two_point), "world must be .*; call it"),
+    (lambda: nonstationary.redraw(worlds.two_point), "world must be .*; call it"),
     (lambda: one_run(algorithm=world()), "algorithm must be an Algorithm, such as sgd"),
     (
         lambda: one_run(metrics="spurious_signal"),

@@ -107,13 +107,13 @@ WORLDS = {
     "from_file": Row({"path": "world.npz"}, random=False),
 }
 EVOLUTIONS = {
-    "renewal": Row(
+    "redraw": Row(
         {"world": worlds.gaussian(**RANKS, num_environments=4)},
         {"probability": 1.0},
         {"probability": 0.0},
     ),
     "drift": Row({}, {"rate": 0.3}, {"rate": -0.2}, random=False),
-    "wandering": Row({}, {"angle": 0.1}, {"angle": 0.2}),
+    "rotate": Row({}, {"angle": 0.1}, {"angle": 0.2}),
 }
 SAMPLERS = {
     "hetero": Row({}, {"batch_size": 13}, {"batch_size": 7}),

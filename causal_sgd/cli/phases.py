@@ -34,9 +34,9 @@ USERS = {
     "stay": ("sampler", ("sticky",)),
     "block_length": ("sampler", ("block",)),
     "coupling": ("family", ("goe",)),
-    "renewal": ("evolution", ("renewal",)),
+    "renewal": ("evolution", ("redraw",)),
     "mean_drift": ("evolution", ("drift",)),
-    "turn": ("evolution", ("wandering",)),
+    "turn": ("evolution", ("rotate",)),
     "average_decay": ("average", ("moving",)),
     "average_start": ("average", ("tail",)),
     "local_steps": ("algorithm", FEDERATED),
@@ -376,7 +376,7 @@ def theory_curve(
         experiment.rotation
         or experiment.means
         or experiment.spreads
-        or experiment.evolution not in ("none", "renewal")
+        or experiment.evolution not in ("none", "redraw")
     )
     if family not in theory.families or changed:
         return None

@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "gaussian-law", "low-rank-law", "population", "streamed", "fixed-design", "rank-one", "completion", "examples"
     ),
     "family": ("two-point", "uniform", "gaussian", "log-normal", "goe", "discrete"),
-    "evolution": ("none", "renewal", "drift", "wandering"),
+    "evolution": ("none", "redraw", "drift", "rotate"),
     "algorithm": ("sgd", "fedavg", "fedprox", "scaffold"),
     "optimizer": ("sgd", "momentum", "nesterov", "sgdw", "adam", "adamw", "lion", "sign", "noisy-sgd"),
     "schedule": ("constant", "linear", "cosine", "warm-up"),
@@ -111,14 +111,14 @@ class Experiment:
     coupling: float = 1.0
     """What multiplies goe matrices off the diagonal: from 0 (the gaussian family) to 1."""
     evolution: str = "none"
-    """How nature changes at every step: none, renewal (environments are drawn anew), drift (the mean moves), wandering (the
+    """How nature changes at every step: none, redraw (environments are drawn anew), drift (the mean moves), rotate (the
     spurious directions turn at random)."""
     renewal: float = 1.0
-    """Probability that an environment is drawn anew before a step, of the renewal evolution."""
+    """Probability that an environment is drawn anew before a step, of the redraw evolution."""
     mean_drift: float = 0.0
     """How far the spurious mean moves over the run, of the drift evolution."""
     turn: float = 0.01
-    """Angle in radians by which the spurious directions turn in a step, of the wandering evolution."""
+    """Angle in radians by which the spurious directions turn in a step, of the rotate evolution."""
     invariant_eigenvalue: float = 1.0
     """All eigenvalues of A*, unless an invariant spectrum is given."""
     invariant_spectrum: tuple[float, ...] | None = None
@@ -229,18 +229,18 @@ class Experiment:
                 "not linear in a matrix"
             )
         if self.model in ("diagonal", "signed-diagonal") and (
-            self.family == "goe" or self.evolution == "wandering" or self.rotation
+            self.family == "goe" or self.evolution == "rotate" or self.rotation
         ):
             raise ValueError(
-                f"model must be 'factored' with goe matrices, wandering or rotation, where nothing is diagonal, got '{self.model}'"
+                f"model must be 'factored' with goe matrices, rotate or rotation, where nothing is diagonal, got '{self.model}'"
             )
         if (self.family == "discrete") != (self.eigenvalues is not None):
             raise ValueError(
                 f"eigenvalues must be given for the discrete family and no other, got {self.eigenvalues}"
             )
-        if self.evolution == "renewal" and self.world_file is not None:
+        if self.evolution == "redraw" and self.world_file is not None:
             raise ValueError(
-                "evolution must not be 'renewal' with a world_file: there is no family to draw from"
+                "evolution must not be 'redraw' with a world_file: there is no family to draw from"
             )
         if self.probabilities is not None and self.sampler in EQUAL:
             raise ValueError(
@@ -364,7 +364,7 @@ class Experiment:
         if self.eigenvalues is not None:
             return worlds.discrete(eigenvalues=_array(self.eigenvalues), **options)
         number: Any = self.num_environments
-        renewed = self.evolution == "renewal"
+        renewed = self.evolution == "redraw"
         if number is None and (renewed or self.family != "two-point"):
             number = 1 if renewed else 100
         options |= {
@@ -384,12 +384,12 @@ class Experiment:
         from causal_sgd.sensing import nonstationary
 
         match self.evolution:
-            case "renewal":
-                return nonstationary.renewal(world, probability=values["renewal"])
+            case "redraw":
+                return nonstationary.redraw(world, probability=values["renewal"])
             case "drift":
                 return nonstationary.drift(rate=values["mean_drift"] / self.steps)
-            case "wandering":
-                return nonstationary.wandering(angle=values["turn"])
+            case "rotate":
+                return nonstationary.rotate(angle=values["turn"])
             case _:
                 return None
 

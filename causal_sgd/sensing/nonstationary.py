@@ -15,12 +15,12 @@ import numpy as np
 from causal_sgd import checks, linalg, random
 from causal_sgd.types import Array, Evolution, Key, World, WorldFactory
 
-__all__ = ["drift", "renewal", "wandering"]
+__all__ = ["drift", "redraw", "rotate"]
 
 QUANTUM = 2.0**-12  # of `drift`, in units of the signal
 
 
-def renewal(world: WorldFactory, *, probability: float | Array = 1.0) -> Evolution:
+def redraw(world: WorldFactory, *, probability: float | Array = 1.0) -> Evolution:
     """Environments drawn anew: before every step each core is replaced by a fresh one with a probability.
 
     The cores of any step have exactly the distribution of the family; those of one environment at two steps n apart are the
@@ -86,7 +86,7 @@ def drift(*, rate: float | Array | np.ndarray) -> Evolution:
     return evolve
 
 
-def wandering(*, angle: float | Array) -> Evolution:
+def rotate(*, angle: float | Array) -> Evolution:
     """The spurious directions wander: a random walk of V on the frames that are orthogonal to U*.
 
     Before every step each direction turns by about `angle` in a random direction orthogonal to U* and the frame is made

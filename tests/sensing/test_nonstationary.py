@@ -35,7 +35,7 @@ def history(evolution: Evolution, world: World, steps: int) -> World:
 def test_renewed_environments_keep_their_law_and_forget_at_the_rate(probability: float) -> None:
     family = worlds.uniform(**RANKS, num_environments=3, mean=1.0, spread=2.0)
     start = jax.jit(family)(jax.random.key(0))
-    worlds_seen = history(nonstationary.renewal(family, probability=probability), start, 3000)
+    worlds_seen = history(nonstationary.redraw(family, probability=probability), start, 3000)
     values = np.diagonal(worlds_seen.spurious_cores, axis1=2, axis2=3)[
         :, 1
     ]  # [steps, r2] of one environment
@@ -60,7 +60,7 @@ def test_small_drifts_add_up_exactly() -> None:
 
 def test_wandering_directions_stay_a_frame_and_turn_by_the_angle() -> None:
     world = jax.jit(worlds.two_point(dim=12, invariant_rank=2, spurious_rank=3))(jax.random.key(0))
-    seen = history(nonstationary.wandering(angle=0.02), world, 4000)
+    seen = history(nonstationary.rotate(angle=0.02), world, 4000)
     own = np.asarray(seen.spurious_basis)
     np.testing.assert_allclose(
         np.einsum("tdi,tdj->tij", own, own), np.eye(3)[None].repeat(4000, 0), atol=1e-5
@@ -78,13 +78,13 @@ def test_wandering_directions_stay_a_frame_and_turn_by_the_angle() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"family": "log-normal", "evolution": "renewal", "means": (1.0, 2.0), "rotation": 1.0},
+        {"family": "log-normal", "evolution": "redraw", "means": (1.0, 2.0), "rotation": 1.0},
         {"family": "goe", "evolution": "drift", "mean_drift": -3.0},
         {
             "family": "discrete",
             "eigenvalues": (2.0, -3.0),
             "probabilities": (0.7, 0.3),
-            "evolution": "wandering",
+            "evolution": "rotate",
         },
     ],
     ids=lambda changes: changes["family"],

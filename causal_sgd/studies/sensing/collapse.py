@@ -29,8 +29,8 @@ BASE = Experiment(
 )  # fmt: skip
 EXPERIMENTS = {
     "two-point": BASE,
-    "uniform": BASE.replace(family="uniform", num_environments=1, evolution="renewal"),
-    "gaussian": BASE.replace(family="gaussian", num_environments=1, evolution="renewal"),
+    "uniform": BASE.replace(family="uniform", num_environments=1, evolution="redraw"),
+    "gaussian": BASE.replace(family="gaussian", num_environments=1, evolution="redraw"),
 }
 RATES = (0.02, 0.035, 0.06, 0.1)
 BELOW = np.array(

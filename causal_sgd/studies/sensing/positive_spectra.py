@@ -136,7 +136,7 @@ def _cell(name: str) -> Any:
         world: WorldFactory
         if name == "log_normal":
             world = worlds.log_normal(num_environments=1, mean=MEAN, spread=spread, **ranks)
-            evolve = nonstationary.renewal(world)  # no environment is met twice
+            evolve = nonstationary.redraw(world)  # no environment is met twice
         elif name == "rare":
             largest = _largest(spread)
             weights = jnp.stack([1 - MEAN / largest, MEAN / largest])
