@@ -20,6 +20,7 @@ import pytest
 from scipy import stats
 
 from causal_sgd import random
+from causal_sgd.random import _discrete
 from causal_sgd.sensing import measurements, worlds
 from causal_sgd.sensing.measurements import _designs
 from causal_sgd.sensing.measurements._algebra import packed_dim
@@ -193,7 +194,7 @@ def test_every_subset_is_equally_likely(count: int) -> None:
 
 def test_a_subset_of_equal_numbers_is_still_of_its_size(monkeypatch) -> None:
     monkeypatch.setattr(
-        random.counts,
+        _discrete,
         "bits",
         lambda key, count: jnp.asarray([9, 3, 9, 9, 2**32 - 1, 0, 9], jnp.uint32),
     )

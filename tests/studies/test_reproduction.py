@@ -14,6 +14,7 @@ import html5lib
 import pytest
 
 from causal_sgd import cli, studies
+from causal_sgd.studies import sensing
 from causal_sgd.studies.reproduction import _cache, _running, _times
 from causal_sgd.studies.reproduction._running import Outcome, outcomes
 from causal_sgd.studies.reproduction._sources import fingerprint
@@ -68,12 +69,13 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = ("first-one", "second-one", "third-one")
     for name in names:
         write(folder, name)
-    monkeypatch.setattr(studies, "__path__", [str(folder)])
+    monkeypatch.setattr(sensing, "__path__", [str(folder)])
+    monkeypatch.setattr(studies, "SYSTEMS", {"sensing": names})
     monkeypatch.setattr(studies, "NAMES", names)
     monkeypatch.setattr(studies, "CORE", names[:1])
     yield folder
     for name in names:
-        sys.modules.pop(f"causal_sgd.studies.{name.replace('-', '_')}", None)
+        sys.modules.pop(f"causal_sgd.studies.sensing.{name.replace('-', '_')}", None)
 
 
 def write(
@@ -84,7 +86,7 @@ def write(
         assert old in text
         text = text.replace(old, new)
     (folder / f"{name.replace('-', '_')}.py").write_text(text)
-    sys.modules.pop(f"causal_sgd.studies.{name.replace('-', '_')}", None)
+    sys.modules.pop(f"causal_sgd.studies.sensing.{name.replace('-', '_')}", None)
 
 
 def computed(folder: Path) -> list[str]:
@@ -188,8 +190,9 @@ def test_a_killed_reproduction_goes_on_with_the_study_it_was_at(
     trouble = "os.kill(os.getpid(), signal.SIGKILL) if 'RESUMED' not in os.environ else None"
     write(shelf, "second-one", trouble=trouble)
     script = (
-        "import sys; from pathlib import Path; from causal_sgd import studies; studies.__path__ = [sys.argv[1]]\n"
-        "studies.NAMES = ('first-one', 'second-one', 'third-one')\n"
+        "import sys; from pathlib import Path; from causal_sgd import studies; from causal_sgd.studies import sensing\n"
+        "sensing.__path__ = [sys.argv[1]]; studies.NAMES = ('first-one', 'second-one', 'third-one')\n"
+        "studies.SYSTEMS = {'sensing': studies.NAMES}\n"
         "from causal_sgd.studies.reproduction import outcomes; list(outcomes(studies.NAMES, Path(sys.argv[2])))"
     )
     out = tmp_path / "out"

@@ -20,7 +20,11 @@ from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.types import Trace
 
-MODULES = {path.stem.replace("_", "-"): path for path in Path(studies.__path__[0]).glob("[!_]*.py")}
+MODULES = {
+    path.stem.replace("_", "-"): path
+    for system in studies.SYSTEMS
+    for path in Path(studies.__path__[0], system).glob("[!_]*.py")
+}
 
 
 def test_every_module_is_a_study_that_is_run() -> None:
