@@ -1,11 +1,12 @@
 """The scripts of benchmarks/ run to their end at tiny sizes and print what they promise.
 
-Each runs in a process of its own, as they are meant to be run: they choose jax's devices before its first use.
+Each runs in its own process, as users run it: a script chooses the devices before jax starts.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 import re
@@ -239,3 +240,85 @@ def test_what_is_waited_for():
         < seconds["reproduce trajectories, until the figure is there"]
         < seconds["reproduce trajectories, whole"]
     )
+
+
+def claims(path: Path, *measured: float, key: str = "pooled", holds: bool = True) -> Path:
+    claim = {"study": "tilt", "low": 0, "high": 2, "text": "", "source": ""}
+    document = {
+        "claims": [
+            claim | {"name": f"{key}_{index}", "measured": value, "holds": holds}
+            for index, value in enumerate(measured)
+        ]
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_claims_that_differ_are_listed(tmp_path, capsys):
+    compare_claims = importlib.import_module("benchmarks.compare_claims")
+    old = claims(tmp_path / "old.json", 1.0, math.nan, 0.5)
+
+    def compare(new: Path) -> tuple[int, list[dict[str, str]], str]:
+        status = compare_claims.main([str(old), str(new)])
+        out = capsys.readouterr().out
+        return status, [row for table in tables(out) for row in table], out.splitlines()[-1]
+
+    status, rows, last = compare(old)
+    assert (status, rows) == (0, [])
+    assert last.startswith("3 claims in both: 0 values, 0 intervals and 0 verdicts differ")
+    status, rows, last = compare(claims(tmp_path / "value.json", 1.5, math.nan, 0.5))
+    assert status == 0
+    assert [row["claim"] for row in rows] == ["pooled_0"]
+    assert rows[0]["change, interval widths"] == "+0.25"
+    status, rows, last = compare(claims(tmp_path / "verdict.json", 1.0, math.nan, 0.5, holds=False))
+    assert status == 1
+    assert {row["verdicts"] for row in rows} == {"holds -> fails"}
+    status, rows, last = compare(claims(tmp_path / "key.json", 1.0, key="other"))
+    assert status == 1
+    assert "4 claims in one file only" in last
+
+
+def test_two_checkouts_are_measured_in_turns(tmp_path):
+    side_by_side = importlib.import_module("benchmarks.side_by_side")
+    for name, seconds in (("old", 2.0), ("new", 1.0)):
+        folder = tmp_path / name / "benchmarks"
+        folder.mkdir(parents=True)
+        (tmp_path / name / "causal_sgd").mkdir()
+        (folder / "toy.py").write_text(
+            "import os, sys\n"
+            f"print({name!r}, file=open({str(tmp_path / 'order')!r}, 'a'))\n"
+            "assert os.environ['PYTHONPATH'] == os.getcwd()\n"
+            f"print('| way {name} | seconds |\\n|---|---|\\n| a | {seconds} |\\n| b | 3,000 |')\n"
+        )
+    toy = side_by_side.Benchmark("toy.py", (), "seconds", "s")
+    rows = side_by_side.alternate(toy, [tmp_path / "old", tmp_path / "new"], 2)
+    assert [(row.name, row.old, row.new) for row in rows] == [
+        ("a", [2.0, 2.0], [1.0, 1.0]),
+        ("b", [3000.0, 3000.0], [3000.0, 3000.0]),
+    ]
+    assert (tmp_path / "order").read_text().split() == ["old", "new", "new", "old"]
+    assert "| 2 | 1 | 0.500 | 0.500 to 0.500 |" in rows[0].text("toy", "s")
+    (tmp_path / "new" / "benchmarks" / "toy.py").write_text("raise SystemExit('broken')")
+    with pytest.raises(ValueError, match="broken"):
+        side_by_side.alternate(toy, [tmp_path / "old", tmp_path / "new"], 1)
+
+
+def test_the_tables_of_the_benchmarks_are_read():
+    side_by_side = importlib.import_module("benchmarks.side_by_side")
+    roofline = (
+        "| law | d | k | tile | step, us a run | products |\n|---|---|---|---|---|---|\n"
+        "| exact | 20 | 20 | 128 | 1,001.76 | 0.76 |\n"
+    )
+    versus = (
+        "| batch | us a step and run, d = 50 | of that |\n|---|---|---|\n| 100 | 9.93 | 1.0 |\n\n"
+        "| what | seconds | times the engine |\n|---|---|---|\n"
+        "| causal_sgd (the first call: +4.9 s) | 29.8 | 1 |\n| NumPy loop | 5.1e+05 | 17 |\n"
+    )
+    read = {
+        name: side_by_side.timings(side_by_side.BENCHMARKS[name], text)
+        for name, text in (("roofline", roofline), ("versus", versus))
+    }
+    assert read["roofline"] == {"exact, 20, 20, 128": 1001.76}
+    assert read["versus"] == {"100": 9.93, "causal_sgd": 29.8}
+    with pytest.raises(ValueError, match="printed no numbers"):
+        side_by_side.timings(side_by_side.BENCHMARKS["cold_start"], roofline)
