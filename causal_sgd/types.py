@@ -8,7 +8,7 @@ batch axes with `vmap`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -36,49 +36,26 @@ __all__ = [
 ]
 
 
-class World(NamedTuple):
-    """One draw of nature, in factored form: environment e has the signal U* diag(s) U*' + V C_e V'.
-
-    Both bases have orthonormal columns; they are orthogonal to each other unless the world is tilted.
-    """
-
-    invariant_basis: Array  # [d, r1]     U*
-    invariant_spectrum: Array  # [r1]        s, the eigenvalues of A*
-    spurious_basis: Array  # [d, r2]     V
-    spurious_cores: Array  # [E, r2, r2] C_e, symmetric
-    probabilities: Array  # [E]         how often each environment is met; sums to one
+@runtime_checkable
+class World(Protocol):
+    """One draw of nature: any pytree with these two attributes. Each system defines its own."""
 
     @property
-    def invariant(self) -> Array:
-        """The dense invariant signal A*, [d, d]; made on demand."""
-        basis = self.invariant_basis
-        return jax.numpy.matmul(
-            basis * self.invariant_spectrum[None, :], basis.T, precision="highest"
-        )
-
-    def spurious(self, core: Array) -> Array:
-        """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""
-        basis = self.spurious_basis
-        return jax.numpy.matmul(
-            jax.numpy.matmul(basis, core, precision="highest"), basis.T, precision="highest"
-        )
+    def probabilities(self) -> Array:
+        """How often each environment is met, [E]; sums to one."""
+        ...
 
     @property
-    def bases(self) -> Array:
-        """U* and V side by side, [d, r1 + r2]."""
-        return jax.numpy.concatenate([self.invariant_basis, self.spurious_basis], 1)
-
-    @property
-    def mean_core(self) -> Array:
-        """The mean of the spurious cores under the environment probabilities, [r2, r2]."""
-        return jax.numpy.tensordot(self.probabilities, self.spurious_cores, 1, precision="highest")
+    def estimate_shape(self) -> tuple[int, ...]:
+        """The shape *S of an estimate of the signal."""
+        ...
 
 
 WorldFactory = Callable[[Key], World]
 """How nature is drawn: a pure function of a key."""
 
 
-Evolution = Callable[[Key, Array, World], World]
+Evolution = Callable[[Key, Array, Any], Any]
 """How nature changes before a step: (key, step, world) -> world of the same shapes. The measurement's data, such as a dense
 A*, are made once of the first world, and samplers learn the probabilities once: an evolution may change the spurious basis and
 the cores only."""
@@ -146,8 +123,8 @@ class Measurement(NamedTuple):
             evolve under them.
     """
 
-    init: Callable[[Key, World], Any]
-    gradient: Callable[[Key, Array, Any, Model, Params, World, Batch], tuple[Params, Array]]
+    init: Callable[[Key, Any], Any]
+    gradient: Callable[[Key, Array, Any, Any, Params, Any, Batch], tuple[Params, Array]]
     capacity: Callable[[int], int | None] | None = None
     holds_labels: bool = False
 
@@ -162,7 +139,7 @@ class Snapshot(NamedTuple):
     params: Params  # what the algorithm evaluates (the average, when it averages)
     dense: Array | None  # [*S], the estimate of a model without a factor, else None
     factor: Array | None  # [d, k] with estimate = factor factor', or None
-    world: World
+    world: Any  # the world of the run's system
     batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
     predict: Callable[[Array], Array] | None = (
         None  # input [d] -> prediction []; None where that is x' estimate x

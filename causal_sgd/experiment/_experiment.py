@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from causal_sgd import checks
 
 if TYPE_CHECKING:
-    from causal_sgd.types import Evolution, Measurement, Metric, Model, Sampler, Trace, WorldFactory
+    from causal_sgd.sensing.worlds import WorldFactory
+    from causal_sgd.types import Evolution, Measurement, Metric, Model, Sampler, Trace
 
 __all__ = ["CHOICES", "DEFAULT_METRICS", "INTEGER_AXES", "SWEEPABLE", "Experiment"]
 

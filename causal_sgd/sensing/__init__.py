@@ -5,5 +5,6 @@ into gradients; `models` are what is trained, and `metrics` what is recorded.
 """
 
 from causal_sgd.sensing import measurements, metrics, models, nonstationary, worlds
+from causal_sgd.sensing.worlds import World
 
-__all__ = ["measurements", "metrics", "models", "nonstationary", "worlds"]
+__all__ = ["World", "measurements", "metrics", "models", "nonstationary", "worlds"]

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg, random
-from causal_sgd.types import Array, Snapshot, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Snapshot
 
 __all__ = [
     "batch_loss",

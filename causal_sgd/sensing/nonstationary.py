@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.types import Array, Evolution, Key, World, WorldFactory
+from causal_sgd.sensing.worlds import World, WorldFactory
+from causal_sgd.types import Array, Evolution, Key
 
 __all__ = ["drift", "redraw", "rotate"]
 

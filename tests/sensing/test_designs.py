@@ -21,10 +21,10 @@ from scipy import stats
 
 from causal_sgd import random
 from causal_sgd.random import _discrete
-from causal_sgd.sensing import measurements, worlds
+from causal_sgd.sensing import World, measurements, worlds
 from causal_sgd.sensing.measurements import _designs
 from causal_sgd.sensing.measurements._algebra import packed_dim
-from causal_sgd.types import Batch, Measurement, Model, World
+from causal_sgd.types import Batch, Measurement, Model
 
 LEVEL = 1e-3
 DIM, ENVIRONMENTS, EXAMPLES = 5, 4, 11

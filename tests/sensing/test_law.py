@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from causal_sgd.sensing import measurements, models
-from causal_sgd.types import Batch, Model, World
+from causal_sgd.sensing import World, measurements, models
+from causal_sgd.types import Batch, Model
 
 DIM = 5
 DRAWS = 100_000

@@ -32,10 +32,10 @@ from test_law import (
 )
 
 from causal_sgd import linalg
-from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sensing import World, measurements, metrics, models, worlds
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
-from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot, World
+from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot
 
 DRAWS = 100_000
 EPS = float(np.finfo(np.float32).eps)

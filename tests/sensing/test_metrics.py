@@ -18,9 +18,9 @@ from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 
 import causal_sgd as cs
 from causal_sgd import random
-from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sensing import World, measurements, metrics, models, worlds
 from causal_sgd.training import samplers
-from causal_sgd.types import Snapshot, Trace, World
+from causal_sgd.types import Snapshot, Trace
 
 
 @functools.cache

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 from causal_sgd.experiment import Experiment
-from causal_sgd.sensing import nonstationary, worlds
-from causal_sgd.types import Evolution, World
+from causal_sgd.sensing import World, nonstationary, worlds
+from causal_sgd.types import Evolution
 
 LEVEL = 1e-3
 RANKS: dict[str, Any] = {"dim": 6, "invariant_rank": 2, "spurious_rank": 2}

@@ -17,8 +17,7 @@ import pytest
 from scipy import stats
 from test_contracts import DIM, RANKS, draw_world, own_signals
 
-from causal_sgd.sensing import worlds
-from causal_sgd.types import World
+from causal_sgd.sensing import World, worlds
 
 LEVEL = 1e-3
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import linalg
-from causal_sgd.types import Array, Key, Model, Params, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Key, Model, Params
 
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 

@@ -17,7 +17,8 @@ import numpy as np
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _products
 from causal_sgd.sensing.measurements._algebra import owners, pack, packed_dim, pull_back, unpack
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
 
 __all__ = ["fixed_design", "pack", "restricted_isometry", "shared_design", "unpack"]
 

@@ -24,7 +24,8 @@ from causal_sgd.sensing.measurements._algebra import (
     slabs,
     unpack,
 )
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
 
 __all__ = ["gaussian_law", "population", "streamed"]
 

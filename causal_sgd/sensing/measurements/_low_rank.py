@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
 
 __all__ = ["low_rank_law"]
 

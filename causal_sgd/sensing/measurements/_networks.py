@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params, World
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
 
 __all__ = ["examples", "rank_one"]
 

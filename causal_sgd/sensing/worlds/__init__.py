@@ -16,8 +16,11 @@ from causal_sgd.sensing.worlds._families import (
     two_point,
     uniform,
 )
+from causal_sgd.sensing.worlds._world import World, WorldFactory
 
 __all__ = [
+    "World",
+    "WorldFactory",
     "discrete",
     "from_arrays",
     "from_file",

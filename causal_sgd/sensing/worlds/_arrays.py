@@ -11,7 +11,8 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sensing.worlds._assembly import weights_of
-from causal_sgd.types import Array, Key, World, WorldFactory
+from causal_sgd.sensing.worlds._world import World, WorldFactory
+from causal_sgd.types import Array, Key
 
 __all__ = ["from_arrays", "from_file"]
 

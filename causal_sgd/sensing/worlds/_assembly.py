@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.types import Array, Key, World, WorldFactory
+from causal_sgd.sensing.worlds._world import World, WorldFactory
+from causal_sgd.types import Array, Key
 
 __all__ = ["Geometry", "assemble", "diagonal", "per_direction", "quantiles", "weights_of"]
 

@@ -18,7 +18,8 @@ from causal_sgd.sensing.worlds._assembly import (
     per_direction,
     quantiles,
 )
-from causal_sgd.types import Array, Key, WorldFactory
+from causal_sgd.sensing.worlds._world import WorldFactory
+from causal_sgd.types import Array, Key
 
 __all__ = ["discrete", "gaussian", "goe", "log_normal", "two_point", "uniform"]
 

@@ -21,7 +21,8 @@ from causal_sgd.studies import Claim
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from causal_sgd.types import Evolution, Key, WorldFactory
+    from causal_sgd.sensing.worlds import WorldFactory
+    from causal_sgd.types import Evolution, Key
 
 RATE, MEAN = 0.05, 1.0
 SPREADS = np.array([0.0, 1.0, 2.0, 3.5, 5.0, 6.5, 8.0])

@@ -142,7 +142,7 @@ def begin(key: Key, parts: Parts) -> Start:
     _check_sampler(parts.sampler, nature.probabilities.shape[0])
     _check_capacity(parts.measurement, parts.sampler, nature.probabilities.shape[0])
     chex.assert_shape(
-        jax.eval_shape(parts.model.estimate, params), (nature.invariant_basis.shape[0],) * 2,
+        jax.eval_shape(parts.model.estimate, params), nature.estimate_shape,
         custom_message="the model's estimate does not have the shape of the world's signals",
     )  # fmt: skip
     return Start(
