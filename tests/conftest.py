@@ -7,6 +7,7 @@ import pytest
 
 from causal_sgd.sweeps import _machine
 
+pytest.register_assert_rewrite("support")
 mpl.use("Agg")
 # Two devices wherever the tests run, so that what a sweep spreads over devices is always tested; see `one_device`.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -1,16 +1,15 @@
-"""Every member of `worlds`, `evolutions`, `samplers`, `measurements` and `models` keeps the promises of its room.
+"""Every member of a room of ingredients keeps the promises of its room.
 
-The tables below give each name of an `__all__` its arguments; a member without a row fails
+The arguments of each member stand in `support/contracts.py`; a member without a row fails
 `test_every_member_has_a_row`. What a member promises on its own is in `test_worlds.py` and so on.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -19,162 +18,22 @@ import numpy as np
 import optax
 import pytest
 
-from causal_sgd.sensing import World, measurements, models, nonstationary, worlds
+from causal_sgd.sensing import World, measurements, models, worlds
 from causal_sgd.training import algorithms, optimizers, samplers
-from causal_sgd.types import Batch, Sampler
-
-DIM, SHARED_RANK, OWN_RANK = 7, 2, 2
-RANKS: dict[str, Any] = {"dim": DIM, "invariant_rank": SHARED_RANK, "spurious_rank": OWN_RANK}
-PROBABILITIES = np.array([0.5, 0.3, 0.15, 0.05, 0.0])
-
-
-class Row(NamedTuple):
-    """A member's static arguments, two sets of numbers that may be traced, and whether its key matters."""
-
-    static: Mapping[str, Any] = MappingProxyType({})
-    numbers: Mapping[str, Any] = MappingProxyType({})
-    others: Mapping[str, Any] = MappingProxyType({})
-    random: bool = True
-
-
-def symmetric(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    array = rng.normal(size=shape)
-    return (array + np.swapaxes(array, -1, -2)) / 2
-
-
-def own_signals(seed: int = 0, *, dim: int = DIM, environments: int = 3) -> dict[str, np.ndarray]:
-    """An indefinite A* and spurious signals of rank 3 that share a direction with it."""
-    rng = np.random.default_rng(seed)
-    frame = np.linalg.qr(rng.normal(size=(dim, 4)))[0]
-    own = frame[:, 1:]
-    return {
-        "invariant": frame[:, :2] * np.array([2.0, -1.0]) @ frame[:, :2].T,
-        "spurious": own @ symmetric(rng, environments, 3, 3) @ own.T,
-    }
-
-
-WORLDS = {
-    "two_point": Row(
-        RANKS,
-        {
-            "mean": 1.0,
-            "spread": 6.0,
-            "tilt": 0.0,
-            "invariant_spectrum": np.array([1.0, 2.0], np.float32),
-        },
-        {
-            "mean": 0.5,
-            "spread": 3.0,
-            "tilt": 0.2,
-            "invariant_spectrum": np.array([3.0, 2.0], np.float32),
-        },
-    ),
-    "uniform": Row(
-        RANKS | {"num_environments": 5}, {"mean": 1.0, "spread": 6.0}, {"mean": 2.0, "spread": 1.0}
-    ),
-    "gaussian": Row(
-        RANKS | {"num_environments": 5},
-        {"spread": 6.0, "probabilities": PROBABILITIES.astype(np.float32)},
-        {"spread": 2.0, "probabilities": np.full(5, 0.2, np.float32)},
-    ),
-    "log_normal": Row(
-        RANKS | {"num_environments": 5},
-        {"mean": np.array([1.0, 2.0], np.float32), "spread": 3.0, "rotation": 0.5},
-        {"mean": np.array([2.0, 0.5], np.float32), "spread": 1.0, "rotation": 1.0},
-    ),
-    "goe": Row(
-        RANKS | {"num_environments": 5},
-        {"mean": 1.0, "spread": 6.0, "coupling": 1.0},
-        {"mean": 2.0, "spread": 1.0, "coupling": 0.3},
-    ),
-    "discrete": Row(
-        RANKS,
-        {
-            "eigenvalues": np.arange(5, dtype=np.float32),
-            "probabilities": PROBABILITIES.astype(np.float32),
-        },
-        {
-            "eigenvalues": -np.arange(5, dtype=np.float32),
-            "probabilities": np.full(5, 0.2, np.float32),
-        },
-    ),
-    "from_arrays": Row(
-        own_signals(),
-        {"probabilities": np.array([0.2, 0.3, 0.5], np.float32)},
-        {"probabilities": np.array([0.5, 0.3, 0.2], np.float32)},
-        random=False,
-    ),
-    "from_file": Row({"path": "world.npz"}, random=False),
-}
-EVOLUTIONS = {
-    "redraw": Row(
-        {"world": worlds.gaussian(**RANKS, num_environments=4)},
-        {"probability": 1.0},
-        {"probability": 0.0},
-    ),
-    "drift": Row({}, {"rate": 0.3}, {"rate": -0.2}, random=False),
-    "rotate": Row({}, {"angle": 0.1}, {"angle": 0.2}),
-}
-SAMPLERS = {
-    "hetero": Row({}, {"batch_size": 13}, {"batch_size": 7}),
-    "cyclic": Row({}, {"batch_size": 13}, {"batch_size": 7}, random=False),
-    "block": Row(
-        {}, {"batch_size": 13, "length": 3}, {"batch_size": 13, "length": 2}, random=False
-    ),
-    "shuffled": Row({}, {"batch_size": 13}, {"batch_size": 7}),
-    "sticky": Row({}, {"batch_size": 13, "stay": 0.5}, {"batch_size": 7, "stay": 0.1}),
-    "mixed": Row({"environments_per_batch": 3}, {"batch_size": 13}, {"batch_size": 7}),
-    "pooled": Row({}, {"batch_size": 13}, {"batch_size": 7}),
-    "stratified": Row({}, {"batch_size": 13}, {"batch_size": 7}, random=False),
-}
-MEASUREMENTS = {
-    "population": Row(random=False),
-    "gaussian_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
-    "low_rank_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
-    "fixed_design": Row(
-        {"num_examples": 9}, {"noise": 0.5, "fresh_noise": 0.0}, {"noise": 0.0, "fresh_noise": 0.4}
-    ),
-    "streamed": Row({"slab_size": 6}, {"noise": 0.5}, {"noise": 0.0}),
-    "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
-    "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
-    "examples": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
-}
-MODELS = {
-    "factored": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
-    "diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
-    "signed_diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
-    "asymmetric": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
-    "deep": Row({"dim": DIM, "init": "gaussian"}, {"init_scale": 0.1}, {"init_scale": 0.2}),
-    "quadratic": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
-    "relu": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
-}
-ALGORITHMS = {
-    "sgd": Row({}, {"learning_rate": 0.1}, {"learning_rate": 0.05}),
-    "fedavg": Row(
-        {}, {"learning_rate": 0.1, "local_steps": 2}, {"learning_rate": 0.1, "local_steps": 3}
-    ),
-    "fedprox": Row(
-        {"local_steps": 2},
-        {"proximal": 0.5, "learning_rate": 0.1},
-        {"proximal": 2.0, "learning_rate": 0.1},
-    ),
-    "scaffold": Row({}, {"local_steps": 2}, {"local_steps": 3}),
-}
-OPTIMIZERS = {
-    "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
-    "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),
-    "tail_average": Row({}, {"start": 1}, {"start": 0}),
-    "averaged": Row({}),
-}
-ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
-    "worlds": (worlds, WORLDS),
-    "evolutions": (nonstationary, EVOLUTIONS),
-    "samplers": (samplers, SAMPLERS),
-    "measurements": (measurements, MEASUREMENTS),
-    "models": (models, MODELS),
-    "algorithms": (algorithms, ALGORITHMS),
-    "optimizers": (optimizers, OPTIMIZERS),
-}
+from causal_sgd.types import Batch
+from support.contracts import (
+    ALGORITHMS,
+    DIM,
+    MEASUREMENTS,
+    OWN_RANK,
+    RANKS,
+    ROOMS,
+    WORLDS,
+    draw_world,
+    draws,
+    make,
+    own_signals,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,15 +49,6 @@ def world_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("worlds") / "world.npz"
     np.savez(path, **own_signals())
     return path
-
-
-def make(room: str, name: str, world_file: Path | None = None, **numbers: Any) -> Any:
-    """Call a factory as its row says."""
-    module, rows = ROOMS[room]
-    static = dict(rows[name].static)
-    if "path" in static:
-        static["path"] = world_file
-    return getattr(module, name)(**static, **numbers)
 
 
 def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[str, Any]) -> Any:
@@ -228,17 +78,6 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
     batch = Batch(jnp.arange(4), jnp.array([3, 0, 4, 5], jnp.int32))
     data = member.init(jax.random.key(1), nature())
     return member.gradient(key, jnp.zeros((), jnp.int32), data, model, params, nature(), batch)
-
-
-def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> jax.Array:
-    """The counts of one run, [steps, E]; keys as `sgd` makes them."""
-    state = sampler.init(key, jnp.asarray(probabilities, jnp.float32))
-
-    def one(state: Any, step: jax.Array) -> tuple[Any, jax.Array]:
-        counts, state = sampler.draw(jax.random.fold_in(key, step), step, state)
-        return state, counts
-
-    return jax.lax.scan(one, state, jnp.arange(steps))[1]
 
 
 def train(
@@ -271,11 +110,6 @@ def train(
         0, 2, lambda _, state: algorithm.step(key, state), algorithm.init(key)
     )
     return algorithm.snapshot(state).params, algorithm.loss(state)
-
-
-def draw_world(factory: worlds.WorldFactory, seed: int = 0) -> World:
-    """In one program: piece by piece it would be compiled piece by piece."""
-    return jax.jit(factory)(jax.random.key(seed))
 
 
 @functools.cache

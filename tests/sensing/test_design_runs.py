@@ -12,7 +12,14 @@ import numpy as np
 import optax
 import pytest
 from jax.extend import core as jex_core
-from test_designs import (
+
+from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sensing.measurements import _designs, _products
+from causal_sgd.sweeps._programs import CPU_OPTIONS, Program
+from causal_sgd.training import run, samplers
+from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Array, Batch, Measurement, Snapshot
+from support.designs import (
     DIM,
     ENVIRONMENTS,
     EXAMPLES,
@@ -25,13 +32,6 @@ from test_designs import (
     keys,
     world,
 )
-
-from causal_sgd.sensing import measurements, metrics, models, worlds
-from causal_sgd.sensing.measurements import _designs, _products
-from causal_sgd.sweeps._programs import CPU_OPTIONS, Program
-from causal_sgd.training import run, samplers
-from causal_sgd.training.algorithms import sgd
-from causal_sgd.types import Array, Batch, Measurement, Snapshot
 
 
 def params(snapshot: Snapshot) -> Array:

@@ -21,39 +21,26 @@ from scipy import stats
 
 from causal_sgd import random
 from causal_sgd.random import _discrete
-from causal_sgd.sensing import World, measurements, worlds
+from causal_sgd.sensing import World, measurements
 from causal_sgd.sensing.measurements import _designs
 from causal_sgd.sensing.measurements._algebra import packed_dim
-from causal_sgd.types import Batch, Measurement, Model
+from causal_sgd.types import Batch, Measurement
+from support.designs import (
+    DIM,
+    ENVIRONMENTS,
+    EXAMPLES,
+    READ_OUT,
+    STEP,
+    WIDTH,
+    dense_design,
+    estimate,
+    full,
+    keys,
+    world,
+)
 
 LEVEL = 1e-3
-DIM, ENVIRONMENTS, EXAMPLES = 5, 4, 11
-WIDTH = DIM * (DIM + 1) // 2
 UPPER = np.triu_indices(DIM)
-READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
-STEP = jnp.zeros((), jnp.int32)
-
-
-@functools.cache
-def world() -> World:
-    factory = worlds.two_point(dim=DIM, invariant_rank=2, spurious_rank=2, mean=1.0, spread=2.0)
-    with jax.ensure_compile_time_eval():  # it may be asked for first within a trace
-        return jax.jit(factory)(jax.random.key(0))
-
-
-@functools.cache
-def estimate() -> np.ndarray:
-    rng = np.random.default_rng(1)
-    factor = rng.normal(size=(DIM, DIM))
-    return np.asarray(factor @ factor.T, np.float32)
-
-
-@functools.cache
-def dense_design() -> np.ndarray:
-    """Matrices that are not symmetric, [E, n, d, d]."""
-    return (
-        np.random.default_rng(2).normal(size=(ENVIRONMENTS, EXAMPLES, DIM, DIM)).astype(np.float32)
-    )
 
 
 def signals() -> np.ndarray:
@@ -92,14 +79,6 @@ def gradient(
     return 2 * np.asarray(found), np.asarray(loss)
 
 
-@functools.cache
-def full(noise: float = 0.0, packed: bool = False) -> Measurement:
-    dense = dense_design()
-    return measurements.fixed_design(
-        design=_designs.pack(jnp.asarray(dense)) if packed else dense, noise=noise, full=True
-    )
-
-
 def definition(
     dense: np.ndarray, labels: np.ndarray, weights: np.ndarray, size: float, point: Any = None
 ) -> tuple[np.ndarray, float]:
@@ -133,10 +112,6 @@ def revealed(
 def unit_design() -> np.ndarray:
     """Two environments with seven examples each, of which the i-th of all sees the i-th packed coordinate alone."""
     return np.eye(WIDTH, dtype=np.float32)[: 2 * 7].reshape(2, 7, WIDTH)
-
-
-def keys(number: int, seed: int = 0) -> jax.Array:
-    return jax.random.split(jax.random.key(seed), number)
 
 
 # Packed coordinates

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 from scipy import stats
-from test_law import LAWS
 
 from causal_sgd.sensing import measurements, metrics, models, worlds
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
+from support.law import LAWS
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "kind", "mixture"))

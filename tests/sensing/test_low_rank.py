@@ -19,7 +19,13 @@ import numpy as np
 import optax
 import pytest
 from scipy import stats
-from test_law import (
+
+from causal_sgd import linalg
+from causal_sgd.sensing import World, measurements, metrics, models, worlds
+from causal_sgd.training import run, samplers
+from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot
+from support.law import (
     DIM,
     UPPER,
     Case,
@@ -30,12 +36,6 @@ from test_law import (
     low_moments,
     make_case,
 )
-
-from causal_sgd import linalg
-from causal_sgd.sensing import World, measurements, metrics, models, worlds
-from causal_sgd.training import run, samplers
-from causal_sgd.training.algorithms import sgd
-from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot
 
 DRAWS = 100_000
 EPS = float(np.finfo(np.float32).eps)

@@ -14,13 +14,14 @@ import optax
 import pytest
 import scipy.linalg
 from scipy import stats
-from test_contracts import DIM, RANKS, draw_world, own_signals, symmetric
 
 import causal_sgd as cs
 from causal_sgd import random
 from causal_sgd.sensing import World, measurements, metrics, models, worlds
 from causal_sgd.training import samplers
 from causal_sgd.types import Snapshot, Trace
+from support.arrays import symmetric
+from support.contracts import DIM, RANKS, draw_world, own_signals
 
 
 @functools.cache

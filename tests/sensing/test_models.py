@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from test_contracts import symmetric
 
 from causal_sgd.sensing import models
 from causal_sgd.sensing.models._matrices import Factors
 from causal_sgd.types import Model
+from support.arrays import symmetric
 
 LEVEL = 1e-3
 

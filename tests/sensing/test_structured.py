@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contracts import symmetric
 
 from causal_sgd.sensing import World, measurements, models, worlds
 from causal_sgd.sensing.measurements._entries import coherence
 from causal_sgd.types import Batch, Measurement, Model
+from support.arrays import symmetric
 
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
 MAX_Z, RMS_Z = 5.0, 1.7

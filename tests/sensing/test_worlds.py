@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
-from test_contracts import DIM, RANKS, draw_world, own_signals
 
 from causal_sgd.sensing import World, worlds
+from support.contracts import DIM, RANKS, draw_world, own_signals
 
 LEVEL = 1e-3
 

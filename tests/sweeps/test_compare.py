@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_sweep import COMPILATIONS, WATCHED, build, same_bits
 
 from causal_sgd.sensing import metrics
 from causal_sgd.sweeps import compare, sweep
@@ -16,6 +15,7 @@ from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._programs import Program
 from causal_sgd.training import run
 from causal_sgd.types import Trace
+from support.sweeps import COMPILATIONS, WATCHED, build, same_bits
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental import serialize_executable
-from test_sweep import COMPILATIONS
 
 from causal_sgd import run, sweep
 from causal_sgd.sensing import measurements, metrics, models, worlds
@@ -19,6 +18,7 @@ from causal_sgd.sweeps._relocation import QUIET, moved
 from causal_sgd.training import samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Trace
+from support.sweeps import COMPILATIONS
 
 pytestmark = pytest.mark.skipif(not QUIET, reason="this jaxlib would warn of each program")
 

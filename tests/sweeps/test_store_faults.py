@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import interrupted
 import jax
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ import xarray as xr
 import causal_sgd
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store, StoreError, open_results
+from support import interrupted
 
 IN_FLIGHT = 4  # units under way at a time: two for each of two devices
 SCRIPT = Path(interrupted.__file__)
@@ -160,7 +160,8 @@ import ctypes, os, sys
 if os.geteuid() == 0:  # root may write anywhere, until it gives up its capabilities (this thread, and those that it starts)
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     assert ctypes.CDLL(None).capset(header, none) == 0
-import interrupted, causal_sgd
+import causal_sgd
+from support import interrupted
 for path, seeds in ((sys.argv[1], interrupted.SEEDS), (sys.argv[1], 20), (sys.argv[2], 1)):
     try:
         found = causal_sgd.sweep(interrupted.CELL, axes=interrupted.AXES, seeds=seeds, tile=4, store=path)
@@ -177,7 +178,7 @@ def test_a_read_only_folder_can_be_read_and_is_named(store: Path) -> None:
         folder.chmod(0o555)
     try:
         script = [sys.executable, "-c", READ_ONLY, str(store), str(store.with_name("new.zarr"))]
-        path = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[2])])
+        path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parents[2])])
         run = subprocess.run(
             script,
             capture_output=True,

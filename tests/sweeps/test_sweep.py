@@ -27,37 +27,7 @@ from causal_sgd.sweeps import sweep, zipped
 from causal_sgd.training import run, samplers, time_average
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Algorithm, Array, Snapshot, Trace
-
-COMPILATIONS: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **__: COMPILATIONS.append(event) if "backend_compile" in event else None
-)
-
-
-def build(
-    *,
-    spread: Any = 3.0,
-    learning_rate: Any = 0.1,
-    law: bool = False,
-    sampler: str = "hetero",
-    basis: str = "canonical",
-) -> Algorithm:
-    return sgd(
-        world=worlds.two_point(
-            dim=4, invariant_rank=1, spurious_rank=1, spread=spread, basis=basis
-        ),
-        sampler=getattr(samplers, sampler)(batch_size=50),
-        measurement=measurements.gaussian_law(noise=0.1) if law else measurements.population(),
-        model=models.factored(dim=4, rank=2, init_scale=0.1),
-        optimizer=optax.sgd(learning_rate),
-    )
-
-
-WATCHED = {
-    "spurious": metrics.spurious_signal,
-    "values": metrics.singular_values,
-    "loss": metrics.batch_loss,
-}
+from support.sweeps import COMPILATIONS, WATCHED, build, same_bits
 
 
 # What is said of sweeps is said of any cell; that of the population gradient is compiled in a quarter of the time.
@@ -74,11 +44,6 @@ def law_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> 
 def short_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
     algorithm = build(spread=spread, learning_rate=learning_rate)
     return run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=4)
-
-
-def same_bits(one: xr.Dataset, other: xr.Dataset) -> bool:
-    """Equal variables and coordinates, NaN equal to NaN; attributes aside."""
-    return one.equals(other)
 
 
 # Runs

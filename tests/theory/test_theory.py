@@ -13,10 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causal_sgd import theory
-
-FAMILIES = tuple(theory.families)
-BATCH = {"batch_size": 500, "dim": 30, "invariant_rank": 2, "spurious_rank": 1}
-
+from support.theory import BATCH, FAMILIES, POINTS
 
 SHORT: Any = {"num_steps": 300, "init_scale": 1e-3, "level": 0.1}
 
@@ -213,14 +210,6 @@ def test_arguments_of_different_rank_broadcast(family: str):
     np.testing.assert_allclose(
         value[1, 0], theory.lyapunov(family, 0.05, 1, 4), rtol=1e-4, atol=1e-7
     )
-
-
-# Where the small-step theory holds: a family of spectra, a learning rate and a mean eigenvalue.
-POINTS = {
-    "family": st.sampled_from(FAMILIES),
-    "eta": st.floats(0.002, 0.1),
-    "mu": st.floats(0.1, 2.0),
-}
 
 
 @settings(max_examples=15)

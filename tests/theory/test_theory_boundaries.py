@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from test_theory import FAMILIES, POINTS
-from test_theory_stationary import simulate
 
 from causal_sgd import theory
+from support.theory import FAMILIES, POINTS, simulate
 
 
 @pytest.mark.parametrize(

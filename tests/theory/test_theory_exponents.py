@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate
-from test_theory import FAMILIES
 
 from causal_sgd import theory
+from support.theory import FAMILIES
 
 EPS = float(np.finfo(np.float32).eps)
 

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_theory import BATCH, FAMILIES
 
 from causal_sgd import theory
-
-
-def simulate(eta: float, factors: Callable[[int], np.ndarray], start: np.ndarray, steps: int):
-    """The last u and the time averages of u^2 and u^4 per chain, after a fifth of the steps."""
-    u, second, fourth, kept = start, 0.0, 0.0, 0
-    for t in range(steps):
-        u = (factors(t) - eta * u * u) * u
-        if t >= steps // 5:
-            square = u * u
-            second, fourth, kept = second + square, fourth + square * square, kept + 1
-    return u, second / kept, fourth / kept
+from support.theory import BATCH, FAMILIES, simulate
 
 
 def test_growth_time_counts_the_steps_of_the_map():

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
-from test_contracts import PROBABILITIES, SAMPLERS, draws, make
 
 from causal_sgd.training import samplers
 from causal_sgd.types import Sampler
+from support.contracts import PROBABILITIES, SAMPLERS, draws, make
 
 LEVEL = 1e-3
 
