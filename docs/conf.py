@@ -7,9 +7,12 @@ import inspect
 import pkgutil
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import causal_sgd
@@ -20,12 +23,9 @@ author = "The causal_sgd developers"
 release = version = causal_sgd.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["made"]  # included by other pages
-suppress_warnings = [
-    "myst.xref_missing",
-    "myst.header",
-]  # CHANGELOG and benchmarks/README are written for where they lie
-default_role = "code"  # in docstrings `x` is code
+# The links of CHANGELOG and benchmarks/README resolve from their own folders.
+suppress_warnings = ["myst.xref_missing", "myst.header"]
+default_role = "code"  # `x` in a docstring is code
 html_theme = "furo"
 html_title = f"causal_sgd {release}"
 html_show_sourcelink = False
@@ -36,111 +36,153 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
-napoleon_use_ivar = True  # attributes of a NamedTuple are documented beside its fields too
+napoleon_use_ivar = True  # a NamedTuple's attributes also have comments beside the fields
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-ROOMS = {
-    "From nature to numbers": [
-        "worlds",
-        "evolutions",
-        "samplers",
-        "measurements",
-        "models",
-        "metrics",
-        "algorithms",
-        "optimizers",
-        "simulate",
-    ],
-    "Many runs": ["sweeps", "grids", "datasets", "results", "store", "machine", "executors"],
-    "What follows": [
-        "theory",
-        "phase",
-        "intermittency",
-        "plots",
-        "explorer",
-        "studies",
-        "reproduction",
-        "experiment",
-        "doctor",
-    ],
-    "What all share": ["types"],
-}
-"""The rooms of the reference, in the order in which a newcomer meets them."""
+ORDER = (
+    "sensing",
+    "training",
+    "sweeps",
+    "analysis",
+    "figures",
+    "theory",
+    "studies",
+    "experiment",
+    "linalg",
+    "types",
+)
+"""The documented packages and modules in reading order; a walk finds the public modules below."""
+
+INTERNAL = ("checks", "cli", "random")
+"""Packages and modules without a page. The studies themselves are in the atlas."""
 
 
-def _reference(folder: Path) -> None:
-    """One page a room, with everything in its `__all__`, so that what is offered is what is documented."""
-    index = ["# Reference", "", "What every room offers; its `__all__`, no more and no less.", ""]
-    for title, rooms in ROOMS.items():
-        index += [f"## {title}", ""]
-        for room in rooms:
-            module = importlib.import_module(f"causal_sgd.{room}")
-            page = [f"# {room}", "", "```{eval-rst}", f".. automodule:: causal_sgd.{room}", "   :no-members:", ""]
-            for name in module.__all__:
-                thing = getattr(module, name)
-                kind = "class" if inspect.isclass(thing) else "function" if inspect.isfunction(thing) else "data"
-                home = _home(module, name) if kind == "data" else module.__name__
-                page += [f".. auto{kind}:: {home}.{name}"]
-                page += ["   :no-value:"] if kind == "data" else []
-                page += [""]
-            (folder / f"{room}.md").write_text("\n".join([*page, "```", ""]), "utf-8")
-            index += [f"- [{room}]({room}.md): {(module.__doc__ or '').partition(chr(10))[0]}"]
-        index += [""]
-    toctree = ["```{toctree}", ":hidden:", "", *(room for rooms in ROOMS.values() for room in rooms), "```", ""]
+def public_modules(name: str) -> Iterator[str]:
+    """The dotted names, below causal_sgd, of a module and of its public modules."""
+    yield name
+    module = importlib.import_module(f"causal_sgd.{name}")
+    for child in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if not child.name.startswith("_") and name != "studies":
+            yield from public_modules(f"{name}.{child.name}")
+
+
+def short_name(name: str) -> str:
+    """The shortest public path of a module: `algorithms` for `training.algorithms`."""
+    last = name.rpartition(".")[2]
+    module = importlib.import_module(f"causal_sgd.{name}")
+    offered = last in causal_sgd.__all__ and getattr(causal_sgd, last) is module
+    return last if offered else name
+
+
+def reference(folder: Path) -> None:
+    """Write one page per public module, with each name in its `__all__`.
+
+    Raises:
+        ValueError: If ORDER and INTERNAL do not name each public module of the package once.
+    """
+    names = [child.name for child in pkgutil.iter_modules(causal_sgd.__path__)]
+    if sorted((*ORDER, *INTERNAL)) != sorted(name for name in names if name[0] != "_"):
+        raise ValueError(f"ORDER and INTERNAL must name the modules of causal_sgd, got {names}")
+    titles = {name: short_name(name) for top in ORDER for name in public_modules(top)}
+    homes: dict[str, str] = {}  # a public name -> the page that documents it
+    index = ["# Reference", "", "The public names of each module.", ""]
+    for name, title in reversed(titles.items()):  # a name goes to the innermost module
+        module = importlib.import_module(f"causal_sgd.{name}")
+        inner = {child for child in titles if child.startswith(f"{name}.")}
+        offered = {each for child in inner for each in members(child)}
+        own = [each for each in members(name) if each not in offered]
+        (folder / f"{title}.md").write_text(module_page(module, title, own), "utf-8")
+        homes |= dict.fromkeys(own, title) | {title: title}
+    index += ["- [causal_sgd](causal_sgd.md): everything that `import causal_sgd` offers."]
+    for name, title in titles.items():
+        summary = (importlib.import_module(f"causal_sgd.{name}").__doc__ or "").partition("\n")[0]
+        index += [f"- [{title}]({title}.md): {summary}"]
+    toctree = ["", "```{toctree}", ":hidden:", "", "causal_sgd", *titles.values(), "```", ""]
     (folder / "index.md").write_text("\n".join([*index, *toctree]), "utf-8")
+    face = ["# causal_sgd", "", inspect.cleandoc(causal_sgd.__doc__ or ""), ""]
+    for name in sorted(set(causal_sgd.__all__) & set(homes), key=str.lower):
+        face += [f"- `{name}`: see [{homes[name]}]({homes[name]}.md)"]
+    (folder / "causal_sgd.md").write_text("\n".join([*face, ""]), "utf-8")
 
 
-def _home(module: ModuleType, name: str) -> str:
-    """The module of a package that defines a constant: only there does it have its docstring."""
-    for submodule in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        found = importlib.import_module(f"{module.__name__}.{submodule.name}")
-        if name in getattr(found, "__all__", ()):
-            return found.__name__
-    return module.__name__
+def members(name: str) -> list[str]:
+    """The public names of a module that are not modules themselves."""
+    module = importlib.import_module(f"causal_sgd.{name}")
+    return [each for each in module.__all__ if not inspect.ismodule(getattr(module, each))]
 
 
-def _plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: bars and stars outside of it are norms and signals, not markup."""
-    for index, line in enumerate(lines):
+def module_page(module: ModuleType, title: str, names: list[str]) -> str:
+    """A module's docstring, and an entry for each of the names."""
+    lines = [f"# {title}", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
+    lines += ["   :no-members:", "   :no-index:", ""]
+    for name in names:
+        member, path = getattr(module, name), f"causal_sgd.{title}.{name}"
+        if inspect.isclass(member):
+            lines += [f".. autoclass:: {path}", ""]
+        elif inspect.isfunction(member):
+            lines += [f".. autofunction:: {path}", ""]
+        else:
+            text = plain(constant_docs(module, name))
+            lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in text), ""]
+    return "\n".join([*lines, "```", ""])
+
+
+def constant_docs(module: ModuleType, name: str) -> list[str]:
+    """The docstring below a constant, which only the module that defines it has."""
+    below = pkgutil.iter_modules(getattr(module, "__path__", ()))
+    for each in (module.__name__, *(f"{module.__name__}.{child.name}" for child in below)):
+        docs = ModuleAnalyzer.for_module(each).find_attr_docs()
+        if ("", name) in docs:
+            return docs["", name]
+    return []
+
+
+def plain(lines: list[str]) -> list[str]:
+    """Escape bars and stars outside of `code`: in docstrings they are norms and signals."""
+    escaped = []
+    for line in lines:
         parts = line.split("`")
         parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
-        lines[index] = line if line.strip().startswith(("**", ">>>")) else "`".join(parts)
+        literal = line.strip().startswith(("**", ">>>"))
+        escaped.append(line if literal else "`".join(parts))
+    return escaped
 
 
-def setup(app: Any) -> None:
+def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon's, at 500
+
+    def process(
+        app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        lines[:] = plain(lines)
+
+    app.connect("autodoc-process-docstring", process, priority=400)  # napoleon's is 500
 
 
-def _atlas(path: Path) -> None:
-    """Every study with its finding and its claims."""
+def atlas(path: Path) -> None:
+    """Write the page of all studies: findings and claims."""
     page = ["# The atlas", "", "What `causal-sgd reproduce --all` simulates, checks and draws.", ""]
     for name in studies.NAMES:
         study = studies.load(name)
         title, _, text = inspect.cleandoc(study.__doc__ or "").partition("\n")
-        page += [
-            f"## {name}",
-            "",
-            f"**{title}**",
-            "",
-            text.strip(),
-            "",
-            "| claim | must lie in | source |",
-            "|---|---|---|",
-        ]
+        page += [f"## {name}", "", f"**{title}**", "", text.strip(), ""]
+        page += ["| claim | interval | source |", "|---|---|---|"]
         for claim in study.CLAIMS.values():
-            page += [f"| {_cell(claim.text)} | [{claim.low:g}, {claim.high:g}] | {_cell(claim.source)} |"]
+            text, source = table_cell(claim.text), table_cell(claim.source)
+            page += [f"| {text} | [{claim.low:g}, {claim.high:g}] | {source} |"]
         page += ["", f"Repeat it with `causal-sgd reproduce {name}`.", ""]
     path.write_text("\n".join(page), "utf-8")
 
 
-def _cell(text: str) -> str:
-    """Text for a table, in which a bar would end a column and a star would begin emphasis."""
+def table_cell(text: str) -> str:
+    """Escape bars, which would end a column, and stars, which would begin emphasis."""
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
 _here = Path(__file__).parent
 (_here / "reference").mkdir(exist_ok=True)
-_reference(_here / "reference")
-_atlas(_here / "atlas.md")
+for _page in (_here / "reference").glob("*.md"):
+    _page.unlink()  # a page of a module that was renamed
+reference(_here / "reference")
+atlas(_here / "atlas.md")
