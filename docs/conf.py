@@ -124,7 +124,8 @@ def module_page(module: ModuleType, title: str, names: list[str]) -> str:
             lines += [f".. autofunction:: {path}", ""]
         else:
             text = plain(constant_docs(module, name))
-            lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in text), ""]
+            lines += [f".. py:data:: {path}", "   :no-index:", ""]  # systems share alias names
+            lines += [*(f"   {line}" for line in text), ""]
     return "\n".join([*lines, "```", ""])
 
 
