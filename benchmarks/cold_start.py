@@ -1,9 +1,10 @@
-"""What is waited for in a new process, imports and compilation included.
+"""Time what a user waits for in a new process, imports and compilation included.
 
-Measured are the import of causal_sgd beside that of jax, README's example, and `causal-sgd reproduce trajectories` in an empty folder:
-until its figure is there, and as a whole. No compilation cache is used.
+Timed are the imports of jax and of causal_sgd, README's example, and `causal-sgd reproduce
+trajectories` in an empty folder: until its figure exists, and as a whole. No compilation cache is
+used.
 
-Run `python benchmarks/cold_start.py` where nothing else runs; `--only` for some of them.
+Run `python benchmarks/cold_start.py` on an idle machine; `--only` selects some of them.
 """
 
 from __future__ import annotations
@@ -21,53 +22,60 @@ from collections.abc import Callable
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
-IMPORTS = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import causal_sgd; c = time.perf_counter()"
+IMPORTS = """
+import time
+start = time.perf_counter()
+import jax
+middle = time.perf_counter()
+import causal_sgd
+print(middle - start, time.perf_counter() - middle)
+"""
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
 }
 
 
 def python(*arguments: str) -> str:
-    """What a new interpreter prints."""
+    """Run a new interpreter and return its output."""
     command = [sys.executable, *arguments]
-    return subprocess.run(
+    completed = subprocess.run(
         command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ).stdout
+    )
+    return completed.stdout
 
 
 def imports() -> dict[str, float]:
-    """Both imports, in this order."""
-    jax, package = map(float, python("-c", f"{IMPORTS}; print(b - a, c - b)").split())
+    """Import jax, then causal_sgd."""
+    jax, package = map(float, python("-c", IMPORTS).split())
     return {"import jax": jax, "import causal_sgd, after jax": package}
 
 
 def example() -> str:
     """The first Python block of README."""
-    found = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found, "README has no Python block"
-    return found.group(1)
+    match = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert match, "README has no Python block"
+    return match.group(1)
 
 
 def run_example() -> dict[str, float]:
-    """README's example as a script."""
+    """Run README's example as a script."""
     start = time.perf_counter()
     python("-c", example())
     return {"README's example": time.perf_counter() - start}
 
 
 def figure(*options: str) -> dict[str, float]:
-    """The figure of a study, in a folder where nothing is kept."""
+    """Reproduce a study in an empty folder, and watch for its figure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trajectories.png"
         seen: list[float] = []
         ended = threading.Event()
 
         def watch() -> None:
-            # It is there when it can be shown: with its last bytes.
-            while not (
-                path.exists() and path.read_bytes().endswith(b"IEND\xaeB`\x82")
-            ) and not ended.wait(0.02):
-                pass
+            # A PNG is complete once it ends with the IEND chunk.
+            while not (path.exists() and path.read_bytes().endswith(b"IEND\xaeB`\x82")):
+                if ended.wait(0.02):
+                    break
             seen.append(time.perf_counter())
 
         watcher = threading.Thread(target=watch)
@@ -87,7 +95,7 @@ def figure(*options: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run all in turns and print the table."""
+    """Run all of them in turns and print the table."""
     ways: dict[str, Callable[[], dict[str, float]]] = {
         "imports": imports,
         "example": run_example,
@@ -98,7 +106,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=ways, default=list(ways))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="the reduced size of the study")
+    parser.add_argument("--quick", action="store_true", help="run the study at reduced size")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
@@ -109,13 +117,11 @@ def main() -> None:
         for name in arguments.only:
             for what, seconds in ways[name]().items():
                 times.setdefault(what, []).append(seconds)
-    print(
-        f"median of {arguments.repeats} new processes\n\n| what | s | least to most |\n|---|---|---|"
-    )
+    print(f"median of {arguments.repeats} new processes\n")
+    print("| what | s | least to most |\n|---|---|---|")
     for what, seconds in times.items():
-        print(
-            f"| {what} | {statistics.median(seconds):.3g} | {min(seconds):.3g} to {max(seconds):.3g} |"
-        )
+        extent = f"{min(seconds):.3g} to {max(seconds):.3g}"
+        print(f"| {what} | {statistics.median(seconds):.3g} | {extent} |")
 
 
 if __name__ == "__main__":

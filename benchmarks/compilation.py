@@ -1,10 +1,12 @@
-"""How long XLA takes to compile the programs of every study, one program at a time.
+"""Time XLA's compilation of the programs of each study, one program at a time.
 
-A comparison compiles the next method's program while it computes; here each program is compiled before anything else goes on,
-as its own time is what is asked for. Counted is XLA alone, without tracing and lowering. The studies run one after another in
-this process, so that what they share is compiled for the first of them only.
+A comparison normally compiles the next method's program while it computes. Here nothing else runs
+during a compilation, which isolates its time. Only XLA counts, without tracing and lowering. The
+studies run one after another in this process, so a program that they share is compiled for the
+first of them only.
 
-Run `python benchmarks/compilation.py` where nothing else runs; `--quick` for the studies' reduced size, and names for some of them.
+Run `python benchmarks/compilation.py` on an idle machine; `--quick` runs the studies at reduced
+size, and names select some of them.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from causal_sgd.sweeps import _sweep
 EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class AtOnce(Executor):
-    """Runs what is submitted before it returns; stands for the pool of a comparison."""
+class SynchronousExecutor(Executor):
+    """Runs each submitted call before it returns; replaces the pool of a comparison."""
 
     def __init__(self, workers: int) -> None:
-        """Whatever the number of workers."""
+        """Accept and ignore the number of workers."""
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Its result or its error, which are there."""
+        """Call the function and return a finished future."""
         future: Future[Any] = Future()
         try:
             future.set_result(work(*arguments, **named))
@@ -44,8 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("studies", nargs="*", metavar="study", help="by default all of them")
-    parser.add_argument("--quick", action="store_true", help="the reduced size of the studies")
+    parser.add_argument("studies", nargs="*", metavar="study", help="by default all")
+    parser.add_argument("--quick", action="store_true", help="run the studies at reduced size")
     options = parser.parse_args()
     for name in options.studies:
         if name not in studies.NAMES:
@@ -57,7 +59,7 @@ def main() -> None:
             times.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    _sweep.ThreadPoolExecutor = AtOnce
+    _sweep.ThreadPoolExecutor = SynchronousExecutor
     cs.use_cpu_cores()
     print("| study | programs | all of them, s | slowest, s |\n|---|---|---|---|")
     slowest = 0.0

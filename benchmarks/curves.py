@@ -1,17 +1,19 @@
-"""What the engine costs as its sizes grow: steps, runs, compilation and memory, measured through `causal_sgd.sweep`.
+"""Measure how the cost of `causal_sgd.sweep` grows: steps, totals, compilation and memory.
 
-Run `python benchmarks/curves.py`; it prints tables in Markdown and writes figures/curves.png and .pdf. What is timed:
+Run `python benchmarks/curves.py`; it prints Markdown tables and writes figures/curves.png and .pdf.
+It measures:
 
-- *A step*: the difference of two sweeps of the same shapes that differ in their number of steps alone, per step and run.
-  Compilation, tracing and start cancel. There are as many runs as fill one tile on every device.
-- *A total*: one call of `sweep` whose program is compiled already, its fixed costs included (rehearsal of the cell, labels).
-- *Compilation*: from the call of `sweep` with a cell never seen before to the end of its last XLA compilation: rehearsal
-  and tracing of the cell, lowering, and XLA for every device. No run is in it. The process is warm: jax is imported and its
-  own small functions are traced.
-- *Peak memory*: the largest resident set (VmHWM; elsewhere than on Linux `ru_maxrss`) of a fresh process that makes one sweep: Python, jax, compilation,
-  tiles and results.
+- *A step*: the difference of two sweeps of the same shapes with different numbers of steps, per
+  step and run. Compilation, tracing and start cancel. The runs fill one tile on each device.
+- *A total*: one call of `sweep` with a compiled program, including its fixed costs (dry run of the
+  cell, labels).
+- *Compilation*: from the call of `sweep` with a new cell to the end of its last XLA compilation:
+  dry run and tracing of the cell, lowering, and XLA for each device, but no run. The process is
+  warm: jax is imported and its own small functions are traced.
+- *Peak memory*: the peak resident set (VmHWM on Linux, else `ru_maxrss`) of a new process that runs
+  one sweep: Python, jax, compilation, tiles and results.
 
-The slopes are those of a line through the logarithms: 0 is flat, 1 is linear.
+A slope belongs to a line through the logarithms: 0 is flat, 1 is linear.
 """
 
 from __future__ import annotations
@@ -41,10 +43,16 @@ from causal_sgd.figures import _theme
 from causal_sgd.sweeps import _programs
 
 WORK: dict[str, Any] = {
-    "dim": 50, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0, "learning_rate": 0.1,
-    "batch_size": 1000, "metrics": ("spurious_signal",),
-}  # fmt: skip
-MEGABYTE = 2**20
+    "dim": 50,
+    "invariant_rank": 3,
+    "spurious_rank": 3,
+    "mean": 1.0,
+    "spread": 6.0,
+    "learning_rate": 0.1,
+    "batch_size": 1000,
+    "metrics": ("spurious_signal",),
+}
+MEBIBYTE = 2**20
 
 
 class Curve(NamedTuple):
@@ -52,20 +60,20 @@ class Curve(NamedTuple):
 
     panel: str
     label: str
-    size: str  # what the horizontal axis counts
+    size: str  # label of the horizontal axis
     unit: str
     samples: dict[int, list[float]]  # size -> repeats
     expected: float | None = None  # slope
-    fitted_from: int = 0  # the smallest size that the line is fitted to
+    fitted_from: int = 0  # smallest size in the fit
 
     @property
     def medians(self) -> list[float]:
-        """One for each size."""
+        """The median of each size."""
         return [statistics.median(values) for values in self.samples.values()]
 
     @property
     def slope(self) -> float:
-        """Of the line through the logarithms of the medians; NaN where fewer than two are positive."""
+        """Slope of the medians in log-log scale; NaN with fewer than two positive medians."""
         pairs = [
             (x, y)
             for x, y in zip(self.samples, self.medians, strict=True)
@@ -78,7 +86,7 @@ class Curve(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is measured; each tuple is the horizontal axis of a curve."""
+    """The sizes of the benchmark; each tuple is the horizontal axis of a curve."""
 
     batch_sizes: tuple[int, ...] = (100, 1000, 10_000, 100_000, 1_000_000)
     dims: tuple[int, ...] = (10, 25, 50, 100, 200, 400)
@@ -89,9 +97,9 @@ class Sizes(NamedTuple):
     steps: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
     seeds: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
     cells: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
-    runs: tuple[int, ...] = (1, 10, 100, 1000, 10_000, 100_000)  # of which memory is measured
-    compiled: int = 4  # sizes of a curve for which compilation is timed
-    step_seconds: float = 0.4  # aimed at, for the difference of two sweeps
+    runs: tuple[int, ...] = (1, 10, 100, 1000, 10_000, 100_000)  # for peak memory
+    compiled: int = 4  # number of sizes in a compilation curve
+    step_seconds: float = 0.4  # target for the difference of two sweeps
 
 
 QUICK = Sizes(
@@ -112,24 +120,24 @@ QUICK = Sizes(
 _last_compilation = [0.0]
 
 
-def _note(event: str, duration_secs: float, **_: Any) -> None:
+def _record(event: str, duration_secs: float, **_: Any) -> None:
     if "backend_compile" in event:
         _last_compilation[0] = time.perf_counter()
 
 
-jax.monitoring.register_event_duration_secs_listener(_note)
+jax.monitoring.register_event_duration_secs_listener(_record)
 
 
 def seconds(cell: Any, **options: Any) -> float:
-    """How long one sweep takes."""
+    """Time one sweep."""
     begin = time.perf_counter()
     cs.sweep(cell, progress=False, **options)
     return time.perf_counter() - begin
 
 
 def compile_seconds(cell: Any, **options: Any) -> float:
-    """From the call of a sweep to the end of its last compilation; the cell must be new."""
-    _programs._executables.clear()  # another cell may have been the same program, such as one of a sweep with other seeds
+    """Time from the call of a sweep to the end of its last compilation; the cell must be new."""
+    _programs._executables.clear()  # an earlier cell may have had the same program
     begin = time.perf_counter()
     cs.sweep(cell, progress=False, **options)
     assert _last_compilation[0] > begin, "the cell was compiled before"
@@ -137,29 +145,26 @@ def compile_seconds(cell: Any, **options: Any) -> float:
 
 
 class Point(NamedTuple):
-    """Two sweeps that differ in their number of steps alone, compiled."""
+    """Two compiled sweeps that differ only in their number of steps."""
 
     cells: dict[int, Any]
     options: dict[str, Any]
 
     def measure(self) -> float:
-        """Seconds a step and run."""
+        """Seconds per step and run."""
         short, long = self.cells
-        difference = seconds(self.cells[long], **self.options) - seconds(
-            self.cells[short], **self.options
-        )
-        return difference / (long - short) / self.options["seeds"]
+        times = {steps: seconds(cell, **self.options) for steps, cell in self.cells.items()}
+        return (times[long] - times[short]) / (long - short) / self.options["seeds"]
 
 
 def point(sizes: Sizes, changes: Mapping[str, Any], **options: Any) -> Point:
-    """Compile the two sweeps of an experiment; the long one is as long as `sizes.step_seconds` asks for."""
+    """Compile two sweeps of an experiment whose times differ by about `sizes.step_seconds`."""
     short, shortest_difference, more = 20, 10, 4
     cell = _cell(**changes, steps=short)
-    runs = int(cs.sweep(cell, seeds=1, progress=False, **options).attrs["tile"]) * len(
-        jax.local_devices()
-    )
+    tile = int(cs.sweep(cell, seeds=1, progress=False, **options).attrs["tile"])
+    runs = tile * len(jax.local_devices())
     seconds(cell, seeds=runs, **options)
-    # More tiles tell how long a step takes, well enough to choose how many; they cost no compilation.
+    # More tiles estimate the time of a step, which sets the number of steps, without a compilation.
     extra = seconds(cell, seeds=(1 + more) * runs, **options) - seconds(cell, seeds=runs, **options)
     steps = sizes.step_seconds / max(extra / more / short, 1e-6)
     long = short + int(np.clip(steps, shortest_difference, 5000))
@@ -169,7 +174,7 @@ def point(sizes: Sizes, changes: Mapping[str, Any], **options: Any) -> Point:
 
 
 def interleaved(calls: Mapping[int, Callable[[], float]], repeats: int) -> dict[int, list[float]]:
-    """Call all of them in turn, so that a slow moment of the machine hits all of them."""
+    """Call all of them in turns, so that a slow moment of the machine affects all of them."""
     samples: dict[int, list[float]] = {size: [] for size in calls}
     for _ in range(repeats):
         for size, call in calls.items():
@@ -178,7 +183,7 @@ def interleaved(calls: Mapping[int, Callable[[], float]], repeats: int) -> dict[
 
 
 def step_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
-    """Microseconds a step and run against the size of the batch, d and k."""
+    """Microseconds per step and run against the batch size, d and k."""
 
     def curve(
         panel: str,
@@ -199,8 +204,11 @@ def step_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     }
     yield curve("a step, batch size", "gaussian_law", "batch size $m$", batches, 0)
     low = {"measurement": "low-rank-law"}
-    dims = {"gaussian_law, k = d": (sizes.dims, {}), f"low_rank_law, k = {sizes.low_rank}": (
-        sizes.low_rank_dims, low | {"rank": sizes.low_rank})}  # fmt: skip
+    low_rank = low | {"rank": sizes.low_rank}
+    dims = {
+        "gaussian_law, k = d": (sizes.dims, {}),
+        f"low_rank_law, k = {sizes.low_rank}": (sizes.low_rank_dims, low_rank),
+    }
     for label, (values, changes) in dims.items():
         points = {d: point(sizes, changes | _ranks(d) | {"dim": d}) for d in values}
         yield curve(
@@ -242,7 +250,7 @@ def total_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     large = sizes.seeds[len(sizes.seeds) // 2]
     lengths = {n: (one, {"seeds": large}) for n, one in steps.items()}
     yield curve("steps", f"{large} seeds", lengths, sizes.steps[(len(sizes.steps) - 1) // 2])
-    # Fewer runs than fill the devices cost what full tiles cost, and the fixed costs count for much.
+    # With fewer runs than fill the devices, padding and fixed costs dominate.
     many = min(16 * fill, sizes.seeds[-1] // 4)
     setting = f"{sizes.steps[0]} steps"
     yield curve("seeds", setting, {n: (cell, {"seeds": n}) for n in sizes.seeds}, many)
@@ -251,13 +259,13 @@ def total_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
 
 
 def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
-    """Seconds of compilation against everything that a sweep's size is made of."""
+    """Seconds of compilation against each size of a sweep."""
 
     def thin(values: Sequence[int]) -> list[int]:
-        places = (
-            np.linspace(0, len(values) - 1, min(sizes.compiled, len(values))).round().astype(int)
-        )
-        return [values[place] for place in places]
+        count = min(sizes.compiled, len(values))
+        return [
+            values[index] for index in np.linspace(0, len(values) - 1, count).round().astype(int)
+        ]
 
     def curve(
         panel: str, name: str, values: Sequence[int], setting: Callable[[int], tuple[dict, dict]]
@@ -282,7 +290,7 @@ def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
     few = {"steps": 20}
     seconds(_cell(**few))  # warms up jax's own functions
     flat = "compilation, other sizes"
-    # The last compilation of a sweep comes before its first run, so that only patience asks for few and short runs.
+    # The last compilation comes before the first run; few and short runs only save time.
     yield curve(flat, "batch size", sizes.batch_sizes, lambda m: (few | {"batch_size": m}, {}))
     yield curve(flat, "seeds", sizes.seeds, lambda n: (few, {"seeds": n}))
     yield curve(
@@ -298,77 +306,75 @@ def compile_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
 
 
 def memory_curves(sizes: Sizes, repeats: int) -> Iterable[Curve]:
-    """Peak resident set of a process of its own against the number of runs."""
-    calls = {runs: functools.partial(_peak_megabytes, runs) for runs in sizes.runs}
+    """Peak resident set of a separate process against the number of runs."""
+    calls = {runs: functools.partial(_peak_mebibytes, runs) for runs in sizes.runs}
     yield Curve(
         "peak memory of the process", "gaussian_law", "runs", "MiB", interleaved(calls, repeats), 0
     )
 
 
-def _peak_megabytes(runs: int) -> float:
+def _peak_mebibytes(runs: int) -> float:
     command = [sys.executable, __file__, "--peak-of", str(runs)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _print_peak(runs: int) -> None:
-    """What the processes of `memory_curves` do."""
+    """The work of a process of `memory_curves`."""
     cs.use_cpu_cores()
     cs.sweep(_cell(steps=10), seeds=runs, progress=False)
-    print(_peak_bytes() / MEGABYTE)
+    print(_peak_bytes() / MEBIBYTE)
 
 
 def _peak_bytes() -> float:
-    """The largest resident set of this process."""
+    """The peak resident set of this process."""
     status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # Linux's ru_maxrss would start at that of the process that started this one
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-        if found:
-            return int(found.group(1)) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    if status.exists():  # on Linux a child inherits its parent's ru_maxrss
+        match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if match:
+            return int(match.group(1)) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _cell(**changes: Any) -> Any:
-    """A cell, new each time."""
+    """A new cell."""
     return Experiment(**(WORK | changes)).cell()
 
 
 def _ranks(dim: int) -> dict[str, int]:
-    """The ranks of the signals, smaller where d is tiny."""
+    """The ranks of the signals, smaller for tiny d."""
     rank = min(3, dim // 2)
     return {"invariant_rank": rank, "spurious_rank": rank}
 
 
 GROUPS: dict[str, Callable[[Sizes, int], Iterable[Curve]]] = {
-    "steps": step_curves, "totals": total_curves, "compilation": compile_curves, "memory": memory_curves,
-}  # fmt: skip
+    "steps": step_curves,
+    "totals": total_curves,
+    "compilation": compile_curves,
+    "memory": memory_curves,
+}
 
 
 def report(curves: Sequence[Curve]) -> str:
-    """The numbers and the slopes as Markdown."""
+    """The numbers and the slopes as Markdown tables."""
     lines = ["| curve | of | at | median | least to most | unit |", "|---|---|---|---|---|---|"]
     for curve in curves:
         for size, median in zip(curve.samples, curve.medians, strict=True):
             values = curve.samples[size]
             spread = f"{min(values):.3g} to {max(values):.3g}"
-            lines.append(
-                f"| {curve.panel} | {curve.label} | {size:,} | {median:.3g} | {spread} | {curve.unit} |"
-            )
+            cells = [curve.panel, curve.label, f"{size:,}", f"{median:.3g}", spread, curve.unit]
+            lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| curve | of | slope | fitted from | expected |", "|---|---|---|---|---|"]
     for curve in curves:
         expected = {None: "", 0: "0 (flat)", 1: "1 (linear)"}[curve.expected]
         first = max(curve.fitted_from, min(curve.samples))
-        lines.append(
-            f"| {curve.panel} | {curve.label} | {round(curve.slope, 2) + 0.0:.2f} | {first:,} | {expected} |"
-        )
+        slope = f"{round(curve.slope, 2) + 0.0:.2f}"
+        lines.append(f"| {curve.panel} | {curve.label} | {slope} | {first:,} | {expected} |")
     return "\n".join(lines)
 
 
 def draw(curves: Sequence[Curve], out: Path) -> list[Path]:
-    """One panel for each group of curves, saved as .png and .pdf."""
+    """Draw one panel per group of curves, and save .png and .pdf."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -405,9 +411,7 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
         words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
         bars = np.maximum([medians - least, most - medians], 0)
         look = _theme.line_look(index, _theme.COLOURS[index])
-        shown = np.where(
-            medians > 0, medians, np.nan
-        )  # a difference lost in the noise has no place on a log axis
+        shown = np.where(medians > 0, medians, np.nan)  # a log axis cannot show negative noise
         axes.errorbar(sizes, shown, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
         if curve.expected is not None and len(group) == 1:
             fitted = sizes[sizes >= curve.fitted_from]
@@ -416,7 +420,7 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
                 np.mean(np.log(np.maximum(medians[sizes >= curve.fitted_from], 1e-12) / shape))
             )
             words = "linear" if curve.expected else "flat"
-            # Thick and below the curve, over the sizes that the slope is fitted to.
+            # A thick line below the curve, over the sizes of the fit.
             axes.plot(
                 fitted,
                 middle * shape,
@@ -428,7 +432,7 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
             )
     axes.set(xscale="log", yscale="log", xlabel=group[0].size, ylabel=group[0].unit)
     axes.set_title(name, pad=5)
-    # At least a factor of 10 high, so that flat looks flat; the upper part is the legend's.
+    # At least one decade, so that flat looks flat; the upper part is for the legend.
     low, high = (min(positive), max(positive)) if positive else (1.0, 1.0)
     widen = max(1.0, (10 * low / high) ** 0.5)
     low, high = low / widen / 1.2, high * widen * 1.2
@@ -452,13 +456,18 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables and write the figure."""
     parser = argparse.ArgumentParser(
-        description="Measure the cost curves of the engine, print and plot them."
+        description="Measure, print and plot the cost curves of the engine."
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, help="of every time; of compilation and memory at most 3"
+        "--repeats",
+        type=int,
+        default=5,
+        help="repeats of each time; at most 3 of compilation and memory",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, unoptimised: only to see that it works"
+        "--quick",
+        action="store_true",
+        help="tiny sizes, unoptimised: a check that the script works",
     )
     parser.add_argument(
         "--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="which groups of curves"
@@ -473,7 +482,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
     jax.config.update(
         "jax_enable_compilation_cache", False
-    )  # a program found on disk would not be compiled
+    )  # else a cached program is not compiled
     if options.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     cs.use_cpu_cores()
@@ -482,22 +491,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves: list[Curve] = []
     for name in options.only:
         begin = time.perf_counter()
-        found = list(
-            GROUPS[name](sizes, fewer if name in ("compilation", "memory") else options.repeats)
-        )
-        curves += found
-        # All takes a while: whoever interrupts it keeps what is done.
-        print(
-            f"{name}, in {time.perf_counter() - begin:.0f} s\n{report(found)}\n",
-            file=sys.stderr,
-            flush=True,
-        )
+        repeats = fewer if name in ("compilation", "memory") else options.repeats
+        group = list(GROUPS[name](sizes, repeats))
+        curves += group
+        # Intermediate results survive an interruption.
+        elapsed = time.perf_counter() - begin
+        print(f"{name}, in {elapsed:.0f} s\n{report(group)}\n", file=sys.stderr, flush=True)
     device = jax.local_devices()[0]
+    load = f"load {os.getloadavg()[0]:.1f}, jax {jax.__version__}"
     print(
-        f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), load {os.getloadavg()[0]:.1f}, "
-        f"jax {jax.__version__}; d = {WORK['dim']} where nothing else is said; median of {options.repeats} "
-        f"(compilation and memory of {fewer}){'; QUICK: tiny sizes, unoptimised' if options.quick else ''}\n"
+        f"{len(jax.local_devices())} x {device.device_kind} ({device.platform}), {load}; ", end=""
     )
+    print(f"d = {WORK['dim']} unless stated otherwise; median of {options.repeats} ", end="")
+    print(f"(compilation and memory: {fewer})", end="")
+    print("; QUICK: tiny sizes, unoptimised\n" if options.quick else "\n")
     print(report(curves))
     print("\nwritten:", *draw(curves, options.out))
 

@@ -1,16 +1,18 @@
-"""Finite data sets, and measurements really drawn, beside NumPy and PyTorch on the same work, in one process.
+"""Time finite data sets and drawn measurements beside NumPy and PyTorch, in one process.
 
-What is measured is a step of HeteroSGD at d = 50: 8 environments of 1000 examples each that all the runs share (41 MB in
-packed coordinates), of which a step of a run takes all 1000 of one environment, or 100 drawn without replacement; for one
-run, and for 64 seeds at once. Under "drawn" every step of every run draws 1000 new measurements (`streamed`). The engine
-is timed as `causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes, which leaves out
-compilation and start. The peers (`peers/`) time themselves on warmed-up steps; that they compute the
-same is tested in `tests/test_design_peers.py` and `tests/test_peers.py`.
+A step of HeteroSGD at d = 50 is timed. All runs share 8 environments of 1000 examples each (41 MB
+in packed coordinates). A step of a run takes all 1000 examples of one environment, or 100 drawn
+without replacement; for one run and for 64 seeds at once. Under "drawn" every step of every run
+draws 1000 new measurements (`streamed`). The engine is timed as `causal_sgd.sweep` runs it, by the
+difference of two sweeps of the same shapes with different numbers of steps, which cancels
+compilation and start. The peers (`peers/`) time their own warmed-up steps;
+`tests/test_design_peers.py` and `tests/test_peers.py` check that they compute the same.
 
-A run keeps to one core, whatever runs beside it, so that its bits do not depend on that; the peers use all for one run too. A second
-table therefore shows what one core can do with a data set and 1 to 64 runs: the two products of a step by XLA, where each data set
-is an array of its own (as for shared designs of few environments) and where one is picked from an array of all, and by
-PyTorch on one thread and on all.
+A run of the engine uses one core, so that its bits do not depend on what runs beside it; the peers
+use all cores even for one run. A second table therefore shows one core with one data set and 1 to
+64 runs: the two products of a step by XLA, with each data set in its own array (as for shared
+designs of few environments) or selected from one array of all, and by PyTorch on one thread and on
+all.
 
 Run `python benchmarks/designs.py`; the PyTorch rows need `pip install torch==2.13.0`.
 """
@@ -52,7 +54,7 @@ WORLD = {"dim": DIM, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spre
 def engine(
     measurement: Measurement, batch_size: int, seeds: int, steps: int
 ) -> Callable[[], float]:
-    """A function that measures the seconds of a step of one run; what compiles has been compiled."""
+    """Compile, and return a function that measures the seconds of a step and run."""
     counts = steps, 4 * steps
 
     def make(num_steps: int) -> Callable[[Any], Any]:
@@ -74,7 +76,8 @@ def engine(
 
     def seconds(cell: Callable[[Any], Any]) -> float:
         begin = time.perf_counter()
-        cs.sweep(cell, seeds=seeds, tile=1 if seeds == 1 else None, progress=False)  # else padded
+        tile = 1 if seeds == 1 else None  # the default would pad a single run
+        cs.sweep(cell, seeds=seeds, tile=tile, progress=False)
         return time.perf_counter() - begin
 
     for cell in cells:
@@ -85,13 +88,13 @@ def engine(
 def finite(
     design: jax.Array, batch_size: int | None, seeds: int, steps: int
 ) -> dict[str, Callable[[], float]]:
-    """Name -> a function that measures the seconds of a step of one run on the shared data sets."""
+    """For each name, a function that measures the seconds of a step and run on shared data sets."""
     options: dict[str, Any] = (
         {"full": True} if batch_size is None else {"largest_batch": batch_size}
     )
     world = worlds.two_point(**WORLD, basis="canonical")(jax.random.key(0))
     problem = peers.FiniteProblem(
-        design=np.array(design),  # a copy, which PyTorch may consider writable
+        design=np.array(design),  # a copy: PyTorch wants a writable array
         labels=np.array(fixed_design(design=design).init(jax.random.key(0), world)),
         order=np.random.default_rng(0).integers(ENVIRONMENTS, size=(max(5, steps), seeds)),
         init_scale=SCALE,
@@ -110,7 +113,7 @@ def finite(
 
 
 def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
-    """The same for measurements that are drawn in every step; NumPy goes run by run."""
+    """The same for measurements drawn in every step; NumPy takes one run after another."""
     problem = peers.DrawnProblem(
         **WORLD, learning_rate=RATE, init_scale=SCALE, batch_size=EXAMPLES, steps=max(5, steps)
     )
@@ -119,38 +122,33 @@ def drawn(seeds: int, steps: int) -> dict[str, Callable[[], float]]:
         "NumPy": lambda: peers.numpy_loop(problem, seed=0).seconds_per_step,
     }
     if importlib.util.find_spec("torch"):
-        calls["PyTorch"] = lambda: (
-            (
-                peers.torch_loop(problem, seed=0)
-                if seeds == 1
-                else peers.torch_batched(problem, seeds=range(seeds))
-            ).seconds_per_step_and_run
-        )
+
+        def by_torch() -> float:
+            if seeds == 1:
+                return peers.torch_loop(problem, seed=0).seconds_per_step_and_run
+            return peers.torch_batched(problem, seeds=range(seeds)).seconds_per_step_and_run
+
+        calls["PyTorch"] = by_torch
     return calls
 
 
 def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
-    """Name -> seconds a run of the products of so many runs with one data set, another one each time."""
+    """For each name, a function that measures the products of some runs with one data set.
+
+    Successive calls use different data sets. The functions return seconds per run.
+    """
     size, width = design.shape[1:]
-    shape = 1, runs, size
     core = jax.devices()[0]
-    held, *some = jax.device_put(
-        (
-            design,
-            np.ones(shape, np.float32),
-            np.ones(shape, np.float32),
-            np.ones((1, runs, width), np.float32),
-        ),
-        core,
-    )
-    places = [jax.device_put(np.array([place], np.int32), core) for place in range(ENVIRONMENTS)]
+    ones = [np.ones((1, runs, columns), np.float32) for columns in (size, size, width)]
+    placed, *operands = jax.device_put((design, *ones), core)
+    indices = [jax.device_put(np.array([index], np.int32), core) for index in range(ENVIRONMENTS)]
 
     def program(sets: Any) -> Callable[[int], Any]:
-        lowered = jax.jit(_products.each_environment).lower(sets, places[0], *some)
+        lowered = jax.jit(_products.each_environment).lower(sets, indices[0], *operands)
         compiled = lowered.compile(compiler_options=_programs.CPU_OPTIONS)
-        return lambda place: jax.block_until_ready(compiled(sets, places[place], *some))
+        return lambda index: jax.block_until_ready(compiled(sets, indices[index], *operands))
 
-    separate, stacked = program(tuple(held)), program(held)
+    separate, stacked = program(tuple(placed)), program(placed)
 
     def timed(step: Callable[[int], Any]) -> float:
         begin = time.perf_counter()
@@ -161,16 +159,14 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
 
     calls = {"separate": lambda: timed(separate), "stacked": lambda: timed(stacked)}
     if importlib.util.find_spec("torch"):
-        torch: Any = importlib.import_module(
-            "torch"
-        )  # by name, as types are checked without it too
-        data, ones = torch.from_numpy(np.array(design)), torch.ones(runs, width)
+        torch: Any = importlib.import_module("torch")  # optional, so pyright must not resolve it
+        data, vectors = torch.from_numpy(np.array(design)), torch.ones(runs, width)
         targets = torch.ones(runs, size)
         threads = torch.get_num_threads()
 
-        def by_torch(place: int) -> None:
-            residuals = torch.addmm(targets, ones, data[place].T, beta=-1)
-            _ = (residuals**2).sum(1), residuals @ data[place]
+        def by_torch(index: int) -> None:
+            residuals = torch.addmm(targets, vectors, data[index].T, beta=-1)
+            _ = (residuals**2).sum(1), residuals @ data[index]
 
         def with_threads(number: int) -> float:
             torch.set_num_threads(number)
@@ -187,38 +183,40 @@ def on_one_core(design: jax.Array, runs: int) -> dict[str, Callable[[], float]]:
 
 
 def medians_of(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Medians in us; interleaved, so that a slow moment of the machine hits all of them."""
-    samples: dict[str, list[float]] = {what: [] for what in calls}
+    """Medians in us; the calls alternate, so a slow moment of the machine affects all of them."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
-        for what, call in calls.items():
-            samples[what].append(call() * 1e6)
-    return {what: statistics.median(values) for what, values in samples.items()}
+        for name, call in calls.items():
+            samples[name].append(call() * 1e6)
+    return {name: statistics.median(values) for name, values in samples.items()}
 
 
 def print_products(design: jax.Array, repeats: int) -> None:
     """Measure and print the table of products on one core."""
     print("\nThe two products of a step with one data set, us a run:\n")
     columns = {
-        "separate": "XLA, each data set an array", "stacked": "XLA, all in one array",
-        "PyTorch, 1 thread": "PyTorch, 1 thread", "PyTorch, all": "PyTorch, all",
-    }  # fmt: skip
+        "separate": "XLA, each data set an array",
+        "stacked": "XLA, all in one array",
+        "PyTorch, 1 thread": "PyTorch, 1 thread",
+        "PyTorch, all": "PyTorch, all",
+    }
     print(f"| runs | {' | '.join(columns.values())} |\n|---|---|---|---|---|")
     for runs in (1, 2, 4, 8, 16, 64):
-        found = medians_of(on_one_core(design, runs), repeats)
-        cells = [f"{found[what]:,.0f}" if what in found else "-" for what in columns]
+        medians = medians_of(on_one_core(design, runs), repeats)
+        cells = [f"{medians[name]:,.0f}" if name in medians else "-" for name in columns]
         print(f"| {runs} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(
-        description="Measure data sets and drawn measurements beside NumPy and PyTorch; print a Markdown table."
+        description="Time finite data sets and drawn measurements beside NumPy and PyTorch."
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--products", action="store_true", help="only the second table, products on one core"
     )
-    parser.add_argument("--seeds", type=int, default=64, help="runs that go together")
+    parser.add_argument("--seeds", type=int, default=64, help="runs side by side")
     options = parser.parse_args()
     cs.use_cpu_cores()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -234,26 +232,20 @@ def main() -> None:
         "1000 drawn, 1 run": lambda: drawn(1, 20),
         f"1000 drawn, {min(many, 4)} runs": lambda: drawn(min(many, 4), 6),
     }
-    print(
-        f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
-    )
+    print(f"d = 50, {cores} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; ", end="")
+    print(f"median of {options.repeats}\n")
     if options.products:
         print_products(design, options.repeats)
         return
-    print(
-        "| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |\n|---|---|---|---|---|"
-    )
+    print("| us a step and run | causal_sgd | NumPy | PyTorch | best peer / causal_sgd |")
+    print("|---|---|---|---|---|")
     for name, prepare in rows.items():
         medians = medians_of(prepare(), options.repeats)
-        ours, best = (
-            medians["causal_sgd"],
-            min(value for what, value in medians.items() if what != "causal_sgd"),
-        )
+        ours = medians["causal_sgd"]
+        best = min(value for peer, value in medians.items() if peer != "causal_sgd")
         torch = f"{medians['PyTorch']:,.0f}" if "PyTorch" in medians else "-"
-        print(
-            f"| {name} | {ours:,.0f} | {medians['NumPy']:,.0f} | {torch} | {best / ours:.2f} |",
-            flush=True,
-        )
+        cells = [name, f"{ours:,.0f}", f"{medians['NumPy']:,.0f}", torch, f"{best / ours:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
     print_products(design, options.repeats)
 
 

@@ -1,11 +1,13 @@
-"""The engine on a GPU: beside what people write today, over sizes and tiles, and a phase diagram of a million runs.
+"""Time the engine on a GPU: beside its peers, over sizes and tiles, in a diagram of 10^6 runs.
 
-Run `python benchmarks/gpu.py` where jax sees a GPU (`pip install 'causal_sgd[cuda]'`); it prints Markdown. `--quick` runs
-reduced sizes on whatever jax sees, a CPU too, and says so. Every number is measured: nothing is scaled up from a smaller run.
+Run `python benchmarks/gpu.py` where jax sees a GPU (`pip install 'causal_sgd[cuda]'`); it prints
+Markdown. `--quick` runs reduced sizes on any device, even a CPU, and says so. All numbers are
+measured, none is extrapolated.
 
-A step of the engine is timed as in `versus.py`: the difference of two sweeps of one tile that differ in their number of
-steps alone. The peers (`peers/`) time their own warmed-up steps. The engine multiplies in full float32; plain jax on a
-GPU does as jax does by default, in TensorFloat-32, which favours the peer.
+A step of the engine is timed as in `versus.py`: the difference of two sweeps of one tile with
+different numbers of steps. The peers (`peers/`) time their own warmed-up steps. The engine
+multiplies in full float32; plain jax on a GPU multiplies in TensorFloat-32 by default, which
+favours the peer.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from causal_sgd.experiment import Experiment
 
 
 class Sizes(NamedTuple):
-    """What is run."""
+    """The sizes of the benchmark."""
 
     batch_sizes: tuple[int, ...] = (100, 1000, 4000, 100_000)
-    steps: tuple[int, int] = (100, 600)  # whose difference is timed
+    steps: tuple[int, int] = (100, 600)  # their difference is timed
     dims: tuple[int, ...] = (20, 50, 100, 200)
-    tiles: tuple[int | None, ...] = (None, 256, 1024, 4096, 16384)  # None: as the sweep chooses
+    tiles: tuple[int | None, ...] = (None, 256, 1024, 4096, 16384)  # None: the sweep chooses
     low_rank_dim: int = 10_000
     low_rank: int = 20
     low_rank_steps: tuple[int, int] = (20, 120)
@@ -65,7 +67,7 @@ QUICK = Sizes(
 
 
 class Step(NamedTuple):
-    """What a step costs."""
+    """The cost of a step."""
 
     seconds: dict[int, float]  # batch size -> seconds a step and run, medians
     tile: int
@@ -78,7 +80,7 @@ def engine(
     tile: int | None = None,
     **changes: Any,
 ) -> Step | str:
-    """Times steps of full tiles, one on each device; or says why that cannot be."""
+    """Time steps of full tiles, one per device, or return the reason why that is impossible."""
     short, long = steps
     cells = {
         n: Experiment(**(SYSTEM | changes), steps=n, metrics=("spurious_signal",)).cell()
@@ -99,9 +101,7 @@ def engine(
             sweep(n, batch_sizes[0], runs)
         samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
         for _ in range(repeats):
-            for (
-                size
-            ) in batch_sizes:  # interleaved, so that a slow moment of the machine hits all of them
+            for size in batch_sizes:  # interleaved: a slow moment of the machine affects all sizes
                 difference = sweep(long, size, runs)[0] - sweep(short, size, runs)[0]
                 samples[size].append(difference / (long - short) / runs)
     except jax.errors.JaxRuntimeError as error:
@@ -112,7 +112,7 @@ def engine(
 
 
 def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
-    """The table of `versus.py`."""
+    """Print the table of `versus.py`."""
     ours = engine(sizes.steps, repeats, sorted({*sizes.batch_sizes, sizes.peer_batch}))
     if isinstance(ours, str):
         print(f"The engine could not be timed: {ours}.")
@@ -133,9 +133,9 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
     rows[f"jit(vmap) over drawn measurements, {note}"] = median(peers.jax_drawn, **batched)
     missing = ""
     if importlib.util.find_spec("torch") is None:
-        missing = "PyTorch is not installed: its row is left out."
+        missing = "PyTorch is not installed: its row is omitted."
     elif gpu and not peers.torch_sees_gpu():
-        missing = "PyTorch sees no GPU: its row is left out."
+        missing = "PyTorch sees no GPU: its row is omitted."
     else:
         device = "cuda" if gpu else "cpu"
         rows[f"PyTorch batched ({device}), {note}"] = median(
@@ -154,10 +154,9 @@ def print_versus(sizes: Sizes, repeats: int, gpu: bool) -> None:
 
 
 def print_sizes(sizes: Sizes, repeats: int) -> None:
-    """Dimensions and tiles."""
-    print(
-        "\n## Dimensions and tiles, batch 1000\n\n| law | d | k | runs a tile | us a step and run |\n|---|---|---|---|---|"
-    )
+    """Print a table over dimensions and tiles."""
+    print("\n## Dimensions and tiles, batch 1000\n")
+    print("| law | d | k | runs a tile | us a step and run |\n|---|---|---|---|---|")
 
     def row(law: str, dim: int, columns: int, tile: int | None, step: Step | str) -> None:
         runs = f"{step.tile if isinstance(step, Step) else tile}{'' if tile else ' (chosen)'}"
@@ -173,7 +172,7 @@ def print_sizes(sizes: Sizes, repeats: int) -> None:
 
 
 def print_diagram(sizes: Sizes) -> None:
-    """One phase diagram, once."""
+    """Compute one phase diagram, once."""
     spreads, rates, seeds = sizes.diagram
     axes = {"spread": np.linspace(0, 9, spreads), "learning_rate": np.geomspace(0.02, 0.2, rates)}
     cell = Experiment(
@@ -187,31 +186,29 @@ def print_diagram(sizes: Sizes) -> None:
     signal = dataset.spurious_signal.isel(step=-1)
     learned = float((signal > 0.1).where(dataset.diverged_at < 0).mean())
     print(f"\n## A phase diagram of {runs:,} runs\n")
-    print(
-        "| runs | d | steps | s, compilation included | runs a second | us a step and run | learned | diverged |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    print(
-        f"| {runs:,} = {spreads} spreads x {rates} learning rates x {seeds} seeds | {SYSTEM['dim']} | {sizes.diagram_steps} "
-        f"| {elapsed:,.1f} | {runs / elapsed:,.1f} | {elapsed / runs / sizes.diagram_steps * 1e6:,.3f} "
-        f"| {learned:.0%} of the others | {diverged:.0%} |"
-    )
+    row = {
+        "runs": f"{runs:,} = {spreads} spreads x {rates} learning rates x {seeds} seeds",
+        "d": f"{SYSTEM['dim']}",
+        "steps": f"{sizes.diagram_steps}",
+        "s, compilation included": f"{elapsed:,.1f}",
+        "runs a second": f"{runs / elapsed:,.1f}",
+        "us a step and run": f"{elapsed / runs / sizes.diagram_steps * 1e6:,.3f}",
+        "learned": f"{learned:.0%} of the others",
+        "diverged": f"{diverged:.0%}",
+    }
+    print(f"| {' | '.join(row)} |\n{'|---' * len(row)}|\n| {' | '.join(row.values())} |")
 
 
 def _micro(seconds: float) -> str:
-    """Microseconds in words; a difference of two times may come out below zero where it is too short to be seen."""
+    """Format microseconds; a difference below the timing noise may be negative."""
     return f"{seconds * 1e6:,.3f}" if seconds > 0 else "lost in the noise"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description="Measure the engine on a GPU and print Markdown tables."
-    )
+    parser = argparse.ArgumentParser(description="Time the engine on a GPU; print Markdown tables.")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--quick", action="store_true", help="reduced sizes, on whatever device there is"
-    )
+    parser.add_argument("--quick", action="store_true", help="reduced sizes, on any device")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
@@ -219,24 +216,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gpu = device.platform != "cpu"
     if not gpu and not options.quick:
         parser.error(
-            "jax sees no GPU: the full sizes would take hours; --quick runs reduced ones on this CPU"
+            "jax sees no GPU: full sizes would take hours; --quick runs reduced sizes here"
         )
     if not gpu:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     sizes = QUICK if options.quick else Sizes()
     memory = (device.memory_stats() or {}).get("bytes_limit") if gpu else None
     print(
-        f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform})", end="; "
+        f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform}); ", end=""
     )
-    print(
-        f"memory for jax: {memory / 2**30:.1f} GiB" if memory else "memory for jax: the host's",
-        end="; ",
-    )
+    print(f"memory for jax: {f'{memory / 2**30:.1f} GiB' if memory else 'of the host'}; ", end="")
     print(f"jax {jax.__version__}; medians of {options.repeats}, the diagram once.")
     if options.quick:
-        print(
-            f"\n**Reduced sizes (--quick){'' if gpu else ', unoptimised, on a CPU and not on a GPU'}: no measure of a GPU's speed.**"
-        )
+        where = "" if gpu else ", unoptimised, on a CPU and not on a GPU"
+        print(f"\n**Reduced sizes (--quick){where}: no measure of a GPU's speed.**")
     print(flush=True)
     print_versus(sizes, options.repeats, gpu)
     print_sizes(sizes, options.repeats)

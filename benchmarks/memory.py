@@ -1,8 +1,8 @@
-"""Peak memory of a sweep against the number of its runs, in memory and in a store.
+"""Measure the peak memory of a sweep against its number of runs, in memory and in a store.
 
-Every figure is the largest resident set (Linux's VmHWM) of a process of its own, with Python, jax and compilation in it.
-The runs are small (d = 4, population gradients, 4 steps) and come in tiles of 64, so that all devices are used by the
-least number too, and only the number counts.
+Each number is the peak resident set (Linux's VmHWM) of a separate process, including Python, jax
+and compilation. The runs are small (d = 4, population gradients, 4 steps) and come in tiles of 64,
+so that even the smallest sweep uses all devices and only the number of runs varies.
 
 Run `python benchmarks/memory.py`.
 """
@@ -22,7 +22,12 @@ import causal_sgd as cs
 from causal_sgd.experiment import Experiment
 cs.use_cpu_cores()
 cell = Experiment(
-    dim=4, invariant_rank=1, spurious_rank=1, measurement="population", steps=4, metrics=("spurious_signal",)
+    dim=4,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    steps=4,
+    metrics=("spurious_signal",),
 ).cell()
 seeds, path = int(sys.argv[1]) // 10, sys.argv[2]
 axes = {"spread": [float(index) for index in range(10)]}
@@ -34,11 +39,10 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 
 def peak(runs: int, store: str) -> float:
-    """Largest resident set in MiB of a process that makes such a sweep."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(runs), store], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
+    """Peak resident set in MiB of a process that runs such a sweep."""
+    command = [sys.executable, "-c", SCRIPT, str(runs), store]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(completed.stdout)
 
 
 def main() -> None:
@@ -51,9 +55,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
-    print(
-        f"medians of {options.repeats}\n\n| runs | in memory, MiB | in a store, MiB |\n|---|---|---|"
-    )
+    print(f"medians of {options.repeats}\n")
+    print("| runs | in memory, MiB | in a store, MiB |\n|---|---|---|")
     rows = []
     for runs in options.runs:
         cells = []
@@ -66,9 +69,8 @@ def main() -> None:
         rows.append(cells)
         print(f"| {runs} | {cells[0]:.0f} | {cells[1]:.0f} |", flush=True)
     ratios = [last / first for first, last in zip(rows[0], rows[-1], strict=True)]
-    print(
-        f"\n{options.runs[-1]} runs over {options.runs[0]}: {ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store"
-    )
+    print(f"\n{options.runs[-1]} runs over {options.runs[0]}: ", end="")
+    print(f"{ratios[0]:.3f} in memory, {ratios[1]:.3f} in a store")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How many runs a refined diagram saves: the boundary of a 64 x 64 diagram, uniform and refined, against the truth.
+"""Count the runs that refinement saves: the boundary of a 64 x 64 diagram, uniform and refined.
 
-The cell is the scalar map of one spurious direction (`models.diagonal`, population gradients): spread on one axis, learning
-rate on the other, two-point eigenvalues. The truth is the boundary of the same grid with as many seeds of another key as
-`--reference-seeds` says. Errors are root mean squares over the rows and the keys, in cells; both diagrams use the same
-seeds, and runs that both need are the same runs.
+The cell is the scalar map of one spurious direction (`models.diagonal`, population gradients):
+spread on one axis, learning rate on the other, two-point eigenvalues. The reference is the boundary
+of the same grid with `--reference-seeds` seeds of another key. Errors are root mean squares over
+the rows and the keys, in cells. Both diagrams use the same seeds, so runs that both need are
+identical.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ from causal_sgd.experiment import Experiment
 
 LEVEL = 0.1
 EXPERIMENT = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical",
-    init_scale=1e-3, steps=600, metrics=("spurious_signal",),
-)  # fmt: skip
+    dim=2,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    init_scale=1e-3,
+    steps=600,
+    metrics=("spurious_signal",),
+)
 
 
 class Comparison(NamedTuple):
@@ -40,7 +48,7 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times fewer runs the refined diagram takes."""
+        """Runs of the uniform diagram over those of the refined one."""
         return self.uniform_runs / self.refined_runs
 
 
@@ -50,15 +58,15 @@ def grid(size: int) -> dict[str, np.ndarray]:
 
 
 def boundary(dataset: xr.Dataset) -> np.ndarray:
-    """The spread at which half of the seeds reject, for every learning rate."""
-    found = analysis.rejection_boundary(
+    """The spread at which half of the seeds reject, for each learning rate."""
+    result = analysis.rejection_boundary(
         dataset, "spurious_signal", along="spread", level=LEVEL, resamples=1
     )
-    return found["value"].values
+    return result["value"].values
 
 
 def compare(size: int, seeds: Sequence[int], keys: int, reference_seeds: int) -> list[Comparison]:
-    """Uniform and refined diagrams of some numbers of seeds against the reference."""
+    """Compare uniform and refined diagrams with the reference, for each number of seeds."""
     cell, axes = EXPERIMENT.cell(), grid(size)
     width = axes["spread"][1] - axes["spread"][0]
     truth = boundary(cs.sweep(cell, axes=axes, seeds=reference_seeds, key=keys, label="reference"))
@@ -73,25 +81,26 @@ def compare(size: int, seeds: Sequence[int], keys: int, reference_seeds: int) ->
             seconds.append((middle - begin, time.perf_counter() - middle))
             errors.append([(boundary(dataset) - truth) / width for dataset in (uniform, refined)])
             runs.append(int(refined.done.sum()))
-        off = np.sqrt(np.nanmean(np.square(errors), axis=(0, 2)))
-        lost = int(np.isnan(np.array(errors)[:, 1] + 0 * np.array(errors)[:, 0]).sum())
-        assert not lost, f"{lost} rows of the refined diagrams show no boundary"
-        taken = np.mean(seconds, 0)
-        rows.append(Comparison(count, size**2 * count, float(np.mean(runs)), *off, *taken))
+        rms = np.sqrt(np.nanmean(np.square(errors), axis=(0, 2)))
+        missing = int(np.isnan(np.array(errors)[:, 1] + 0 * np.array(errors)[:, 0]).sum())
+        assert not missing, f"{missing} rows of the refined diagrams show no boundary"
+        mean_runs, mean_seconds = float(np.mean(runs)), np.mean(seconds, 0)
+        rows.append(Comparison(count, size**2 * count, mean_runs, *rms, *mean_seconds))
     return rows
 
 
 def report(rows: Sequence[Comparison]) -> str:
     """The comparisons as a Markdown table."""
-    lines = [
-        "| seeds | runs, uniform | runs, refined | times fewer | error, uniform | error, refined | seconds, uniform | seconds, refined |",
-        "|---|---|---|---|---|---|---|---|",
+    pairs = [
+        f"{what}, {which}" for what in ("error", "seconds") for which in ("uniform", "refined")
     ]
-    lines += [
-        f"| {row.seeds} | {row.uniform_runs:,} | {row.refined_runs:,.0f} | {row.ratio:.1f} | {row.uniform_error:.3f} | "
-        f"{row.refined_error:.3f} | {row.uniform_seconds:.1f} | {row.refined_seconds:.1f} |"
-        for row in rows
-    ]
+    columns = ["seeds", "runs, uniform", "runs, refined", "times fewer", *pairs]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in rows:
+        cells = [f"{row.seeds}", f"{row.uniform_runs:,}", f"{row.refined_runs:,.0f}"]
+        cells += [f"{row.ratio:.1f}", f"{row.uniform_error:.3f}", f"{row.refined_error:.3f}"]
+        cells += [f"{row.uniform_seconds:.1f}", f"{row.refined_seconds:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -102,18 +111,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=64, help="cells along each axis")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[8, 32, 64], help="the most seeds of a cell"
+        "--seeds", type=int, nargs="+", default=[8, 32, 64], help="largest number of seeds per cell"
     )
     parser.add_argument(
-        "--keys", type=int, default=4, help="root keys that errors and runs are averaged over"
+        "--keys", type=int, default=4, help="root keys over which errors and runs are averaged"
     )
     parser.add_argument("--reference-seeds", type=int, default=1024)
     options = parser.parse_args(arguments)
     for name in ("size", "keys", "reference_seeds"):
         if getattr(options, name) < 2:
-            parser.error(
-                f"--{name.replace('_', '-')} must be at least 2, got {getattr(options, name)}"
-            )
+            option = name.replace("_", "-")
+            parser.error(f"--{option} must be at least 2, got {getattr(options, name)}")
     if min(options.seeds) < 8:
         parser.error(
             f"--seeds must be at least 8, the first seeds of a cell, got {min(options.seeds)}"
@@ -121,12 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cs.use_cpu_cores()
     begin = time.perf_counter()
     rows = compare(options.size, options.seeds, options.keys, options.reference_seeds)
-    print(
-        f"{options.size} x {options.size} cells, {EXPERIMENT.steps} steps; means over {options.keys} keys; errors against "
-        f"{options.reference_seeds} seeds of another key\n"
-    )
+    print(f"{options.size} x {options.size} cells, {EXPERIMENT.steps} steps; ", end="")
+    print(f"means over {options.keys} keys; ", end="")
+    print(f"errors against {options.reference_seeds} seeds of another key\n")
     print(report(rows))
-    print(f"\nin {time.perf_counter() - begin:.0f} s")
+    print(f"\ntook {time.perf_counter() - begin:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""How near a step of the engine comes to the work that it cannot avoid.
+"""Compare a step of the engine with its unavoidable work, the roofline.
 
-For the exact law with U [d, d] that work is two matrix products (the estimate U U', and the gradient times U) and
-d (d + 1) / 2 normal numbers; for the low-rank law with U [d, k] and n = k + r1 + r2 it is an orthonormal frame [d, n] (2 d n^2
-operations), the products of normals with it, with U and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed
-alone in the same process, in turns with the engine's steps (a shared machine's pace changes by the minute; a ratio is the
-median of those of single turns), on the same number of cores and at the same number of runs side by side as the engine's
-tiles: products as batched float32 products, the faster of X Y and X Y'; normals as the engine makes them. The engine is timed as
-`causal_sgd.sweep` runs it, by the difference of two numbers of steps at the same shapes.
+For the exact law with U [d, d] this is two matrix products (the estimate U U', and the gradient
+times U) and d (d + 1) / 2 normal numbers. For the low-rank law with U [d, k] and n = k + r1 + r2 it
+is an orthonormal frame [d, n] (2 d n^2 operations), the products of normals with the frame, with U
+and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed alone in the same process,
+in turns with the engine's steps, on the same cores and with as many runs side by side as in the
+engine's tiles: batched float32 products, the faster of X Y and X Y'; normals from the engine's
+generator. The pace of a shared machine changes by the minute, so a ratio is the median over single
+turns. The engine is timed as `causal_sgd.sweep` runs it, by the difference of two sweeps of the
+same shapes with different numbers of steps.
 
-Run `python benchmarks/roofline.py`; `--profile` adds where a step spends its time on one core. With `--sampler pooled` (or
-another) the counts and what several environments in a batch take come on top of the same unavoidable work.
+Run `python benchmarks/roofline.py`; `--profile` adds a breakdown of a step on one core. With
+another sampler, such as `--sampler pooled`, a step also draws counts and treats several
+environments per batch; the roofline stays the same.
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ from causal_sgd.sweeps._programs import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
 Sample = Callable[[], float]
-"""Do a piece of work and return the seconds that it took for one run."""
+"""Do a piece of work and return its seconds per run."""
 
 
 def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], float]:
-    """Compile a function for every device; the result runs all of them at once and returns the seconds taken."""
+    """Compile a function for each device; the result runs them all at once and returns seconds."""
     devices = jax.local_devices()
     options = CPU_OPTIONS if devices[0].platform == "cpu" else None
     calls = []
@@ -62,7 +65,7 @@ def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ca
 
 
 def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample:
-    """One product of a batch of [n, m] by [m, l] matrices, as all devices together do them; in the faster form."""
+    """A batched product [n, m] by [m, l] on all devices at once, in the faster form."""
     flops = 2 * left[0] * left[1] * right[1]
     rounds = max(4, int(4e9 / (flops * batch)))
     x = jax.random.normal(jax.random.key(0), (batch, *left)) * left[1] ** -0.5
@@ -76,7 +79,7 @@ def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample
             out = jnp.einsum(
                 "bij,bjk->bik" if form == "XY" else "bij,bkj->bik", x, y, precision="highest"
             )
-            # one number of the result goes into the next product, so that none can be left out
+            # One number of the result enters the next product, so XLA can skip none.
             return (x.at[:, 0, 0].add(1e-9 * out[:, 0, 0]), out), None
 
         start = x, jnp.zeros((batch, left[0], right[1]), x.dtype)
@@ -88,32 +91,40 @@ def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample
 
 
 def normals(count: int, batch: int) -> Sample:
-    """`count` normal numbers at the rate of the generator, as all devices together make them."""
-    wanted, count = count, -(-count // 32) * 32  # whole vectors, as the engine makes them
-    rounds = max(4, int(2e7 / (count * batch)))
+    """Draw `count` normals with the engine's generator on all devices at once."""
+    padded = -(-count // 32) * 32  # whole vectors, as in the engine
+    rounds = max(4, int(2e7 / (padded * batch)))
 
     def loop(keys: Any) -> Any:
         def step(carry: Any, index: Any) -> tuple[Any, None]:
-            make = jax.vmap(
-                lambda key: random.normals(random.fold_in(key, index), count, jnp.float32)
-            )
-            return make(keys), None
+            def draw(key: Any) -> Any:
+                return random.normals(random.fold_in(key, index), padded, jnp.float32)
 
-        return jax.lax.scan(step, jnp.zeros((keys.shape[0], count)), jnp.arange(rounds))[0]
+            return jax.vmap(draw)(keys), None
+
+        return jax.lax.scan(step, jnp.zeros((keys.shape[0], padded)), jnp.arange(rounds))[0]
 
     timed = side_by_side(loop, (jax.random.split(jax.random.key(2), batch),))
-    return lambda: timed() * wanted / count / rounds / batch / jax.local_device_count()
+    return lambda: timed() * count / padded / rounds / batch / jax.local_device_count()
 
 
 def engine(dim: int, rank: int | None, runs: int, sampler: str) -> tuple[Sample, int]:
-    """A step of a run, and the tile."""
+    """A function that times a step and run, and the tile size."""
     per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
     long = int(np.clip(4 / per_step / runs, 10, 4000))
     short = max(long // 5, 2)
     base = Experiment(
-        dim=dim, rank=rank, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, batch_size=4000,
-        sampler=sampler, measurement="gaussian-law" if rank is None else "low-rank-law", metrics=("spurious_signal",),
-    )  # fmt: skip
+        dim=dim,
+        rank=rank,
+        invariant_rank=RANK,
+        spurious_rank=RANK,
+        spread=6.0,
+        learning_rate=0.02,
+        batch_size=4000,
+        sampler=sampler,
+        measurement="gaussian-law" if rank is None else "low-rank-law",
+        metrics=("spurious_signal",),
+    )
     cells = {steps: base.replace(steps=steps).cell() for steps in (short, long)}
 
     def seconds(steps: int) -> tuple[float, int]:
@@ -145,11 +156,18 @@ def low_rank_roof(dim: int, rank: int, tile: int) -> tuple[list[Sample], Sample]
 
 
 def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
-    """Print where a step of the exact law spends its time on one core, by the fusions of the program for a tile of runs."""
-    cell = Experiment(
-        dim=dim, invariant_rank=RANK, spurious_rank=RANK, spread=6.0, learning_rate=0.02, steps=steps,
-        sampler=sampler, metrics=("spurious_signal",),
-    ).cell()  # fmt: skip
+    """Print the time of a step of the exact law on one core, by fusion of the tile's program."""
+    experiment = Experiment(
+        dim=dim,
+        invariant_rank=RANK,
+        spurious_rank=RANK,
+        spread=6.0,
+        learning_rate=0.02,
+        steps=steps,
+        sampler=sampler,
+        metrics=("spurious_signal",),
+    )
+    cell = experiment.cell()
     keys = jax.random.split(jax.random.key(0), tile)
     many = jax.jit(jax.vmap(lambda key, size: cell(key, batch_size=size)))
     program = many.lower(keys, jnp.full(tile, 4000)).compile(compiler_options=CPU_OPTIONS)
@@ -165,9 +183,8 @@ def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
         if event.get("ph") == "X" and not event["name"].startswith("end: "):
             spent[event["name"]] += event["dur"]
             calls[event["name"]] += 1
-    print(
-        f"\nd = {dim}: us a step and run, one core, {tile} runs side by side\n\n| operation of the program | us |\n|---|---|"
-    )
+    print(f"\nd = {dim}: us a step and run, one core, {tile} runs side by side\n")
+    print("| operation of the program | us |\n|---|---|")
     for name, microseconds in spent.most_common():
         if calls[name] == steps and microseconds / steps / tile > 0.05:
             print(f"| {name} | {microseconds / steps / tile:.2f} |")
@@ -176,7 +193,7 @@ def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
 def main() -> None:
     """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(
-        description="Time the engine beside the work that it cannot avoid."
+        description="Compare a step of the engine with its unavoidable work."
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--runs", type=int, default=256, help="runs in a sweep")
@@ -189,16 +206,14 @@ def main() -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="also print where a step of the exact law spends its time",
+        help="also print a breakdown of a step of the exact law",
     )
     options = parser.parse_args()
     cs.use_cpu_cores()
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {options.repeats}\n"
-    )
-    print(
-        "| law | d | k | tile | step, us a run | products | normals | roofline / step |\n|---|---|---|---|---|---|---|---|"
-    )
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; ", end="")
+    print(f"median of {options.repeats}\n")
+    print("| law | d | k | tile | step, us a run | products | normals | roofline / step |")
+    print("|---|---|---|---|---|---|---|---|")
 
     def row(law: str, dim: int, rank: int | None) -> int:
         runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
@@ -209,11 +224,13 @@ def main() -> None:
         turns = [
             (step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)
         ]
-        share = statistics.median((made + drawn) / whole for whole, made, drawn in turns)
-        shown = " | ".join(
-            f"{1e6 * statistics.median(column):,.2f}" for column in zip(*turns, strict=True)
+        share = statistics.median(
+            (products_time + normals_time) / step_time
+            for step_time, products_time, normals_time in turns
         )
-        print(f"| {law} | {dim} | {rank or dim} | {tile} | {shown} | {share:.2f} |", flush=True)
+        medians = [statistics.median(column) for column in zip(*turns, strict=True)]
+        cells = " | ".join(f"{1e6 * median:,.2f}" for median in medians)
+        print(f"| {law} | {dim} | {rank or dim} | {tile} | {cells} | {share:.2f} |", flush=True)
         return tile
 
     tiles = {dim: row("exact", dim, None) for dim in options.dims}

@@ -1,9 +1,12 @@
-"""How long the studies take on this machine, for `causal-sgd list` on machines where they have not run yet.
+"""Record the run times of the studies, which `causal-sgd list` shows where they have not run yet.
 
-    causal-sgd reproduce --all --fresh && causal-sgd reproduce --all --fresh --quick && python benchmarks/study_times.py
+    causal-sgd reproduce --all --fresh
+    causal-sgd reproduce --all --fresh --quick
+    python benchmarks/study_times.py
 
-reads the results that these commands leave, and writes causal_sgd/reproduction/reference_times.json. It names the kind of
-machine, and no host. Run it where nothing else runs.
+The script reads the results of the first two commands and writes reference_times.json in
+causal_sgd/studies/reproduction. It records the kind of machine, but no host name. Run the commands
+on an idle machine.
 """
 
 from __future__ import annotations
@@ -16,18 +19,24 @@ from typing import Any
 from causal_sgd import studies
 from causal_sgd.studies.reproduction import _cache, _times
 
-COMMAND = "causal-sgd reproduce --all --fresh; causal-sgd reproduce --all --fresh --quick; python benchmarks/study_times.py"
+COMMAND = "; ".join(
+    [
+        "causal-sgd reproduce --all --fresh",
+        "causal-sgd reproduce --all --fresh --quick",
+        "python benchmarks/study_times.py",
+    ]
+)
 
 
 def reference(out: Path, seed: int) -> dict[str, Any]:
-    """The times of what is kept in a folder.
+    """The run times of the cached results in a folder.
 
     Raises:
-        ValueError: if nothing is, or not all of it comes from one kind of machine.
+        ValueError: If there are none, or if they come from several kinds of machines.
     """
-    found: dict[str, dict[str, float]] = {"full": {}, "quick": {}}
+    times: dict[str, dict[str, float]] = {"full": {}, "quick": {}}
     records = []
-    for size, seconds in found.items():
+    for size, seconds in times.items():
         for name in studies.NAMES:
             record = _cache.find(_cache.folder(out, name, quick=size == "quick", seed=seed))
             if record is not None:
@@ -44,7 +53,7 @@ def reference(out: Path, seed: int) -> dict[str, Any]:
         "date": last.finished[:10],
         "machine": machines[0],
         "versions": dict(last.environment["versions"]),
-        **found,
+        **times,
     }
 
 
@@ -58,7 +67,7 @@ def main() -> None:
         type=Path,
         nargs="?",
         default=Path("figures"),
-        help="where `reproduce` left its results",
+        help="the folder with the results of `reproduce`",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=_times.REFERENCE, help="the file to write")
@@ -67,10 +76,8 @@ def main() -> None:
     arguments.to.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for size in ("full", "quick"):
         missing = [name for name in studies.NAMES if name not in table[size]]
-        print(
-            f"{size}: {sum(table[size].values()):.0f} s in all"
-            + (f"; not there: {', '.join(missing)}" if missing else "")
-        )
+        note = f"; missing: {', '.join(missing)}" if missing else ""
+        print(f"{size}: {sum(table[size].values()):.0f} s in total{note}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What a sweep costs beyond its compiled kernel: labelled in memory, kept in a store, on one CPU device and on two.
+"""Time the overhead of a sweep over its compiled program: in memory, in a store, on one device.
 
-The bare kernel is the compiled program alone over the same tiles, fed by one host thread a device, its results brought to
-the host and dropped. Everything is compiled before; the ways are timed one after another in one process, in turns, and
-the ratios are medians over the repeats.
+The bare program runs over the same tiles, fed by one host thread per device; its results are copied
+to the host and dropped. Everything is compiled beforehand. The variants run in turns in one
+process, and the ratios are medians over the repeats.
 
-Run `python benchmarks/sweep_overhead.py`; 640 runs of 600 steps at d = 50 by default, as README's example.
+Run `python benchmarks/sweep_overhead.py`; by default 640 runs of 600 steps at d = 50, as in
+README's example.
 """
 
 from __future__ import annotations
@@ -33,34 +34,34 @@ AXES = {"spread": np.linspace(0, 9, 10), "learning_rate": np.geomspace(0.02, 0.2
 
 
 def bare(cell: Any, tile: int) -> Callable[[], None]:
-    """All tiles of the sweep through the compiled program, on all devices, and nothing else."""
+    """Run all tiles of the sweep through the compiled program on all devices, and nothing else."""
     grid, root = Grid.make(cell, AXES, SEEDS), root_key(0)
     columns = grid.runs(np.arange(grid.size))
-    kernel = Program.make(cell, grid.names, [column.dtype for column in columns[1:]], root)
+    program = Program.make(cell, grid.names, [column.dtype for column in columns[1:]], root)
     starts = range(0, grid.size, tile)
     last = grid.size - 1
     tiles = [
         tuple(column[np.minimum(np.arange(i, i + tile), last)] for column in columns)
         for i in starts
     ]
-    programs = kernel.compile(tiles[0], jax.local_devices())
+    compiled = program.compile(tiles[0], jax.local_devices())
 
     def run() -> None:
         shared = iter(tiles)
 
-        def work(program: Callable[..., Any]) -> None:
-            for each in shared:
-                jax.tree.map(np.asarray, program(each))
+        def work(call: Callable[..., Any]) -> None:
+            for tile in shared:
+                jax.tree.map(np.asarray, call(tile))
 
-        with ThreadPoolExecutor(len(programs)) as pool:
-            list(pool.map(work, programs.values()))
+        with ThreadPoolExecutor(len(compiled)) as pool:
+            list(pool.map(work, compiled.values()))
 
     return run
 
 
 def main() -> None:
-    """Time the ways in turns and print the table."""
-    parser = argparse.ArgumentParser(description="What a sweep costs beyond its compiled kernel.")
+    """Time the variants in turns and print the table."""
+    parser = argparse.ArgumentParser(description="Time a sweep beyond its compiled program.")
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=5)
@@ -78,39 +79,35 @@ def main() -> None:
         dataset = cs.sweep(cell, store=next(names), **sweep, **more)
         assert dataset.sizes["seed"] == SEEDS
 
-    ways: dict[str, Callable[[], object]] = {
-        "bare kernel": bare(cell, tile),
+    variants: dict[str, Callable[[], object]] = {
+        "bare program": bare(cell, tile),
         "sweep in memory": lambda: cs.sweep(cell, **sweep),
         "sweep in a store": stored,
     }
     if cores > 1:
-        ways["sweep in a store, one device"] = lambda: stored(devices=jax.local_devices()[:1])
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+        variants["sweep in a store, one device"] = lambda: stored(devices=jax.local_devices()[:1])
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for repeat in range(options.repeats + 1):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             begin = time.perf_counter()
-            way()
+            variant()
             if repeat:  # the first round warms up
                 seconds[name].append(time.perf_counter() - begin)
     shutil.rmtree(folder)
     runs = SEEDS * int(np.prod([len(values) for values in AXES.values()]))
-    print(
-        f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, {cores} devices, ",
-        end="",
-    )
-    print(
-        f"medians of {options.repeats}\n\n| way | seconds | over the bare kernel |\n|---|---|---|"
-    )
+    print(f"{runs} runs, d = {options.dim}, {options.steps} steps, tiles of {tile}, ", end="")
+    print(f"{cores} devices, medians of {options.repeats}\n")
+    print("| variant | seconds | over the bare program |\n|---|---|---|")
     for name, times in seconds.items():
-        ratio = statistics.median(t / b for t, b in zip(times, seconds["bare kernel"], strict=True))
+        pairs = zip(times, seconds["bare program"], strict=True)
+        ratio = statistics.median(each / base for each, base in pairs)
         print(f"| {name} | {statistics.median(times):.2f} | {ratio:.3f} |")
     if cores > 1:
         pairs = zip(
             seconds["sweep in a store, one device"], seconds["sweep in a store"], strict=True
         )
-        print(
-            f"\n{cores} devices over one: {statistics.median(one / all for one, all in pairs):.2f} times as fast"
-        )
+        speedup = statistics.median(one / several for one, several in pairs)
+        print(f"\n{cores} devices over one: {speedup:.2f} times as fast")
 
 
 if __name__ == "__main__":

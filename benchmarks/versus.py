@@ -1,21 +1,22 @@
-"""The engine beside what people write today, in one process.
+"""Compare the engine with what people write today, in one process.
 
-There are four works:
+There are four workloads:
 
 (a) one run: d = 50, batch 1000, 400 steps;
 (b) 64 seeds of (a);
 (c) a phase diagram: 8 learning rates x 10 spreads x 64 seeds, d = 50, batch 4000, 600 steps;
-(d) one run at d = 1000 with 20 columns, batch 64,000 (what the noise of a batch needs at that dimension), 400 steps: the
-    engine on its low-rank law.
+(d) one run at d = 1000 with 20 columns, batch 64,000 (required by the noise of a batch at that
+    dimension), 400 steps: the engine on its low-rank law.
 
-The engine does every work whole, as `causal_sgd.sweep` runs it on all cores, compiled before; what the first call takes more is
-said beside it. Peers (`peers/`; `tests/test_peers.py` checks that they agree in distribution) are timed on a few
-warmed-up steps of some runs, and the rest is extrapolated: steps, runs and, in (d), measurements cost the same each. All
-times are medians over the repeats. First comes the cost of one step of the engine at three batch sizes, by the difference of two
-numbers of steps.
+The engine runs each workload in full, as `causal_sgd.sweep` does on all cores, after compilation;
+the extra time of the first call is shown beside it. Peers (`peers/`; `tests/test_peers.py` checks
+that they agree in distribution) are timed on a few warmed-up steps of some runs and extrapolated:
+each step, run and, in (d), measurement costs the same. All times are medians over the repeats. The
+first table is the cost of a step of the engine at three batch sizes, by the difference of two
+sweeps with different numbers of steps.
 
-Run `python benchmarks/versus.py`, with `--write .` to put the tables into the README files; the PyTorch rows need
-`pip install torch==2.13.0`.
+Run `python benchmarks/versus.py`, with `--write .` to put the tables into the README files; the
+PyTorch rows need `pip install torch==2.13.0`.
 """
 
 from __future__ import annotations
@@ -40,15 +41,20 @@ import causal_sgd as cs
 from causal_sgd.experiment import Experiment
 
 SYSTEM: dict[str, Any] = {
-    "dim": 50, "invariant_rank": 3, "spurious_rank": 3, "mean": 1.0, "spread": 6.0, "learning_rate": 0.1,
+    "dim": 50,
+    "invariant_rank": 3,
+    "spurious_rank": 3,
+    "mean": 1.0,
+    "spread": 6.0,
+    "learning_rate": 0.1,
     "init_scale": 1e-3,
-}  # fmt: skip
+}
 WORKS = ["a", "b", "c", "d"]
 LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
 
 
 def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, list[float]]:
-    """Seconds per step and run for each batch size in each repeat, without recompiling between them."""
+    """Seconds per step and run, for each batch size in each repeat, with one compilation."""
     short, long = 100, 600
     cells = {
         steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell()
@@ -64,7 +70,8 @@ def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[i
         seconds(steps, 1000)
     samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
     for repeat in range(repeats):
-        # interleaved, there and back, so that a slow moment of the machine and a drift hit all of them
+        # Interleaved, back and forth, so that slow moments and drifts of the machine affect all
+        # sizes.
         for size in batch_sizes[:: 1 if repeat % 2 == 0 else -1]:
             samples[size].append(
                 (seconds(long, size) - seconds(short, size)) / (long - short) / seeds
@@ -75,11 +82,9 @@ def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[i
 def engine(
     experiment: Experiment, axes: Mapping[str, Any], seeds: int, repeats: int
 ) -> tuple[float, float]:
-    """Seconds of a sweep, and how much more its first call took."""
+    """Seconds of a sweep, and the extra seconds of its first call."""
     cell = experiment.cell()
-    tile = (
-        1 if seeds == 1 else None
-    )  # a run alone; by default it would be computed along with seven that are thrown away
+    tile = 1 if seeds == 1 else None  # the default would pad a single run to eight
 
     def seconds() -> float:
         begin = time.perf_counter()
@@ -94,29 +99,29 @@ def engine(
 def alone(
     names: tuple[str, ...], problem: peers.DrawnProblem, repeats: int, batch: int = 4
 ) -> dict[str, float]:
-    """Seconds of a step and run of each peer; those that take several runs at once get `batch` of them."""
-    found = {}
+    """Seconds of a step and run of each peer; batched peers simulate `batch` runs at once."""
+    seconds = {}
     for name in names:
         peer: Callable[..., peers.PeerResult] = getattr(peers, name)
         many = name in ("torch_batched", "torch_func", "jax_drawn")
         seeds = {"seeds": range(batch)} if many else {"seed": 0}
-        found[name] = statistics.median(
+        seconds[name] = statistics.median(
             peer(problem, **seeds).seconds_per_step_and_run for _ in range(repeats)
         )
-    return found
+    return seconds
 
 
 class Work(NamedTuple):
-    """What one work takes."""
+    """The times of one workload."""
 
     title: str
     size: str  # batch and steps
     seconds: float
-    first: float  # what the engine's first call takes more
+    first: float  # extra seconds of the engine's first call
     peers: Mapping[str, float]
 
     def table(self) -> str:
-        """Markdown, a peer in each row."""
+        """A Markdown table with one row per peer."""
         lines = ["| what | seconds | times the engine |", "|---|---|---|"]
         lines.append(
             f"| causal_sgd (the first call: {self.first:+.1f} s) | {self.seconds:,.3g} | 1 |"
@@ -129,7 +134,7 @@ class Work(NamedTuple):
 
 
 def overview(works: Mapping[str, Work]) -> str:
-    """The Markdown table of all works: seconds, and in brackets how many times the engine's."""
+    """A Markdown table of all workloads: seconds, and in brackets multiples of the engine's."""
 
     def row(name: str, cells: Iterable[str]) -> str:
         return "| " + " | ".join([name, *cells]) + " |"
@@ -151,13 +156,12 @@ def overview(works: Mapping[str, Work]) -> str:
 
 
 def write(path: Path, name: str, text: str) -> None:
-    """Put the text between the comments of that name in a Markdown file."""
+    """Replace the text between the comments of this name in a Markdown file."""
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     document = path.read_text()
     if document.count(begin) != 1 or document.count(end) != 1:
-        raise ValueError(
-            f"{path} must have the lines {begin.strip()!r} and {end.strip()!r} once each"
-        )
+        lines = f"{begin.strip()!r} and {end.strip()!r}"
+        raise ValueError(f"{path} must have the lines {lines} once each")
     before, rest = document.split(begin)
     path.write_text(before + begin + text + end + rest.split(end)[1])
 
@@ -175,11 +179,11 @@ LABELS = {
 def main() -> None:
     """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(
-        description="Measure the engine beside what people use, and print Markdown tables."
+        description="Compare the engine with what people write today; print Markdown tables."
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--seeds", type=int, default=256, help="runs in the sweeps whose step is timed"
+        "--seeds", type=int, default=256, help="runs in the sweeps that time a step"
     )
     parser.add_argument("--peer-steps", type=int, default=10)
     parser.add_argument("--works", nargs="*", default=WORKS, choices=WORKS)
@@ -187,25 +191,20 @@ def main() -> None:
         "--write",
         type=Path,
         metavar="FOLDER",
-        help="write the tables also into the README files of this repository",
+        help="also write the tables into the README files of this repository",
     )
     options = parser.parse_args()
     if options.write is not None and len(set(options.works)) < len(WORKS):
-        parser.error(
-            "--write needs all works, or it would put an incomplete table in the place of the whole one"
-        )
+        parser.error("--write needs all works: an incomplete table must not replace the whole one")
     cs.use_cpu_cores()
     repeats, steps = options.repeats, options.peer_steps
     names = tuple(
         name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch")
     )
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; median of {repeats}\n"
-    )
-
-    print(
-        "| batch | us a step and run, d = 50 | of that for 4000, in the same repeat |\n|---|---|---|"
-    )
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; ", end="")
+    print(f"median of {repeats}\n")
+    print("| batch | us a step and run, d = 50 | over batch 4000, in the same repeat |")
+    print("|---|---|---|")
     costs = step_costs((100, 1000, 4000), max(repeats, 9), options.seeds)
     for size, values in costs.items():
         ratio = statistics.median(
@@ -217,18 +216,16 @@ def main() -> None:
 
     def show(letter: str, work: Work, note: str) -> None:
         works[letter] = work
-        print(
-            f"\n({letter}) {work.title}; batch, steps: {work.size}. Peers extrapolated from {note}.\n\n{work.table()}",
-            flush=True,
-        )
+        print(f"\n({letter}) {work.title}; batch, steps: {work.size}. ", end="")
+        print(f"Peers extrapolated from {note}.\n\n{work.table()}", flush=True)
 
-    wanted = set(options.works)
-    several = f"{steps} steps, those that take several runs at once from 4 runs"
-    if wanted & {"a", "b"}:
+    selected = set(options.works)
+    several = f"{steps} steps, batched peers from 4 runs"
+    if selected & {"a", "b"}:
         base = Experiment(**SYSTEM, steps=400, metrics=("spurious_signal",))
         one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=1000, steps=steps), repeats)
         for letter, seeds in (("a", 1), ("b", 64)):
-            if letter in wanted:
+            if letter in selected:
                 ours = engine(base, {"batch_size": [1000]}, seeds, repeats)
                 every = {name: value * seeds * 400 for name, value in one.items()}
                 show(
@@ -236,14 +233,14 @@ def main() -> None:
                     Work(f"{seeds} run{'s' * (seeds > 1)}, d = 50", "1000, 400", *ours, every),
                     several,
                 )
-    if "c" in wanted:
+    if "c" in selected:
         base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
         axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
         ours = engine(base, axes, 64, repeats)
         one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=4000, steps=steps), repeats)
         every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
         show("c", Work("diagram, 8 x 10 x 64 runs, d = 50", "4000, 600", *ours, every), several)
-    if "d" in wanted:
+    if "d" in selected:
         base = Experiment(
             **LARGE, measurement="low-rank-law", steps=400, metrics=("spurious_signal",)
         )
@@ -252,7 +249,7 @@ def main() -> None:
             alone(names, peers.DrawnProblem(**LARGE, batch_size=size, steps=5), repeats, 1)
             for size in (40, 80)
         )
-        # what a measurement takes, and what is left of a step
+        # The cost of a measurement, and the rest of a step.
         every = {
             name: 400 * (small[name] + (large[name] - small[name]) / 40 * (64_000 - 40))
             for name in names

@@ -164,12 +164,12 @@ def test_no_repeats_is_refused(script):
 def test_the_overhead_of_a_sweep():
     out = run("sweep_overhead.py", "--dim", "6", "--steps", "5", "--repeats", "1").stdout
     (rows,) = tables(out)
-    assert [row["way"] for row in rows][:3] == [
-        "bare kernel",
+    assert [row["variant"] for row in rows][:3] == [
+        "bare program",
         "sweep in memory",
         "sweep in a store",
     ]
-    assert float(rows[0]["over the bare kernel"]) == 1
+    assert float(rows[0]["over the bare program"]) == 1
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""The simulation that people write today, in NumPy, PyTorch and plain JAX, to measure `causal_sgd` against.
+"""Peers of `causal_sgd`: the simulation as people write it in NumPy, PyTorch and plain JAX.
 
-Each peer runs HeteroSGD for matrix sensing, with measurements that it draws anew in every step (`DrawnProblem`) or on
-finite data sets (`FiniteProblem`), and says what a step took. PyTorch is imported by the peers that need it.
+Each peer runs HeteroSGD for matrix sensing, with new measurements in every step (`DrawnProblem`) or
+on finite data sets (`FiniteProblem`), and reports the time of a step. Only the peers that need
+PyTorch import it.
 """
 
 from .jax_peers import jax_drawn
@@ -10,6 +11,16 @@ from .problems import DrawnProblem, FiniteProblem, PeerResult
 from .torch_peers import torch_batched, torch_design, torch_func, torch_loop, torch_sees_gpu
 
 __all__ = [
-    "DrawnProblem", "FiniteProblem", "PeerResult", "jax_drawn", "numpy_design", "numpy_loop", "numpy_plain",
-    "torch_batched", "torch_design", "torch_func", "torch_loop", "torch_sees_gpu",
-]  # fmt: skip
+    "DrawnProblem",
+    "FiniteProblem",
+    "PeerResult",
+    "jax_drawn",
+    "numpy_design",
+    "numpy_loop",
+    "numpy_plain",
+    "torch_batched",
+    "torch_design",
+    "torch_func",
+    "torch_loop",
+    "torch_sees_gpu",
+]

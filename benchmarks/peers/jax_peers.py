@@ -1,4 +1,4 @@
-"""The peer in plain JAX, which is imported when it is used: scripts choose jax's devices before."""
+"""The peer in plain JAX. It imports jax when called, since scripts choose jax's devices first."""
 
 import time
 from collections.abc import Sequence
@@ -18,9 +18,8 @@ def jax_drawn(
 ) -> PeerResult:
     """Simulates many runs at once with plain `jit(vmap(scan))` over drawn measurements.
 
-    Slabs bound the memory.
-    It runs on jax's default device, where products have jax's default precision (TensorFloat-32 on recent GPUs).
-    A run depends on its own seed only (up to rounding).
+    Slabs bound the memory. The peer runs on jax's default device with jax's default precision
+    (TensorFloat-32 on recent GPUs). A run depends on its own seed only, up to rounding.
 
     Args:
         problem: What to simulate.
@@ -69,8 +68,8 @@ def jax_drawn(
         )
         return factor, jnp.split(keys, steps // warmup, axis=1)
 
-    # Calls of equal length: one compilation, and the first call is the warm-up. The others are dispatched
-    # asynchronously, so the device never waits for Python.
+    # Calls of equal length: one compilation, and the first call is the warm-up. The others are
+    # dispatched asynchronously, so the device never waits for Python.
     factor, chunks = jax.block_until_ready(prepare(jnp.asarray(np.array(seeds, np.uint32))))
     factor = jax.block_until_ready(advance(factor, chunks[0]))
     start = time.perf_counter()

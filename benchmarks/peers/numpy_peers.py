@@ -11,8 +11,8 @@ from .problems import Clock, DrawnProblem, FiniteProblem, PeerResult
 def numpy_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
     """Simulates one run with a NumPy loop.
 
-    SFC64 is the fastest of NumPy's bit generators here (10 % ahead of PCG64), and drawing on two threads, as
-    NumPy's manual shows, takes 0.6 of the time of one.
+    SFC64 is NumPy's fastest bit generator here (10 % ahead of PCG64). Drawing on two threads, as in
+    NumPy's manual, takes 0.6 of the time on one.
 
     Args:
         problem: What to simulate.
@@ -58,9 +58,9 @@ def numpy_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
 
 
 def numpy_plain(problem: DrawnProblem, *, seed: int) -> PeerResult:
-    """Simulates one run with the NumPy loop that one writes first: float64, `default_rng`, no buffers, no threads.
+    """Simulates one run with a first-draft NumPy loop: float64, no buffers, no threads.
 
-    Both sums over the measurements are BLAS products even so.
+    Both sums over the measurements are still BLAS products.
 
     Args:
         problem: What to simulate.
@@ -87,19 +87,15 @@ def numpy_plain(problem: DrawnProblem, *, seed: int) -> PeerResult:
 def numpy_design(problem: FiniteProblem, *, seed: int = 0) -> PeerResult:
     """Simulates the runs on finite data sets.
 
-    Mini-batches go run by run: the gathered rows of one run (0.5 MB for 100 of d = 50) stay in the cache for their second use.
+    Mini-batches are processed run by run: the gathered rows of one run (0.5 MB for 100 rows at d =
+    50) stay in the cache for their second use.
 
     Args:
         problem: What to simulate.
-        seed: Of the mini-batches.
+        seed: Seed of the mini-batches.
     """
-    design, labels, dim, runs, size = (
-        problem.design,
-        problem.labels,
-        problem.dim,
-        problem.runs,
-        problem.size,
-    )
+    design, labels = problem.design, problem.labels
+    dim, runs, size = problem.dim, problem.runs, problem.size
     rng = np.random.default_rng(seed)
     row, column = np.triu_indices(dim)
     scale = np.where(row == column, 1, np.sqrt(2)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the peers simulate, what they hand back, and how they take their time."""
+"""The problems that the peers simulate, their results, and their clock."""
 
 import math
 import time
@@ -11,22 +11,24 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnProblem:
-    """HeteroSGD for matrix sensing on measurements that are drawn anew.
+    """HeteroSGD for matrix sensing with new measurements in every step.
 
-    Every step one batch of one environment arrives: `batch_size` Gaussian measurements `X_i` with labels
-    `<X_i, A* + A_e>`, where `A*` is the identity on the first `invariant_rank` coordinates and `A_e` is diagonal on the
-    next `spurious_rank` ones with independent eigenvalues `mean +- spread`. The factor starts at `init_scale * I` and
-    follows
+    In every step one batch of one environment arrives: `batch_size` Gaussian measurements `X_i`
+    with labels `<X_i, A* + A_e>`, where `A*` is the identity on the first `invariant_rank`
+    coordinates and `A_e` is diagonal on the next `spurious_rank` ones with independent eigenvalues
+    `mean +- spread`. The factor starts at `init_scale * I` and follows
 
         U <- U - learning_rate * (1/m) sum_i r_i sym(X_i) U,    r_i = <X_i, UU' - A* - A_e>.
 
-    What its peers have in common, so that the comparison is fair: float32 throughout (but for `numpy_plain`); the
-    residual matrix is formed before the measurements are touched, so each of them is read twice only (once for `r`,
-    once for the gradient); measurements are kept flattened, `(m, d*d)`, so that both reads are BLAS products;
-    symmetrisation happens once, on the summed gradient; buffers are allocated once; and all the cores of the process
-    draw random numbers. What remains is the cost of drawing `m * d * d` normals a step, which no peer can avoid.
+    For a fair comparison all peers use the same optimisations: float32 throughout (except
+    `numpy_plain`); the residual matrix is formed first, so that each measurement is read only twice
+    (once for `r`, once for the gradient); measurements are flattened, `(m, d*d)`, so that both
+    reads are BLAS products; the summed gradient is symmetrised once; buffers are allocated once;
+    and all cores of the process draw random numbers. The rest is the cost of drawing `m * d * d`
+    normals per step, which no peer can avoid.
 
-    Timings in the peers' docstrings: d = 50, m = 1000, on 2 shared x86-64 cores (they vary by 40 %).
+    Timings in the peers' docstrings: d = 50, m = 1000, on 2 shared x86-64 cores (they vary by 40
+    %).
 
     Attributes:
         dim: Size `d` of the square factor.
@@ -35,10 +37,10 @@ class DrawnProblem:
         mean: Mean of the spurious eigenvalues.
         spread: Heterogeneity, the distance of each spurious eigenvalue from `mean`.
         learning_rate: Step size, for the loss `1/(4m) sum_i r_i^2`.
-        batch_size: Measurements a step and run.
+        batch_size: Measurements per step and run.
         init_scale: The factor starts at this times the identity.
         steps: Number of steps, at least 2 (some of them warm up).
-        rank: Columns `k` of the factor, which starts at those of the identity; None for `d`.
+        rank: Columns `k` of the factor, initially the first k of the scaled identity; None for `d`.
 
     Raises:
         ValueError: If a size is out of range or the ranks do not fit into `dim`.
@@ -85,7 +87,7 @@ class DrawnProblem:
         return slice(self.invariant_rank, self.invariant_rank + self.spurious_rank)
 
     def subtract_signals(self, diagonal: Any, spurious: Any) -> None:
-        """Subtract A* and a signal A_e from residual matrices, in place and on their diagonals alone: d operations.
+            diagonal: View of the diagonals, an array or a tensor of shape `(..., d)`.
 
         Args:
             diagonal: A view of the diagonals, a NumPy array or a tensor of shape `(..., d)`.
@@ -96,27 +98,28 @@ class DrawnProblem:
 
     @property
     def rate(self) -> float:
-        """What a summed gradient plus its transpose is multiplied by."""
+        """The coefficient of a summed gradient plus its transpose in an update."""
         return self.learning_rate / (2 * self.batch_size)
 
     @property
     def warmup(self) -> int:
-        """Steps that warm up: at most a fifth of them and at most 20, and a divisor of `steps`.
+        """Number of warm-up steps: at most 20 and a fifth of all, and a divisor of `steps`.
 
-        So calls of this length make up a run exactly.
+        Calls of this length then add up to a run exactly.
         """
         return next(
             n for n in range(max(1, min(20, self.steps // 5)), 0, -1) if self.steps % n == 0
         )
 
     def slabs(self, runs: int, slab_bytes: int) -> tuple[int, int, int]:
-        """Cuts a batch into slabs of about `slab_bytes` over all the runs.
+        """Cuts a batch into slabs of about `slab_bytes`, counted over all runs.
 
         Returns:
-            Measurements (of each run) in a slab, the number of full slabs, and the measurements left over.
+            Measurements per run in a slab, the number of full slabs, and the remaining
+            measurements.
         """
         count = math.ceil(self.batch_size / max(1, slab_bytes // (runs * self.dim**2 * 4)))
-        slab = math.ceil(self.batch_size / count)  # as equal as they get
+        slab = math.ceil(self.batch_size / count)  # sizes as equal as possible
         return slab, self.batch_size // slab, self.batch_size % slab
 
 
@@ -124,15 +127,16 @@ class DrawnProblem:
 class FiniteProblem:
     """HeteroSGD for matrix sensing on finite data sets.
 
-    Several runs share the measurements X_ei of E environments with n examples each. In step t run r sees environment
-    `order[t, r]`: all its examples, or a mini-batch of `batch_size` of them drawn anew without replacement. The factor
-    follows
+    Several runs share the measurements X_ei of E environments with n examples each. In step t run r
+    sees environment `order[t, r]`: all its examples, or a new mini-batch of `batch_size` of them,
+    drawn without replacement. The factor follows
 
         U <- U - learning_rate * (1/m) sum_i r_i sym(X_i) U,    r_i = <X_i, UU'> - y_i.
 
-    Its peers are given what makes the engine fast: float32, the packed coordinates of the symmetric parts,
-    p = d (d + 1) / 2 of d^2 numbers, and for full batches one product of matrices for all the runs in an environment.
-    Each example of a mini-batch is fetched once and read twice. BLAS and PyTorch take the threads that they find.
+    The peers get the engine's optimisations: float32, the packed coordinates of the symmetric
+    parts, p = d (d + 1) / 2 instead of d^2 numbers, and for full batches one matrix product for all
+    runs in an environment. Each example of a mini-batch is fetched once and read twice. BLAS and
+    PyTorch choose their numbers of threads.
 
     Attributes:
         design: Packed measurements, shape `(E, n, p)`, single precision.
@@ -140,7 +144,7 @@ class FiniteProblem:
         order: The environment of each step and run, shape `(steps, runs)`, at least 5 steps.
         init_scale: The factors start at this times the identity.
         learning_rate: Step size, for the loss `1/(4m) sum_i r_i^2`.
-        batch_size: Examples a step and run; None for all n.
+        batch_size: Examples per step and run; None for all n.
 
     Raises:
         ValueError: If there are fewer than 5 steps, or `batch_size` is not between 1 and n.
@@ -175,23 +179,23 @@ class FiniteProblem:
 
     @property
     def size(self) -> int:
-        """Examples a step and run."""
+        """Examples per step and run."""
         return self.batch_size or self.design.shape[1]
 
     @property
     def warmup(self) -> int:
-        """Steps that warm up."""
+        """Number of warm-up steps."""
         return len(self.order) // 5
 
 
 class PeerResult(NamedTuple):
-    """What a peer hands back.
+    """The result of a peer.
 
     Attributes:
         factors: Final factors, shape `(runs, d, k)`. Not finite where the run diverged.
-        seconds_per_step: Wall time of one step of *all* runs together, in seconds, over the steps after the
-            warm-up (at most a fifth of them; compilation is never included). A simulation of `n` steps takes about
-            `n * seconds_per_step`.
+        seconds_per_step: Wall time of one step of *all* runs together, in seconds, over the steps
+            after the warm-up (at most a fifth of all; never includes compilation). A simulation of
+            `n` steps takes about `n * seconds_per_step`.
     """
 
     factors: np.ndarray
@@ -199,12 +203,12 @@ class PeerResult(NamedTuple):
 
     @property
     def seconds_per_step_and_run(self) -> float:
-        """Wall time of one step divided by the number of runs that it advanced, in seconds."""
+        """Wall time of one step divided by the number of runs, in seconds."""
         return self.seconds_per_step / len(self.factors)
 
 
 class Clock:
-    """The numbers of the steps; when all are done it knows what one took, without those of the warm-up."""
+    """Iterates over step numbers; afterwards `seconds_per_step` excludes the warm-up."""
 
     def __init__(
         self, steps: int, warmup: int, synchronize: Callable[[], object] = lambda: None
@@ -224,7 +228,7 @@ class Clock:
 
 
 def count_runs(seeds: Sequence[int]) -> int:
-    """The number of seeds, of which there must be one."""
+    """The number of seeds, at least one."""
     if not len(seeds):
         raise ValueError("seeds must hold at least one integer; got none")
     return len(seeds)

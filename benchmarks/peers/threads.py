@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 Task = Callable[[], object]
 
-# A thread has to draw about a millisecond's worth of normals before handing it work pays.
+# Below about a millisecond of normals per thread, handing out work costs more than it saves.
 _NORMALS_PER_THREAD = 2**17
 
 
 def worth(normals: int) -> int:
-    """Number of threads that are worth drawing so many normals with."""
+    """Number of threads that pay off for this many normals."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -21,7 +21,7 @@ def worth(normals: int) -> int:
 
 @contextmanager
 def parallel(workers: int) -> Iterator[Callable[[Sequence[Task]], None]]:
-    """Yields a function that runs `workers` tasks at once, the first of them in the calling thread."""
+    """Yields a function that runs `workers` tasks at once, the first in the calling thread."""
     if workers == 1:
 
         def run_all(tasks: Sequence[Task]) -> None:

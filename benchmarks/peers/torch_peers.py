@@ -1,4 +1,4 @@
-"""The peers in PyTorch, which only the benchmarks need: it is imported when a peer is called."""
+"""The peers in PyTorch. They import it when called, since only the benchmarks need it."""
 
 import importlib
 import importlib.util
@@ -15,9 +15,9 @@ from .problems import Clock, DrawnProblem, FiniteProblem, PeerResult, count_runs
 def torch_loop(problem: DrawnProblem, *, seed: int) -> PeerResult:
     """Simulates one run with a PyTorch loop on the CPU.
 
-    The gradient is written out under `no_grad`, which is what a careful user ends with. Torch fills a tensor with
-    normals on one thread, so the tensor is filled in parts by Python threads (0.6 of the time of one). `torch.compile`
-    was no help: it draws its own normals, unvectorised, at 7 times the cost.
+    The gradient is written out under `no_grad`, as a careful user would. PyTorch fills a tensor
+    with normals on one thread, so Python threads fill it in parts (0.6 of the time on one).
+    `torch.compile` did not help: it draws its own normals, unvectorised, at 7 times the cost.
 
     Args:
         problem: What to simulate.
@@ -65,14 +65,16 @@ def torch_batched(
 ) -> PeerResult:
     """Simulates many runs at once with batched PyTorch products.
 
-    Normals are drawn for all runs by one generator per thread: `seeds` together seed those, so a run is reproduced by the
-    same `seeds` on the same number of cores and not by its own seed alone.
+    One generator per thread draws the normals of all runs; all `seeds` together seed them.
+    Reproducing a run therefore takes the same `seeds` on the same number of cores, not its own seed
+    alone.
 
     Args:
         problem: What to simulate.
         seeds: One integer per run, not negative and below 2**32.
         slab_bytes: Measurements are drawn and used in slabs of about this size, over all runs.
-        device: Where, as PyTorch calls it: "cpu" or "cuda". A GPU is one thread with one generator.
+        device: PyTorch's name of the device: "cpu" or "cuda". A GPU is one thread with one
+            generator.
 
     Raises:
         ImportError: If PyTorch is not installed.
@@ -107,9 +109,8 @@ def torch_batched(
     diagonal = residual.diagonal(dim1=1, dim2=2)
     gradient = torch.empty(runs, 1, dim**2, device=device)
     square = gradient.view(runs, dim, dim)
-    synchronize = (
-        (lambda: None) if device == "cpu" else torch.cuda.synchronize
-    )  # products run on after the call
+    # On a GPU a call returns before its products are done.
+    synchronize = (lambda: None) if device == "cpu" else torch.cuda.synchronize
     clock = Clock(steps, problem.warmup, synchronize)
     with torch.no_grad(), threads.parallel(workers) as run_all:
         for t in clock:
@@ -118,9 +119,8 @@ def torch_batched(
             for i, (sensing, draws, residuals) in enumerate(pieces):
                 run_all(draws)
                 torch.bmm(sensing, residual.view(runs, dim**2, 1), out=residuals)
-                gradient.baddbmm_(
-                    residuals.mT, sensing, beta=float(i > 0)
-                )  # beta 0: the old value is ignored
+                # With beta = 0 the old value is ignored.
+                gradient.baddbmm_(residuals.mT, sensing, beta=float(i > 0))
             factor.baddbmm_(square + square.mT, factor.clone(), alpha=-problem.rate)
     return PeerResult(factor.cpu().numpy(), clock.seconds_per_step)
 
@@ -128,8 +128,8 @@ def torch_batched(
 def torch_func(problem: DrawnProblem, *, seeds: Sequence[int]) -> PeerResult:
     """Simulates many runs at once with `torch.func.vmap` over the plain step of one run.
 
-    Its random numbers come from torch's global generator, which `seeds` together seed and which is left as it was.
-    The measurements of a step, of all runs, are held at once.
+    Random numbers come from torch's global generator, seeded by all `seeds` together; its state is
+    restored afterwards. The measurements of one step of all runs are in memory at once.
 
     Args:
         problem: What to simulate.
@@ -156,9 +156,8 @@ def torch_func(problem: DrawnProblem, *, seeds: Sequence[int]) -> PeerResult:
     advance = torch.func.vmap(step, randomness="different")
     clock = Clock(problem.steps, problem.warmup)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(
-            int(np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        )
+        (word,) = np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)
+        torch.manual_seed(int(word >> np.uint64(1)))
         factor = (problem.init_scale * torch.eye(dim, problem.columns)).repeat(runs, 1, 1)
         for _ in clock:
             factor = advance(factor)
@@ -166,12 +165,12 @@ def torch_func(problem: DrawnProblem, *, seeds: Sequence[int]) -> PeerResult:
 
 
 def torch_design(problem: FiniteProblem, *, seed: int = 0, together: int = 1) -> PeerResult:
-    """Simulates the runs on finite data sets on the CPU, the gradient written out.
+    """Simulates the runs on finite data sets on the CPU, with an explicit gradient.
 
     Args:
         problem: What to simulate.
-        seed: Of the mini-batches.
-        together: Runs whose mini-batches are gathered and multiplied at once.
+        seed: Seed of the mini-batches.
+        together: Number of runs whose mini-batches are gathered and multiplied at once.
 
     Raises:
         ImportError: If PyTorch is not installed.
@@ -230,12 +229,12 @@ def torch_design(problem: FiniteProblem, *, seed: int = 0, together: int = 1) ->
 
 
 def torch_sees_gpu() -> bool:
-    """Whether PyTorch is installed, and for a GPU that is there."""
+    """Whether PyTorch is installed and sees a GPU."""
     return importlib.util.find_spec("torch") is not None and _import_torch().cuda.is_available()
 
 
 def _import_torch() -> Any:
-    """Imports PyTorch, or says how to get it."""
+    """Imports PyTorch, or raises an error that says how to install it."""
     try:
         return importlib.import_module("torch")
     except ImportError as error:
@@ -243,6 +242,6 @@ def _import_torch() -> Any:
 
 
 def _generators(torch: Any, entropy: int | list[int], count: int, device: str = "cpu") -> list[Any]:
-    """Makes independent torch generators from one or several seeds."""
+    """Creates independent torch generators from one or several seeds."""
     words = np.random.SeedSequence(entropy).generate_state(count, np.uint64) >> np.uint64(1)
     return [torch.Generator(device).manual_seed(int(word)) for word in words]
