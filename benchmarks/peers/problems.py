@@ -87,7 +87,7 @@ class DrawnProblem:
         return slice(self.invariant_rank, self.invariant_rank + self.spurious_rank)
 
     def subtract_signals(self, diagonal: Any, spurious: Any) -> None:
-            diagonal: View of the diagonals, an array or a tensor of shape `(..., d)`.
+        """Subtract A* and A_e from residual matrices, in place on their diagonals: d operations.
 
         Args:
             diagonal: A view of the diagonals, a NumPy array or a tensor of shape `(..., d)`.
