@@ -1,11 +1,14 @@
-"""Matrix factorisations that are safe inside sweeps: under `vmap` they treat one matrix after the other.
+"""Matrix products and factorisations that are safe inside sweeps.
 
-A batched LAPACK kernel of jaxlib shares its batch out to XLA's thread pool and waits inside that very pool, so two of
-them at a time (two devices, or two metrics of one program) may wait for ever. One matrix at a time never enters the
-pool, and costs nothing here, where the cores are busy with other runs anyway. `orthonormal` needs no LAPACK at all.
+Under `vmap` the factorisations treat one matrix after the other. A batched LAPACK kernel of jaxlib
+distributes its batch over XLA's thread pool and waits inside that pool, so two of them at a time
+(two devices, or two metrics of one program) may deadlock. One matrix at a time never enters the
+pool. This costs nothing here, since other runs keep the cores busy. `orthonormal` needs no LAPACK.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +16,22 @@ import numpy as np
 
 from causal_sgd.types import Array
 
-__all__ = ["eigh", "left_singular", "orthonormal", "product", "qr", "singular_values"]
+__all__ = [
+    "broadcast_unmapped",
+    "eigh",
+    "left_singular",
+    "orthonormal",
+    "product",
+    "qr",
+    "singular_values",
+]
 
 
 def product(left: Array | np.ndarray, right: Array | np.ndarray) -> Array:
-    """The matrix product in full precision, [..., n, m] @ [..., m, k]; accelerators round it otherwise."""
+    """The matrix product [..., n, m] @ [..., m, k] in full precision.
+
+    Accelerators would otherwise round the factors.
+    """
     return jnp.matmul(left, right, precision="highest")
 
 
@@ -30,57 +44,76 @@ def qr(matrix: Array) -> tuple[Array, Array]:
 
 @jax.custom_batching.sequential_vmap
 def eigh(matrix: Array) -> tuple[Array, Array]:
-    """Eigenvalues [n], in ascending order, and eigenvectors [n, n] of a symmetric matrix [n, n]."""
+    """Eigenvalues [n], ascending, and eigenvectors [n, n] of a symmetric matrix [n, n]."""
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors
 
 
 @jax.custom_batching.sequential_vmap
 def left_singular(matrix: Array) -> tuple[Array, Array]:
-    """Left singular vectors [n, min(n, m)] and singular values [min(n, m)] of a matrix [n, m], largest first."""
+    """Left singular vectors [n, min(n, m)] and singular values of [n, m], largest first."""
     vectors, values, _ = jnp.linalg.svd(matrix, full_matrices=False)
     return vectors, values
 
 
 @jax.custom_batching.sequential_vmap
 def singular_values(matrix: Array) -> Array:
-    """Singular values of a matrix [n, m], largest first; [min(n, m)]."""
+    """Singular values [min(n, m)] of a matrix [n, m], largest first."""
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
 def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
-    """An orthonormal basis of the leading columns of a matrix [n, m], column by column; zero where one adds nothing.
+    """An orthonormal basis of the leading columns of a matrix, column by column.
 
-    Gram-Schmidt, every column twice, which keeps the columns orthogonal to rounding whatever their condition ("twice is
-    enough": Giraud, Langou, Rozloznik 2005). A column is judged by its own size, so minute ones count as much as large
-    ones. What lies within rounding of the span of those before it is left out: a zero takes part in no product, where an
-    arbitrary direction would have to be made orthogonal. Plain products only: it maps over runs, on a GPU too, and at
-    [10000, 26] takes the time of as many normals.
+    Gram-Schmidt, each column twice, which keeps the columns orthogonal to rounding whatever their
+    condition number ("twice is enough": Giraud, Langou, Rozloznik 2005). Each column is compared
+    with its own norm, so tiny columns count as much as large ones. A column that lies within
+    rounding of the span of its predecessors becomes zero: a zero contributes to no product, whereas
+    an arbitrary direction would have to be made orthogonal. Only plain products are used, so the
+    function maps over runs, on a GPU too. At [10000, 26] it takes the time of as many normals.
 
     Args:
-        matrix: [n, m]; m may exceed n.
-        tolerance: the share of a column's norm that must lie outside the span of those before it, for it to add a
-            direction; None for rounding.
+        matrix: [n, m]; m may exceed n, and either may be 0.
+        tolerance: the fraction of a column's norm that must lie outside the span of its
+            predecessors for it to add a direction; None for rounding.
 
     Returns:
-        [n, m]: column j is a unit vector or zero, and columns 0 to j span the same as those of `matrix`, up to rounding.
+        [n, m]: column j is a unit vector or zero, and columns 0 to j span the same space as those
+        of `matrix`, up to rounding.
     """
+    if 0 in matrix.shape:
+        return matrix
     least = 4 * jnp.finfo(matrix.dtype).eps if tolerance is None else tolerance
-    peaks = jnp.max(jnp.abs(matrix), 0)  # squares of minute numbers would underflow
+    peaks = jnp.max(jnp.abs(matrix), 0)  # scaling by them keeps squares of tiny numbers normal
     rows = (matrix / jnp.where(peaks > 0, peaks, 1)[None, :]).T
 
     def remove(basis: Array, vector: Array) -> Array:
         inside = product(basis, vector)
         return vector - product(inside, basis)
 
+    # Rows of `basis` that are not reached yet are zero, so projecting on all of them is harmless.
     def add(index: Array, basis: Array) -> Array:
         column = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
         once = remove(basis, column)
         twice = remove(basis, once)
         before, between, after = jnp.sum(jnp.stack([column, once, twice]) ** 2, 1)
-        # a second pass that takes much away again shows that only rounding was left (Kahan and Parlett)
+        # A second pass that again removes much shows that only rounding was left (Kahan, Parlett).
         new = (between > least**2 * before) & (after > between / 4)
         unit = jnp.where(new, twice / jnp.sqrt(jnp.where(new, after, 1)), 0)
         return jax.lax.dynamic_update_index_in_dim(basis, unit, index, 0)
 
     return jax.lax.fori_loop(0, rows.shape[0], add, jnp.zeros_like(rows)).T
+
+
+def broadcast_unmapped(runs: int, mapped: Sequence[bool], arrays: Sequence[Array]) -> list[Array]:
+    """For rules of `custom_vmap`: the arrays, each with a leading axis of runs.
+
+    Args:
+        runs: number of runs.
+        mapped: for each array, whether it has that axis already.
+        arrays: the arguments of the rule.
+    """
+    return [
+        array if is_mapped else jnp.broadcast_to(array, (runs, *array.shape))
+        for array, is_mapped in zip(arrays, mapped, strict=True)
+    ]

@@ -1,25 +1,31 @@
-"""Random words and keys: the blocks of Threefry (Salmon et al. 2011), written out."""
+"""Random words and keys: the blocks of Threefry (Salmon et al. 2011), unrolled."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from causal_sgd.types import Array, Key
 
-__all__ = ["bits", "fold_in", "is_threefry", "threefry", "uniforms"]
-
 
 def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
-    """Random 32-bit words [count] of one of the streams of a key.
+    """Random 32-bit words [count] of one stream of a key.
 
-    For Threefry keys the first words of the blocks with counters (i, stream), in one unrolled pass. On a CPU
-    `jax.random.bits` takes the rounds in a loop of its own, which for a few words is all that one waits for. (It combines
-    both words of a block, where this leaves one out; both together would be two passes, as the compiler makes each output
-    on its own.) Keys of other generators go to `jax.random.bits`.
+    For Threefry keys these are the first words of the blocks with counters (i, stream), in one
+    unrolled pass. On a CPU `jax.random.bits` runs the rounds in a loop, which for a few words is
+    the whole cost. (It uses both words of a block. This function discards the second: the compiler
+    evaluates each output separately, so both would take two passes.) Keys of other generators are
+    passed on to `jax.random.bits`.
+
+    Args:
+        key: one key, of any generator.
+        count: number of words.
+        stream: index of the stream; may be traced.
+
+    Returns:
+        uint32 words [count].
     """
     if not is_threefry(key):
         return jax.random.bits(jax.random.fold_in(key, stream), (count,), jnp.uint32)
@@ -29,7 +35,17 @@ def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
 
 
 def fold_in(key: Key, data: int | Array) -> Key:
-    """The keys [...] of `jax.random.fold_in` for numbers [...], bit for bit, without its loop on a CPU for Threefry keys."""
+    """The keys [...] of `jax.random.fold_in` for numbers [...], bit for bit, without its loop.
+
+    The loop runs on CPUs only; keys of generators other than Threefry still take it.
+
+    Args:
+        key: one key, typed or raw, of any generator.
+        data: whole numbers [...] to fold in, below 2^32; may be traced.
+
+    Returns:
+        Keys [...] of the same kind as `key`.
+    """
     if not is_threefry(key):
         fold = jax.random.fold_in
         for _ in range(jnp.ndim(data)):
@@ -37,6 +53,7 @@ def fold_in(key: Key, data: int | Array) -> Key:
         return fold(key, data)
     first, second = jax.random.key_data(key)
     numbers = jnp.asarray(data).astype(jnp.uint32)
+    # `jax.random.fold_in` encrypts the block (0, data), the seed words of `data`.
     words = jnp.stack(threefry(first, second, jnp.zeros_like(numbers), numbers), -1)
     return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(key) else words
 
@@ -46,13 +63,27 @@ def _is_typed(key: Key) -> bool:
 
 
 def is_threefry(key: Key) -> bool:
-    """Whether a key is one of Threefry's."""
+    """Whether a key belongs to Threefry, jax's default generator."""
     return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
-@jax.jit  # half of the tracing of a run would else be these rounds, written out once for every stream
+# jit traces the rounds once a shape; written out for every stream they would be half of the tracing
+# of a run.
+@jax.jit
 def threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds: blocks of two words [...] of two words of key and two of counters [...]."""
+    """Threefry-2x32 with 20 rounds.
+
+    Args:
+        first: first words of the keys, uint32 [...].
+        second: second words of the keys, uint32 [...].
+        x: first words of the counters, uint32 [...].
+        y: second words of the counters, uint32 [...].
+
+    Returns:
+        The two words of each block, uint32 [...].
+    """
+    # The third word of the key schedule is a parity word with the constant of the Skein hash
+    # function.
     keys = first, second, first ^ second ^ np.uint32(0x1BD11BDA)
     x, y = x + keys[0], y + keys[1]
     for group in range(5):
@@ -63,6 +94,7 @@ def threefry(first: Array, second: Array, x: Array, y: Array) -> tuple[Array, Ar
     return x, y
 
 
-def uniforms(words: Array, dtype: Any) -> Array:
-    """Uniform numbers in [0, 1), multiples of 2^-23, from 32-bit words."""
+def uniforms(words: Array, dtype: DTypeLike) -> Array:
+    """Uniform numbers in [0, 1), multiples of 2^-23, from 32-bit words of the same shape."""
+    # 23 bits are exact in float32, so that no number rounds up to 1.
     return jnp.right_shift(words, np.uint32(9)).astype(dtype) * 2**-23

@@ -1,4 +1,4 @@
-"""Exact random numbers of things: binomials, multinomials, subsets."""
+"""Exact draws of counts: binomials, multinomials and subsets."""
 
 from __future__ import annotations
 
@@ -14,26 +14,31 @@ from causal_sgd import linalg
 from causal_sgd.random._bits import bits, uniforms
 from causal_sgd.types import Array, Key
 
-__all__ = ["BINOMIAL_UNIFORMS", "binomial", "multinomial", "subset"]
-
 
 def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
-    """Multinomial counts [E] as floats of a total [] (may be traced), by halving the environments: log2 E rounds of binomials side by side.
+    """Multinomial counts by halving the cells: log2(E) rounds of simultaneous binomials.
 
-    `jax.random.multinomial` goes through the environments one after the other, with binomials that take ten times as
-    long as the rest of a step.
+    `jax.random.multinomial` visits the cells one after the other, with binomials that take ten
+    times as long as the rest of a step.
+
+    Args:
+        key: one key; stream i of its words serves round i.
+        total: number of trials [], a whole float; may be traced.
+        probabilities: of the cells [E], summing to one; may be traced.
+
+    Returns:
+        Counts [E] as floats, which sum to `total`.
     """
     size = probabilities.shape[0]
     levels = (size - 1).bit_length()
     if not levels:
         return jnp.full(1, total, probabilities.dtype)
-    weights = [
-        jnp.pad(probabilities, (0, 2**levels - size))
-    ]  # of the leaves, then of their pairs, up to the root
+    # The weights of a binary tree over the cells, padded to a power of two; leaves first.
+    weights = [jnp.pad(probabilities, (0, 2**levels - size))]
     for _ in range(levels):
         weights.append(weights[-1].reshape(-1, 2).sum(1))
     width = 2**levels // 2
-    shares = []  # of the left child in each node of a level, from the root down, padded to one width
+    shares = []  # of the left child of each node, root first; all levels padded to one width
     for children, parents in zip(weights[-2::-1], weights[:0:-1], strict=True):
         share = children[::2] / jnp.where(parents > 0, parents, 1)
         shares.append(jnp.pad(share, (0, width - share.shape[0])))
@@ -44,8 +49,8 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
         left = binomial(uniform.reshape(width, BINOMIAL_UNIFORMS), counts[:width], share)
         return jnp.stack([left, counts[:width] - left], 1).reshape(-1), None
 
+    # Counts past the current level are zero and stay zero. A scan compiles the binomial once.
     counts = jnp.zeros(2**levels, probabilities.dtype).at[0].set(total)
-    # a scan, so that the binomial is compiled once
     counts, _ = jax.lax.scan(split, counts, (jnp.arange(levels), jnp.stack(shares)))
     return counts[:size]
 
@@ -53,22 +58,27 @@ def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
 BINOMIAL_TERMS = 48
 BINOMIAL_CANDIDATES = 16
 BINOMIAL_UNIFORMS = 1 + 2 * BINOMIAL_CANDIDATES
-"""How many uniform numbers a binomial takes."""
+"""Uniform numbers that a binomial takes."""
 
 
 @jax.custom_batching.custom_vmap
 def binomial(uniform: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [...] as floats for numbers of trials [...] and probabilities [...], without a loop.
+    """Binomial draws without a loop.
 
-    Transformed rejection (BTRS of Hoermann 1993) where the mean of the rarer outcome is at least 10: a candidate is
-    accepted with a probability of at least 0.7, and of 16 at once the first accepted one is taken. (All fail in fewer than
-    one of 10^8 draws; the mode is then taken.) Inversion of the first 48 terms below that, where all terms beyond have a
-    probability of 1e-16. A way that no draw needs, nor any of the runs beside it, is left out, which changes no draw.
+    Where the mean of the rarer outcome is at least 10: transformed rejection (BTRS of Hoermann
+    1993). A candidate is accepted with a probability of at least 0.7; 16 are tested at once and
+    the first accepted one is taken. (All fail in fewer than one of 10^8 draws; the mode is then
+    taken.) Below a mean of 10: inversion of the first 48 terms; all further terms have a
+    probability of 1e-16. A branch that no draw needs, in this run or those mapped with it, is
+    skipped; results do not change.
 
     Args:
         uniform: numbers in [0, 1), [..., BINOMIAL_UNIFORMS].
-        number: of trials, whole floats, [...].
-        share: the probability, [...].
+        number: numbers of trials, whole floats [...].
+        share: probabilities of success [...].
+
+    Returns:
+        Numbers of successes [...], whole floats.
     """
     p = jnp.minimum(share, 1 - share)
     mean = number * p
@@ -92,39 +102,43 @@ def binomial(uniform: Array, number: Array, share: Array) -> Array:
 
 @binomial.def_vmap
 def _binomials_of_runs(runs: int, mapped: Sequence[bool], *arguments: Array) -> tuple[Array, bool]:
-    """All runs in one call, so that its branches stay branches: `vmap` would take both."""
-    whole = (
-        argument if is_mapped else jnp.broadcast_to(argument, (runs, *argument.shape))
-        for argument, is_mapped in zip(arguments, mapped, strict=True)
-    )
-    return binomial(*whole), True
+    """All runs in one call, so that its branches stay branches: `vmap` would evaluate both."""
+    return binomial(*linalg.broadcast_unmapped(runs, mapped, arguments)), True
 
 
 def _few_successes(uniform: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [...] by inversion of uniform numbers [...] in [0, 1), for means below 10 and shares of at most 1/2."""
+    """Binomial draws [...] by inversion, for means below 10 and shares of at most 1/2.
+
+    Args:
+        uniform: numbers in [0, 1), [...].
+        number: numbers of trials [...].
+        share: probabilities of success [...].
+    """
     k = jnp.arange(1, BINOMIAL_TERMS, dtype=share.dtype).reshape((1,) * number.ndim + (-1,))
+    # P(k) / P(k - 1); beyond the number of trials a tiny positive ratio, whose logarithm is finite
     ratios = jnp.maximum(number[..., None] - k + 1, 1e-30) / k * (share / (1 - share))[..., None]
-    # Sums by products with a triangle: a cumulative sum is a dozen small kernels, each with a start of its own.
+    # Sums by products with a triangle: a cumulative sum is a dozen small kernels, each with a
+    # start of its own.
     up_to, before = (
         np.triu(np.ones((BINOMIAL_TERMS,) * 2), place).astype(share.dtype) for place in (0, 1)
     )
-    terms = jnp.exp(
-        linalg.product(jnp.log(ratios), before[:-1])
-    )  # over that of 0, (1 - share)^number
+    terms = jnp.exp(linalg.product(jnp.log(ratios), before[:-1]))  # P(k) / P(0)
     chances = linalg.product(terms, up_to)
+    # The level is divided by P(0) = (1 - share)^number, in place of a product for each term.
     level = uniform * jnp.exp(-number * jnp.log1p(-share))
     return jnp.minimum(jnp.sum((chances <= level[..., None]).astype(share.dtype), -1), number)
 
 
 def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
-    """Binomial draws [...] by rejection of c candidates, for means of at least 10 and shares of at most 1/2.
+    """Binomial draws [...] by rejection of c candidates, for means >= 10 and shares <= 1/2.
 
     Args:
         u: uniform numbers in [0, 1), [..., c].
         v: uniform numbers in [0, 1), [..., c].
-        number: of trials, [..., 1].
-        share: the probability, [..., 1].
+        number: numbers of trials [..., 1].
+        share: probabilities of success [..., 1].
     """
+    # The constants of the hat are Hoermann's, algorithm BTRS, step 0.
     spread = jnp.sqrt(number * share * (1 - share))
     b = 1.15 + 2.53 * spread
     a = -0.0873 + 0.0248 * b + 0.01 * share
@@ -133,21 +147,22 @@ def _many_successes(u: Array, v: Array, number: Array, share: Array) -> Array:
     x = jnp.floor((2 * a / us + b) * u + number * share + 0.5)
     k = jnp.clip(x, 0, number)
     rarity, size = _rarity(k, number, share)
-    # Hoermann compares with the probability of the mode. One percent above that of the normal law, 1 / sqrt(2 pi n p q), it
-    # has a bound for all n and p that come here, which is as exact.
+    # Hoermann compares with the probability of the mode. One percent above that of the normal
+    # law, 1 / sqrt(2 pi n p q), is a bound for all n and p that occur here, which is as exact.
     height = 1.01 * v * (2.83 + 5.1 / b) / (a / us**2 + b) * jnp.sqrt(size / number)
-    excess = jnp.where(k == x, jnp.log(height) + rarity, 1)
-    first = jnp.floor((number + 1) * share)[..., 0]
+    excess = jnp.where(k == x, jnp.log(height) + rarity, 1)  # candidates out of range are rejected
+    first = jnp.floor((number + 1) * share)[..., 0]  # the mode, if all candidates are rejected
     for place in range(u.shape[-1] - 1, -1, -1):
         first = jnp.where(excess[..., place] <= 0, x[..., place], first)
     return first
 
 
 def _rarity(k: Array, number: Array, share: Array) -> tuple[Array, Array]:
-    """Numbers r and s: k successes have a probability of exp(-r) / sqrt(s), up to a factor that is free of k.
+    """Numbers r and s: k successes have the probability exp(-r) / sqrt(s) up to a factor free of k.
 
-    From Stirling's log x! = x log x - x + log(2 pi x) / 2 + 1 / 12 x - 1 / 360 x^3, with what is left of all x log x written as
-    x log(x / m) for the means m: an error of 1e-7 times the distance from the mean, where x log x would have 1e-7 times x.
+    By Stirling's log x! = x log x - x + log(2 pi x) / 2 + 1 / (12 x) - 1 / (360 x^3). The terms
+    x log x combine to x log(x / m) with the means m, whose rounding error is 1e-7 times the
+    distance from the mean instead of 1e-7 times x.
     """
     rarity, size = 0, 1
     above = k - number * share
@@ -160,25 +175,36 @@ def _rarity(k: Array, number: Array, share: Array) -> tuple[Array, Array]:
 
 
 def subset(key: Key, size: int, count: Array) -> Array:
-    """A uniformly drawn subset of `count` [] of so many things, as a mask [size]; all of them for larger counts.
+    """A uniformly distributed subset of `count` of `size` elements.
 
-    Those with the `count` smallest of iid 32-bit numbers; the threshold comes from bisection, as sorting takes longer
-    than the products of a step. Equal numbers at the threshold are taken in order, so the count is always exact.
+    It holds the elements with the `count` smallest of iid 32-bit numbers. Bisection finds the
+    threshold, since sorting takes longer than the products of a step. Elements equal to the
+    threshold are taken in order, so the count is always exact.
+
+    Args:
+        key: one key.
+        size: number of elements.
+        count: elements to take [], a whole number that may be traced; all for larger ones.
+
+    Returns:
+        A mask [size].
     """
     numbers = bits(key, size)
 
     def largest(fits: Callable[[Array], Array], num_bits: int) -> Array:
-        """The largest whole number of so many bits that fits, where those that do lie below those that do not."""
+        """The largest number of `num_bits` bits that fits, for a condition that is decreasing."""
 
-        def halve(index: Array, known: Array) -> Array:
-            candidate = known | (jnp.uint32(1) << (num_bits - 1 - index).astype(jnp.uint32))
-            return jnp.where(fits(candidate), candidate, known)
+        def halve(index: Array, lower: Array) -> Array:
+            candidate = lower | (jnp.uint32(1) << (num_bits - 1 - index).astype(jnp.uint32))
+            return jnp.where(fits(candidate), candidate, lower)
 
         return jax.lax.fori_loop(0, num_bits, halve, jnp.zeros((), jnp.uint32))
 
     def number_of(mask: Array) -> Array:
         return jnp.sum(mask, dtype=jnp.int32)
 
+    # Fewer than `count` numbers lie below the threshold (none for a count of 0), so the rest is
+    # taken from those equal to it.
     threshold = largest(lambda number: number_of(numbers < number) < count, 32)
     below, level = numbers < threshold, numbers == threshold
     missing = count - number_of(below)

@@ -1,44 +1,46 @@
-"""Exact normal numbers, and what is made of them: chi-squares and Gaussian ensembles of matrices."""
+"""Exact normal numbers, and chi-squares and Gaussian ensembles of matrices made from them."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from causal_sgd import linalg
 from causal_sgd.random._bits import is_threefry, threefry, uniforms
 from causal_sgd.types import Array, Key
 
-__all__ = [
-    "CHI_SQUARE_NORMALS", "CHI_SQUARE_WORDS", "chi_square", "goe", "goe_summand", "goe_summand_size", "normals",
-]  # fmt: skip
-
-VECTOR = 16  # numbers in the widest registers: what a loop leaves over goes one by one, at ten times the price
+# Numbers in the widest registers. The remainder of a loop is computed one by one, ten times slower.
+VECTOR = 16
 
 
-def normals(key: Key, shape: int | tuple[int, ...], dtype: Any, stream: int = 0) -> Array:
-    """Standard normal numbers [*shape] of one of the streams of a key, two of every block (Box and Muller 1958).
+def normals(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike, stream: int = 0) -> Array:
+    """Standard normal numbers of one stream of a key, two of every block (Box and Muller 1958).
 
-    A block's first word makes the radius, its second one the angle. All 2^64 of them are equally likely and the formula is
-    right to 1e-6 in single precision, so that is what the distribution is exact to; no number exceeds 6.8. A pair takes
-    little more time than one number by inversion, as `jax.random.normal` makes it.
+    The first word of a block gives the radius, the second the angle. All 2^64 blocks are equally
+    likely, and the formula is accurate to 1e-6 in single precision; so is the distribution. No
+    number exceeds 6.8 in absolute value. A pair takes little more time than one number of
+    `jax.random.normal`, which inverts the distribution function.
 
     Args:
-        key: of any generator.
-        shape: of the array, row by row from one sequence; a number n for [n].
-        dtype: float32 or float64; the words are the same.
-        stream: of the key.
+        key: one key, of any generator.
+        shape: of the result, filled row by row from one sequence; a number n stands for (n,).
+        dtype: float32 or float64; both use the same words.
+        stream: index of the stream.
+
+    Returns:
+        Normal numbers [*shape].
     """
     count = math.prod(shape) if isinstance(shape, tuple) else shape
     half = -(-count // (2 * VECTOR)) * VECTOR
     if is_threefry(key):
         first, second = jax.random.key_data(key)
-        pairs = _in_one_go(
+        pairs = _evaluated_once(
             functools.partial(_pairs, half=half, stream=stream, dtype=dtype), first, second
         )
     else:
@@ -47,12 +49,15 @@ def normals(key: Key, shape: int | tuple[int, ...], dtype: Any, stream: int = 0)
     return jnp.concatenate([pairs.real, pairs.imag])[:count].reshape(shape)
 
 
-def _in_one_go(function: Callable[[Array, Array], Array], first: Array, second: Array) -> Array:
-    """function(first, second) of two words of keys [...], of which compilers for CPUs make one loop that runs once.
+def _evaluated_once(
+    function: Callable[[Array, Array], Array], first: Array, second: Array
+) -> Array:
+    """function(first, second) for words of keys [...], evaluated in a single loop on CPUs.
 
-    They compute what is cheap again wherever it is used, and each half of a pair on its own, which takes all the
-    rounds of Threefry every time; numbers in a branch are computed there. The condition always holds, which compilers do
-    not see. Others see to it by themselves, and would wait for the condition.
+    XLA's CPU compiler duplicates what it considers cheap into every consumer, and evaluates each
+    half of a pair separately; both repeat all rounds of Threefry. It does not duplicate what lies
+    in a branch. The condition always holds, but the compiler cannot see that. Compilers for other
+    devices need no such help, and there a condition would be a synchronisation.
     """
     out = jax.eval_shape(function, first, second)
 
@@ -69,18 +74,14 @@ def _in_one_go(function: Callable[[Array, Array], Array], first: Array, second: 
 
     @call.def_vmap
     def _runs(runs: int, mapped: Sequence[bool], *words: Array) -> tuple[Array, bool]:
-        """All runs in one call: the branch of a single condition, where `vmap` would compute both and choose."""
-        every = (
-            word if is_mapped else jnp.broadcast_to(word, (runs, *word.shape))
-            for word, is_mapped in zip(words, mapped, strict=True)
-        )
-        return _in_one_go(function, *every), True
+        """All runs under one condition: `vmap` of the condition would evaluate both branches."""
+        return _evaluated_once(function, *linalg.broadcast_unmapped(runs, mapped, words)), True
 
     return call(first, second)
 
 
 @functools.partial(jax.jit, static_argnames=("half", "stream", "dtype"))
-def _pairs(first: Array, second: Array, *, half: int, stream: int, dtype: Any) -> Array:
+def _pairs(first: Array, second: Array, *, half: int, stream: int, dtype: DTypeLike) -> Array:
     """Pairs of normals as complex numbers [..., half] for two words of keys [...]."""
     shape = (*first.shape, half)
     counters = jax.lax.broadcasted_iota(jnp.uint32, shape, first.ndim)
@@ -90,8 +91,9 @@ def _pairs(first: Array, second: Array, *, half: int, stream: int, dtype: Any) -
     return _box_muller(x, y, dtype)
 
 
-# log(1 + f) / f for |f| <= 1/3, sin(x) / x and cos(x) in powers of x^2 for |x| <= pi / 4: the lowest powers first, made by
-# `tests/test_draws.py::coefficients`, right to 1e-7.
+# Coefficients of log(1 + f) / f in powers of f for |f| <= 1/3, and of sin(x) / x and cos(x) in
+# powers of x^2 for |x| <= pi / 4, lowest powers first, accurate to 1e-7. They interpolate at
+# Chebyshev points; the function `coefficients` of the tests computes them again.
 LOGARITHM = (
     1.00000000e00, -4.99999334e-01, 3.33332726e-01, -2.50079317e-01, 2.00072340e-01,
     -1.64145204e-01, 1.40558127e-01, -1.53942718e-01, 1.37483091e-01,
@@ -100,12 +102,14 @@ SINE = (9.99999997e-01, -1.66666507e-01, 8.33203579e-03, -1.95039043e-04)
 COSINE = (9.99999972e-01, -4.99998564e-01, 4.16550149e-02, -1.35857793e-03)
 
 
-def _box_muller(x: Array, y: Array, dtype: Any) -> Array:
+def _box_muller(x: Array, y: Array, dtype: DTypeLike) -> Array:
     """Pairs of standard normal numbers as complex numbers, for pairs of random 32-bit words.
 
-    The radius is sqrt(-2 log u) with u = (x + 1/2) / 2^32. Of y, 30 bits are an angle around that of the first axis, up to
-    pi / 4 on either side, one turns it to the other side and one to the other axis.
+    The radius is sqrt(-2 log u) with u = (x + 1/2) / 2^32. The low 30 bits of y are an angle of up
+    to pi / 4 on either side of the first axis, its sign bit reflects the pair to the negative half
+    of that axis, and bit 30 swaps the axes.
     """
+    # The shift drops the two highest bits; as a signed number the rest is in [-2^31, 2^31).
     signed = jax.lax.bitcast_convert_type(y, jnp.int32)
     angle = (signed << 2).astype(dtype) * (math.pi / 4 * 2**-31)
     if dtype == jnp.float32:
@@ -115,20 +119,22 @@ def _box_muller(x: Array, y: Array, dtype: Any) -> Array:
         radius = jnp.sqrt(-2 * jnp.log((x.astype(dtype) + 0.5) * 2**-32))
         sine, cosine = jnp.sin(angle), jnp.cos(angle)
     cosine = jnp.where(signed < 0, -cosine, cosine)
-    other = (signed & np.int32(2**30)) != 0
+    swapped = (signed & np.int32(2**30)) != 0
     return jax.lax.complex(
-        radius * jnp.where(other, sine, cosine), radius * jnp.where(other, cosine, sine)
+        radius * jnp.where(swapped, sine, cosine), radius * jnp.where(swapped, cosine, sine)
     )
 
 
 def _radius(x: Array) -> Array:
     """sqrt(-2 log u), where x is 2^32 u - 1/2 up to a multiple of 2^32; float32.
 
-    u is 2^e (1 + f) with |f| <= 1/3. Close to 1 it has lost digits that 1 - u has, which then is -f.
+    u is written as 2^e (1 + f) with |f| <= 1/3. Near 1, u has lost digits that 1 - u still has;
+    there f is -(1 - u).
     """
     upper = x < 0  # u > 1/2
-    tail = ((x ^ (x >> 31)).astype(jnp.float32) + 0.5) * 2**-32  # the smaller one of u and 1 - u
+    tail = ((x ^ (x >> 31)).astype(jnp.float32) + 0.5) * 2**-32  # the smaller of u and 1 - u
     number = jax.lax.bitcast_convert_type(jnp.where(upper, 1 - tail, tail), jnp.int32)
+    # Subtracting the bits of 2/3 makes the mantissa carry, so that 1 + f is in [2/3, 4/3).
     exponent = (number - np.float32(2 / 3).view(np.int32)) >> 23
     f = jax.lax.bitcast_convert_type(number - (exponent << 23), jnp.float32) - 1
     f = jnp.where(upper & (exponent == 0), -tail, f)
@@ -138,82 +144,91 @@ def _radius(x: Array) -> Array:
 
 
 def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
+    """The polynomial with these coefficients, lowest power first, by Horner's rule."""
     return functools.reduce(
         lambda value, c: value * x + c, coefficients[-2::-1], jnp.full_like(x, coefficients[-1])
     )
 
 
 CHI_SQUARE_NORMALS = 6
+"""Normal numbers that a chi-square takes, one for each candidate."""
 CHI_SQUARE_WORDS = CHI_SQUARE_NORMALS + 1
-"""How many normals and how many random words a chi-square takes."""
+"""Random words that a chi-square takes."""
 
 
 def chi_square(candidates: Array, words: Array, degrees: Array) -> Array:
-    """Chi-square draws [n] for whole, traced degrees of freedom [n], which are floats; 0 where there are none.
+    """Chi-square draws for whole, traced degrees of freedom; 0 for none.
 
-    2 Gamma(degrees / 2) by the rejection method of Marsaglia and Tsang (2000), whose candidates are accepted with a
-    probability of at least 0.96: of six at once the first accepted one is taken, so there is no loop. (All six fail in
-    fewer than one of 10^8 draws; the first one is then taken all the same.)
+    2 Gamma(degrees / 2) by the rejection method of Marsaglia and Tsang (2000), which accepts a
+    candidate with a probability of at least 0.96. Six are tested at once and the first accepted
+    one is taken, so there is no loop. (All six fail in fewer than one of 10^8 draws; the first
+    one is then taken regardless.)
 
     Args:
-        candidates: normals [n, CHI_SQUARE_NORMALS].
+        candidates: normal numbers [n, CHI_SQUARE_NORMALS].
         words: random 32-bit words [n, CHI_SQUARE_WORDS].
-        degrees: [n].
+        degrees: degrees of freedom [n], whole floats.
+
+    Returns:
+        Draws [n].
     """
     dtype = degrees.dtype
     alpha = degrees / 2
-    lifted = (
-        alpha < 1.5
-    )  # Gamma(a) = Gamma(a + 1) U^(1/a), where candidates would be refused more often
+    # Small shapes are lifted by Gamma(a) = Gamma(a + 1) U^(1/a), as the method would reject often.
+    lifted = alpha < 1.5
     d = jnp.where(lifted, alpha + 1, alpha)[:, None] - 1 / 3
     t = candidates / jnp.sqrt(9 * d)
-    # Accept if log U < x^2 / 2 + d (1 - v + log v) with v = (1 + t)^3, that is 3 d (log(1 + t) - t + t^2/2 - t^3/3): its
-    # terms cancel for large d, where the rest of the series is what remains.
+    # Accept if log U < x^2 / 2 + d (1 - v + log v) with v = (1 + t)^3. The right-hand side is
+    # 3 d (log(1 + t) - t + t^2 / 2 - t^3 / 3), whose terms cancel for large d, that is for small
+    # t: there the remainder of the series is summed.
     t_safe = jnp.maximum(t, -0.99)
     series = -(t**4) * (1 / 4 - t * (1 / 5 - t * (1 / 6 - t / 7)))
-    bound = (
-        3
-        * d
-        * jnp.where(
-            jnp.abs(t) < 0.05, series, jnp.log1p(t_safe) - t_safe + t_safe**2 / 2 - t_safe**3 / 3
-        )
-    )
+    direct = jnp.log1p(t_safe) - t_safe + t_safe**2 / 2 - t_safe**3 / 3
+    bound = 3 * d * jnp.where(jnp.abs(t) < 0.05, series, direct)
     half_cell = np.asarray(2**-24, dtype)
     uniform = uniforms(words[:, :-1], dtype) + half_cell
     accepted = (t > -0.99) & (jnp.log(uniform) < bound)
+    # Backwards, so that the first accepted candidate is written last. An argmax takes twice as
+    # long, as it is not vectorised.
     first = t_safe[:, 0]
-    for place in range(
-        CHI_SQUARE_NORMALS - 1, -1, -1
-    ):  # takes half the time of an argmax, which is not vectorised
+    for place in range(CHI_SQUARE_NORMALS - 1, -1, -1):
         first = jnp.where(accepted[:, place], t_safe[:, place], first)
     gamma = d[:, 0] * (1 + first) ** 3
     lift = uniforms(words[:, -1], dtype) + half_cell
     some = alpha > 0
-    return jnp.where(
-        some, 2 * gamma * jnp.where(lifted, lift ** (1 / jnp.where(some, alpha, 1)), 1), 0
-    )
+    scale = jnp.where(lifted, lift ** (1 / jnp.where(some, alpha, 1)), 1)
+    return jnp.where(some, 2 * gamma * scale, 0)
 
 
 def goe_summand_size(dim: int) -> int:
-    """How many normals `goe_summand` takes: d (d + 1) / 2 and the few that make a rectangle of them, d / 2 or d."""
-    return dim * (dim // 2 + 1 + dim % 2)
+    """Normal numbers that `goe_summand` takes: d (d + 1) / 2, padded by d // 2 or d."""
+    return dim * _width(dim)
+
+
+def _width(dim: int) -> int:
+    return dim // 2 + 1 + dim % 2
 
 
 def goe_summand(normals: Array, dim: int) -> Array:
-    """A matrix H [d, d] with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
+    """A matrix H with zeros in one of each two mirrored places, such that H + H' is a GOE matrix.
 
-    A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it, and for symmetric R <H + H', R> = 2 <H, R>. Nothing is
-    gathered: the normals are rows of [d, h], h = d / 2 + 1, padded to d + 1 and read as rows of d. Row i so begins on the
-    diagonal, and what passes the right edge goes on at the left one a row below: the differences j - i of the places are 0
-    to h - 1 and h - d - 1 to -2, each of 0 to d - 1 once up to sign. (For odd d, one column more; half of it is masked.)
+    A GOE matrix has N(0, 1) on the diagonal and N(0, 1/2) off it. For symmetric R,
+    <H + H', R> = 2 <H, R>. The layout needs no gather: the normals are rows of [d, h] with
+    h = d // 2 + 1, padded to a length of d + 1 and read as rows of length d. Row i then begins on
+    the diagonal, and what passes the right edge continues at the left edge one row below. The
+    differences j - i of the places are 0 to h - 1 and h - d - 1 to -2, so that each absolute value
+    from 0 to d - 1 occurs exactly once. (For odd d there is one more column, half of it masked.)
 
     Args:
-        normals: [goe_summand_size(dim)].
-        dim: d.
+        normals: normal numbers [goe_summand_size(dim)].
+        dim: d; may be 0.
+
+    Returns:
+        H [d, d].
     """
-    width = goe_summand_size(dim) // dim
+    width = _width(dim)
     scale = np.full((dim, width), np.sqrt(0.5))
-    scale[:, 0] = 0.5
+    scale[:, 0] = 0.5  # the diagonal is doubled by H + H'
     if dim % 2:
         scale[dim - width + 1 :, -1] = 0
     table = normals.reshape(dim, width) * scale.astype(normals.dtype)
@@ -221,6 +236,11 @@ def goe_summand(normals: Array, dim: int) -> Array:
 
 
 def goe(normals: Array, dim: int) -> Array:
-    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it; see `goe_summand`."""
+    """A GOE matrix [d, d]: N(0, 1) on the diagonal, N(0, 1/2) off it.
+
+    Args:
+        normals: normal numbers [goe_summand_size(dim)].
+        dim: d; may be 0.
+    """
     half = goe_summand(normals, dim)
     return half + half.T
