@@ -6,7 +6,7 @@ without replacement; for one run and for 64 seeds at once. Under "drawn" every s
 draws 1000 new measurements (`streamed`). The engine is timed as `causal_sgd.sweep` runs it, by the
 difference of two sweeps of the same shapes with different numbers of steps, which cancels
 compilation and start. The peers (`peers/`) time their own warmed-up steps;
-`tests/test_design_peers.py` and `tests/test_peers.py` check that they compute the same.
+`tests/sensing/test_design_peers.py` and `tests/test_peers.py` check that they compute the same.
 
 A run of the engine uses one core, so that its bits do not depend on what runs beside it; the peers
 use all cores even for one run. A second table therefore shows one core with one data set and 1 to
