@@ -1,19 +1,37 @@
-"""The code in the documentation runs as it stands, page by page from top to bottom."""
+"""The code in the documentation runs as it stands, and the names on its pages exist."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+import causal_sgd
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = {
     page.relative_to(DOCS).as_posix(): page.read_text("utf-8")
     for page in sorted(DOCS.rglob("*.md"))
+    if not {"made", "reference"} & set(page.relative_to(DOCS).parts)  # written by conf.py
 }
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 QUICK = ("system.md", "extending/samplers.md")  # every page compiles programs of its own
+ELSEWHERE = {"data", "dataset", "torch"}  # results of a sweep, and a package that tests lack
+SUFFIXES = {"cff", "py", "pyi", "md", "json", "html", "zarr", "npz", "toml", "png", "pdf"}
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"(?s)```python\n(.*?)```", text)
 
 
 @pytest.mark.parametrize(
@@ -22,12 +40,131 @@ QUICK = ("system.md", "extending/samplers.md")  # every page compiles programs o
 )
 def test_the_code_of_a_page_runs(name: str) -> None:
     names: dict = {}
-    for block in re.findall(r"(?s)```python\n(.*?)```", PAGES[name]):
+    for block in blocks(PAGES[name]):
         exec(compile(block, name, "exec"), names)
 
 
 def test_the_pages_that_pages_link_to_exist() -> None:
     for name, text in PAGES.items():
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            made = "reference/" in link or link.endswith("atlas.md")  # by conf.py
-            assert made or (DOCS / name).parent.joinpath(link).exists(), f"{name} links to {link}"
+            generated = "reference/" in link or link.endswith("atlas.md")  # by conf.py
+            assert generated or (DOCS / name).parent.joinpath(link).exists(), (
+                f"{name} links to {link}"
+            )
+
+
+# Names
+
+
+def public_modules() -> dict[str, ModuleType]:
+    """Modules without a private part in their path, by their last name and by their dotted name."""
+    modules = {"causal_sgd": causal_sgd, "cs": causal_sgd}
+    for info in pkgutil.walk_packages(causal_sgd.__path__, "causal_sgd."):
+        if not any(part.startswith("_") for part in info.name.split(".")):
+            modules[info.name.rpartition(".")[2]] = importlib.import_module(info.name)
+    return modules
+
+
+MODULES = public_modules()
+
+
+def exists(thing: object, attributes: list[str]) -> bool:
+    """Whether a chain of attributes resolves; fields of named tuples and protocols count."""
+    for name in attributes:
+        if isinstance(thing, ModuleType) and not hasattr(thing, name):
+            try:
+                importlib.import_module(f"{thing.__name__}.{name}")
+            except ImportError:
+                return False
+        elif inspect.isclass(thing) and name in getattr(thing, "__annotations__", {}):
+            return True
+        elif not hasattr(thing, name):
+            return False
+        thing = getattr(thing, name)
+        if not (isinstance(thing, ModuleType) or inspect.isclass(thing)):
+            return True  # an instance's attributes are its own affair
+    return True
+
+
+def unknown_in_code(source: str) -> Iterator[str]:
+    """The imported names, and the attributes of imported modules, that do not exist."""
+    tree = ast.parse(source)
+    bound: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                module = importlib.import_module(alias.name)
+                first = alias.name.partition(".")[0]
+                bound[alias.asname or first] = (
+                    module if alias.asname else importlib.import_module(first)
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if exists(module, [alias.name]):
+                    bound[alias.asname or alias.name] = getattr(module, alias.name)
+                else:
+                    yield f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            chain = ast.unparse(node).split(".")
+            plain = all(map(str.isidentifier, chain))
+            if plain and chain[0] in bound and not exists(bound[chain[0]], chain[1:]):
+                yield ".".join(chain)
+
+
+def imported(name: str) -> ModuleType | None:
+    return None if importlib.util.find_spec(name) is None else importlib.import_module(name)
+
+
+def unknown_in_prose(text: str) -> Iterator[str]:
+    """The dotted names in `code` that do not exist: in public modules or in other packages."""
+    text = re.sub(r"(?s)```.*?```", "", text)
+    for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):
+        match = re.match(r"[A-Za-z]\w*(?:\.[A-Za-z_]\w*)+(?![\w.*/-])", code)
+        if not match:
+            continue
+        first, *rest = match[0].split(".")
+        if first in ELSEWHERE or rest[-1] in SUFFIXES:
+            continue
+        module = MODULES.get(first) or imported(first)
+        if module is None or not exists(module, rest):
+            yield match[0]
+
+
+def notebook(path: Path) -> tuple[str, str]:
+    """The markdown and the code of a notebook, the code without magics."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    texts = {"markdown": "", "code": ""}
+    for cell in cells:
+        if cell["cell_type"] in texts:
+            texts[cell["cell_type"]] += "".join(cell["source"]) + "\n\n"
+    return texts["markdown"], re.sub(r"(?m)^[%!].*$", "", texts["code"])
+
+
+WRITTEN = [
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *(DOCS / name for name in PAGES),
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+]
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_name_on_a_page_exists(path: Path) -> None:
+    if path.suffix == ".ipynb":
+        prose, code = notebook(path)
+    else:
+        prose = path.read_text("utf-8")
+        code = "\n".join(blocks(prose))
+    unknown = {*unknown_in_prose(prose), *unknown_in_code(code)}
+    assert not unknown, f"{path.name} names what does not exist: {', '.join(sorted(unknown))}"
+
+
+def test_a_name_that_does_not_exist_is_reported() -> None:
+    prose = "`algorithms.sgd`, `algorithms.nothing(x)`, `worlds.py`, `types.Batch.counts`, `data.x`"
+    prose += " `old_room.name`, `jax.vjp`"
+    assert list(unknown_in_prose(prose)) == ["algorithms.nothing", "old_room.name"]
+    code = "import causal_sgd as cs\nfrom causal_sgd.sensing import worlds, nowhere\n"
+    code += "cs.sweep(worlds.two_point.x, worlds.twopoint)\n"
+    assert list(unknown_in_code(code)) == ["causal_sgd.sensing.nowhere", "worlds.twopoint"]

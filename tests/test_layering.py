@@ -42,6 +42,8 @@ WITHOUT_JAX = ("checks", "analysis", "figures", "sweeps/_grid", "sweeps/_dataset
 MOST_NAMES = 14
 LONGEST = 450
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS_FOLDER = Path(__file__).parent
+TESTS = sorted(TESTS_FOLDER.rglob("test_*.py"))
 
 
 def floor_of(path: Path) -> str:
@@ -172,3 +174,10 @@ def test_no_public_module_is_shadowed_by_another_object_of_its_name() -> None:
 def test_modules_are_short_and_named_for_what_they_hold(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
     assert len(path.read_text().splitlines()) < LONGEST
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(TESTS_FOLDER)))
+def test_no_test_module_imports_another(path: Path) -> None:
+    names = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    shared = names & ({test.stem for test in TESTS} | {"conftest", "tests"})
+    assert not shared, "what tests share belongs in tests/support"
