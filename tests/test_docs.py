@@ -61,7 +61,8 @@ def public_modules() -> dict[str, ModuleType]:
     modules = {"causal_sgd": causal_sgd, "cs": causal_sgd}
     for info in pkgutil.walk_packages(causal_sgd.__path__, "causal_sgd."):
         if not any(part.startswith("_") for part in info.name.split(".")):
-            modules[info.name.rpartition(".")[2]] = importlib.import_module(info.name)
+            # The outermost module of a name: a system before the folder of its studies.
+            modules.setdefault(info.name.rpartition(".")[2], importlib.import_module(info.name))
     return modules
 
 
