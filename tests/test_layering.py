@@ -76,7 +76,7 @@ def is_for_type_checkers(node: ast.AST) -> bool:
 
 
 def floors_imported(path: Path) -> set[str]:
-    """The floors that a module imports; a name of the public face counts as the floor it is from."""
+    """The floors that a module imports; public names count as their floor."""
     parts = [name.split(".") for name in imports(ast.parse(path.read_text()))]
     return {
         part[1] if part[1] in FLOOR else HOMES.get(part[1], part[1])

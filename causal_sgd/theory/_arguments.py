@@ -1,4 +1,4 @@
-"""What every formula does at its door: check the arguments, give them one shape and dtype, compile."""
+"""Checks, broadcasting and compilation that all formulas share."""
 
 from __future__ import annotations
 
@@ -9,67 +9,85 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from causal_sgd import checks
 from causal_sgd.types import Array
 
-__all__ = ["check", "common", "door"]
+__all__ = ["broadcast", "check", "checked_jit", "count_environments"]
 
 _POSITIVE = (
-    "learning_rate",
     "eigenvalue",
-    "invariant_eigenvalue",
     "init_scale",
+    "invariant_eigenvalue",
+    "learning_rate",
     "level",
     "num_steps",
 )
 _COUNTS = (
-    "batch_size", "dim", "invariant_rank", "num_environments", "num_examples", "rank", "spurious_rank",
-)  # fmt: skip
-_LIMITS: dict[str, dict[str, Any]] = {
+    "batch_size",
+    "dim",
+    "invariant_rank",
+    "num_environments",
+    "num_examples",
+    "rank",
+    "spurious_rank",
+)
+_LIMITS: dict[str, dict[str, float]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
-    **{name: {"minimum": 0} for name in ("label_noise", "spread", "up", "down")},
+    **{name: {"minimum": 0} for name in ("down", "label_noise", "spread", "up")},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def check(**values: Any) -> None:
+def check(**values: ArrayLike) -> None:
     """Check concrete arguments against the limits of their names."""
     for name, value in values.items():
         checks.number(name, value, scalar=False, **_LIMITS.get(name, {}))
 
 
-def door(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Check the concrete numbers by name, then run the function compiled whole.
+def count_environments(name: str, values: ArrayLike) -> int:
+    """The number E of environments on the last axis of an argument [..., E]."""
+    shape = jnp.shape(values)
+    if not shape or shape[-1] == 0:
+        raise ValueError(
+            f"{name} must have a last axis of environments, [..., E], got shape {shape}"
+        )
+    return shape[-1]
 
-    Called eagerly, every operation would compile on its own at every new shape, and every loop at every call.
+
+def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Compile a formula as a whole and check its concrete arguments by name before each call.
+
+    Without `jit` every operation would be compiled separately for each new shape, and every loop at
+    each call.
     """
     names = list(inspect.signature(function).parameters)
     static = [name for name in ("family", "environments_per_batch", "directions") if name in names]
-    compiled = jax.jit(function, static_argnames=static)
+    compiled: Callable[..., _R] = jax.jit(function, static_argnames=static)
 
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        values = {**dict(zip(names, args, strict=False)), **kwargs}
+        values: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
         for name in set(static) & set(values):
-            checks.instance(
-                name, values[name], Hashable, "a name" if name == "family" else "a whole number"
-            )
+            allowed = "a name" if name == "family" else "a whole number"
+            checks.instance(name, values[name], Hashable, allowed)
         check(**{name: value for name, value in values.items() if name not in static})
-        call: Any = compiled  # jax would take a list for several arguments
-        return call(*map(_array, args), **{name: _array(value) for name, value in kwargs.items()})
+        # jit would take a list for a pytree of several arguments
+        return compiled(
+            *map(_as_array, args), **{name: _as_array(value) for name, value in kwargs.items()}
+        )
 
     return checked
 
 
-def common(*values: Any) -> list[Array]:
-    """The values as arrays of one shape and one floating dtype."""
+def broadcast(*values: ArrayLike) -> list[Array]:
+    """Convert the values to arrays of one shape and one floating dtype."""
     arrays = [jnp.asarray(value) for value in values]
     dtype = jnp.result_type(float, *arrays)
     shapes = [array.shape for array in arrays]
@@ -82,5 +100,5 @@ def common(*values: Any) -> list[Array]:
     return jnp.broadcast_arrays(*(array.astype(dtype) for array in arrays))
 
 
-def _array(value: Any) -> Any:
+def _as_array(value: Any) -> Any:
     return jnp.asarray(value) if isinstance(value, list | tuple) else value

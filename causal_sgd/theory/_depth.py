@@ -1,32 +1,36 @@
-"""What depth changes: a product of L equal factors, in which a spurious direction is w <- w + eta (s - w^L) w^(L - 1) / 2.
+"""Depth: products of L equal factors, with spurious direction w <- w + eta (s - w^L) w^(L - 1) / 2.
 
-Here eta / 2 stands where `factored` has eta: with the loss sum_i r_i^2 / (4 m) every factor of `models.deep` gets half of the
-gradient that U of U U' gets. Near zero only L = 2 multiplies: for L > 2 the steps die out with w, w^(2 - L) moves by a random
-walk with drift -(L - 2) eta mu / 2, and zero repels whenever mu > 0. There is no Lyapunov exponent and no critical spread. For
-small steps, dw = (eta / 2) [(mu - w^L) dt + M dB] w^(L - 1) has the stationary density
+Here eta / 2 replaces the eta of `factored`: under the loss sum_i r_i^2 / (4 m) the gradient of each
+factor of `models.deep` is half of that of U in U U'. Only for L = 2 are steps near zero
+multiplicative. For L > 2 they vanish faster than w, w^(2 - L) follows a random walk with drift
+-(L - 2) eta mu / 2, and zero repels whenever mu > 0: there is no Lyapunov exponent and no critical
+spread. For small steps, dw = (eta / 2) [(mu - w^L) dt + M dB] w^(L - 1) has the stationary density
 
-    p(w) ~ w^(-2 (L - 1)) exp{(2 / n) [mu g(w) - w^2 / 2]},  n = eta M^2 / 2,  g(w) = w^(2 - L) / (2 - L), log w for L = 2,
+    p(w) ~ w^(-2 (L - 1)) exp{(2 / n) [mu g(w) - w^2 / 2]},
+    n = eta M^2 / 2,  g(w) = w^(2 - L) / (2 - L), or log w for L = 2.
 
-which can be normalised near zero for every n if L > 2, and for L = 2 only if n < 2 mu, which is lambda > 0. (The standard
-form of a one-dimensional diffusion: Risken, The Fokker-Planck Equation, section 5.2.)
+It is normalisable near zero for every n if L > 2, and for L = 2 only if n < 2 mu, that is lambda >
+0. (Standard form for a one-dimensional diffusion: Risken, The Fokker-Planck Equation, section 5.2.)
 """
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd.theory._arguments import common, door
+from causal_sgd.theory._arguments import broadcast, checked_jit
+from causal_sgd.theory._boundaries import bisect
 from causal_sgd.types import Array
 
 __all__ = ["crossing_spread", "deep_spurious_quantile"]
 
 POINTS = 8192
-LEAST = 1e-3  # of n / mu: below, the density is narrower than the grid can show, and all quantiles are mu
+LEAST_NOISE = (
+    1e-3  # least n / mu: below it the density is narrower than the grid, all quantiles are mu
+)
 
 
-@door
+@checked_jit
 def deep_spurious_quantile(
     depth: ArrayLike,
     learning_rate: ArrayLike,
@@ -36,14 +40,16 @@ def deep_spurious_quantile(
 ) -> Array:
     """A quantile of the stationary spurious level w^L of `models.deep`, for small steps.
 
-    For L > 2 and large n = eta M^2 / 2 it falls like (mu / n)^(L / (L - 2)): smoothly, and the more slowly the deeper.
+    For L > 2 and large n = eta M^2 / 2 it falls like (mu / n)^(L / (L - 2)): smoothly, and more
+    slowly for deeper models.
 
     Args:
-        depth: L [...], at least 2; it need not be whole.
+        depth: L [...], at least 2, not necessarily an integer.
         learning_rate: eta [...] of `models.deep`.
-        mean: mu [...], above zero: else nothing is learned, 0.
-        spread: M [...], the standard deviation of the spurious eigenvalue: the spread of two points.
-        share: which quantile [...]; the median by default.
+        mean: mu [...]; where it is not positive nothing is learned and the level is 0.
+        spread: M [...], the standard deviation of the spurious eigenvalue: the spread of two
+            points.
+        share: the probability [...] of the quantile; the median by default.
 
     Returns:
         The level [...], in units of the signal; 0 for L = 2 where lambda <= 0.
@@ -52,35 +58,36 @@ def deep_spurious_quantile(
     0.17
     """
     depth, eta, mu, spread, share = (
-        value[..., None] for value in common(depth, learning_rate, mean, spread, share)
+        value[..., None] for value in broadcast(depth, learning_rate, mean, spread, share)
     )
     level = jnp.where(mu > 0, mu, 1)
-    noise = jnp.maximum(eta * spread**2 / 2, LEAST * level)
-    log_w = (
-        jnp.linspace(-25, 3, POINTS, dtype=eta.dtype).reshape((1,) * (eta.ndim - 1) + (-1,))
-        + jnp.log(level) / depth
-    )
-    beyond = jnp.where(depth == 2, 1, depth - 2)  # no division by zero in what is not chosen
-    drift = jnp.where(depth == 2, log_w, -jnp.exp(-beyond * log_w) / beyond)
-    # in log w, which the grid is even in: a factor of w more
+    noise = jnp.maximum(eta * spread**2 / 2, LEAST_NOISE * level)
+    grid = jnp.linspace(-25, 3, POINTS, dtype=eta.dtype).reshape((1,) * (eta.ndim - 1) + (-1,))
+    log_w = grid + jnp.log(level) / depth
+    excess = jnp.where(
+        depth == 2, 1, depth - 2
+    )  # avoids a division by zero in the branch not taken
+    drift = jnp.where(depth == 2, log_w, -jnp.exp(-excess * log_w) / excess)
+    # The grid is even in log w, where the density has one more factor of w.
     exponent = (3 - 2 * depth) * log_w + 2 / noise * (level * drift - jnp.exp(2 * log_w) / 2)
     weights = jnp.exp(exponent - jnp.max(exponent, -1, keepdims=True))
-    below = jnp.cumsum(weights, -1)
-    place = jnp.sum(below < share * below[..., -1:], -1, keepdims=True)
-    chosen = jnp.take_along_axis(
-        jnp.broadcast_to(log_w, below.shape), jnp.minimum(place, POINTS - 1), -1
+    cumulative = jnp.cumsum(weights, -1)
+    index = jnp.sum(cumulative < share * cumulative[..., -1:], -1, keepdims=True)
+    quantile = jnp.take_along_axis(
+        jnp.broadcast_to(log_w, cumulative.shape), jnp.minimum(index, POINTS - 1), -1
     )
     alive = (mu > 0) & ((depth > 2) | (noise < 2 * mu))
-    return jnp.where(alive, jnp.exp(depth * chosen), 0)[..., 0]
+    return jnp.where(alive, jnp.exp(depth * quantile), 0)[..., 0]
 
 
-@door
+@checked_jit
 def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike) -> Array:
-    """The spread M from which one step can throw a spurious direction of `models.deep` across zero, for two points.
+    """The least M at which one step can carry a spurious direction of `models.deep` across zero.
 
-    At its highest level, (mu + M)^(1/L), the other environment multiplies it by 1 - eta M (mu + M)^(1 - 2/L), which is
-    negative beyond this M. For L = 2 nothing happens there; for L > 2 a direction that lands near zero stays there for
-    a time of the order of |w|^(2 - L), and for odd L for good, where it lands below: the only way to forget.
+    For two points. At the highest level w = (mu + M)^(1/L) the other environment multiplies w by 1
+    - eta M (mu + M)^(1 - 2/L), which is negative beyond this M. For L = 2 this has no consequence.
+    For L > 2 a direction that lands near zero stays there for a time of order |w|^(2 - L); for odd
+    L it stays forever if it lands below zero, which is the only way to forget.
 
     Args:
         depth: L [...], at least 2.
@@ -88,19 +95,15 @@ def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike)
         mean: mu [...], not negative.
 
     Returns:
-        The M [...] at which the factor is zero, by bisection.
+        The M [...] at which the factor is zero.
 
     >>> print(f"{crossing_spread(2, 0.1, 1.0):.1f}")
     10.0
     """
-    depth, eta, mu = common(depth, learning_rate, mean)
+    depth, eta, mu = broadcast(depth, learning_rate, mean)
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
-        middle = (low + high) / 2
-        short = eta * middle * (mu + middle) ** (1 - 2 / depth) < 1
-        return jnp.where(short, middle, low), jnp.where(short, high, middle)
+    def factor(spread: Array) -> Array:
+        return 1 - eta * spread * (mu + spread) ** (1 - 2 / depth)
 
-    # the root lies below 1 / eta or below 1, whichever is larger
-    low, high = jax.lax.fori_loop(0, 50, halve, (jnp.zeros_like(eta), jnp.maximum(1 / eta, 1)))
-    return (low + high) / 2
+    # The root lies below the larger of 1 / eta and 1.
+    return bisect(factor, jnp.zeros_like(eta), jnp.maximum(1 / eta, 1))

@@ -1,62 +1,81 @@
-"""Lyapunov exponents and variances of log|1 + eta s|: of families, of environments, of matrix products."""
+"""Lyapunov exponents and variances of families, of environments and of matrix products."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from causal_sgd import checks, linalg
-from causal_sgd.theory._arguments import check, common, door
+from causal_sgd.theory._arguments import broadcast, check, checked_jit, count_environments
 from causal_sgd.types import Array, Key
 
 __all__ = [
-    "DEVIATION", "LOWEST", "LyapunovExponents", "families", "linearised", "log_abs",
-    "log_variance_environments", "log_variance_two_point", "lyapunov", "lyapunov_asymmetric", "lyapunov_environments", "lyapunov_exponents",
-    "lyapunov_gaussian", "lyapunov_log_normal", "lyapunov_two_point", "lyapunov_uniform",
-]  # fmt: skip
+    "DEVIATION",
+    "RATIO_OF_LEAST_EXPONENT",
+    "LyapunovExponents",
+    "families",
+    "linearised",
+    "log_abs",
+    "log_variance_environments",
+    "log_variance_two_point",
+    "lyapunov",
+    "lyapunov_asymmetric",
+    "lyapunov_environments",
+    "lyapunov_exponents",
+    "lyapunov_gaussian",
+    "lyapunov_log_normal",
+    "lyapunov_two_point",
+    "lyapunov_uniform",
+]
 
 DEVIATION = {"two_point": 1.0, "uniform": 1 / math.sqrt(3), "gaussian": 1.0}
 """Standard deviation of the eigenvalues by family, in spreads."""
 
-# Two points reach -inf at r = 1; uniform has r tanh r = 1; normal the maximum of Dawson's integral at 1/(r sqrt(2)).
-LOWEST = {"two_point": 1.0, "uniform": 1.1996786, "gaussian": 0.7651521}
-"""The ratio r = b/a by family up to which lambda falls with the spread; beyond it rises."""
+# Two points reach -inf at r = 1; uniform eigenvalues have r tanh r = 1; for normal eigenvalues
+# Dawson's integral has its maximum at 1/(r sqrt(2)).
+RATIO_OF_LEAST_EXPONENT = {"two_point": 1.0, "uniform": 1.1996786, "gaussian": 0.7651521}
+"""The ratio r = b/a by family at which lambda is least; it falls with the spread up to there."""
 
 # E log|1 + r t| = -sum_k r^2k / (2k (2k + 1)) for t uniform on [-1, 1]; highest power of r^2 first.
-_UNIFORM = [-1 / (2 * k * (2 * k + 1)) for k in range(24, 0, -1)] + [0.0]
-# E log|1 + z/x| ~ -sum_k (2k - 1)!! / (2k x^2k) for z normal, in powers of (8/x)^2 that float32 can hold.
-_TAIL = [-float(math.prod(range(1, 2 * k, 2))) / (2 * k * 64.0**k) for k in range(30, 0, -1)] + [
-    0.0
+_UNIFORM_SERIES = [*(-1 / (2 * k * (2 * k + 1)) for k in range(24, 0, -1)), 0.0]
+# E log|1 + z/x| ~ -sum_k (2k - 1)!! / (2k x^2k) for z normal; powers of (8/x)^2 stay within
+# float32.
+_NORMAL_TAIL = [
+    *(-float(math.prod(range(1, 2 * k, 2))) / (2 * k * 64.0**k) for k in range(30, 0, -1)),
+    0.0,
 ]
 # digamma(j + 1/2) - log(32); 100 Poisson weights of a mean up to 32 leave out less than 1e-20.
-_HALF = -0.5772156649015329 - 2 * math.log(2) - math.log(32)
-_DIGAMMA = [_HALF + math.fsum(2 / (2 * i - 1) for i in range(1, j + 1)) for j in range(100)]
-_TINY = 1e-37  # keeps 0/0 out of quotients; normal in float32
+_DIGAMMA_OF_HALF = -0.5772156649015329 - 2 * math.log(2) - math.log(32)
+_DIGAMMA = [
+    _DIGAMMA_OF_HALF + math.fsum(2 / (2 * i - 1) for i in range(1, j + 1)) for j in range(100)
+]
+_TINY = 1e-37  # avoids 0/0; a normal number in float32
 
 
 def log_abs(x: Array) -> Array:
     """log|1 + x|, accurate for small x."""
-    # The clip: where a compiler fuses the product that made x into 1 + x, the sum may fall below zero.
+    # The clip is needed where the compiler fuses the product in x with 1 + x: the sum may fall
+    # below 0.
     return jnp.log1p(jnp.maximum(jnp.where(x >= -1, x, -2 - x), -1))
 
 
 def _half_log(low: Array, high: Array, excess: Array) -> Array:
-    """(1/2) log|(1 + low)(1 + high)|; `excess` is low + high + low high, computed without cancellation."""
+    """(1/2) log|(1 + low)(1 + high)|; `excess` is low + high + low high without cancellation."""
     near = jnp.log1p(jnp.clip(excess, -0.5, 0.5))
     return jnp.where(jnp.abs(excess) < 0.5, near, log_abs(low) + log_abs(high)) / 2
 
 
-@door
+@checked_jit
 def lyapunov_two_point(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
     """Lyapunov exponent [...], (1/2) log|a^2 - b^2| of the eigenvalues mu +- M, equally likely.
 
-    It is -inf where one of the two factors vanishes, and positive again for b^2 > a^2 + 1.
+    It is -inf where one of the two factors vanishes and positive again for b^2 > a^2 + 1.
 
     Args:
         learning_rate: eta [...].
@@ -68,81 +87,82 @@ def lyapunov_two_point(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayL
     >>> print(f"{lyapunov_two_point(0.1, mean=1.0, spread=6.0):.3f}")  # dies
     -0.081
     """
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     drift, b = eta * mu, eta * spread
     return _half_log(eta * (mu - spread), eta * (mu + spread), drift * (2 + drift) - b * b)
 
 
-@door
+@checked_jit
 def lyapunov_asymmetric(learning_rate: ArrayLike, up: ArrayLike, down: ArrayLike) -> Array:
-    """Lyapunov exponent [...], (1/2) log|(1 + eta up)(1 - eta down)| of +up or -down, equally likely.
+    """Lyapunov exponent [...], (1/2) log|(1 + eta up)(1 - eta down)|, of +up and -down.
+
+    Both are equally likely.
 
     Args:
         learning_rate: eta [...].
         up: size [...] of the positive eigenvalue, not negative.
         down: size [...] of the negative eigenvalue, not negative.
     """
-    eta, up, down = common(learning_rate, up, down)
+    eta, up, down = broadcast(learning_rate, up, down)
     return _half_log(-eta * down, eta * up, eta * (up - down) - eta * up * (eta * down))
 
 
-@door
+@checked_jit
 def lyapunov_uniform(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
     """Lyapunov exponent [...] of eigenvalues uniform on mu +- M.
 
-    The integral of log|y| over [a - b, a + b] gives [(a + b) log|a + b| - (a - b) log|a - b|]/(2b) - 1, which
-    is log|a| + h(b/|a|); h is summed as a power series for b <= |a|/2.
+    The integral of log|y| over [a - b, a + b] gives [(a + b) log|a + b| - (a - b) log|a - b|]/(2b)
+    - 1 = log|a| + h(b/|a|); h is evaluated by its power series for b <= |a|/2.
 
     Args:
         learning_rate: eta [...].
         mean: mu [...].
         spread: the half-width M [...].
     """
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     shift, b = eta * mu, eta * spread
     a = jnp.abs(1 + shift)
     inside = b < a
-    q = jnp.where(inside, b, a) / jnp.maximum(
-        jnp.where(inside, a, b), _TINY
-    )  # the smaller over the larger
-    small, open_ = q <= 0.5, q < 1
+    q = jnp.where(inside, b, a) / jnp.maximum(jnp.where(inside, a, b), _TINY)  # smaller over larger
+    small, regular = q <= 0.5, q < 1
     plus = (1 + q) * jnp.log1p(q)
-    minus = jnp.where(open_, (1 - q) * jnp.log1p(-jnp.where(open_, q, 0)), 0)
-    series = jnp.polyval(jnp.asarray(_UNIFORM, q.dtype), jnp.where(small, q, 0) ** 2)
+    minus = jnp.where(regular, (1 - q) * jnp.log1p(-jnp.where(regular, q, 0)), 0)
+    # The closed form cancels for small q, where the series takes over.
+    series = jnp.polyval(jnp.asarray(_UNIFORM_SERIES, q.dtype), jnp.where(small, q, 0) ** 2)
     closed = (plus - minus) / (2 * jnp.where(small, 1, q)) - 1
     below = log_abs(shift) + jnp.where(small, series, closed)
     return jnp.where(inside, below, jnp.log(b) + (plus + minus) / 2 - 1)
 
 
 def _poisson_term(j: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Add the term j to the unnormalised sums of the weights and of the centred digammas."""
+    """Add term j to the unnormalised sums of the weights and of the centred digammas."""
     rate, centre, digammas, weight, total, moment = carry
     moment = moment + weight * (digammas[j] - centre)
     return rate, centre, digammas, weight * rate / (j + 1), total + weight, moment
 
 
-@door
+@checked_jit
 def lyapunov_gaussian(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
     """Lyapunov exponent [...] of normal eigenvalues.
 
-    With x = a/b the square (x + z)^2 is a noncentral chi-square of one degree of freedom: a Poisson(x^2/2)
-    mixture over j of chi-squares of 1 + 2j, whose logarithms have the mean log 2 + digamma(j + 1/2). That
-    series serves for x <= 8; beyond, log x - sum_k (2k - 1)!!/(2k x^2k), asymptotic with an error of order
-    exp(-x^2/2).
+    With x = a/b the square (x + z)^2 is a noncentral chi-square with one degree of freedom: a
+    Poisson(x^2/2) mixture over j of chi-squares with 1 + 2j, whose logarithms have the mean
+    log 2 + digamma(j + 1/2). This series is used for x <= 8. Beyond, the asymptotic series
+    log x - sum_k (2k - 1)!!/(2k x^2k) has an error of order exp(-x^2/2).
 
     Args:
         learning_rate: eta [...].
         mean: mu [...].
         spread: the standard deviation [...].
     """
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     shift, width = eta * mu, eta * spread
     a, wide = jnp.abs(1 + shift), math.sqrt(2) * width
     far = a > 8 * width
     ratio = 8 * jnp.where(far, width, 0) / jnp.maximum(jnp.where(far, a, 1), _TINY)
-    tail = jnp.polyval(jnp.asarray(_TAIL, a.dtype), ratio**2)
+    tail = jnp.polyval(jnp.asarray(_NORMAL_TAIL, a.dtype), ratio**2)
     rate = (jnp.where(far, 0, a) / jnp.where(width > 0, wide, 1)) ** 2
-    # Centred, the sum is as small as lambda - log(scale), so that float32 does not lose it in log(width).
+    # Centred, the sum is as small as lambda - log(scale): float32 does not lose it in log(width).
     centre = jnp.log(jnp.maximum(rate, 1) / 32)
     scale = jnp.where(a >= wide, log_abs(shift), jnp.log(wide))
     zero = jnp.zeros_like(rate)
@@ -151,26 +171,25 @@ def lyapunov_gaussian(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLi
     return jnp.where(far, log_abs(shift) + tail, scale + moment / total / 2)
 
 
-@door
+@checked_jit
 def lyapunov_log_normal(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
-    """Lyapunov exponent [...] of log-normal eigenvalues with mean mu > 0 and standard deviation M: always positive.
+    """Lyapunov exponent [...] of log-normal eigenvalues; always positive.
 
-    E log(1 + exp(c + w z)) with w^2 = log(1 + (M/mu)^2), c = log(eta mu) - w^2/2 and z standard normal, by the trapezoidal rule,
-    which is right to rounding for so smooth a function.
+    E log(1 + exp(c + w z)) with w^2 = log(1 + (M/mu)^2), c = log(eta mu) - w^2/2 and z standard
+    normal, by the trapezoidal rule, which is accurate to rounding for a function as smooth as this.
 
     Args:
         learning_rate: eta [...].
         mean: mu [...], above zero.
         spread: the standard deviation M [...].
     """
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     variance = jnp.log1p((spread / mu) ** 2)
-    place = jnp.linspace(-7.5, 7.5, 151, dtype=eta.dtype)
-    weights = jnp.exp(-(place**2) / 2) * 0.1 / math.sqrt(2 * math.pi)
+    nodes = jnp.linspace(-7.5, 7.5, 151, dtype=eta.dtype)
+    weights = jnp.exp(-(nodes**2) / 2) * 0.1 / math.sqrt(2 * math.pi)
     shape = (1,) * eta.ndim + (-1,)
-    exponents = (jnp.log(eta * mu) - variance / 2)[..., None] + jnp.sqrt(variance)[
-        ..., None
-    ] * place.reshape(shape)
+    centre = (jnp.log(eta * mu) - variance / 2)[..., None]
+    exponents = centre + jnp.sqrt(variance)[..., None] * nodes.reshape(shape)
     return jnp.sum(jax.nn.softplus(exponents) * weights.reshape(shape), -1)
 
 
@@ -179,11 +198,11 @@ families: Mapping[str, Callable[[ArrayLike, ArrayLike, ArrayLike], Array]] = {
     "uniform": lyapunov_uniform,
     "gaussian": lyapunov_gaussian,
 }
-"""The exponents by family: (learning_rate, mean, spread) -> lambda."""
+"""The exponent of each family of spectra: (learning_rate, mean, spread) -> lambda."""
 
 
 def lyapunov(family: str, learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
-    """Lyapunov exponent [...] of one of the `families` by its name.
+    """Lyapunov exponent [...] of one of the `families`, by name.
 
     Args:
         family: one of `families`.
@@ -195,37 +214,35 @@ def lyapunov(family: str, learning_rate: ArrayLike, mean: ArrayLike, spread: Arr
 
 
 @jax.jit
-def _log_moments(learning_rate: Any, eigenvalues: Any, weights: Any) -> tuple[Array, Array]:
+def _log_moments(
+    learning_rate: ArrayLike, eigenvalues: ArrayLike, weights: ArrayLike
+) -> tuple[Array, Array]:
     """Mean and variance [...] of log|1 + eta s_e|."""
-    eta, values, weights = common(jnp.asarray(learning_rate)[..., None], eigenvalues, weights)
+    eta, values, weights = broadcast(jnp.asarray(learning_rate)[..., None], eigenvalues, weights)
     logs = jnp.where(weights > 0, log_abs(eta * values), 0)
     mean = jnp.sum(weights * logs, -1)
-    deviation = jnp.where(
-        jnp.isinf(logs), jnp.inf, logs - jnp.where(jnp.isinf(mean), 0, mean)[..., None]
-    )
+    # A factor of zero has an infinite deviation; the finite centre avoids inf - inf.
+    centre = jnp.where(jnp.isinf(mean), 0, mean)[..., None]
+    deviation = jnp.where(jnp.isinf(logs), jnp.inf, logs - centre)
     return mean, jnp.sum(jnp.where(weights > 0, weights * deviation**2, 0), -1)
 
 
 def _environments(
     learning_rate: ArrayLike, eigenvalues: ArrayLike, probabilities: ArrayLike | None
 ) -> tuple[Array, Array]:
-    """The same with the arguments checked; outside of what is compiled, where probabilities are concrete."""
+    """Check the arguments while they are concrete, then compute `_log_moments`."""
     check(learning_rate=learning_rate, eigenvalues=eigenvalues)
-    shape = jnp.shape(eigenvalues)
-    if not shape or shape[-1] == 0:
-        raise ValueError(
-            f"eigenvalues must have a last axis of environments, [..., E], got shape {shape}"
-        )
-    weights = 1 / shape[-1]
+    size = count_environments("eigenvalues", eigenvalues)
+    weights = 1 / size
     if probabilities is not None:
-        weights = checks.probabilities("probabilities", probabilities, shape[-1])
+        weights = checks.probabilities("probabilities", probabilities, size)
     return _log_moments(learning_rate, eigenvalues, weights)
 
 
 def lyapunov_environments(
     learning_rate: ArrayLike, eigenvalues: ArrayLike, probabilities: ArrayLike | None = None
 ) -> Array:
-    """Lyapunov exponent [...], sum_e p_e log|1 + eta s_e| of fixed environments, random or in turn.
+    """Lyapunov exponent [...], sum_e p_e log|1 + eta s_e|, of fixed environments, random or cyclic.
 
     Args:
         learning_rate: eta [...].
@@ -238,19 +255,19 @@ def lyapunov_environments(
     return _environments(learning_rate, eigenvalues, probabilities)[0]
 
 
-@door
+@checked_jit
 def log_variance_two_point(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
     """The variance v [...] of log|1 + eta s| for the eigenvalues mu +- M, equally likely.
 
-    Half the difference of the two logarithms is (1/2) log|(a + b)/(a - b)|, so that v = artanh(b/|a|)^2, with
-    |a|/b instead where b > |a|. It is infinite at the singular point b = |a|.
+    Half the difference of the two logarithms is (1/2) log|(a + b)/(a - b)|, so v = artanh(b/|a|)^2,
+    or artanh(|a|/b)^2 where b > |a|. It is infinite at the singular point b = |a|.
 
     Args:
         learning_rate: eta [...].
         mean: mu [...].
         spread: M [...].
     """
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     a, b = jnp.abs(1 + eta * mu), eta * spread
     large = jnp.maximum(a, b)
     return jnp.arctanh(jnp.minimum(a, b) / jnp.maximum(large, _TINY)) ** 2
@@ -259,9 +276,9 @@ def log_variance_two_point(learning_rate: ArrayLike, mean: ArrayLike, spread: Ar
 def log_variance_environments(
     learning_rate: ArrayLike, eigenvalues: ArrayLike, probabilities: ArrayLike | None = None
 ) -> Array:
-    """The variance v [...] of log|1 + eta s_e| over drawn environments.
+    """The variance v [...] of log|1 + eta s_e| over randomly drawn environments.
 
-    It is inf where an environment that is met has 1 + eta s_e = 0.
+    It is inf where an environment of positive probability has 1 + eta s_e = 0.
 
     Args:
         learning_rate: eta [...].
@@ -283,17 +300,16 @@ def linearised(learning_rate: ArrayLike, cores: ArrayLike) -> Array:
     shape = jnp.shape(cores)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ValueError(f"cores must be square matrices, [..., n, n], got shape {shape}")
-    eta, cores, identity = common(
-        learning_rate, cores, jnp.broadcast_to(jnp.eye(shape[-1], dtype=int), shape)
-    )
+    identity = jnp.broadcast_to(jnp.eye(shape[-1], dtype=int), shape)
+    eta, cores, identity = broadcast(learning_rate, cores, identity)
     return identity + eta * cores
 
 
 class LyapunovExponents(NamedTuple):
-    """All Lyapunov exponents of a random matrix product, estimated."""
+    """Estimates of all Lyapunov exponents of a random matrix product."""
 
-    exponents: Array  # [n] per step, the largest first up to sampling error
-    standard_error: Array  # [n] of `exponents`, from the scatter between chains
+    exponents: Array  # [n] per step, in descending order up to sampling error
+    standard_error: Array  # [n] of `exponents`, from the variation between chains
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "num_chains"))
@@ -310,7 +326,7 @@ def _random_product(
     def chain(key: Key) -> Array:
         order, start = jax.random.split(key)
         indices = jax.random.choice(order, size, (burn_in + num_steps,), p=weights)
-        # A generic frame: the axes may span invariant subspaces, whose exponents would come in a wrong order.
+        # A generic frame: coordinate axes may span invariant subspaces and give a wrong order.
         frame, _ = jnp.linalg.qr(jax.random.normal(start, (n, n), matrices.dtype))
         return jax.lax.scan(step, frame, indices)[1][burn_in:].mean(0)
 
@@ -326,18 +342,18 @@ def lyapunov_exponents(
     num_steps: int = 2000,
     num_chains: int = 64,
 ) -> LyapunovExponents:
-    """Estimate the Lyapunov exponents of a product of independently drawn matrices, by the QR method.
+    """Estimate the Lyapunov exponents of a product of independent matrices by the QR method.
 
-    An orthonormal frame is pushed through the product and made orthonormal again at every step; the
-    logarithms of the diagonal of R average to the exponents. Spurious subspaces that rotate between
-    environments (cores that do not commute) die iff the largest exponent of their `linearised` factors is
-    negative. Unbatched; `vmap` over matrices or keys.
+    An orthonormal frame is multiplied by the matrices and orthonormalised after every step; the
+    exponents are the averages of the logarithms of the diagonal of R. Spurious subspaces that
+    rotate between environments (cores that do not commute) die iff the largest exponent of their
+    `linearised` factors is negative. Unbatched; use `vmap` over matrices or keys.
 
     Args:
         matrices: [E, n, n]; a singular one gives -inf.
         probabilities: [E], sum to one; None for equal ones.
         key: random key.
-        num_steps: steps averaged in each chain, after a tenth as many that are thrown away.
+        num_steps: steps averaged in each chain, after a burn-in of a tenth as many.
         num_chains: independent chains, at least 2.
 
     Returns:
@@ -348,7 +364,7 @@ def lyapunov_exponents(
     (2,)
     """
     check(matrices=matrices)
-    (array,) = common(matrices)
+    (array,) = broadcast(matrices)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or 0 in array.shape:
         raise ValueError(f"matrices must have the shape [E, n, n], got {array.shape}")
     checks.key("key", key)

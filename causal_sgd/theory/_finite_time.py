@@ -1,4 +1,4 @@
-"""Runs of finite length: how likely a spurious direction is small after T steps, and where that puts the transition."""
+"""Runs of finite length: the probability of rejection after T steps and the apparent transition."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jax.typing import ArrayLike
 from scipy.special import ndtri
 
 from causal_sgd import checks
-from causal_sgd.theory._arguments import common, door
+from causal_sgd.theory._arguments import broadcast, checked_jit
 from causal_sgd.theory._boundaries import bisect
 from causal_sgd.theory._exponents import (
-    LOWEST,
+    RATIO_OF_LEAST_EXPONENT,
     families,
     log_variance_environments,
     log_variance_two_point,
@@ -23,17 +23,18 @@ from causal_sgd.types import Array
 __all__ = ["finite_time_critical_spread", "finite_time_rejection", "log_variance"]
 
 EULER = 0.5772156649015329
-_MIDDLES = (np.arange(512) + 0.5) / 512  # probabilities at which a distribution is sampled
-_STANDARD = {"uniform": 2 * _MIDDLES - 1, "gaussian": ndtri(_MIDDLES)}
+_PROBABILITIES = (np.arange(512) + 0.5) / 512  # midpoints of 512 equally likely intervals
+_STANDARD_QUANTILES = {"uniform": 2 * _PROBABILITIES - 1, "gaussian": ndtri(_PROBABILITIES)}
 
 
-@door
+@checked_jit
 def log_variance(
     learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike, family: str = "two_point"
 ) -> Array:
-    """The variance v [...] of log|1 + eta s|: exact for two points, else over 512 equally likely quantiles of s.
+    """The variance v [...] of log|1 + eta s|.
 
-    Those leave out the far tails of the normal law, and 3 % of v near M_c at eta mu = 0.1.
+    It is exact for two points, otherwise the variance over 512 equally likely quantiles of s. These
+    miss the far tails of the normal law and with them 3 % of v near M_c at eta mu = 0.1.
 
     Args:
         learning_rate: eta [...].
@@ -46,14 +47,12 @@ def log_variance(
     """
     if checks.choice("family", family, families) == "two_point":
         return log_variance_two_point(learning_rate, mean, spread)
-    eta, mu, spread = common(learning_rate, mean, spread)
-    values = mu[..., None] + spread[..., None] * jnp.asarray(_STANDARD[family], mu.dtype).reshape(
-        *[1] * mu.ndim, -1
-    )
-    return log_variance_environments(eta, values)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
+    quantiles = jnp.asarray(_STANDARD_QUANTILES[family], mu.dtype).reshape(*[1] * mu.ndim, -1)
+    return log_variance_environments(eta, mu[..., None] + spread[..., None] * quantiles)
 
 
-@door
+@checked_jit
 def finite_time_rejection(
     learning_rate: ArrayLike,
     mean: ArrayLike,
@@ -66,16 +65,18 @@ def finite_time_rejection(
 ) -> Array:
     """The probability [...] that a spurious direction |u| lies below a level after T steps.
 
-    log|u| starts at log alpha and is taken for a Brownian motion of drift lambda and variance v per step, reflected where
-    the nonlinearity holds it. With L = log(level/alpha) and s = sqrt(v T),
+    log|u| starts at log alpha and is approximated by a Brownian motion with drift lambda and
+    variance v per step, reflected at a barrier that stands for the nonlinearity. With L =
+    log(level/alpha) and s = sqrt(v T),
 
         P = 1 - Phi((lambda T - L)/s) + Q Phi((lambda T - L - 2 b)/s)
 
-    (Harrison 1985, eq. 1.8.11), where Q is the stationary probability and b the distance from the level to the wall,
-    Q = exp(-2 lambda b/v). The wall is put where Q is right: u^2 is stationary under a Gamma law of shape lambda/v and
-    scale v/eta (see `stationary_spurious_moments`), so that for lambda -> 0 the wall lies at u^2 = (v/eta) exp(-0.5772).
-    Without the second term, which counts while the wall was not felt, the walk is free: half of the runs lie below the
-    level where lambda T = L.
+    (Harrison 1985, eq. 1.8.11), where Q = exp(-2 lambda b/v) is the stationary probability and b
+    the distance from the level to the barrier. The barrier is placed such that Q is exact: the
+    stationary law of u^2 is Gamma with shape lambda/v and scale v/eta (see
+    `stationary_spurious_moments`), so for lambda -> 0 the barrier lies at u^2 = (v/eta)
+    exp(-0.5772). The second term is negligible as long as the walk has not reached the barrier; it
+    is free then, and half of the runs lie below the level where lambda T = L.
 
     Args:
         learning_rate: eta [...].
@@ -86,31 +87,32 @@ def finite_time_rejection(
         level: [...], above 0.
         family: one of `families`.
     """
-    eta, mu, spread, steps, alpha, level = common(
+    eta, mu, spread, steps, alpha, level = broadcast(
         learning_rate, mean, spread, num_steps, init_scale, level
     )
     drift = lyapunov(family, eta, mu, spread)
     variance = jnp.maximum(log_variance(eta, mu, spread, family), 1e-9)
     height = jnp.log(level) - jnp.log(alpha)
     scale = jnp.sqrt(variance * steps)
-    place = eta * level**2 / variance  # of the level in the Gamma law
+    scaled_level = eta * level**2 / variance  # in units of the scale of the Gamma law
     shape = drift / variance
-    grows = shape > 1e-3
-    near = -(jnp.log(place) + EULER) / 2  # the distance b for lambda -> 0
+    grows = shape > 1e-3  # below, the distance is replaced by its limit, which avoids 0/0
+    limit = -(jnp.log(scaled_level) + EULER) / 2
     log_stationary = jnp.where(
         grows,
-        jnp.log(special.gammainc(jnp.where(grows, shape, 1), place)),
-        -2 * drift * near / variance,
+        jnp.log(special.gammainc(jnp.where(grows, shape, 1), scaled_level)),
+        -2 * drift * limit / variance,
     )
-    distance = jnp.where(grows, -log_stationary / (2 * jnp.where(grows, shape, 1)), near)
+    distance = jnp.where(grows, -log_stationary / (2 * jnp.where(grows, shape, 1)), limit)
     free = special.ndtr((height - drift * steps) / scale)
-    held = jnp.exp(
+    # Q may overflow where lambda < 0, so the product is formed in logarithms.
+    reflected = jnp.exp(
         log_stationary + special.log_ndtr((drift * steps - height - 2 * distance) / scale)
     )
-    return jnp.clip(free + held, 0, 1)
+    return jnp.clip(free + reflected, 0, 1)
 
 
-@door
+@checked_jit
 def finite_time_critical_spread(
     learning_rate: ArrayLike,
     mean: ArrayLike,
@@ -121,12 +123,13 @@ def finite_time_critical_spread(
     share: ArrayLike = 0.5,
     family: str = "two_point",
 ) -> Array:
-    """The spread [...] beyond which a share of the runs has |u| below a level after T steps: the apparent transition.
+    """The apparent transition: the spread [...] at which a share of the runs is below a level.
 
-    Where `finite_time_rejection` reaches the share. Short runs from a small alpha put it below M_c, because directions
-    that grow slowly have not come up to the level yet; long runs too, because just below M_c a direction is small most of
-    the time (on-off intermittency). It is M_c itself where the level is alpha and the wall is out of reach, as for
-    alpha -> 0. For several independent directions it is that of one.
+        `finite_time_rejection` reaches the share there after T steps. It lies below M_c for short
+    runs from a small alpha, because slowly growing directions have not reached the level yet, and
+    also for long runs, because just below M_c a direction is small most of the time (on-off
+    intermittency). It equals M_c if the level is alpha and the barrier is out of reach, as for
+    alpha -> 0. Several independent directions have the apparent transition of one.
 
     Args:
         learning_rate: eta [...].
@@ -134,29 +137,29 @@ def finite_time_critical_spread(
         num_steps: T [...], above 0.
         init_scale: alpha [...], above 0.
         level: [...] of |u|, above 0 and well below sqrt(mu).
-        share: of the runs [...], in (0, 1); 0.5 for where the median crosses the level.
+        share: fraction of the runs [...], in (0, 1]; at 0.5 the median crosses the level.
         family: one of `families`.
 
     Returns:
-        The spread [...]; 0 where the share is reached without heterogeneity, inf where it is not reached while lambda falls.
+        The spread [...]; 0 where the share is reached without heterogeneity, inf where it is not
+        reached before the spread of least lambda.
 
     >>> apparent = finite_time_critical_spread(0.1, 1.0, num_steps=600, init_scale=1e-3, level=0.1)
     >>> print(f"{apparent:.2f}")  # of 4.58
     4.03
     """
     checks.choice("family", family, families)
-    eta, mu, steps, alpha, level, share = common(
+    eta, mu, steps, alpha, level, share = broadcast(
         learning_rate, mean, num_steps, init_scale, level, share
     )
 
-    def missing(spread: Array) -> Array:
-        found = finite_time_rejection(
+    def shortfall(spread: Array) -> Array:
+        rejection = finite_time_rejection(
             eta, mu, spread, num_steps=steps, init_scale=alpha, level=level, family=family
         )
-        return share - found
+        return share - rejection
 
-    last = 0.999 * LOWEST[family] * (1 / eta + jnp.maximum(mu, 0))
-    root = bisect(missing, jnp.zeros_like(mu), last)
-    return jnp.where(
-        missing(jnp.zeros_like(mu)) <= 0, 0, jnp.where(missing(last) > 0, jnp.inf, root)
-    )
+    zero = jnp.zeros_like(mu)
+    last = 0.999 * RATIO_OF_LEAST_EXPONENT[family] * (1 / eta + jnp.maximum(mu, 0))
+    root = jnp.where(shortfall(last) > 0, jnp.inf, bisect(shortfall, zero, last))
+    return jnp.where(shortfall(zero) <= 0, 0, root)

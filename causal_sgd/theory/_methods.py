@@ -1,14 +1,16 @@
-"""The linear regime of other methods than plain SGD: what multiplies a small spurious direction in a step or a round.
+"""The linear regime of momentum and federated methods: the factors of a small spurious direction.
 
-Near zero an environment's gradient is -s_e u. A method with a memory (momentum, control variates) multiplies the vector of u
-and of what it remembers by a matrix, and the direction dies iff the `top_exponent` of the matrices' random product is
-negative. Exponents here are per step, for a federated method per round.
+Near zero the gradient of an environment is -s_e u. A method with memory (momentum, control
+variates) multiplies the vector of u and its state by a matrix, and the direction dies iff the
+`top_exponent` of the random product of these matrices is negative. Exponents are per step, for
+federated methods per round.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from causal_sgd import checks
-from causal_sgd.theory._arguments import check, common
+from causal_sgd.theory._arguments import broadcast, check, count_environments
 from causal_sgd.types import Array
 
 __all__ = ["federated_factors", "lyapunov_federated", "momentum_factors", "scaffold_factors"]
@@ -27,18 +29,19 @@ def momentum_factors(
 ) -> Array:
     """The matrices [..., E, 2, 2] that momentum applies to (u, eta times the velocity).
 
-    With w the velocity times eta: w <- beta w - eta s u and u <- u - w (the new w), or u <- u + eta s u - beta w by
-    Nesterov, as optax writes it. For small steps the exponent is that of SGD with the learning rate eta / (1 - beta).
+    With w the velocity times eta, w <- beta w - eta s u, then u <- u - w with the new w, or with
+    Nesterov's momentum u <- u + eta s u - beta w (the form of optax). For small steps the exponent
+    is that of SGD with learning rate eta / (1 - beta).
 
     Args:
         learning_rate: eta [...].
-        momentum: beta [...], in [0, 1).
+        momentum: beta [...], in [0, 1].
         eigenvalues: s_e [..., E].
-        nesterov: which of the two.
+        nesterov: whether to use Nesterov's momentum.
     """
     check(learning_rate=learning_rate, eigenvalues=eigenvalues)
     checks.number("momentum", momentum, minimum=0, maximum=1, scalar=False)
-    eta, beta, values = common(
+    eta, beta, values = broadcast(
         jnp.asarray(learning_rate)[..., None], jnp.asarray(momentum)[..., None], eigenvalues
     )
     push = eta * values
@@ -55,10 +58,10 @@ def federated_factors(
     local_steps: ArrayLike,
     proximal: ArrayLike = 0.0,
 ) -> Array:
-    """What K local steps in environment e multiply u by, [...]: (1 + eta s_e)^K without a proximal term.
+    """The factor [...] by which K local steps in environment e multiply u.
 
-    With strength rho a local step is y <- a y + eta rho u, a = 1 + eta (s_e - rho), which after K of them gives
-    a^K + eta rho (1 + a + ... + a^(K-1)).
+    It is (1 + eta s_e)^K without a proximal term. With a term of strength rho a local step is y <-
+    a y + eta rho u, a = 1 + eta (s_e - rho), and the factor a^K + eta rho (1 + a + ... + a^(K-1)).
 
     Args:
         learning_rate: eta [...].
@@ -69,7 +72,7 @@ def federated_factors(
     check(learning_rate=learning_rate, eigenvalues=eigenvalues)
     checks.number("local_steps", local_steps, minimum=1, scalar=False)
     checks.number("proximal", proximal, minimum=0, scalar=False)
-    eta, values, steps, rho = common(learning_rate, eigenvalues, local_steps, proximal)
+    eta, values, steps, rho = broadcast(learning_rate, eigenvalues, local_steps, proximal)
 
     def step(index: Array, y: Array) -> Array:
         return jnp.where(index < steps, y + eta * (values * y - rho * (y - 1)), y)
@@ -80,48 +83,40 @@ def federated_factors(
 def lyapunov_federated(
     factors: ArrayLike, participants: int | None = 1, probabilities: ArrayLike | None = None
 ) -> Array:
-    """Lyapunov exponent [...] per round where the ends of the environments that take part are averaged.
+    """Lyapunov exponent [...] per round of federated averaging over the participating environments.
 
-    With one participant it is E log|f_e|, HeteroSGD's; with all of them log|E f_e|. As f_e = (1 + eta s_e)^K is convex in s
-    for even K (and for factors above zero), E f_e >= (1 + eta mu)^K: averaging everybody makes the spurious direction grow
-    at least as fast as pooled training does, the faster the more heterogeneous the environments are.
+    With one participant it is E log|f_e|, as for HeteroSGD; with full participation log|E f_e|. As
+    f_e = (1 + eta s_e)^K is convex in s for even K (and wherever factors are positive), E f_e >= (1
+    + eta mu)^K: with full participation the spurious direction grows at least as fast as in pooled
+    training, and faster for more heterogeneous environments.
 
     Args:
         factors: f_e [..., E], such as `federated_factors`.
-        participants: k environments drawn independently with the probabilities, static; None for all, by their probabilities.
+        participants: number k of environments drawn independently from the probabilities, static;
+            None for all environments, weighted by their probabilities.
         probabilities: [E], sum to one; None for equal ones.
     """
     check(factors=factors)
-    shape = jnp.shape(factors)
-    if not shape or shape[-1] == 0:
-        raise ValueError(
-            f"factors must have a last axis of environments, [..., E], got shape {shape}"
-        )
-    size = shape[-1]
+    size = count_environments("factors", factors)
     weights = np.full(size, 1 / size)
     if probabilities is not None:
         weights = checks.probabilities("probabilities", probabilities, size)
-    values, weights = common(factors, weights)
+    values, weights = broadcast(factors, weights)
     if participants is None:
         return jnp.log(jnp.abs(jnp.sum(weights * values, -1)))
-    drawn = list(
-        itertools.combinations_with_replacement(
-            range(size), checks.integer("participants", participants)
-        )
-    )
-    total = jnp.zeros(shape[:-1], values.dtype)
-    for group in drawn:
-        ways = math.factorial(participants) // math.prod(
-            math.factorial(group.count(e)) for e in range(size)
-        )
-        chance = ways * math.prod(
-            (weights[..., e] for e in group), start=jnp.ones((), values.dtype)
-        )
-        mean = (
-            sum((values[..., e] for e in group), start=jnp.zeros((), values.dtype)) / participants
-        )
-        total = total + jnp.where(chance > 0, chance * jnp.log(jnp.abs(mean)), 0)
-    return total
+    count = checks.integer("participants", participants)
+    zero, one = jnp.zeros((), values.dtype), jnp.ones((), values.dtype)
+    exponent = jnp.zeros(values.shape[:-1], values.dtype)
+    # The mean does not depend on the order of the participants: each multiset is evaluated once.
+    for group in itertools.combinations_with_replacement(range(size), count):
+        repeats = math.prod(map(math.factorial, Counter(group).values()))
+        orders = math.factorial(count) // repeats
+        probability = orders * math.prod((weights[..., e] for e in group), start=one)
+        mean = sum((values[..., e] for e in group), start=zero) / count
+        # Environments of probability zero may have a factor of zero, whose logarithm is -inf.
+        term = jnp.where(probability > 0, probability * jnp.log(jnp.abs(mean)), 0)
+        exponent = exponent + term
+    return exponent
 
 
 def scaffold_factors(
@@ -132,17 +127,18 @@ def scaffold_factors(
     everyone: bool = False,
     probabilities: ArrayLike | None = None,
 ) -> Array:
-    """The matrices of a round of SCAFFOLD on (u, eta c_1, ..., eta c_E): [E, 1 + E, 1 + E], one for each participant.
+    """The matrices [E, 1 + E, 1 + E] of a SCAFFOLD round on (u, eta c_1, ..., eta c_E).
 
-    In environment e, y <- a y + b with a = 1 + eta s_e, b = eta (c_e - c) and c the mean of all c_e; after K steps eta c_e
-    becomes (u - y) / K + b.
+    There is one per participant. In environment e a local step is y <- a y + b with a = 1 + eta s_e, b = eta (c_e - c) and c the
+    mean of all c_e. After K steps eta c_e becomes (u - y) / K + b.
 
     Args:
         learning_rate: eta [].
         eigenvalues: s_e [E].
         local_steps: K, static.
-        everyone: all take part in every round, and one matrix [1, 1 + E, 1 + E] is all there is.
-        probabilities: [E] of the means; None for equal ones.
+        everyone: whether all environments take part in every round; the result is one matrix
+            [1, 1 + E, 1 + E].
+        probabilities: [E], weights of the means; None for equal ones.
     """
     checks.number("learning_rate", learning_rate, above=0)
     check(eigenvalues=eigenvalues)
@@ -153,19 +149,19 @@ def scaffold_factors(
     weights = np.full(size, 1 / size)
     if probabilities is not None:
         weights = checks.probabilities("probabilities", probabilities, size)
-    eta, values, weights = common(learning_rate, eigenvalues, weights)
-    state = jnp.eye(1 + size, dtype=values.dtype)
+    eta, values, weights = broadcast(learning_rate, eigenvalues, weights)
+    # Quantities that are linear in the state are represented by their row of coefficients.
+    identity = jnp.eye(1 + size, dtype=values.dtype)
+    mean_control = jnp.concatenate([jnp.zeros(1, values.dtype), weights])
     ends, controls = [], []
     for e in range(size):
-        pull = state[1 + e] - jnp.concatenate(
-            [jnp.zeros(1, values.dtype), weights]
-        )  # b, as a row on the vector
-        end = state[0]
+        correction = identity[1 + e] - mean_control
+        end = identity[0]
         for _ in range(steps):
-            end = (1 + eta[e] * values[e]) * end + pull
+            end = (1 + eta[e] * values[e]) * end + correction
         ends.append(end)
-        controls.append((state[0] - end) / steps + pull)
+        controls.append((identity[0] - end) / steps + correction)
     if everyone:
         mean = jnp.sum(weights[:, None] * jnp.stack(ends), 0)
         return jnp.stack([mean, *controls])[None]
-    return jnp.stack([state.at[0].set(ends[e]).at[1 + e].set(controls[e]) for e in range(size)])
+    return jnp.stack([identity.at[0].set(ends[e]).at[1 + e].set(controls[e]) for e in range(size)])

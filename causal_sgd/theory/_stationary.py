@@ -1,4 +1,4 @@
-"""Growth, and the state that HeteroSGD settles in: what is left of the spurious signal, and the error it costs."""
+"""Growth times and the stationary state of HeteroSGD: remaining spurious signal and error."""
 
 from __future__ import annotations
 
@@ -9,33 +9,45 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd.theory._arguments import common, door
+from causal_sgd.theory._arguments import broadcast, checked_jit
 from causal_sgd.theory._boundaries import critical_spread
-from causal_sgd.theory._exponents import DEVIATION, LOWEST, log_variance_two_point, lyapunov
+from causal_sgd.theory._exponents import (
+    DEVIATION,
+    RATIO_OF_LEAST_EXPONENT,
+    log_variance_two_point,
+    lyapunov,
+)
 from causal_sgd.types import Array
 
 __all__ = [
-    "BatchSettings", "SpuriousMoments", "complement_power", "error_floor", "expected_error", "finite_data_error",
-    "growth_time", "optimal_spread", "stationary_spurious_moments",
-]  # fmt: skip
+    "BatchSettings",
+    "SpuriousMoments",
+    "complement_power",
+    "error_floor",
+    "expected_error",
+    "finite_data_error",
+    "growth_time",
+    "optimal_spread",
+    "stationary_spurious_moments",
+]
 
 
-@door
+@checked_jit
 def growth_time(eigenvalue: ArrayLike, *, learning_rate: ArrayLike, init_scale: ArrayLike) -> Array:
-    """Steps log(sqrt(s)/alpha)/log(1 + eta s) that a direction needs to grow from alpha to its level sqrt(s).
+    """The steps log(sqrt(s)/alpha)/log(1 + eta s) from alpha to the stationary level sqrt(s).
 
     Args:
-        eigenvalue: s [...] of the signal in that direction, above zero.
+        eigenvalue: s [...], eigenvalue of the signal in the direction, above zero.
         learning_rate: eta [...].
         init_scale: alpha [...], above zero.
 
     Returns:
-        Steps [...], fractional; 0 from above the level.
+        Number of steps [...], fractional; 0 where alpha is above the level.
 
     >>> print(f"{growth_time(1.0, learning_rate=0.1, init_scale=1e-3):.1f}")
     72.5
     """
-    s, eta, alpha = common(eigenvalue, learning_rate, init_scale)
+    s, eta, alpha = broadcast(eigenvalue, learning_rate, init_scale)
     return jnp.maximum(jnp.log(s) / 2 - jnp.log(alpha), 0) / jnp.log1p(eta * s)
 
 
@@ -46,17 +58,18 @@ class SpuriousMoments(NamedTuple):
     fourth: Array  # [...] <u^4>, in units of the signal squared
 
 
-@door
+@checked_jit
 def stationary_spurious_moments(
     learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike, family: str = "two_point"
 ) -> SpuriousMoments:
-    """The stationary <u^2> and <u^4> of a spurious direction near the transition; 0 where lambda <= 0.
+    """The stationary <u^2> and <u^4> of a spurious direction near the transition.
 
-    <u^2> = lambda/eta and <u^4> = lambda (lambda + v)/eta^2. For small steps
-    d log u = (lambda - eta u^2) dt + sqrt(v) dB: u^2 follows a logistic equation with multiplicative noise,
-    whose stationary law is Gamma of shape lambda/v and scale v/eta. v is exact for two points, otherwise
-    (eta sd/a)^2. The error is of order eta mu and largest near the transition: simulated two-point dynamics
-    over these formulas, at M/M_c = 0.5, 0.8 and 0.95 (standard error up to 0.03), gave
+    <u^2> = lambda/eta and <u^4> = lambda (lambda + v)/eta^2. For small steps d log u = (lambda -
+    eta u^2) dt + sqrt(v) dB: u^2 follows a logistic equation with multiplicative noise, whose
+    stationary law is Gamma with shape lambda/v and scale v/eta. v is exact for two points,
+    otherwise (eta sd/a)^2. The relative error is of order eta mu and largest near the transition.
+    Moments of simulated two-point dynamics, divided by these formulas, at M/M_c = 0.5, 0.8 and 0.95
+    (standard error up to 0.03):
 
         eta mu    <u^2>               <u^4>
         0.005     1.00  0.99  0.98    1.00  0.99  0.97
@@ -67,11 +80,14 @@ def stationary_spurious_moments(
     Args:
         learning_rate: eta [...].
         mean: mu [...].
-        spread: M [...], below `divergence_bound`: the formulas know nothing of divergence.
+        spread: M [...], below `divergence_bound`: the formulas ignore divergence.
         family: one of `families`.
+
+    Returns:
+        Moments [...]; 0 where lambda <= 0.
     """
     exponent = lyapunov(family, learning_rate, mean, spread)
-    eta, mu, spread = common(learning_rate, mean, spread)
+    eta, mu, spread = broadcast(learning_rate, mean, spread)
     if family == "two_point":
         variance = log_variance_two_point(eta, mu, spread)
     else:
@@ -82,7 +98,7 @@ def stationary_spurious_moments(
 
 
 class BatchSettings(TypedDict):
-    """What `error_floor` needs besides spread and learning rate, each [...]."""
+    """The arguments of `error_floor` besides spread and learning rate, each [...]."""
 
     batch_size: ArrayLike  # m, examples in a batch
     dim: ArrayLike  # d
@@ -92,7 +108,7 @@ class BatchSettings(TypedDict):
     label_noise: NotRequired[ArrayLike]  # sigma_y; 0 unless given
 
 
-@door
+@checked_jit
 def error_floor(
     spread: ArrayLike,
     *,
@@ -104,12 +120,13 @@ def error_floor(
     invariant_eigenvalue: ArrayLike = 1.0,
     label_noise: ArrayLike = 0.0,
 ) -> Array:
-    """The error |UU' - A*|_F at which HeteroSGD stops, sqrt((M^2 r2 + sigma_y^2) r1 d eta sigma*/(2m)).
+    """The error floor |UU' - A*|_F of HeteroSGD, sqrt((M^2 r2 + sigma_y^2) r1 d eta sigma*/(2m)).
 
-    The residual -A_e, of norm M sqrt(r2), never vanishes, nor do the labels' errors: an entry of the batch gradient has
-    the variance v = (M^2 r2 + sigma_y^2)/(2m). It drives the rows of U outside U*, which decay at the rate
-    eta sigma*, to entries of variance eta v/2; UU' holds r1 d of them twice, times sigma*. First order in eta
-    and 1/m; simulated errors were some 10 % larger at eta = 0.1, M = 6.
+    Neither the residual -A_e, of norm M sqrt(r2), nor the label noise vanishes: an entry of the
+    batch gradient has the variance v = (M^2 r2 + sigma_y^2)/(2m). This noise drives the rows of U
+    outside U*, which decay at the rate eta sigma*, to entries of variance eta v/2. UU' contains r1
+    d of them twice, times sigma*. First order in eta and 1/m; simulated errors were about 10 %
+    larger at eta = 0.1, M = 6.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -124,8 +141,8 @@ def error_floor(
     Returns:
         Frobenius error [...].
 
-    >>> floor = error_floor(6.0, learning_rate=0.1, batch_size=500, dim=30, invariant_rank=2, spurious_rank=1)
-    >>> print(f"{floor:.3f}")
+    >>> batch = {"batch_size": 500, "dim": 30, "invariant_rank": 2, "spurious_rank": 1}
+    >>> print(f"{error_floor(6.0, learning_rate=0.1, **batch):.3f}")
     0.465
     """
     numbers = (
@@ -137,11 +154,11 @@ def error_floor(
         invariant_eigenvalue,
         label_noise,
     )
-    spread, eta, m, d, r1, r2, sigma, noise = common(spread, *numbers)
+    spread, eta, m, d, r1, r2, sigma, noise = broadcast(spread, *numbers)
     return jnp.sqrt((r2 * spread**2 + noise**2) * r1 * d * eta * sigma / (2 * m))
 
 
-@door
+@checked_jit
 def complement_power(
     spread: ArrayLike,
     *,
@@ -154,14 +171,15 @@ def complement_power(
     invariant_eigenvalue: ArrayLike = 1.0,
     label_noise: ArrayLike = 0.0,
 ) -> Array:
-    """What the noise of the batches keeps outside of all signals in the end, the mean of |(I - P) U|_F^2.
+    """The stationary power that batch noise sustains outside all signals, E|(I - P) U|_F^2.
 
-    Let n = d - r1 - r2 and v = (M^2 r2 + sigma_y^2)/(2m), the variance of an entry of the batch gradient G. The r1 columns
-    of U that hold A* are driven as in `error_floor`: r1 n eta v/(2 - eta sigma*). The other q columns w meet
-    w <- w - eta (G + w w') w, and for G a GOE matrix log det w'w is stationary where the mean of |w|^2 is
-    q eta v (n - 1 - 2q)/2. With q > (n - 1)/4 columns the noise would kill the least: not more than (n - 1)/4 live, however
-    many there are. From a scale alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First order in eta, v
-    and (r1 + r2)/d; the study `over-parameterisation` compares it with simulations.
+    Let n = d - r1 - r2 and v = (M^2 r2 + sigma_y^2)/(2m), the variance of an entry of the batch
+    gradient G. The r1 columns of U that represent A* are driven as in `error_floor`: r1 n eta v/(2
+    - eta sigma*). The other q columns follow w <- w - eta (G + w w') w. For a GOE matrix G, log det
+    w'w is stationary where the mean of |w|^2 is q eta v (n - 1 - 2q)/2. With q > (n - 1)/4 columns
+    the noise suppresses the smallest ones, so at most (n - 1)/4 columns are active. From a scale
+    alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First order in eta, v and (r1
+    + r2)/d; the study `over-parameterisation` compares it with simulations.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -170,15 +188,16 @@ def complement_power(
         batch_size: m [...], examples in a batch.
         dim: d [...].
         invariant_rank: r1 [...].
-        spurious_rank: r2 [...], which have to be rejected.
+        spurious_rank: r2 [...]; the spurious directions must be rejected.
         invariant_eigenvalue: sigma* [...] of A*, above zero.
         label_noise: sigma_y [...], standard deviation of the labels' noise.
 
     Returns:
         Mean square of the complement signal [...].
 
-    >>> batch = {"learning_rate": 0.1, "batch_size": 1000, "dim": 40, "invariant_rank": 2, "spurious_rank": 1}
-    >>> [f"{complement_power(6.0, rank=rank, **batch):.3f}" for rank in (2, 6, 40)]
+    >>> batch = {"batch_size": 1000, "dim": 40, "invariant_rank": 2, "spurious_rank": 1}
+    >>> power = complement_power(6.0, rank=jnp.array([2, 6, 40]), learning_rate=0.1, **batch)
+    >>> [f"{value:.3f}" for value in power]
     ['0.070', '0.171', '0.216']
     """
     numbers = (
@@ -190,15 +209,15 @@ def complement_power(
         invariant_eigenvalue,
         label_noise,
     )
-    spread, columns, eta, m, d, r1, r2, sigma, noise = common(spread, rank, *numbers)
+    spread, columns, eta, m, d, r1, r2, sigma, noise = broadcast(spread, rank, *numbers)
     variance = (r2 * spread**2 + noise**2) / (2 * m)
     outside = d - r1 - r2
-    alive = jnp.clip(columns - r1, 0, jnp.maximum((outside - 1) / 4, 0))
+    active = jnp.clip(columns - r1, 0, jnp.maximum((outside - 1) / 4, 0))
     driven = r1 * outside / (2 - eta * sigma)
-    return eta * variance * (driven + alive * (outside - 1 - 2 * alive) / 2)
+    return eta * variance * (driven + active * (outside - 1 - 2 * active) / 2)
 
 
-@door
+@checked_jit
 def finite_data_error(
     spread: ArrayLike,
     *,
@@ -209,17 +228,19 @@ def finite_data_error(
     spurious_rank: ArrayLike,
     label_noise: ArrayLike = 0.0,
 ) -> Array:
-    """The error |UU' - A*|_F that n examples of each of E environments leave, used again and again, where k = d.
+    """The error |UU' - A*|_F from a fixed data set of n examples per environment, for k = d.
 
-    The residuals -A_e meet the same n measurements in every step, so the mean gradient has a symmetric error D that does not
-    average out, with entries of variance v = (M^2 r2 + sigma_y^2)/(2 n E), and U U' becomes the positive part of A* + D.
-    With N = d - r1 - r2 that is 2 r1 d v from the directions of A* and, of all others, the positive half of Wigner's
-    semicircle of radius 2 sqrt(N v): N^2 v/2. Leading order in 1/n, for spurious directions that are rejected.
+    The residuals -A_e multiply the same n measurements in every step, so the mean gradient has a
+    symmetric error D that does not average out, with entries of variance v = (M^2 r2 +
+    sigma_y^2)/(2 n E), and U U' converges to the positive part of A* + D. With N = d - r1 - r2 the
+    squared error is 2 r1 d v from the directions of A* plus N^2 v/2 from all others, the positive
+    half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if the spurious
+    directions are rejected.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
-        num_examples: n [...], of each environment.
-        num_environments: E [...], equally often met.
+        num_examples: n [...], examples of each environment.
+        num_environments: E [...], with equal probabilities.
         dim: d [...].
         invariant_rank: r1 [...].
         spurious_rank: r2 [...].
@@ -229,12 +250,12 @@ def finite_data_error(
         Frobenius error [...].
     """
     numbers = (num_examples, num_environments, dim, invariant_rank, spurious_rank, label_noise)
-    spread, n, environments, d, r1, r2, noise = common(spread, *numbers)
+    spread, n, environments, d, r1, r2, noise = broadcast(spread, *numbers)
     variance = (r2 * spread**2 + noise**2) / (2 * n * environments)
     return jnp.sqrt(variance * (2 * r1 * d + (d - r1 - r2) ** 2 / 2))
 
 
-@door
+@checked_jit
 def expected_error(
     spread: ArrayLike,
     *,
@@ -243,10 +264,10 @@ def expected_error(
     family: str = "two_point",
     **batch: Unpack[BatchSettings],
 ) -> Array:
-    """The stationary error |UU' - A*|_F [...]: the floor and what is left of the spurious signal.
+    """The stationary error |UU' - A*|_F [...]: the floor and the remaining spurious signal.
 
-    sqrt(floor^2 + r2 <u^4>), from `error_floor` at the standard deviation of s and
-    `stationary_spurious_moments`, as if the r2 spurious directions were independent. It knows nothing of
+    sqrt(floor^2 + r2 <u^4>), with `error_floor` at the standard deviation of s and
+    `stationary_spurious_moments`, as if the r2 spurious directions were independent. It ignores
     divergence.
 
     Args:
@@ -257,14 +278,13 @@ def expected_error(
         **batch: the other arguments of `error_floor`, see `BatchSettings`.
     """
     fourth = stationary_spurious_moments(learning_rate, mean, spread, family).fourth
-    floor = error_floor(
-        DEVIATION[family] * jnp.asarray(spread), learning_rate=learning_rate, **batch
-    )
-    floor, fourth, rank = common(floor, fourth, batch["spurious_rank"])
+    deviation = DEVIATION[family] * jnp.asarray(spread)
+    floor = error_floor(deviation, learning_rate=learning_rate, **batch)
+    floor, fourth, rank = broadcast(floor, fourth, batch["spurious_rank"])
     return jnp.sqrt(floor**2 + rank * fourth)
 
 
-@door
+@checked_jit
 def optimal_spread(
     *,
     learning_rate: ArrayLike,
@@ -272,14 +292,14 @@ def optimal_spread(
     family: str = "two_point",
     **batch: Unpack[BatchSettings],
 ) -> Array:
-    """The heterogeneity M [...] that minimises `expected_error`: not always M_c.
+    """The heterogeneity M [...] that minimises `expected_error`; it is not always M_c.
 
-    It equals M_c only for batches above about m = r1 d sigma*/mu. For smaller ones the noise that heterogeneity
-    brings costs more than the spurious signal it removes, and none is best, although M_c stays a local minimum
-    down to half that batch size. Why: for small steps the squared error below M_c is
-    r2 (mu^2 - eta^2 Var(s)^2/4) + floor^2, concave in Var(s), so that an end of [0, M_c] is best. Found by a
-    grid on [0, M_c] and a golden-section search; without an M_c the range ends where lambda stops falling.
-    The result may lie beyond `divergence_bound`.
+    It equals M_c only for batch sizes above about m = r1 d sigma*/mu. In smaller batches the noise
+    due to heterogeneity costs more than the spurious signal it removes, and M = 0 is best, although
+    M_c remains a local minimum down to half that batch size: for small steps the squared error
+    below M_c is r2 (mu^2 - eta^2 Var(s)^2/4) + floor^2, concave in Var(s), so an end of [0, M_c] is
+    best. The minimum is computed by a grid on [0, M_c] and a golden-section search; without an M_c
+    the range ends where lambda is least. The result may lie beyond `divergence_bound`.
 
     Args:
         learning_rate: eta [...].
@@ -287,11 +307,14 @@ def optimal_spread(
         family: one of `families`.
         **batch: the other arguments of `error_floor`, see `BatchSettings`.
     """
-    eta, mu, *rest = common(learning_rate, mean, *batch.values())
+    values = cast("list[ArrayLike]", list(batch.values()))
+    eta, mu, *rest = broadcast(learning_rate, mean, *values)
     batch = cast(BatchSettings, dict(zip(batch, rest, strict=True)))
     critical = critical_spread(eta, mu, family)
-    # Beyond M_c only the floor is left, which grows; without an M_c look as far as lambda falls.
-    last = jnp.where(jnp.isfinite(critical), critical, LOWEST[family] * (1 / eta + mu))
+    # Beyond M_c only the floor remains, which grows; without an M_c, search up to the least lambda.
+    last = jnp.where(
+        jnp.isfinite(critical), critical, RATIO_OF_LEAST_EXPONENT[family] * (1 / eta + mu)
+    )
     golden = (math.sqrt(5) - 1) / 2
 
     @jax.vmap
@@ -310,6 +333,6 @@ def optimal_spread(
     bracket = (jnp.maximum(best - 1 / 32, 0), jnp.minimum(best + 1 / 32, 1))
     low, high = jax.lax.fori_loop(0, 24, shrink, bracket)
     inner = (low + high) / 2
-    # Ties go to the grid, which holds both ends: M_c is a corner of the error.
+    # Ties go to the grid, which contains both ends: the error has a corner at M_c.
     at_inner, at_best = errors(jnp.stack((inner, best)))
     return jnp.where(at_inner < at_best, inner, best) * last

@@ -1,4 +1,4 @@
-"""Every function of the theory keeps the promises of them all; what each is: `test_theory_exponents.py` and so on."""
+"""Contracts of all functions of the theory; the files test_theory_*.py test their values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _environments(function):
     return lambda eta, mu: function(eta, mu * jnp.array([1.0, -1.0, 2.0]))
 
 
-# Every function once, as a pure function of scalars, with the arguments of two calls.
+# Each function once, as a pure function of scalars, with the arguments of two calls.
 PAIR = np.array([3.0, -2.0], np.float32)
 CALLS = {
     "complement_power": (
@@ -172,9 +172,9 @@ CALLS = {
 }
 
 
-def test_every_function_is_under_contract():
-    offered = {name for name in theory.__all__ if name[0].islower()} - {"families"}
-    assert offered == set(CALLS)
+def test_every_function_has_a_contract():
+    public = {name for name in theory.__all__ if name[0].islower()} - {"families"}
+    assert public == set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -190,11 +190,11 @@ def test_eager_agrees_with_jit_of_vmap_in_one_trace(name: str):
 
     eager = jax.tree.map(lambda *leaves: np.stack(leaves), function(*first), function(*second))
     numbers = [np.array(pair, np.float32) for pair in zip(first, second, strict=True)]
-    # Fused programs round differently, and a product of matrices amplifies it.
+    # Fused programs round differently, and products of matrices amplify the difference.
     close = {"rtol": 1e-4, "atol": 1e-6}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), eager, batched(*numbers))
-    turned = batched(*(number[::-1] for number in numbers))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[::-1], b, **close), eager, turned)
+    reverse = batched(*(number[::-1] for number in numbers))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[::-1], b, **close), eager, reverse)
     assert len(traces) == 1
     for leaf in jax.tree.leaves(eager):
         assert leaf.dtype in (np.float32, np.bool_)
@@ -214,7 +214,7 @@ def test_arguments_of_different_rank_broadcast(family: str):
 
 @settings(max_examples=15)
 @given(**POINTS, low=st.floats(0.1, 0.9))
-def test_exponent_falls_and_level_sinks_towards_the_transition(
+def test_exponent_and_level_fall_towards_the_transition(
     family: str, eta: float, mu: float, low: float
 ):
     spread = float(theory.critical_spread(eta, mu, family)) * jnp.array([low, low + 0.05, 1.01])

@@ -1,4 +1,4 @@
-"""Critical curves and the divergence bound against the published digits, brute force and simulation."""
+"""Critical curves and the divergence bound against reference values, brute force and simulation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.theory import FAMILIES, POINTS, simulate
         (0.1, 0.5, (3.20, 5.44, 3.01)),
     ],
 )
-def test_critical_spreads_have_the_known_digits(eta: float, mu: float, digits: tuple[float, ...]):
+def test_critical_spreads_match_reference_values(eta: float, mu: float, digits: tuple[float, ...]):
     for family, value in zip(FAMILIES, digits, strict=True):
         assert float(theory.critical_spread(eta, mu, family)) == pytest.approx(value, abs=0.0051)
 
@@ -33,18 +33,18 @@ def test_critical_spread_is_the_smallest_root(family: str):
     eta, mu = np.array([[0.003], [0.1]]), np.array([0.5, 1.0, 2.0, 0.0, -1.0])
     critical = np.asarray(theory.critical_spread(eta, mu, family))
     assert critical.shape == (2, 5)
-    np.testing.assert_array_equal(critical[:, 3:], 0)  # these means need no heterogeneity
+    np.testing.assert_array_equal(critical[:, 3:], 0)  # means of at most 0 need no heterogeneity
     critical, mu = critical[:, :3], mu[:3]
     fractions = np.append(np.linspace(0, 1 - 1e-4, 400), 1 + 1e-4)[:, None, None]
     positive = np.asarray(theory.lyapunov(family, eta, mu, fractions * critical) > 0)
-    assert positive[:-1].all()  # a scan meets no sign change before
+    assert positive[:-1].all()  # no sign change at smaller spreads
     assert not positive[-1].any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_critical_learning_rate_inverts_the_critical_spread(family: str):
     eta, mu = np.array([1e-4, 0.01, 0.1, 0.2]), 1.0
-    # Number by number, since most tests do so and share what is compiled.
+    # One number at a time, like most tests, to share compiled functions.
     spread = np.array([theory.critical_spread(step, mu, family) for step in eta.tolist()])
     rates = [theory.critical_learning_rate(mu, width, family) for width in spread.tolist()]
     np.testing.assert_allclose(rates, eta, rtol=1e-5)
@@ -65,7 +65,7 @@ def test_where_the_critical_curves_end(family: str, most_drift: float, least_rat
             np.isfinite(theory.critical_learning_rate(1.0, factor * least_ratio, family)) != finite
         )
     ratio = least_ratio * np.array([0.999, 1.001])
-    # Brute force: no learning rate makes the exponent negative at the smaller ratio, some do at the larger.
+    # Brute force: the exponent is negative at some learning rate for the larger ratio only.
     lowest = theory.lyapunov(family, np.geomspace(1e-3, 10, 4000)[:, None], 1.0, ratio).min(0)
     np.testing.assert_array_equal(lowest < 0, [False, True])
 
@@ -120,10 +120,9 @@ def test_more_step_or_less_mean_needs_less_heterogeneity(
     family: str, eta: float, mu: float, factor: float
 ):
     critical = float(theory.critical_spread(eta, mu, family))
-    largest = {"two_point": math.inf, "uniform": 0.509, "gaussian": 0.278}[
-        family
-    ]  # eta mu; beyond no spread suffices
-    assume(abs(factor * eta * mu - largest) > 1e-3)  # its digits
+    # Beyond this eta mu no spread suffices.
+    largest = {"two_point": math.inf, "uniform": 0.509, "gaussian": 0.278}[family]
+    assume(abs(factor * eta * mu - largest) > 1e-3)  # `largest` has three digits
     larger_step = float(theory.critical_spread(factor * eta, mu, family))
     assert larger_step < critical if factor * eta * mu < largest else math.isinf(larger_step)
     assert float(theory.critical_spread(eta, factor * mu, family)) > critical
@@ -140,7 +139,7 @@ def test_divergence_bound_is_sharp(drift: float):
     for scale, diverges in ((0.999, False), (1.001, True)):
         low, high = mu - scale * bound, mu + scale * bound
         assert bool(theory.is_bounded(eta, low, high)) is not diverges
-        # The worst sequence: one step to the highest peak, then the lowest environment for ever.
+        # The worst sequence: one step to the highest peak, then the lowest environment forever.
         factors = itertools.chain([1 + eta * high], itertools.repeat(1 + eta * low))
         u = math.sqrt((1 + eta * high) / (3 * eta))
         for factor in itertools.islice(factors, 5000):
@@ -169,7 +168,7 @@ def test_divergence_of_random_runs():
     assert blown[1.1] > 0.1  # 23 % of such runs at eta M = 1
 
 
-def test_divergence_bound_without_room():
+def test_divergence_bound_beyond_stability_is_zero():
     np.testing.assert_array_equal(theory.divergence_bound(1.0, np.array([2.0, 3.0, -2.0])), 0)
-    stable = np.array([0.5, 1.9, 2.1])  # one environment: the level is kept up to eta s = 2
+    stable = np.array([0.5, 1.9, 2.1])  # one environment is stable up to eta s = 2
     np.testing.assert_array_equal(theory.is_bounded(1.0, stable, stable), [True, True, False])

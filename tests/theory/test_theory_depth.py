@@ -1,4 +1,4 @@
-"""The laws of deep factorisations against closed forms, and against the scalar dynamics in NumPy."""
+"""Laws of deep factorisations against closed forms and simulated scalar dynamics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from causal_sgd import theory
 
 
 def test_two_factors_have_the_gamma_law_of_the_blowout() -> None:
-    """w^2 ~ Gamma(mu / n - 1/2, n) for n = eta M^2 / 2 < 2 mu; nothing is left beyond."""
+    """w^2 ~ Gamma(mu / n - 1/2, n) for n = eta M^2 / 2 < 2 mu; zero beyond."""
     eta, mu, spreads = 0.02, 1.0, np.array([3.0, 6.0, 9.0])
     noise = eta * spreads**2 / 2
     for share in (0.1, 0.5, 0.9):
@@ -37,7 +37,7 @@ def test_deep_factors_fall_like_a_power_of_the_noise(depth: int) -> None:
 
 @pytest.mark.parametrize(("depth", "spread"), [(3, 12.0), (4, 10.0)])
 def test_the_scalar_dynamics_has_the_predicted_median(depth: int, spread: float) -> None:
-    """Within 8 %: 2,000 runs, whose median has a standard error of 2 %, and steps that are not quite small."""
+    """Within 8 %: 2,000 runs give a standard error of 2 %, and the steps are not quite small."""
     rng, w = np.random.default_rng(0), np.full(2000, 0.5)
     for _ in range(2500):
         w = w + 0.005 * (1 + spread * rng.choice([-1, 1], w.size) - w**depth) * w ** (depth - 1)

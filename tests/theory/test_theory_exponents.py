@@ -37,7 +37,7 @@ def quadrature(family: str, eta: float, mu: float, spread: float) -> float:
     return math.log(abs(a)) + sum(pieces)
 
 
-# Around the seams of the uniform (r = 1/2) and the normal series (r = 1/8) and the singular point (r = 1).
+# Around the switch points of the uniform (1/2) and normal series (1/8) and the singularity (1).
 RATIOS = np.array(
     [0.01, 0.1, 0.1249, 0.1251, 0.3, 0.499, 0.501, 0.7, 0.9, 0.99, 1.01, 1.3, 2.0, 10.0]
 )
@@ -52,12 +52,12 @@ def test_exponent_matches_quadrature_in_float32(family: str, eta: float, mu: flo
     level = math.log(abs(1 + float(eta32) * float(mu32)))
     exact = np.array([quadrature(family, float(eta32), float(mu32), float(s)) for s in spread])
     error = np.abs(np.asarray(theory.lyapunov(family, eta32, mu32, spread)) - exact)
-    # A few roundings of the two parts log a and h(b/a): small steps, where both are small, lose no digits to
-    # the 1 in 1 + eta s. Beyond r = 1/2 the parts are of order one. Two points feel the rounding of eta M
-    # near r = 1, and the Poisson sum of the normal family keeps an error of half a rounding of 1.
-    allowed = (
-        8 * EPS * np.where(RATIOS < 0.5, abs(level) + np.abs(exact - level), 1 + np.abs(exact))
-    )
+    # A few roundings of the two parts log a and h(b/a): for small steps, where both are small, no
+    # digits are lost to the 1 in 1 + eta s. Beyond r = 1/2 the parts are of order one. Two points
+    # are sensitive to the rounding of eta M near r = 1, and the Poisson sum of the normal family
+    # has an error of half a rounding of 1.
+    size = np.where(RATIOS < 0.5, abs(level) + np.abs(exact - level), 1 + np.abs(exact))
+    allowed = 8 * EPS * size
     if family == "two_point":
         allowed = allowed + EPS / np.abs(RATIOS - 1)
     if family == "gaussian":
@@ -83,9 +83,8 @@ def test_exponent_without_spread_is_that_of_the_mean(family: str):
         theory.lyapunov(family, 0.1, mean, 0.0), np.log1p(0.1 * mean), rtol=1e-6
     )
     assert theory.lyapunov(family, 0.5, -2.0, 0.0) == -jnp.inf
-    assert (
-        theory.lyapunov(family, 0.1, -10.0, 0.0) < -15
-    )  # 0.1 and the product round: as good as -inf, never NaN
+    # 0.1 and the product are rounded: in place of -inf a very negative number, never NaN.
+    assert theory.lyapunov(family, 0.1, -10.0, 0.0) < -15
     assert math.isfinite(theory.lyapunov(family, 0.5, -2.0, 3.0))  # a = 0: centred eigenvalues
 
 
@@ -95,13 +94,13 @@ def test_exponent_at_the_singular_point():
     assert theory.log_variance_two_point(0.5, 0.0, 2.0) == jnp.inf
     assert theory.lyapunov_environments(0.5, jnp.array([-2.0, 1.0])) == -jnp.inf
     assert theory.log_variance_environments(0.5, jnp.array([-2.0, 1.0])) == jnp.inf
-    never_met = jnp.array([0.0, 1.0])
+    weights = jnp.array([0.0, 1.0])
     np.testing.assert_allclose(
-        theory.lyapunov_environments(0.5, jnp.array([-2.0, 1.0]), never_met),
+        theory.lyapunov_environments(0.5, jnp.array([-2.0, 1.0]), weights),
         math.log(1.5),
         rtol=1e-6,
     )
-    assert theory.log_variance_environments(0.5, jnp.array([-2.0, 1.0]), never_met) == 0
+    assert theory.log_variance_environments(0.5, jnp.array([-2.0, 1.0]), weights) == 0
     np.testing.assert_allclose(theory.lyapunov_uniform(0.1, 0.0, 10.0), math.log(2) - 1, rtol=1e-6)
 
 
@@ -117,7 +116,7 @@ def test_two_environments_agree_with_the_closed_forms():
     np.testing.assert_allclose(theory.log_variance_environments(0.1, values), variance, rtol=1e-5)
 
 
-def test_environments_broadcast_and_weigh():
+def test_environments_broadcast_and_are_weighted():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(3, 1, 5)), np.array([0.1, 0.2, 0.3, 0.4, 0.0])
     eta = np.array([0.1, 0.2])
@@ -138,7 +137,8 @@ def test_every_environment_positive_means_growth():
     assert (theory.lyapunov_uniform(eta, 5.0, 5.0) > 0).all()
 
 
-# Statistical tests use fixed seeds and 5 standard errors: a correct program fails about once in a million.
+# Statistical tests use fixed seeds and 5 standard errors: a correct program fails about once in a
+# million.
 
 
 def test_exponents_of_triangular_products_are_the_mean_logs_of_the_diagonals():
@@ -150,7 +150,7 @@ def test_exponents_of_triangular_products_are_the_mean_logs_of_the_diagonals():
     logs = np.log(matrices[:, np.arange(3), np.arange(3)]).T @ weights
     result = theory.lyapunov_exponents(matrices, weights, key=jax.random.key(0), num_steps=500)
     assert result.exponents.shape == result.standard_error.shape == (3,)
-    # The frame needs some steps to align; what the burn-in leaves of that is of the order of 1/num_steps.
+    # The frame needs some steps to align; the bias after the burn-in is of order 1/num_steps.
     deviation = np.abs(np.asarray(result.exponents) - np.sort(logs)[::-1])
     np.testing.assert_array_less(deviation, 5 * np.asarray(result.standard_error) + 2e-3)
     assert (result.standard_error > 0).all()
@@ -158,8 +158,8 @@ def test_exponents_of_triangular_products_are_the_mean_logs_of_the_diagonals():
 
 
 def test_exponents_of_rotated_products():
-    # M_e = D R(angle) over equally spaced angles: directions become uniform, and the mean of log|D direction|
-    # over the circle is log((d1 + d2)/2); the determinant fixes the other exponent.
+    # M_e = D R(angle) over equally spaced angles: directions become uniform, and the mean of log|D
+    # direction| over the circle is log((d1 + d2)/2). The determinant gives the other exponent.
     angles = 2 * np.pi * np.arange(64) / 64
     cosines, sines = np.cos(angles), np.sin(angles)
     rotations = np.array([[cosines, -sines], [sines, cosines]]).transpose(2, 0, 1)

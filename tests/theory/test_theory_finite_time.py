@@ -1,4 +1,4 @@
-"""Runs of finite length: the reflected walk against its limits, and against the scalar map simulated in NumPy."""
+"""Runs of finite length: the reflected walk against its limits and the simulated scalar map."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def simulated(
 def test_the_share_that_rejects_is_that_of_the_simulated_map(
     alpha: float, level: float, steps: int, spread: float
 ) -> None:
-    """2000 runs leave a standard error of at most 0.011; the walk is right to about 0.05 at eta mu = 0.05."""
+    """The standard error is at most 0.011; the walk is accurate to about 0.05 at eta mu = 0.05."""
     rate, mean = 0.1, 0.5
     exact = float(
         np.mean(simulated(spread * 0.7, rate=rate, mean=mean, steps=steps, alpha=alpha) < level)
@@ -39,8 +39,8 @@ def test_the_share_that_rejects_is_that_of_the_simulated_map(
     assert float(found) == pytest.approx(exact, abs=0.06)
 
 
-def test_a_free_walk_crosses_the_level_where_its_drift_reaches_it() -> None:
-    """A minute alpha and level keep the wall out of reach: lambda T = log(level / alpha) at half of the runs."""
+def test_half_of_the_free_walks_cross_the_level_where_the_drift_reaches_it() -> None:
+    """A minute alpha and level keep the barrier out of reach."""
     numbers: dict[str, Any] = {"num_steps": 300.0, "init_scale": 1e-30, "level": 1e-25}
     apparent = theory.finite_time_critical_spread(0.1, 1.0, **numbers)
     drift = theory.lyapunov_two_point(0.1, 1.0, apparent)
@@ -52,7 +52,7 @@ def test_a_free_walk_crosses_the_level_where_its_drift_reaches_it() -> None:
 
 
 def test_after_a_long_time_it_is_the_stationary_law_whatever_the_start() -> None:
-    """Gamma of shape lambda / v and scale v / eta, half of which lies below the level."""
+    """Half of a Gamma law of shape lambda / v and scale v / eta lies below the level."""
     from scipy import stats
 
     rate, mean, level = 0.05, 1.0, 0.1
@@ -92,14 +92,14 @@ def test_every_family_tends_to_its_critical_spread_and_arguments_broadcast(famil
         )
     )(np.float32(1e-20))
     np.testing.assert_allclose(found, theory.critical_spread(rates, 1.0, family), rtol=0.01)
-    larger = [
-        float(theory.finite_time_rejection(
-            0.05, 1.0, spread, num_steps=500, init_scale=1e-3, level=0.1, family=family
-        ))
-        for spread in np.linspace(0, 0.99, 8) * float(theory.critical_spread(0.05, 1.0, family))
-    ]  # fmt: skip
-    assert (np.diff(larger) >= -1e-6).all()
-    assert larger[0] < 0.01
+    critical = float(theory.critical_spread(0.05, 1.0, family))
+    numbers: dict[str, Any] = {"num_steps": 500, "init_scale": 1e-3, "level": 0.1}
+    rejections = [
+        float(theory.finite_time_rejection(0.05, 1.0, spread, family=family, **numbers))
+        for spread in np.linspace(0, 0.99, 8) * critical
+    ]
+    assert (np.diff(rejections) >= -1e-6).all()
+    assert rejections[0] < 0.01
 
 
 @pytest.mark.parametrize("family", ["uniform", "gaussian"])
@@ -120,9 +120,14 @@ def test_no_spread_reaches_the_share_in_time() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"level": 0.0}, "level must be"), ({"num_steps": 0}, "num_steps must be"), ({"share": 1.5}, "share must be"),
-     ({"init_scale": -1.0}, "init_scale must be"), ({"family": "unifrom"}, "did you mean 'uniform'")],
-)  # fmt: skip
+    [
+        ({"level": 0.0}, "level must be"),
+        ({"num_steps": 0}, "num_steps must be"),
+        ({"share": 1.5}, "share must be"),
+        ({"init_scale": -1.0}, "init_scale must be"),
+        ({"family": "unifrom"}, "did you mean 'uniform'"),
+    ],
+)
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
     numbers: dict[str, Any] = {"num_steps": 100, "init_scale": 1e-3, "level": 0.1} | change
     with pytest.raises(ValueError, match=message):

@@ -41,15 +41,17 @@ def test_local_steps_with_a_proximal_term() -> None:
     assert theory.federated_factors(ETA, EIGENVALUES[:, None], np.array([1, 2])).shape == (3, 2)
 
 
-def test_who_takes_part_decides() -> None:
+def test_participation_decides_the_exponent() -> None:
     factors = np.asarray(theory.federated_factors(ETA, EIGENVALUES, 2))
     alone = theory.lyapunov_federated(factors, 1, WEIGHTS)
     np.testing.assert_allclose(
         alone, 2 * theory.lyapunov_environments(ETA, EIGENVALUES, WEIGHTS), rtol=1e-5
     )
     pairs = sum(
-        WEIGHTS[i] * WEIGHTS[j] * math.log((factors[i] + factors[j]) / 2) for i in range(3) for j in range(3)
-    )  # fmt: skip
+        WEIGHTS[i] * WEIGHTS[j] * math.log((factors[i] + factors[j]) / 2)
+        for i in range(3)
+        for j in range(3)
+    )
     np.testing.assert_allclose(theory.lyapunov_federated(factors, 2, WEIGHTS), pairs, rtol=1e-5)
     everybody = theory.lyapunov_federated(factors, None, WEIGHTS)
     np.testing.assert_allclose(everybody, math.log(WEIGHTS @ factors), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Exponents without a common eigenbasis against single-step averages, products of drawn matrices and small steps."""
+"""Exponents without a common eigenbasis against quadrature, products and small steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from causal_sgd import theory
 from causal_sgd.sensing import worlds
 
 
-def test_haar_exponents_are_known_for_one_and_two_directions() -> None:
+def test_haar_exponents_have_closed_forms_for_one_and_two_directions() -> None:
     eta, mu, spread = 0.1, 1.0, np.array([0.0, 2.0, 6.0, 9.0, 20.0])
     single = np.asarray(theory.lyapunov_two_point(eta, mu, spread))
     np.testing.assert_allclose(theory.lyapunov_haar(eta, mu, spread, 1), single, atol=2e-6)
@@ -84,7 +84,7 @@ def test_critical_spreads_of_curves() -> None:
     )
     assert float(theory.critical_spread_of(two_point, highest=5.0)) == np.inf
     assert float(theory.critical_spread_of(lambda s: -1 - s, highest=5.0)) == 0
-    # Two points in Haar bases: the more directions, the more heterogeneity it takes, and in five none will do.
+    # Two points in Haar bases: more directions need more heterogeneity; in five none suffices.
     critical = [
         float(
             theory.critical_spread_of(
@@ -97,7 +97,7 @@ def test_critical_spreads_of_curves() -> None:
     np.testing.assert_allclose(
         np.array(critical[1:3]) / critical[0], np.sqrt([4 / 2, 5]), rtol=0.03
     )
-    assert 4.5 < critical[3] / critical[0] < 5.5  # by its higher orders alone
+    assert 4.5 < critical[3] / critical[0] < 5.5  # decided by higher orders alone
     assert critical[4] == np.inf
 
 
@@ -110,9 +110,8 @@ def test_the_critical_mass_makes_the_exponent_vanish() -> None:
     ) == pytest.approx(0, abs=1e-7)
     mean = others @ shares
     assert mass < mean / (mean + 5)  # pooled training needs more
-    outliers = np.array(
-        [5.0, 0.0, -10.0, -25.0]
-    )  # agrees, is silent, ends it in one step, overshoots
+    # The outlier agrees, is neutral, kills the direction in one step, or overshoots.
+    outliers = np.array([5.0, 0.0, -10.0, -25.0])
     np.testing.assert_array_equal(
         theory.critical_mass(eta, others, outliers), [np.inf, np.inf, 0, np.inf]
     )

@@ -1,4 +1,4 @@
-"""Growth, the stationary state and the error against simulation, brute force and the published digits."""
+"""Growth, the stationary state and the error against simulation and reference values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ def test_growth_time_counts_the_steps_of_the_map():
     eta, scale = 0.02, 1e-4
     for eigenvalue in (0.5, 2.0):
         u, steps = scale, 0
-        while (
-            u * u < eigenvalue / 2
-        ):  # for small steps u^2 is at half its level after exactly this time
+        # For small steps u^2 is at half its level after exactly this time.
+        while u * u < eigenvalue / 2:
             u, steps = (1 + eta * (eigenvalue - u * u)) * u, steps + 1
         time = float(theory.growth_time(eigenvalue, learning_rate=eta, init_scale=scale))
         assert steps == pytest.approx(time, rel=0.01)
@@ -35,7 +34,7 @@ def test_growth_time_counts_the_steps_of_the_map():
     ],
 )
 def test_stationary_moments_match_simulation(family: str, fraction: float, tolerance: float):
-    # eta mu = 0.01. The formulas are of first order, off by up to 3 % here; the standard error is below 2 %.
+    # eta mu = 0.01: the first-order formulas are off by up to 3 %; the standard error is below 2 %.
     eta, mu, chains, steps = 0.02, 0.5, 2000, 8000
     spread = fraction * float(theory.critical_spread(eta, mu, family))
     rng = np.random.default_rng(4)
@@ -59,7 +58,7 @@ def test_stationary_moments_vanish_beyond_the_transition():
     np.testing.assert_allclose(moments.second[0], 1.0, rtol=0.05)
 
 
-def test_error_floor_has_the_known_digits():
+def test_error_floor_matches_reference_values():
     batch = {**BATCH, "batch_size": jnp.array([500, 1000, 2000, 4000])}
     floor = theory.error_floor(6.0, learning_rate=0.1, **batch)
     np.testing.assert_allclose(floor, [0.465, 0.329, 0.232, 0.164], atol=5.1e-4)
@@ -91,9 +90,8 @@ def test_expected_error_joins_floor_and_remainder(family: str):
 @pytest.mark.parametrize("family", ["two_point", "gaussian"])  # uniform follows
 def test_optimal_spread_is_the_global_minimum(family: str):
     eta, mu = 0.02, 0.5
-    switch = (
-        2 * 30 / mu
-    )  # r1 d sigma*/mu: here the two ends of [0, M_c] are about as good as each other
+    # At the batch size r1 d sigma*/mu the two ends of [0, M_c] have about the same error.
+    switch = 2 * 30 / mu
     sizes = switch * np.array([0.4, 0.7, 1.4, 3.0, 30.0])
     critical = float(theory.critical_spread(eta, mu, family))
     numbers = {**BATCH, "batch_size": sizes, "learning_rate": eta, "mean": mu, "family": family}
@@ -112,7 +110,7 @@ def test_optimal_spread_is_the_global_minimum(family: str):
 def test_optimal_spread_without_a_transition():
     numbers = {**BATCH, "learning_rate": 0.1}
     assert theory.optimal_spread(mean=-1.0, **{**numbers, "batch_size": 1000}) == 0
-    # Uniform eigenvalues have no M_c at eta mu = 0.6: the minimum is smooth, and finer than the grid of 3 %.
+    # Uniform eigenvalues have no M_c at eta mu = 0.6: a smooth minimum, off the 3 % grid.
     numbers |= {
         "batch_size": np.array([60.0, 100.0, 400.0, 1000.0]),
         "mean": 6.0,
@@ -131,7 +129,7 @@ def test_label_noise_counts_as_the_norm_of_a_residual():
         10 / 6,
         rtol=1e-5,
     )
-    # the same noise of the gradient from a smaller batch or a larger residual
+    # A smaller batch or a larger residual gives the same gradient noise.
     settings = {"rank": 30, "learning_rate": 0.1}
     noisy = theory.complement_power(3.0, label_noise=math.sqrt(27.0), **settings, **BATCH)
     np.testing.assert_allclose(noisy, theory.complement_power(6.0, **settings, **BATCH), rtol=1e-5)
@@ -141,7 +139,7 @@ def test_label_noise_counts_as_the_norm_of_a_residual():
 
 
 def test_complement_power_matches_products_of_random_matrices():
-    # w <- w - eta (G + w w') w for columns w [n, q]; n = 24 and q = 3: the exact law without U* and V, which have r = 0.
+    # w <- w - eta (G + w w') w for columns w [n, q], n = 24, q = 3: the dynamics without U* and V.
     n, eta, variance, chains, steps = 24, 0.1, 0.05, 24, 2500
     rng = np.random.default_rng(1)
     w = 0.05 * rng.standard_normal((chains, n, 3))
@@ -159,11 +157,11 @@ def test_complement_power_matches_products_of_random_matrices():
         "batch_size": 10,
     }
     spread = math.sqrt(20 * variance)
-    driven, all_of_it = (
+    driven, total = (
         float(theory.complement_power(spread, rank=rank, **settings)) for rank in (1, 4)
     )
-    # the standard error is about 2 % and the next order as much
-    assert np.mean(powers) == pytest.approx(all_of_it - driven, rel=0.06)
+    # The standard error is about 2 %, like the next order.
+    assert np.mean(powers) == pytest.approx(total - driven, rel=0.06)
 
 
 def test_finite_data_error_is_the_positive_part_of_a_perturbed_signal():
@@ -172,8 +170,8 @@ def test_finite_data_error_is_the_positive_part_of_a_perturbed_signal():
     signal = np.diag(np.arange(d) < rank).astype(float)
     half = rng.standard_normal((32, d, d)) * math.sqrt(variance / 2)
     values, vectors = np.linalg.eigh(signal + half + half.swapaxes(1, 2))
-    kept = (vectors * np.maximum(values, 0)[:, None, :]) @ vectors.swapaxes(1, 2)
-    squared = ((kept - signal) ** 2).sum((1, 2)).mean()
+    positive = (vectors * np.maximum(values, 0)[:, None, :]) @ vectors.swapaxes(1, 2)
+    squared = ((positive - signal) ** 2).sum((1, 2)).mean()
     settings = {
         "num_environments": 2,
         "dim": d,
