@@ -68,6 +68,11 @@ WORLDS = {
         {"spread": 6.0, "probabilities": PROBABILITIES.astype(np.float32)},
         {"spread": 2.0, "probabilities": np.full(5, 0.2, np.float32)},
     ),
+    "from_quantile": Row(
+        RANKS | {"num_environments": 5, "quantile": lambda u: jnp.log(u / (1 - u))},
+        {"mean": 1.0, "spread": 6.0},
+        {"mean": 2.0, "spread": 1.0},
+    ),
     "log_normal": Row(
         RANKS | {"num_environments": 5},
         {"mean": np.array([1.0, 2.0], np.float32), "spread": 3.0, "rotation": 0.5},

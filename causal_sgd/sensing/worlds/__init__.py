@@ -1,32 +1,15 @@
-"""How nature is drawn: the invariant signal A* and the spurious signal A_e of every environment.
+"""Worlds: the invariant signal A* and the spurious signal A_e of every environment.
 
-Every factory checks its arguments and returns a `WorldFactory`, a pure function of a key. The numbers (`mean`, `spread`,
-`invariant_spectrum`, `rotation`, `tilt`, `probabilities`) may be traced; dimensions, ranks and numbers of environments are
-static. The key decides only the bases and the standardised spectra, so worlds that differ in a number are otherwise the same.
+Every factory checks its arguments and returns a `WorldFactory`, a pure function of a key. The
+numbers (`mean`, `spread`, `invariant_spectrum`, `rotation`, `tilt`, `probabilities`) may be traced;
+dimensions, ranks and numbers of environments are static. The key decides only the bases and the
+standardised spectra, so worlds that differ in a number are otherwise the same. The spurious rank
+may be 0: all environments then have the signal A*.
 
-`families` has the distributions of the spurious signals, `arrays` the user's own ones; `assembly` is what families share.
+`from_quantile` makes a family from a distribution, `from_arrays` and `from_file` take given
+signals. All families take the options of `Geometry`.
 """
 
-from causal_sgd.sensing.worlds._arrays import from_arrays, from_file
-from causal_sgd.sensing.worlds._families import (
-    discrete,
-    gaussian,
-    goe,
-    log_normal,
-    two_point,
-    uniform,
-)
-from causal_sgd.sensing.worlds._world import World, WorldFactory
+import lazy_loader
 
-__all__ = [
-    "World",
-    "WorldFactory",
-    "discrete",
-    "from_arrays",
-    "from_file",
-    "gaussian",
-    "goe",
-    "log_normal",
-    "two_point",
-    "uniform",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Worlds of the user's own signals, from arrays or from a file."""
+"""Worlds with given signals, from arrays or from a file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks
-from causal_sgd.sensing.worlds._assembly import weights_of
+from causal_sgd.sensing.worlds._assembly import environment_weights
 from causal_sgd.sensing.worlds._world import World, WorldFactory
 from causal_sgd.types import Array, Key
-
-__all__ = ["from_arrays", "from_file"]
 
 
 def from_arrays(
@@ -24,31 +22,24 @@ def from_arrays(
     probabilities: np.ndarray | Array | None = None,
     tolerance: float = 1e-6,
 ) -> WorldFactory:
-    """A world given by the user's own signals; ranks and subspaces are found for the metrics.
+    """A world with given signals; their ranks and subspaces are computed for the metrics.
 
     Args:
-        invariant: A*, [d, d], symmetric and not zero; any signs of eigenvalues.
-        spurious: A_e, [E, d, d], symmetric; V becomes a basis of the span of all their columns.
-        probabilities: [E], how often each environment is met; None for equally often.
+        invariant: A*, [d, d], symmetric and not zero; eigenvalues may have any sign.
+        spurious: A_e, [E, d, d], symmetric. V becomes an orthonormal basis of the span of all their
+            columns; it has no columns if all A_e are zero.
+        probabilities: [E], how often each environment is drawn; None for equally often.
         tolerance: singular values below `tolerance` times the largest count as zero.
 
     Returns:
         A function key -> World that returns the same world for every key.
 
     Raises:
-        ValueError: if a shape is wrong, or an array is not finite, not symmetric or not concrete, or A* is zero.
+        ValueError: if a shape is wrong, or an array is not finite, not symmetric or not concrete,
+            or A* is zero.
     """
-    named = {"invariant": invariant, "spurious": spurious}
-    arrays = {}
-    for name, value in named.items():
-        array = checks.concrete(value)
-        if array is None:
-            raise ValueError(
-                f"{name} must be a concrete array (its rank is found), got a traced one"
-            )
-        checks.number(name, array, scalar=False)
-        arrays[name] = array.astype(np.float64)
-    shared, own = arrays["invariant"], arrays["spurious"]
+    shared = _concrete("invariant", invariant)
+    own = _concrete("spurious", spurious)
     dim = shared.shape[0] if shared.ndim == 2 else 0
     if dim == 0 or shared.shape != (dim, dim):
         raise ValueError(f"invariant must be a square matrix [d, d], got shape {shared.shape}")
@@ -56,7 +47,7 @@ def from_arrays(
         raise ValueError(
             f"spurious must have shape [E, {dim}, {dim}] to match invariant, got {own.shape}"
         )
-    for name, array in arrays.items():
+    for name, array in (("invariant", shared), ("spurious", own)):
         asymmetry = np.abs(array - np.swapaxes(array, -1, -2)).max()
         if asymmetry > 1e-5 * max(np.abs(array).max(), 1e-30):
             raise ValueError(f"{name} must be symmetric, got entries that differ by {asymmetry:g}")
@@ -70,10 +61,10 @@ def from_arrays(
     basis = left[:, singular > tolerance * max(singular[0], 1e-30)]
     cores = basis.T @ own @ basis
     dtype = jnp.result_type(float)
-    weights = weights_of(probabilities, len(own))
+    weights = environment_weights(probabilities, len(own))
 
     def draw(key: Key) -> World:
-        del key  # nothing is left to chance
+        del key  # nothing is random
         return World(
             invariant_basis=jnp.asarray(vectors[:, order], dtype),
             invariant_spectrum=jnp.asarray(values[order], dtype),
@@ -85,14 +76,26 @@ def from_arrays(
     return draw
 
 
+def _concrete(name: str, value: np.ndarray | Array) -> np.ndarray:
+    array = checks.concrete(value)
+    if array is None:
+        raise ValueError(
+            f"{name} must be a concrete array (its rank is computed), got a traced one"
+        )
+    checks.number(name, array, scalar=False)
+    return array.astype(np.float64)
+
+
 def from_file(path: str | PathLike[str]) -> WorldFactory:
-    """`from_arrays` on an .npz file with `invariant` [d, d], `spurious` [E, d, d] and, maybe, `probabilities` [E].
+    """`from_arrays` for an .npz file.
 
     Args:
-        path: the file; it is read without unpickling anything.
+        path: a file with the arrays `invariant` [d, d], `spurious` [E, d, d] and, optionally,
+            `probabilities` [E]. Nothing is unpickled.
 
     Raises:
-        ValueError: if the file is missing, is not such an archive, or holds something else; see `from_arrays`.
+        ValueError: if the file is missing, is not such an archive, or holds other arrays; see
+            `from_arrays`.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -102,10 +105,10 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
             f"world file must be an .npz archive of plain arrays, got {path}: {error}"
         ) from None
     missing = {"invariant", "spurious"} - set(arrays)
-    unknown = set(arrays) - {"invariant", "spurious", "probabilities"}
-    if missing or unknown:
+    unexpected = set(arrays) - {"invariant", "spurious", "probabilities"}
+    if missing or unexpected:
         raise ValueError(
-            "world file must hold the arrays invariant, spurious and, maybe, probabilities, "
+            "world file must hold the arrays invariant, spurious and, optionally, probabilities, "
             f"got {sorted(arrays)} in {path}"
         )
     return from_arrays(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Unpack
+from collections.abc import Callable
+from typing import Required, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +14,151 @@ from jax.scipy.special import ndtri
 from causal_sgd import checks, random
 from causal_sgd.sensing.worlds._assembly import (
     Geometry,
+    Numbers,
     assemble,
     diagonal,
     per_direction,
-    quantiles,
+    standardised_spectra,
 )
 from causal_sgd.sensing.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
-__all__ = ["discrete", "gaussian", "goe", "log_normal", "two_point", "uniform"]
+# Up to this spurious rank, `two_point` has one environment for each pattern of signs.
+FACTORIAL_RANK = 6
 
-FACTORIAL_RANK = (
-    6  # up to this spurious rank, two_point makes one environment for each pattern of signs
-)
+
+class Family(Geometry, total=False):
+    """The options that families pass on to `from_quantile`, beside `mean` and `spread`."""
+
+    dim: Required[int]
+    invariant_rank: Required[int]
+    spurious_rank: Required[int]
+    num_environments: Required[int]
+    balanced: bool
+
+
+def from_quantile(
+    quantile: Callable[[Array], Array],
+    *,
+    dim: int,
+    invariant_rank: int,
+    spurious_rank: int,
+    num_environments: int,
+    mean: Numbers = 1.0,
+    spread: Numbers = 6.0,
+    balanced: bool = False,
+    transform: Callable[[Array, float | Array, float | Array], Array] | None = None,
+    **geometry: Unpack[Geometry],
+) -> WorldFactory:
+    """Spurious eigenvalues with a given distribution, independent over directions.
+
+    They are `mean` + `spread` q(u) with u uniform on (0, 1) and q the standardised quantile
+    function. A family takes two lines:
+
+    >>> def logistic(**options):
+    ...     return from_quantile(lambda u: 3**0.5 / jnp.pi * jnp.log(u / (1 - u)), **options)
+    >>> ranks = {"dim": 10, "invariant_rank": 2, "spurious_rank": 1}
+    >>> world = logistic(**ranks, num_environments=4, spread=3.0)(jax.random.key(0))
+    >>> world.spurious_cores.shape
+    (4, 1, 1)
+
+    Args:
+        quantile: q, the quantile function of the distribution with mean 0 and spread 1 (standard
+            deviation 1, say). It is applied elementwise to an array of probabilities in (0, 1).
+        dim: d, the size of the signals [d, d].
+        invariant_rank: r1, the rank of A*.
+        spurious_rank: r2, the number of spurious directions; may be 0.
+        num_environments: E, how many environments are drawn.
+        mean: mu, the mean of the eigenvalues over the environments, a number or [r2].
+        spread: M >= 0, the heterogeneity, a number or [r2].
+        balanced: False draws the eigenvalues independently. True takes the E mid-quantiles of the
+            distribution in a random order for each direction, so that the mean over the
+            environments is exactly `mean` for symmetric distributions.
+        transform: (q(u) [E, r2], `mean`, `spread`) -> eigenvalues [E, r2], for distributions that
+            are not of the form `mean` + `spread` q(u); the numbers of directions come as [1, r2].
+        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see
+            `Geometry`.
+
+    Returns:
+        A function key -> World.
+
+    Raises:
+        ValueError: if an argument is out of range, or r1 + r2 > d; when called, if `quantile`
+            changes the shape.
+    """
+    allowed = "an elementwise function of probabilities, such as jax.scipy.special.ndtri"
+    checks.function("quantile", quantile, 1, allowed)
+    checks.integer("num_environments", num_environments)
+    checks.integer("spurious_rank", spurious_rank, minimum=0)
+    centre = per_direction("mean", mean, spurious_rank)
+    width = per_direction("spread", spread, spurious_rank, minimum=0)
+    spectra = standardised_spectra(quantile, num_environments, spurious_rank, balanced)
+
+    def cores(key: Key) -> Array:
+        values = spectra(key)
+        if transform is None:
+            return diagonal(centre + width * values)
+        return diagonal(transform(values, centre, width))
+
+    return assemble(
+        cores,
+        num_environments,
+        dim=dim,
+        invariant_rank=invariant_rank,
+        spurious_rank=spurious_rank,
+        **geometry,
+    )
+
+
+def uniform(
+    *, mean: Numbers = 1.0, spread: Numbers = 6.0, **options: Unpack[Family]
+) -> WorldFactory:
+    """Spurious eigenvalues uniform on [`mean` - `spread`, `mean` + `spread`].
+
+    Args:
+        mean: mu, the centre of the eigenvalues, a number or [r2].
+        spread: M >= 0, the half-width, a number or [r2].
+        **options: as for `from_quantile`.
+    """
+    return from_quantile(lambda u: 2 * u - 1, mean=mean, spread=spread, **options)
+
+
+def gaussian(
+    *, mean: Numbers = 1.0, spread: Numbers = 6.0, **options: Unpack[Family]
+) -> WorldFactory:
+    """Spurious eigenvalues normal with mean `mean` and standard deviation `spread`.
+
+    Args:
+        mean: mu, the mean of the eigenvalues, a number or [r2].
+        spread: M >= 0, their standard deviation, a number or [r2].
+        **options: as for `from_quantile`.
+    """
+    return from_quantile(ndtri, mean=mean, spread=spread, **options)
+
+
+def log_normal(
+    *, mean: Numbers = 1.0, spread: Numbers = 1.0, **options: Unpack[Family]
+) -> WorldFactory:
+    """Spurious eigenvalues log-normal with mean `mean` and standard deviation `spread`.
+
+    s = `mean` exp(w z - w^2 / 2) with z standard normal and w^2 = log(1 + (`spread` / `mean`)^2).
+    All are positive: however large the heterogeneity, no environment contradicts the others in
+    sign.
+
+    Args:
+        mean: mu > 0, the mean of the eigenvalues, a number or [r2].
+        spread: M >= 0, their standard deviation, a number or [r2].
+        **options: as for `from_quantile`. With `balanced`, the mean and the standard deviation over
+            the environments lie a little below `mean` and `spread`, as the mid-quantiles leave out
+            the tail.
+    """
+    checks.number("mean", mean, above=0, scalar=False)
+
+    def transform(normals: Array, centre: float | Array, width: float | Array) -> Array:
+        variance = jnp.log1p((width / centre) ** 2)  # of log s
+        return centre * jnp.exp(jnp.sqrt(variance) * normals - variance / 2)
+
+    return from_quantile(ndtri, mean=mean, spread=spread, transform=transform, **options)
 
 
 def two_point(
@@ -33,191 +166,74 @@ def two_point(
     dim: int,
     invariant_rank: int,
     spurious_rank: int,
-    mean: float | Array = 1.0,
-    spread: float | Array = 6.0,
+    mean: Numbers = 1.0,
+    spread: Numbers = 6.0,
     num_environments: int | None = None,
     balanced: bool = True,
     **geometry: Unpack[Geometry],
 ) -> WorldFactory:
-    """Spurious eigenvalues `mean` + `spread` or `mean` - `spread`, equally often [XGF; two-point row of the theory].
+    """Spurious eigenvalues `mean` + `spread` or `mean` - `spread`, equally often [XGF].
+
+    The theory has a row for it. Arguments not listed are as for `from_quantile`.
 
     Args:
-        dim: d, the size of the signals [d, d].
-        invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the number of spurious directions.
-        mean: mu, the mean of the spurious eigenvalues over the environments: a number, or one for each direction [r2].
-        spread: M >= 0, the heterogeneity; a number or [r2].
-        num_environments: E; None makes one environment for each of the 2^r2 patterns of signs, so that the signs of an
-            environment drawn at random are independent (r2 <= 6). A number draws the signs of each direction
-            independently.
-        balanced: with `num_environments` given, whether each direction has exactly as many plus as minus signs, so that
-            the mean over the environments is exactly `mean` (needs an even number).
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World.
+        dim: d.
+        invariant_rank: r1.
+        spurious_rank: r2; may be 0.
+        mean: mu, the mean of the eigenvalues over the environments, a number or [r2].
+        spread: M >= 0, the heterogeneity, a number or [r2].
+        num_environments: E. None makes one environment for each of the 2^r2 patterns of signs, so
+            that the signs of a random environment are independent (r2 <= 6). A number draws the
+            signs of each direction independently.
+        balanced: with `num_environments` given, whether each direction has exactly as many plus as
+            minus signs, so that the mean over the environments is exactly `mean` (needs an even
+            number).
+        **geometry: see `Geometry`.
 
     Raises:
         ValueError: if an argument is out of range, or r1 + r2 > d.
 
-    >>> world = two_point(dim=10, invariant_rank=2, spurious_rank=1, mean=1.0, spread=6.0)(jax.random.key(0))
-    >>> sorted(float(c) for c in world.spurious_cores.ravel())
+    >>> ranks = {"dim": 10, "invariant_rank": 2, "spurious_rank": 1}
+    >>> world = two_point(**ranks, mean=1.0, spread=6.0)(jax.random.key(0))
+    >>> sorted(float(core) for core in world.spurious_cores.ravel())
     [-5.0, 7.0]
     """
-    checks.integer("spurious_rank", spurious_rank)
-    centre = per_direction("mean", mean, spurious_rank)
-    width = per_direction("spread", spread, spurious_rank, minimum=0)
-    if num_environments is None:
-        if spurious_rank > FACTORIAL_RANK:
-            raise ValueError(
-                f"num_environments must be given when spurious_rank is above {FACTORIAL_RANK}, got spurious_rank "
-                f"{spurious_rank}: one environment for each pattern of signs would make {2**spurious_rank}"
-            )
-        patterns = np.array(list(itertools.product([1.0, -1.0], repeat=spurious_rank)), np.float32)
-        num_environments = len(patterns)
-
-        def signs(key: Key) -> Array:
-            return jnp.asarray(patterns)
-    else:
+    checks.integer("spurious_rank", spurious_rank, minimum=0)
+    if num_environments is not None:
         checks.integer("num_environments", num_environments)
         if balanced and num_environments % 2:
             raise ValueError(
-                f"num_environments must be even for balanced two-point signs, got {num_environments} "
-                "(or pass balanced=False)"
+                f"num_environments must be even for balanced two-point signs, got "
+                f"{num_environments} (or pass balanced=False)"
             )
-        spectra = quantiles(num_environments, spurious_rank, balanced)
-
-        def signs(key: Key) -> Array:
-            return spectra(key, lambda u: jnp.where(u < 0.5, -1.0, 1.0))
-
-    return assemble(
-        lambda key: diagonal(centre + width * signs(key)), num_environments,
-        dim=dim, invariant_rank=invariant_rank, spurious_rank=spurious_rank, **geometry,
-    )  # fmt: skip
-
-
-def uniform(
-    *,
-    dim: int,
-    invariant_rank: int,
-    spurious_rank: int,
-    num_environments: int,
-    mean: float | Array = 1.0,
-    spread: float | Array = 6.0,
-    balanced: bool = False,
-    **geometry: Unpack[Geometry],
-) -> WorldFactory:
-    """Spurious eigenvalues uniform on [`mean` - `spread`, `mean` + `spread`], independent over directions.
-
-    Args:
-        dim: d, the size of the signals [d, d].
-        invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the number of spurious directions.
-        num_environments: E, how many environments are drawn.
-        mean: mu, the centre of the eigenvalues, a number or [r2].
-        spread: M >= 0, the half-width, a number or [r2].
-        balanced: False draws the eigenvalues independently. True takes the E mid-quantiles of the distribution in
-            an order drawn for each direction, so that the mean over the environments is exactly `mean`.
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World.
-
-    Raises:
-        ValueError: if an argument is out of range, or r1 + r2 > d.
-    """
-    spectra = quantiles(num_environments, spurious_rank, balanced)
+        return from_quantile(
+            lambda u: jnp.where(u < 0.5, -1.0, 1.0),
+            dim=dim,
+            invariant_rank=invariant_rank,
+            spurious_rank=spurious_rank,
+            num_environments=num_environments,
+            mean=mean,
+            spread=spread,
+            balanced=balanced,
+            **geometry,
+        )
     centre = per_direction("mean", mean, spurious_rank)
     width = per_direction("spread", spread, spurious_rank, minimum=0)
+    if spurious_rank > FACTORIAL_RANK:
+        raise ValueError(
+            f"num_environments must be given when spurious_rank is above {FACTORIAL_RANK}, got "
+            f"spurious_rank {spurious_rank}: one environment for each pattern of signs would make "
+            f"{2**spurious_rank}"
+        )
+    patterns = np.array(list(itertools.product([1.0, -1.0], repeat=spurious_rank)), np.float32)
     return assemble(
-        lambda key: diagonal(centre + width * spectra(key, lambda u: 2 * u - 1)), num_environments,
-        dim=dim, invariant_rank=invariant_rank, spurious_rank=spurious_rank, **geometry,
-    )  # fmt: skip
-
-
-def gaussian(
-    *,
-    dim: int,
-    invariant_rank: int,
-    spurious_rank: int,
-    num_environments: int,
-    mean: float | Array = 1.0,
-    spread: float | Array = 6.0,
-    balanced: bool = False,
-    **geometry: Unpack[Geometry],
-) -> WorldFactory:
-    """Spurious eigenvalues normal with mean `mean` and standard deviation `spread`, independent over directions.
-
-    Args:
-        dim: d, the size of the signals [d, d].
-        invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the number of spurious directions.
-        num_environments: E, how many environments are drawn.
-        mean: mu, the mean of the eigenvalues, a number or [r2].
-        spread: M >= 0, their standard deviation, a number or [r2].
-        balanced: as in `uniform`: independent draws, or the mid-quantiles in random order.
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World.
-
-    Raises:
-        ValueError: if an argument is out of range, or r1 + r2 > d.
-    """
-    spectra = quantiles(num_environments, spurious_rank, balanced)
-    centre = per_direction("mean", mean, spurious_rank)
-    width = per_direction("spread", spread, spurious_rank, minimum=0)
-    return assemble(
-        lambda key: diagonal(centre + width * spectra(key, ndtri)), num_environments,
-        dim=dim, invariant_rank=invariant_rank, spurious_rank=spurious_rank, **geometry,
-    )  # fmt: skip
-
-
-def log_normal(
-    *,
-    dim: int,
-    invariant_rank: int,
-    spurious_rank: int,
-    num_environments: int,
-    mean: float | Array = 1.0,
-    spread: float | Array = 1.0,
-    balanced: bool = False,
-    **geometry: Unpack[Geometry],
-) -> WorldFactory:
-    """Positive spurious eigenvalues: log-normal with mean `mean` and standard deviation `spread`, independent over directions.
-
-    s = `mean` exp(w z - w^2 / 2) with z standard normal and w^2 = log(1 + (`spread` / `mean`)^2): however large the
-    heterogeneity, no environment contradicts the others in sign.
-
-    Args:
-        dim: d, the size of the signals [d, d].
-        invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the number of spurious directions.
-        num_environments: E, how many environments are drawn.
-        mean: mu > 0, the mean of the eigenvalues, a number or [r2].
-        spread: M >= 0, their standard deviation, a number or [r2].
-        balanced: as in `uniform`: independent draws, or the mid-quantiles in random order, whose own mean and standard
-            deviation lie a little below those asked for, as they leave out the tail.
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World.
-
-    Raises:
-        ValueError: if an argument is out of range, or r1 + r2 > d.
-    """
-    spectra = quantiles(num_environments, spurious_rank, balanced)
-    centre = per_direction("mean", mean, spurious_rank, above=0)
-    width = per_direction("spread", spread, spurious_rank, minimum=0)
-
-    def eigenvalues(key: Key) -> Array:
-        variance = jnp.log1p((width / centre) ** 2)  # of log s
-        return centre * jnp.exp(jnp.sqrt(variance) * spectra(key, ndtri) - variance / 2)
-
-    return assemble(
-        lambda key: diagonal(eigenvalues(key)), num_environments,
-        dim=dim, invariant_rank=invariant_rank, spurious_rank=spurious_rank, **geometry,
-    )  # fmt: skip
+        lambda key: diagonal(centre + width * jnp.asarray(patterns)),
+        len(patterns),
+        dim=dim,
+        invariant_rank=invariant_rank,
+        spurious_rank=spurious_rank,
+        **geometry,
+    )
 
 
 def discrete(
@@ -228,39 +244,45 @@ def discrete(
     eigenvalues: Array | np.ndarray,
     **geometry: Unpack[Geometry],
 ) -> WorldFactory:
-    """Given spurious eigenvalues of every environment, with given `probabilities`: few environments, outliers.
+    """Given spurious eigenvalues and `probabilities` of every environment.
+
+    It serves for few environments and for outliers. The key decides the directions only.
 
     Args:
         dim: d, the size of the signals [d, d].
         invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the number of spurious directions.
-        eigenvalues: s_e [E, r2], or [E] for the same value in all directions of an environment; may be traced.
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World; the key decides the directions only.
+        spurious_rank: r2, the number of spurious directions; may be 0.
+        eigenvalues: s_e [E, r2], or [E] for the same value in all directions of an environment; may
+            be traced.
+        **geometry: see `Geometry`.
 
     Raises:
         ValueError: if an argument is out of range, or r1 + r2 > d.
     """
-    checks.integer("spurious_rank", spurious_rank)
+    checks.integer("spurious_rank", spurious_rank, minimum=0)
     checks.number("eigenvalues", eigenvalues, scalar=False)
     shape = tuple(np.shape(eigenvalues))
     if len(shape) not in (1, 2) or shape[0] == 0 or shape[1:] not in ((), (spurious_rank,)):
         raise ValueError(
-            f"eigenvalues must have shape [E] or [E, {spurious_rank}], one row per environment, got shape {shape}"
+            f"eigenvalues must have shape [E] or [E, {spurious_rank}], one row per environment, "
+            f"got shape {shape}"
         )
 
-    def spectra(key: Key) -> Array:
+    def cores(key: Key) -> Array:
+        del key  # the spectra are given
         table = jnp.asarray(eigenvalues, jnp.result_type(float))
-        return (
-            table if table.ndim == 2 else jnp.broadcast_to(table[:, None], (*shape, spurious_rank))
-        )
+        if table.ndim == 1:
+            table = jnp.broadcast_to(table[:, None], (*shape, spurious_rank))
+        return diagonal(table)
 
     return assemble(
-        lambda key: diagonal(spectra(key)), shape[0],
-        dim=dim, invariant_rank=invariant_rank, spurious_rank=spurious_rank, **geometry,
-    )  # fmt: skip
+        cores,
+        shape[0],
+        dim=dim,
+        invariant_rank=invariant_rank,
+        spurious_rank=spurious_rank,
+        **geometry,
+    )
 
 
 def goe(
@@ -274,43 +296,40 @@ def goe(
     coupling: float | Array = 1.0,
     **geometry: Unpack[Geometry],
 ) -> WorldFactory:
-    """Spurious cores C_e = `mean` I + `spread` W_e with W_e from the Gaussian orthogonal ensemble: no common eigenbasis.
+    """Spurious cores from the Gaussian orthogonal ensemble: no common eigenbasis.
 
-    W_e has N(0, 1) entries on the diagonal and N(0, 1/2) off it, so that x' C_e x is normal with mean `mean` and standard
-    deviation `spread` for every unit vector x, as for `gaussian` (which r2 = 1 is); eigenvalues reach out to about
+    C_e = `mean` I + `spread` W_e, where W_e has N(0, 1) entries on the diagonal and N(0, 1/2) off
+    it. For every unit vector x, x' C_e x is normal with mean `mean` and standard deviation
+    `spread`, as for `gaussian` (which is the case r2 = 1). Eigenvalues extend to about
     `mean` +- `spread` sqrt(2 r2).
 
     Args:
         dim: d, the size of the signals [d, d].
         invariant_rank: r1, the rank of A*.
-        spurious_rank: r2, the size of the cores.
+        spurious_rank: r2, the size of the cores; may be 0.
         num_environments: E, how many environments are drawn.
         mean: mu, the mean of the diagonal.
         spread: M >= 0, the standard deviation of every diagonal entry.
-        coupling: in [0, 1]; the entries off the diagonal are multiplied by it. 1 is the ensemble, 0 has the distribution
-            of `gaussian`: a common eigenbasis.
-        **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see `assembly.Geometry`.
-
-    Returns:
-        A function key -> World.
+        coupling: in [0, 1], the factor of the entries off the diagonal. 1 is the ensemble, 0 has
+            the distribution of `gaussian`, with a common eigenbasis.
+        **geometry: see `Geometry`.
 
     Raises:
         ValueError: if an argument is out of range, or r1 + r2 > d.
     """
-    size = checks.integer("spurious_rank", spurious_rank)
+    size = checks.integer("spurious_rank", spurious_rank, minimum=0)
     checks.integer("num_environments", num_environments)
     checks.number("mean", mean)
     checks.number("spread", spread, minimum=0)
     checks.number("coupling", coupling, minimum=0, maximum=1)
 
     def cores(key: Key) -> Array:
-        normals = random.normals(
-            key, num_environments * random.goe_summand_size(size), jnp.result_type(float)
-        )
-        ensemble = jax.vmap(random.goe, (0, None))(normals.reshape(num_environments, -1), size)
+        per_environment = random.goe_summand_size(size)
+        normals = random.normals(key, (num_environments, per_environment), jnp.result_type(float))
+        ensemble = jax.vmap(random.goe, (0, None))(normals, size)
         identity = jnp.eye(size)
-        kept = identity + coupling * (1 - identity)
-        return mean * identity[None] + spread * (kept[None] * ensemble)
+        factors = identity + coupling * (1 - identity)
+        return mean * identity[None] + spread * (factors[None] * ensemble)
 
     return assemble(
         cores,

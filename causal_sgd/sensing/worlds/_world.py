@@ -10,13 +10,11 @@ import jax.numpy as jnp
 from causal_sgd import linalg
 from causal_sgd.types import Array, Key
 
-__all__ = ["World", "WorldFactory"]
-
 
 class World(NamedTuple):
-    """One draw of nature, in factored form: environment e has the signal U* diag(s) U*' + V C_e V'.
+    """One draw of all signals, in factored form: environment e has U* diag(s) U*' + V C_e V'.
 
-    Both bases have orthonormal columns; they are orthogonal to each other unless the world is tilted.
+    Both bases have orthonormal columns. They are orthogonal to each other unless there is a tilt.
     """
 
     invariant_basis: Array  # [d, r1]     U*

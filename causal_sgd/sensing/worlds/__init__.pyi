@@ -1,0 +1,13 @@
+from ._arrays import from_arrays as from_arrays
+from ._arrays import from_file as from_file
+from ._assembly import Geometry as Geometry
+from ._families import Family as Family
+from ._families import discrete as discrete
+from ._families import from_quantile as from_quantile
+from ._families import gaussian as gaussian
+from ._families import goe as goe
+from ._families import log_normal as log_normal
+from ._families import two_point as two_point
+from ._families import uniform as uniform
+from ._world import World as World
+from ._world import WorldFactory as WorldFactory
