@@ -172,7 +172,7 @@ def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_world_has_the_documented_shapes(name: str, world_file: Path) -> None:
     world = program("worlds", name, world_file)[1](jax.random.key(0), dict(WORLDS[name].numbers))
-    own = 3 if name.startswith("from") else OWN_RANK
+    own = 3 if name in ("from_arrays", "from_file") else OWN_RANK
     environments = {"two_point": 4, "from_arrays": 3, "from_file": 3}.get(name, 5)
     chex.assert_shape(world.invariant_basis, (DIM, 2))
     chex.assert_shape(world.invariant_spectrum, (2,))
