@@ -155,9 +155,11 @@ def invariant_prediction_error(snapshot: Snapshot) -> Array:
 def spurious_prediction(snapshot: Snapshot) -> Array:
     """Root mean square of f(x) - f(0) over that of |x|^2, for inputs in the span of V; [], in units of the signal.
 
-    Zero where the network takes no notice of the spurious directions, c where it predicts c |x|^2 there.
+    Zero where the network takes no notice of the spurious directions or there are none, c where it predicts c |x|^2 there.
     """
     basis = snapshot.world.spurious_basis
+    if not basis.shape[1]:
+        return jnp.zeros((), basis.dtype)
     places = linalg.product(_test_inputs(basis), basis)
     return _norm(_predictions(snapshot, linalg.product(places, basis.T))) / _norm(
         jnp.sum(places**2, 1)
@@ -176,8 +178,7 @@ def complement_prediction(snapshot: Snapshot) -> Array:
 
 def _test_inputs(basis: Array) -> Array:
     """Standard normal inputs [INPUTS, d], the same whenever one asks."""
-    size = INPUTS * basis.shape[0]
-    return random.normals(jax.random.key(0), (INPUTS, size), basis.dtype)
+    return random.normals(jax.random.key(0), (INPUTS, basis.shape[0]), basis.dtype)
 
 
 def _predictions(snapshot: Snapshot, inputs: Array) -> Array:
