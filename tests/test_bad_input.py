@@ -360,7 +360,7 @@ TABLE = [
     ),
     (
         lambda: analysis.rejecting_fraction(VECTORS, "loss", level=1.0),
-        "metric must be one number a frame, got 'loss'",
+        "metric must have one number per run and frame, got 'loss'",
     ),
     (lambda: analysis.growth_rate(RESULTS, "loss"), "dataset must have at least three frames"),
     (

@@ -1,9 +1,9 @@
-"""Numbers from datasets: medians and bands, boundaries with their uncertainty, growth, intermittency.
+"""Numbers from datasets: summaries, boundaries with their uncertainty, growth, intermittency.
 
-Everything here takes the dataset of a sweep, or plain arrays, and imports no jax. There are two
-estimators of a boundary: the order parameter extrapolated to zero, and the crossing of a level by the
-fraction of seeds that reject the spurious part. `growth_rate` measures the exponent itself, in runs
-that are too short to leave the linear regime.
+All functions take the dataset of a sweep or plain arrays, and none imports jax. There are two
+estimators of a boundary: the order parameter extrapolated to zero, and the point at which the
+fraction of rejecting seeds crosses a level. `growth_rate` measures the exponent itself, in runs
+short enough to stay in the linear regime.
 """
 
 import lazy_loader

@@ -11,6 +11,6 @@ from ._intermittency import laminar_phases as laminar_phases
 from ._intermittency import phase_exponent as phase_exponent
 from ._summaries import divergences as divergences
 from ._summaries import final as final
-from ._summaries import known_quantiles as known_quantiles
 from ._summaries import metric_names as metric_names
+from ._summaries import nan_quantiles as nan_quantiles
 from ._summaries import summary as summary

@@ -1,4 +1,4 @@
-"""Two estimators of a boundary from the results of a sweep over any axis, and the binomial of every cell."""
+"""Two estimators of a boundary along an axis of a sweep, and the binomial interval of a cell."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import xarray as xr
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.analysis._crossings import checked_axis, clopper_pearson, crossings, rejections
+from causal_sgd.analysis._crossings import (
+    clopper_pearson,
+    crossings,
+    rejections,
+    with_increasing_axis,
+)
 from causal_sgd.analysis._summaries import divergences, metric_names, summary
 
 __all__ = [
-    "Boundary", "finite_time_boundary", "level_crossing", "order_parameter_boundary", "rejecting_fraction",
+    "Boundary",
+    "finite_time_boundary",
+    "level_crossing",
+    "order_parameter_boundary",
+    "rejecting_fraction",
     "rejection_boundary",
-]  # fmt: skip
+]
 
 
 class Boundary(NamedTuple):
@@ -37,26 +46,31 @@ def order_parameter_boundary(
 ) -> Boundary:
     """The critical value of an axis, from the order parameter extrapolated to zero.
 
-    In the stationary state E log|1 + eta (s - u^2)| = 0 makes the time average of u^2 about lambda / eta, which crosses
-    zero linearly in the squared spread, and in the learning rate and the mean themselves: for small steps it is
-    mu - eta (Var s + mu^2) / 2. The mean over seeds of the time average is therefore fitted by a line in the square of the
-    spread, or in another axis itself, whose root is the boundary. Medians and thresholds of final values misplace it by 5
-    to 15 %, because just below the boundary the signal is off most of the time.
+    In the stationary state E log|1 + eta (s - u^2)| = 0, so the time average of u^2 is about lambda
+    / eta. It crosses zero linearly in the squared spread, in the learning rate and in the mean: for
+    small steps it is mu - eta (Var s + mu^2) / 2. The boundary is therefore the root of a line
+    fitted to the mean over seeds of the time average, as a function of the squared spread or of
+    another axis itself. Medians and thresholds of final values misplace it by 5 to 15 %, because
+    just below the boundary the signal is off most of the time.
 
     Args:
-        dataset: of a sweep whose last frame holds time averages (`time_average`), with dims (along, seed[, step]); the
-            values of `along` should lie where the signal survives, within about 20 % of the boundary but no nearer than 5 %.
-        along: the axis that is crossed, on either side of whose values the boundary may lie.
+        dataset: the result of a sweep whose last frame holds time averages (`time_average`), with
+            dims (along, seed[, step]). The values of `along` should lie where the signal survives,
+            within about 20 % of the boundary but no closer than 5 %.
+        along: the axis; the boundary may lie on either side of its values.
         metric: the time average of |V' U|_F^2.
-        confidence: of the percentile bootstrap interval over seeds, in (0, 1).
-        resamples: of the bootstrap, at least 1; it has a fixed generator, so the interval is reproducible.
-        power: of the axis in which the order parameter is linear; None for 2 along `spread` and 1 along any other.
+        confidence: level of the percentile bootstrap interval over seeds, in (0, 1].
+        resamples: number of bootstrap resamples, at least 1. The generator is fixed: the interval
+            is reproducible.
+        power: the power of the axis in which the order parameter is linear; None for 2 along
+            `spread` and 1 along any other axis.
 
     Returns:
-        The boundary; NaN where the fitted line does not fall to zero.
+        The boundary; NaN where the fitted line does not cross zero at a positive value.
 
     Raises:
-        ValueError: if a name is unknown, or there are fewer than two values along the axis or two seeds.
+        ValueError: if a name is unknown, or there are fewer than two values along the axis or two
+            seeds.
     """
     checks.choice("metric", metric, metric_names(dataset))
     checks.number("confidence", confidence, above=0, maximum=1)
@@ -65,52 +79,54 @@ def order_parameter_boundary(
     if "step" in values.dims:
         values = values.isel(step=-1)
     checks.choice("along", along, [str(dim) for dim in values.dims if dim != "seed"])
-    values = values.squeeze(
-        [dim for dim in values.dims if dim not in (along, "seed") and values.sizes[dim] == 1]
-    )
+    values = _squeezed(values, (along, "seed"))
     if set(values.dims) != {along, "seed"} or values.sizes[along] < 2 or values.sizes["seed"] < 2:
         raise ValueError(
-            f"dataset must have dims ({along}, seed) with at least two values of each, got {dict(values.sizes)}; "
-            "select one point of the other axes"
+            f"dataset must have dims ({along}, seed) with at least two values of each, "
+            f"got {dict(values.sizes)}; select one point of the other axes"
         )
-    power = (
-        (2.0 if along == "spread" else 1.0)
-        if power is None
-        else float(checks.number("power", power, above=0))
-    )
-    places = np.asarray(values[along].values, float) ** power
+    exponent = _linear_power(along, power)
+    abscissas = np.asarray(values[along].values, float) ** exponent
     table = values.transpose("seed", along).values.astype(float)
 
-    def root(chosen: np.ndarray) -> float:
-        chosen_runs = table[chosen]
-        if np.isnan(chosen_runs).all(0).any():
-            return np.nan  # a point of the axis has no run left
-        slope, intercept = np.polyfit(places, np.nanmean(chosen_runs, axis=0), 1)
+    def root(seeds: np.ndarray) -> float:
+        sample = table[seeds]
+        if np.isnan(sample).all(0).any():
+            return np.nan  # all runs at one point of the axis diverged
+        slope, intercept = np.polyfit(abscissas, np.nanmean(sample, axis=0), 1)
         zero = -intercept / slope if slope else np.nan
-        return float(zero ** (1 / power)) if zero > 0 else np.nan
+        return float(zero ** (1 / exponent)) if zero > 0 else np.nan
 
-    everyone = np.arange(len(table))
-    interval = stats.bootstrap(
-        (everyone,), root, n_resamples=resamples, confidence_level=confidence, method="percentile",
-        vectorized=False, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return Boundary(root(everyone), float(interval.low), float(interval.high))
+    seeds = np.arange(len(table))
+    bootstrap = stats.bootstrap(
+        (seeds,),
+        root,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
+    interval = bootstrap.confidence_interval
+    return Boundary(root(seeds), float(interval.low), float(interval.high))
 
 
 def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float) -> xr.DataArray:
-    """Where the median final value first falls below a level along an axis, by linear interpolation.
+    """The point of an axis at which the median final value first falls below a level.
 
-    In runs of finite length it lies below the boundary; see `order_parameter_boundary`.
+    By linear interpolation. In runs of finite length it lies below the boundary; see
+    `order_parameter_boundary`.
 
     Args:
-        dataset: of a sweep.
-        metric: whose median over the seeds that did not diverge is taken at the last step.
+        dataset: the result of a sweep.
+        metric: name of the metric; its median at the last step is over the seeds that did not
+            diverge.
         along: the axis, with increasing values.
         level: the level.
 
     Returns:
-        The crossing, with the remaining dims of the sweep; NaN where there is none. Where the median is below from the
-        start, the first value of the axis.
+        The crossing over the remaining dims of the sweep; NaN where there is none, the first value
+        of the axis where the median is below the level there.
 
     Raises:
         ValueError: if a name is unknown.
@@ -130,8 +146,8 @@ def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float
         if after == 0:
             return axis[0]
         before = after - 1
-        share = (values[before] - level) / (values[before] - values[after])
-        return float(axis[before] + share * (axis[after] - axis[before]))
+        weight = (values[before] - level) / (values[before] - values[after])
+        return float(axis[before] + weight * (axis[after] - axis[before]))
 
     return xr.apply_ufunc(cross, median, input_core_dims=[[along]], vectorize=True)
 
@@ -139,18 +155,19 @@ def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float
 def rejecting_fraction(
     dataset: xr.Dataset, metric: str, *, level: float, share: float = 0.5, confidence: float = 0.95
 ) -> xr.Dataset:
-    """In every cell, the fraction of seeds whose final value is below a level: those that reject the spurious part.
+    """The fraction of seeds in every cell that reject the spurious part.
 
     Args:
-        dataset: of a sweep.
-        metric: whose final values are taken; a run that diverged, or is missing, counts in nothing.
-        level: a value below it is a rejection.
-        share: the fraction that a cell is compared with, in (0, 1).
-        confidence: of the Clopper-Pearson interval of each cell's binomial, in (0, 1).
+        dataset: the result of a sweep.
+        metric: name of the metric; runs that diverged or are missing do not count.
+        level: a final value below it is a rejection.
+        share: the fraction that each cell is compared with, in (0, 1].
+        confidence: level of the Clopper-Pearson interval of each cell, in (0, 1].
 
     Returns:
-        A dataset with `fraction`, `low`, `high`, `runs` (those that count) and `decided` (1 where the interval lies above the
-        share, -1 below, 0 where it straddles it or no run counts), with the dims of the sweep but `seed` and `step`.
+        A dataset with `fraction`, `low`, `high`, `runs` (number of valid runs) and `decided` (1
+        where the interval lies above the share, -1 where it lies below, 0 where it contains the
+        share or there is no valid run), over the dims of the sweep except `seed` and `step`.
 
     Raises:
         ValueError: if the metric is unknown or a number is out of range.
@@ -164,6 +181,7 @@ def rejecting_fraction(
         lambda k, n: clopper_pearson(k, n, confidence), count, runs, output_core_dims=[[], []]
     )
     low, high = low.where(runs > 0), high.where(runs > 0)
+    # NaN compares false: a cell without runs is undecided.
     decided = (low > share).astype(int) - (high < share).astype(int)
     return xr.Dataset(
         {
@@ -186,46 +204,50 @@ def rejection_boundary(
     confidence: float = 0.95,
     resamples: int = 999,
 ) -> xr.Dataset:
-    """Where a share of the seeds rejects the spurious part, along an axis: a boundary curve with its band.
+    """The boundary curve, with its band, at which a share of the seeds rejects the spurious part.
 
-    The fraction of seeds whose final value is below the level is interpolated linearly between the values of the axis, and
-    the boundary is its first crossing of the share, seen from where fewer reject. The band is the percentile bootstrap over
-    seeds, which are resampled together for all cells, as they share their worlds. Cells that were not run, in a refined
-    diagram, are filled linearly between those that were along the other axes, where there are any. In runs of finite
-    length the boundary lies below that of `order_parameter_boundary`; see `finite_time_boundary`.
+    The fraction of seeds with a final value below the level is interpolated linearly along the
+    axis; the boundary is its first crossing of the share, coming from the side where fewer seeds
+    reject. The band is the percentile bootstrap over seeds, resampled jointly for all cells because
+    cells share their worlds. In a refined diagram, cells without runs are filled by linear
+    interpolation along the other axes. In runs of finite length the boundary lies below that of
+    `order_parameter_boundary`; see `finite_time_boundary`.
 
     Args:
-        dataset: of a sweep.
-        metric: whose final values are taken; a run that diverged, or is missing, counts in nothing.
-        along: the axis that is crossed, with increasing values; more seeds may reject towards either end.
-        level: a value below it is a rejection.
-        share: of the seeds, in (0, 1).
-        confidence: of the band, in (0, 1).
-        resamples: of the bootstrap, at least 1; it has a fixed generator, so the band is reproducible.
+        dataset: the result of a sweep.
+        metric: name of the metric; runs that diverged or are missing do not count.
+        along: the axis, with increasing values; the fraction may rise or fall along it.
+        level: a final value below it is a rejection.
+        share: the share of the seeds, in (0, 1].
+        confidence: level of the band, in (0, 1].
+        resamples: number of bootstrap resamples, at least 1. The generator is fixed: the band is
+            reproducible.
 
     Returns:
-        A dataset with `value`, `low` and `high` over the other axes of the sweep. `value` is NaN where the axis shows no
-        crossing; a bound is infinite where that end of the bootstrap distribution lies beyond the axis.
+        A dataset with `value`, `low` and `high` over the other axes of the sweep. `value` is NaN
+        where there is no crossing within the axis; a bound is infinite where that quantile of the
+        bootstrap distribution lies beyond the axis.
 
     Raises:
-        ValueError: if a name is unknown, a number is out of range, or the axis has fewer than two or no increasing values.
+        ValueError: if a name is unknown, a number is out of range, or the axis does not have at
+            least two increasing values.
     """
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
     rejects = rejections(dataset, metric, level)
     checks.choice("along", along, [str(dim) for dim in rejects.dims if dim != "seed"])
-    table = checked_axis(rejects, along)
-    found = crossings(table, along, share, resamples)
-    value = np.where(np.isfinite(found[0]), found[0], np.nan)
-    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-    # A resample that rejects everywhere, or nowhere, has its crossing beyond one end of the axis or the other.
-    low, high = np.quantile(found[1:], edges, axis=0, method="inverted_cdf")
-    others = table.dims[:-2]
+    rejects = with_increasing_axis(rejects, along)
+    points = crossings(rejects, along, share, resamples)
+    value = np.where(np.isfinite(points[0]), points[0], np.nan)
+    # A resample without a crossing counts as one beyond an end of the axis. Interpolated quantiles
+    # would mix infinite and finite values.
+    low, high = np.quantile(points[1:], _tails(confidence), axis=0, method="inverted_cdf")
+    others = rejects.dims[:-2]
     coords = {
-        name: table.coords[name]
-        for name in table.coords
-        if set(table.coords[name].dims) <= set(others)
+        name: rejects.coords[name]
+        for name in rejects.coords
+        if set(rejects.coords[name].dims) <= set(others)
     }
     bounds = zip(("value", "low", "high"), (value, low, high), strict=True)
     return xr.Dataset({name: (others, bound) for name, bound in bounds}, coords)
@@ -243,31 +265,34 @@ def finite_time_boundary(
     resamples: int = 999,
     power: float | None = None,
 ) -> Boundary:
-    """The critical value of an axis from runs of finite length: the apparent transition extrapolated in 1/T to zero.
+    """The critical value of an axis from runs of finite length, extrapolated to T = infinity.
 
-    In the linear regime log|u_T| is about log(alpha) + lambda T +- sqrt(v T): half of the runs lie below a level where
-    lambda = log(level/alpha)/T. As lambda is about linear in the squared spread, the square of the apparent boundary at the
-    recorded steps T is fitted by a line in 1/T, whose value at zero is the boundary. That holds as long as the walk has
-    not felt the nonlinearity: sqrt(v T) well below log(1/level). Take a small alpha and a level between it and 1, such as
-    1e-12 and 1e-6, and few steps. Beyond, the apparent boundary stays below the true one however long the runs are; see
-    `theory.finite_time_critical_spread`, which predicts both.
+    In the linear regime log|u_T| is about log(alpha) + lambda T +- sqrt(v T): half of the runs lie
+    below a level where lambda = log(level/alpha)/T. As lambda is approximately linear in the
+    squared spread, a line in 1/T is fitted to the squared apparent boundary at the recorded steps
+    T; its value at zero is the boundary. This is valid as long as the walk has not reached the
+    nonlinearity: sqrt(v T) well below log(1/level). Use a small alpha and a level between it and 1,
+    such as 1e-12 and 1e-6, and few steps. In longer runs the apparent boundary stays below the true
+    one; see `theory.finite_time_critical_spread`, which predicts both regimes.
 
     Args:
-        dataset: of a sweep with several recorded steps, dims (along, seed, step).
-        metric: whose values are compared with the level: |V' U|_F of one spurious direction.
-        along: the axis that is crossed, with increasing values.
+        dataset: the result of a sweep with several recorded steps, dims (along, seed, step).
+        metric: |V' U|_F of one spurious direction, compared with the level.
+        along: the axis, with increasing values.
         level: a value below it is a rejection.
-        share: of the seeds, in (0, 1).
-        first_step: earlier frames are left out.
-        confidence: of the percentile bootstrap interval over seeds, in (0, 1).
-        resamples: of the bootstrap.
-        power: of the axis in which lambda is linear; None for 2 along `spread` and 1 along any other.
+        share: the share of the seeds, in (0, 1].
+        first_step: earlier frames are ignored.
+        confidence: level of the percentile bootstrap interval over seeds, in (0, 1].
+        resamples: number of bootstrap resamples, at least 1.
+        power: the power of the axis in which lambda is linear; None for 2 along `spread` and 1
+            along any other axis.
 
     Returns:
-        The boundary; NaN with fewer than two frames at which the axis shows a crossing.
+        The boundary; NaN if fewer than two frames have a crossing within the axis.
 
     Raises:
-        ValueError: if a name is unknown, a number is out of range, or there is another axis with several values.
+        ValueError: if a name is unknown, a number is out of range, or another axis has several
+            values.
     """
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
@@ -276,42 +301,58 @@ def finite_time_boundary(
     rejects = rejections(dataset, metric, level, frames=True)
     if "step" not in rejects.dims:
         raise ValueError(
-            "dataset must have the recorded steps of its runs, dims (along, seed, step), got one frame"
+            "dataset must have the recorded steps of its runs, dims (along, seed, step), "
+            "got a single frame"
         )
     rejects = rejects.sel(step=rejects["step"] >= first_step)
     checks.choice("along", along, [str(dim) for dim in rejects.dims if dim not in ("seed", "step")])
-    rejects = rejects.squeeze(
-        [
-            dim
-            for dim in rejects.dims
-            if dim not in (along, "seed", "step") and rejects.sizes[dim] == 1
-        ]
-    )
+    rejects = _squeezed(rejects, (along, "seed", "step"))
     if set(rejects.dims) != {along, "seed", "step"}:
         raise ValueError(
-            f"dataset must have dims ({along}, seed, step), got {dict(rejects.sizes)}; select one point"
+            f"dataset must have dims ({along}, seed, step), got {dict(rejects.sizes)}; "
+            "select one point of the other axes"
         )
-    table = checked_axis(rejects, along)
-    power = (
-        (2.0 if along == "spread" else 1.0)
-        if power is None
-        else float(checks.number("power", power, above=0))
-    )
-    found = crossings(table, along, share, resamples)
-    seen = np.isfinite(found[0])
-    if seen.sum() < 2:
+    rejects = with_increasing_axis(rejects, along)
+    exponent = _linear_power(along, power)
+    points = crossings(rejects, along, share, resamples)
+    crossed = np.isfinite(points[0])
+    if crossed.sum() < 2:
         return Boundary(np.nan, np.nan, np.nan)
-    inverse = 1 / table["step"].values[seen].astype(float)
-    heights = found[:, seen] ** power
+    inverse_steps = 1 / rejects["step"].values[crossed].astype(float)
+    intercepts = _intercepts(inverse_steps, points[:, crossed] ** exponent)
+    boundaries = np.where(intercepts > 0, np.abs(intercepts) ** (1 / exponent), np.nan)
+    low = high = np.nan
+    if np.isfinite(boundaries[1:]).any():
+        low, high = np.nanquantile(boundaries[1:], _tails(confidence))
+    return Boundary(float(boundaries[0]), float(low), float(high))
+
+
+def _intercepts(abscissas: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Values at zero [1 + R] of lines fitted to heights [1 + R, n]: the sample, then its resamples.
+
+    Points are weighted by their standard deviation over the resamples.
+    """
     heights = np.where(np.isfinite(heights), heights, np.nan)
-    spreads = np.maximum(
-        np.nanstd(heights[1:], 0), 1e-9 * np.nanmean(abs(heights))
-    )  # frames weigh by their scatter
-    design = np.stack([np.ones_like(inverse), inverse], 1) / spreads[:, None]
-    ends = (heights / spreads) @ np.linalg.pinv(design)[0]
-    roots = np.where(ends > 0, np.abs(ends) ** (1 / power), np.nan)
-    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = (
-        np.nanquantile(roots[1:], edges) if np.isfinite(roots[1:]).any() else (np.nan, np.nan)
+    # The floor keeps the weight of a point finite if all resamples agree on it.
+    deviations = np.maximum(np.nanstd(heights[1:], 0), 1e-9 * np.nanmean(abs(heights)))
+    design = np.stack([np.ones_like(abscissas), abscissas], 1) / deviations[:, None]
+    return (heights / deviations) @ np.linalg.pinv(design)[0]
+
+
+def _squeezed(values: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
+    """The array without the dims of length one other than the given ones."""
+    return values.squeeze(
+        [dim for dim in values.dims if dim not in dims and values.sizes[dim] == 1]
     )
-    return Boundary(float(roots[0]), float(low), float(high))
+
+
+def _linear_power(along: str, power: float | None) -> float:
+    """The power of an axis in which the exponent is approximately linear."""
+    if power is None:
+        return 2.0 if along == "spread" else 1.0
+    return float(checks.number("power", power, above=0))
+
+
+def _tails(confidence: float) -> list[float]:
+    """The probabilities at the ends of a central interval."""
+    return [(1 - confidence) / 2, (1 + confidence) / 2]

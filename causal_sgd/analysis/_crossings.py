@@ -1,9 +1,8 @@
-"""What estimators of boundaries share: which runs reject, where a fraction of them crosses a share, and binomials."""
+"""Rejecting runs, crossings of a share and binomial intervals: what boundary estimators share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,65 +11,91 @@ from scipy import stats
 from causal_sgd import checks
 from causal_sgd.analysis._summaries import divergences, final, metric_names
 
-__all__ = ["checked_axis", "clopper_pearson", "crossings", "rejections"]
+__all__ = ["clopper_pearson", "crossings", "rejections", "with_increasing_axis"]
 
-AT_ONCE = 2**22  # numbers that the bootstrap of a diagram holds at a time
+BLOCK_SIZE = 2**22  # numbers that the bootstrap of a diagram holds in memory at a time
 
 
-def rejections(dataset: xr.Dataset, metric: str, level: float, *, frames: bool = False) -> Any:
-    """Whether a run's final value (or that of each frame) is below a level, as 0 or 1; NaN where it diverged or is missing."""
+def rejections(
+    dataset: xr.Dataset, metric: str, level: float, *, frames: bool = False
+) -> xr.DataArray:
+    """Whether each run ends below a level, as 1 or 0; NaN where it diverged or is missing.
+
+    Args:
+        dataset: the result of a sweep.
+        metric: name of a metric with one number per run and frame.
+        level: a value below it is a rejection.
+        frames: whether to compare all frames instead of the last one.
+
+    Raises:
+        ValueError: if the metric is unknown or has inner dims, or the level is not finite.
+    """
     checks.number("level", level)
-    values = (dataset if frames else final(dataset))[
-        checks.choice("metric", metric, metric_names(dataset))
-    ]
+    checks.choice("metric", metric, metric_names(dataset))
+    values = (dataset if frames else final(dataset))[metric]
     diverged_at = divergences(dataset)
     if inner := [str(dim) for dim in values.dims if dim not in ("step", *diverged_at.dims)]:
         raise ValueError(
-            f"metric must be one number a frame, got {metric!r} with {inner[0]!r}; choose one entry with .isel"
+            f"metric must have one number per run and frame, got {metric!r} with {inner[0]!r}; "
+            "select one entry with .isel"
         )
-    kept = np.isfinite(values) & (diverged_at < 0)
-    return (values < level).astype(float).where(kept)
+    valid = np.isfinite(values) & (diverged_at < 0)
+    return (values < level).astype(float).where(valid)
 
 
-def checked_axis(rejects: xr.DataArray, along: str) -> xr.DataArray:
-    """The table with dims (..., along, seed), if the axis increases."""
+def with_increasing_axis(rejects: xr.DataArray, along: str) -> xr.DataArray:
+    """The array with dims (..., along, seed), after a check that the axis increases."""
     axis = np.asarray(rejects[along].values, float)
     if len(axis) < 2 or (np.diff(axis) <= 0).any():
         raise ValueError(
-            f"along must name an axis with at least two increasing values, got {axis.tolist()} for {along!r}"
+            f"along must name an axis with at least two increasing values, "
+            f"got {axis.tolist()} for {along!r}"
         )
     return rejects.transpose(..., along, "seed")
 
 
-def crossings(table: xr.DataArray, along: str, share: float, resamples: int) -> np.ndarray:
-    """Where the fraction crosses the share, [1 + resamples, *others]: in the sample itself and in bootstrap resamples."""
-    axis = np.asarray(table[along].values, float)
-    runs = table.values.reshape(-1, table.sizes["seed"])
-    known = np.isfinite(runs)
-    rejecting = np.where(known, runs, 0)
+def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -> np.ndarray:
+    """Where the rejecting fraction crosses a share, in the sample and in bootstrap resamples.
+
+    Args:
+        rejects: [..., along, seed], 0 or 1, NaN for runs that do not count.
+        along: the axis that is crossed, with increasing values.
+        share: the fraction of seeds at the crossing.
+        resamples: number R of bootstrap resamples, with a fixed generator.
+
+    Returns:
+        Crossings [1 + R, ...]; the first is that of the sample itself. -inf and inf stand for a
+        crossing before and after the axis.
+    """
+    axis = np.asarray(rejects[along].values, float)
+    runs = rejects.values.reshape(-1, rejects.sizes["seed"])
+    valid = np.isfinite(runs)
+    rejecting = np.where(valid, runs, 0)
     seeds = runs.shape[1]
-    # How often a resample draws each seed; the first takes each once.
-    drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    drawn = np.concatenate([np.ones((1, seeds)), drawn])
-    filled = _filler(np.reshape(known.any(1), table.shape[:-1]))
-    # Where fewer reject towards the upper end, as along the mean, everything is done on the mirrored axis.
-    turn = -1 if _falls(table.mean("seed").values) else 1
-    axis = turn * axis[::turn]
-    places = []
-    for some in np.array_split(drawn, -(-len(drawn) * len(runs) // AT_ONCE)):
-        with np.errstate(invalid="ignore"):
-            fractions = (some @ rejecting.T) / (some @ known.T.astype(float))
-        fractions = filled(fractions.reshape(-1, *table.shape[:-1]))[..., ::turn]
-        places.append(_first_crossing(axis, fractions, share))
-    return turn * np.concatenate(places)
+    # A resample is given by the number of times it contains each seed: fractions are then products
+    # of matrices. The seeds are drawn jointly for all cells, because cells share their worlds.
+    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    counts = np.concatenate([np.ones((1, seeds)), counts])
+    fill = _filler(np.reshape(valid.any(1), rejects.shape[:-1]))
+    # Where fewer seeds reject towards the upper end, as along the mean, mirror the axis.
+    sign = -1 if _falls(rejects.mean("seed").values) else 1
+    axis = sign * axis[::sign]
+    blocks = []
+    for block in np.array_split(counts, -(-len(counts) * len(runs) // BLOCK_SIZE)):
+        with np.errstate(invalid="ignore"):  # 0/0 in a cell without valid runs
+            fractions = (block @ rejecting.T) / (block @ valid.T.astype(float))
+        fractions = fill(fractions.reshape(-1, *rejects.shape[:-1]))[..., ::sign]
+        blocks.append(_first_crossing(axis, fractions, share))
+    return sign * np.concatenate(blocks)
 
 
 def clopper_pearson(
     count: np.ndarray, total: np.ndarray, confidence: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The exact interval of a binomial's probability, elementwise; (0, 1) where there are no trials."""
+    """The exact interval of a binomial probability, elementwise; (0, 1) without trials."""
     tail = (1 - confidence) / 2
     some, not_all = count > 0, count < total
+    # The beta law is undefined at 0 and at `total` successes; the bound is 0 or 1 there.
     low = stats.beta.ppf(tail, np.where(some, count, 1), np.where(some, total - count + 1, 1))
     high = stats.beta.ppf(
         1 - tail, np.where(not_all, count + 1, 1), np.where(not_all, total - count, 1)
@@ -79,7 +104,7 @@ def clopper_pearson(
 
 
 def _falls(fractions: np.ndarray) -> bool:
-    """Whether fractions [..., along] fall along the axis, most of them."""
+    """Whether fractions [..., along] are larger in the lower half of the axis than in the upper."""
     half = fractions.shape[-1] // 2
     lower, upper = (
         part[np.isfinite(part)] for part in (fractions[..., :half], fractions[..., -half:])
@@ -87,48 +112,54 @@ def _falls(fractions: np.ndarray) -> bool:
     return bool(lower.size and upper.size and lower.mean() > upper.mean())
 
 
-def _filler(known: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Fill cells that were not run, [..., *others, along], between those that were, along one other axis after another.
+def _filler(valid: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that fills cells without runs by interpolation along the other axes in turn.
 
-    In a refined diagram a row holds few cells but those at the boundary; its neighbours tell how far the band reaches.
+    In a refined diagram a row has few cells besides those at the boundary; the band between its
+    neighbours then needs their values. The indices and weights depend on `valid` [..., along] only
+    and are computed once for all resamples.
     """
-    steps = []
-    for axis in range(known.ndim - 1):
-        size = known.shape[axis]
-        place = np.arange(size).reshape(-1, *[1] * (known.ndim - axis - 1))
-        before = np.maximum.accumulate(np.where(known, place, -1), axis)
-        after = np.flip(
-            np.minimum.accumulate(np.flip(np.where(known, place, size), axis), axis), axis
-        )
-        between = ~known & (before >= 0) & (after < size)
-        share = np.where(between, (place - before) / np.maximum(after - before, 1), 0)
-        before, after = np.where(between, before, place), np.where(between, after, place)
-        steps.append((axis - known.ndim, before, after, share))
-        known = known | between
+    interpolations = []
+    for axis in range(valid.ndim - 1):
+        size = valid.shape[axis]
+        index = np.arange(size).reshape(-1, *[1] * (valid.ndim - axis - 1))
+        # The nearest valid cells on either side: -1 or `size` where there is none.
+        before = np.maximum.accumulate(np.where(valid, index, -1), axis)
+        reverse = np.flip(np.where(valid, index, size), axis)
+        after = np.flip(np.minimum.accumulate(reverse, axis), axis)
+        between = ~valid & (before >= 0) & (after < size)
+        weight = np.where(between, (index - before) / np.maximum(after - before, 1), 0)
+        before, after = np.where(between, before, index), np.where(between, after, index)
+        interpolations.append((axis - valid.ndim, before, after, weight))
+        valid = valid | between
 
     def fill(values: np.ndarray) -> np.ndarray:
-        for axis, before, after, share in steps:
+        for axis, before, after, weight in interpolations:
             left, right = (
                 np.take_along_axis(values, index[None], axis) for index in (before, after)
             )
-            values = np.where(share > 0, (1 - share) * left + share * right, left)
+            # Without the branch, NaN of an unused neighbour would enter with weight zero.
+            values = np.where(weight > 0, (1 - weight) * left + weight * right, left)
         return values
 
     return fill
 
 
 def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> np.ndarray:
-    """Where fractions [..., along] first reach a share from below; -inf where they start above, inf where they never do."""
-    known = np.isfinite(fractions)
-    above = known & (fractions >= share)
+    """Where fractions [..., along] first reach a share from below, by linear interpolation.
+
+    Cells that are NaN are skipped. Returns -inf where the first valid cell is already above the
+    share, inf where no cell reaches it.
+    """
+    valid = np.isfinite(fractions)
+    above = valid & (fractions >= share)
     after = np.argmax(above, -1)[..., None]
-    place = np.where(known, np.arange(len(axis)), -1)
-    last = np.maximum.accumulate(place, -1)  # the last known cell up to each
-    before = np.take_along_axis(last, np.maximum(after - 1, 0), -1)
+    last_valid = np.maximum.accumulate(np.where(valid, np.arange(len(axis)), -1), -1)
+    before = np.take_along_axis(last_valid, np.maximum(after - 1, 0), -1)
     inside = (after > 0) & (before >= 0)
     before = np.where(inside, before, after)
     low, high = (np.take_along_axis(fractions, index, -1)[..., 0] for index in (before, after))
     before, after, inside = before[..., 0], after[..., 0], inside[..., 0]
-    part = np.where(inside, (share - low) / np.where(inside, high - low, 1), 0)
-    found = axis[before] + part * (axis[after] - axis[before])
-    return np.where(above.any(-1), np.where(inside, found, -np.inf), np.inf)
+    weight = np.where(inside, (share - low) / np.where(inside, high - low, 1), 0)
+    crossing = axis[before] + weight * (axis[after] - axis[before])
+    return np.where(above.any(-1), np.where(inside, crossing, -np.inf), np.inf)

@@ -1,4 +1,4 @@
-"""The growth rate of a small signal: a Lyapunov exponent, measured in runs."""
+"""The growth rate of a small signal: a Lyapunov exponent measured in runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ __all__ = ["growth_rate"]
 
 
 def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Dataset:
-    """The mean over seeds of log(last / first) per step, between the second and the last recorded frame.
+    """The mean over seeds of log(last / second frame) per step.
 
-    Where the signal stays small all the time this is the Lyapunov exponent, without bias; the first frame, before which a method's
-    memory (velocity, control variates) is empty, is left out. Give runs a small start and few steps: a spurious signal in single
-    precision must stay between 1e-18 and about 1e-2.
+    As long as the signal stays small this is an unbiased estimate of the Lyapunov exponent. The
+    first frame is left out: the memory of a method (velocity, control variates) is empty before it.
+    Use a small initial scale and few steps: in single precision a spurious signal must stay between
+    1e-18 and about 1e-2.
 
     Args:
-        dataset: of a sweep with at least three frames.
+        dataset: the result of a sweep, with at least three frames.
         metric: a signal, not its square.
 
     Returns:
-        `rate` and its `standard_error`, per step, with the dims of the sweep but `seed` and `step`.
+        `rate` and its `standard_error`, per step, with the dims of the sweep except `seed` and
+        `step`.
 
     Raises:
         ValueError: if the metric is unknown, or there are fewer than three frames or two seeds.
@@ -34,12 +36,11 @@ def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Data
             f"dataset must have at least three frames and two seeds, got {dict(values.sizes)}"
         )
     steps = values["step"].values
-    logs = np.log(values.isel(step=-1, drop=True) / values.isel(step=1, drop=True)) / (
-        steps[-1] - steps[1]
-    )
+    ratio = values.isel(step=-1, drop=True) / values.isel(step=1, drop=True)
+    rates = np.log(ratio) / (steps[-1] - steps[1])
     return xr.Dataset(
         {
-            "rate": logs.mean("seed"),
-            "standard_error": logs.std("seed", ddof=1) / np.sqrt(logs.sizes["seed"]),
+            "rate": rates.mean("seed"),
+            "standard_error": rates.std("seed", ddof=1) / np.sqrt(rates.sizes["seed"]),
         }
     )

@@ -1,8 +1,9 @@
-"""On-off intermittency in recorded signals: their quiet phases, and the exponents of power laws with cutoffs.
+"""On-off intermittency in recorded signals: laminar phases and exponents of truncated power laws.
 
-Near the transition log|u| of a spurious direction is a random walk under a barrier (`theory.tail_exponent`). Everything here
-takes plain arrays of recorded values. The exponents are of greatest likelihood within a window, so that neither the short
-phases, which are no power law yet, nor what the end of the record cuts off biases them.
+Near the transition log|u| of a spurious direction is a random walk below a barrier
+(`theory.tail_exponent`). All functions take plain arrays of recorded values. Exponents are
+maximum-likelihood estimates within a window: neither short phases, which do not follow the power
+law, nor the end of the record biases them.
 """
 
 from __future__ import annotations
@@ -18,54 +19,61 @@ from causal_sgd import checks
 
 __all__ = ["PowerLaw", "density_exponent", "laminar_phases", "phase_exponent"]
 
-STEEPEST = 20.0  # no exponent of interest is larger
+LARGEST_EXPONENT = 20.0  # the search covers exponents between minus and plus this value
 
 
 class PowerLaw(NamedTuple):
-    """An exponent of greatest likelihood, as if the values were independent."""
+    """The maximum-likelihood estimate of an exponent, as if the values were independent."""
 
     exponent: float
     standard_error: float
-    number: int  # values in the window
+    number: int  # number of values in the window
 
 
 def laminar_phases(signal: ArrayLike, level: float) -> np.ndarray:
     """Lengths, in frames, of the phases in which a signal stays below a level.
 
     Args:
-        signal: [..., F] recorded values along the last axis; phases do not run on into the next row.
-        level: below it is quiet.
+        signal: [..., F] recorded values along the last axis; phases end with their row.
+        level: values below it are laminar.
 
     Returns:
-        The lengths [n] of all phases whose start and end were both seen, row by row.
+        The lengths [n] of all phases whose start and end are both in the record, row by row.
+
+    Raises:
+        ValueError: if the signal is a single number or the level is not finite.
     """
     checks.number("level", level)
     values = np.asarray(signal, float)
     if values.ndim == 0:
         raise ValueError("signal must have frames along its last axis, got a number")
-    quiet = values.reshape(-1, values.shape[-1]) < level
-    # The first frame of each row is a start only if it is seen to be: a phase already going on is left out.
-    edges = np.diff(quiet.astype(np.int8), axis=1)
-    rows, places = np.nonzero(edges)
-    rises = edges[rows, places] < 0
-    whole = rises[1:] & (rows[1:] == rows[:-1])  # an end whose start lies in the same row
-    return np.diff(places)[whole]
+    laminar = values.reshape(-1, values.shape[-1]) < level
+    # Only changes count: a phase that is already under way in the first frame has no start.
+    changes = np.diff(laminar.astype(np.int8), axis=1)
+    rows, frames = np.nonzero(changes)
+    ends = changes[rows, frames] < 0
+    complete = ends[1:] & (rows[1:] == rows[:-1])  # an end whose start lies in the same row
+    return np.diff(frames)[complete]
 
 
 def phase_exponent(
     lengths: ArrayLike, *, shortest: int = 10, longest: int = 1000, cutoff: float = np.inf
 ) -> PowerLaw:
-    """The exponent alpha of lengths n with probabilities ~ n^-alpha exp(-n / cutoff), by greatest likelihood.
+    """The exponent alpha of lengths n with probabilities ~ n^-alpha exp(-n / cutoff).
 
     Args:
-        lengths: [n] whole numbers, such as `laminar_phases` gives.
-        shortest: the window's first length; shorter ones are not used.
-        longest: its last; it should be far below the length of the record.
-        cutoff: where the power law ends, if that is known: 2 v / lambda^2 for the quiet phases of a random walk of drift
-            lambda and variance v a step.
+        lengths: [n] whole numbers, such as those of `laminar_phases`.
+        shortest: first length of the window.
+        longest: last length of the window; it should be far below the length of the record.
+        cutoff: the end of the power law: 2 v / lambda^2 for the laminar phases of a random walk
+            with drift lambda and variance v per step; infinite by default.
 
     Returns:
-        NaN where fewer than two different lengths lie in the window.
+        The exponent with its standard error; NaN if fewer than two different lengths are in the
+        window.
+
+    Raises:
+        ValueError: if the window is empty or the cutoff is not positive.
     """
     checks.integer("shortest", shortest)
     checks.integer("longest", longest, minimum=shortest + 1)
@@ -85,23 +93,29 @@ def phase_exponent(
         first = weights @ logs
         return float(first), float(weights @ (logs - first) ** 2)
 
-    found = _root(lambda alpha: moments(alpha)[0] - mean)
-    return PowerLaw(found, float(1 / np.sqrt(len(values) * moments(found)[1])), len(values))
+    # An exponential family: the estimate matches the mean of log n, the information is its
+    # variance.
+    exponent = _root(lambda alpha: moments(alpha)[0] - mean)
+    information = len(values) * moments(exponent)[1]
+    return PowerLaw(exponent, float(1 / np.sqrt(information)), len(values))
 
 
 def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
-    """The exponent theta of a density ~ |u|^(-1 - theta) of positive values in a window, by greatest likelihood.
+    """The exponent theta of a density ~ |u|^(-1 - theta) in a window.
 
-    The logarithm has the density exp(-theta log|u|) there, an exponential cut off at both ends. Values along a run depend
-    on each other: bootstrap over runs for an honest error.
+    The logarithm has the density ~ exp(-theta log|u|) there, an exponential law truncated at both
+    ends. Values along a run are correlated: bootstrap over runs for a valid standard error.
 
     Args:
-        values: any shape, |u|.
-        low: the lower end of the window, above 0.
-        high: the upper end.
+        values: |u|, of any shape.
+        low: lower end of the window, above 0.
+        high: upper end of the window.
 
     Returns:
-        NaN where no value lies in the window.
+        The exponent with its standard error; NaN if no value is in the window.
+
+    Raises:
+        ValueError: if the window is empty.
     """
     checks.number("low", low, above=0)
     checks.number("high", high, above=low)
@@ -110,22 +124,25 @@ def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
     if not len(numbers):
         return PowerLaw(np.nan, np.nan, 0)
     width = np.log(high / low)
-    place = float(np.log(numbers / low).mean() / width)
+    sample_mean = float(np.log(numbers / low).mean() / width)
 
-    def mean(rate: float) -> float:  # of the exponential of this rate on [0, 1]
+    def mean(rate: float) -> float:
+        """The mean of the exponential law of this rate on [0, 1]; a series near the uniform law."""
         return 0.5 - rate / 12 if abs(rate) < 1e-4 else 1 / rate - 1 / np.expm1(rate)
 
-    rate = _root(lambda exponent: mean(exponent * width) - place) * width
-    spread = 1 / 12 if abs(rate) < 1e-2 else 1 / rate**2 - 1 / (4 * np.sinh(rate / 2) ** 2)
-    return PowerLaw(rate / width, float(1 / (width * np.sqrt(len(numbers) * spread))), len(numbers))
+    rate = _root(lambda exponent: mean(exponent * width) - sample_mean) * width
+    variance = 1 / 12 if abs(rate) < 1e-2 else 1 / rate**2 - 1 / (4 * np.sinh(rate / 2) ** 2)
+    error = 1 / (width * np.sqrt(len(numbers) * variance))
+    return PowerLaw(rate / width, float(error), len(numbers))
 
 
 def _root(falling: Callable[[float], float]) -> float:
-    """The root of a falling function of the exponent; an end of the range where there is none."""
+    """The root of a falling function of the exponent, else the nearer end of the range."""
+    low, high = -LARGEST_EXPONENT, LARGEST_EXPONENT
     with np.errstate(over="ignore"):
-        if falling(-STEEPEST) <= 0:
-            return -STEEPEST
-        if falling(STEEPEST) >= 0:
-            return STEEPEST
-        found = optimize.root_scalar(falling, bracket=(-STEEPEST, STEEPEST), method="brentq")
-    return float(found.root)
+        if falling(low) <= 0:
+            return low
+        if falling(high) >= 0:
+            return high
+        result = optimize.root_scalar(falling, bracket=(low, high), method="brentq")
+    return float(result.root)

@@ -1,6 +1,7 @@
-"""Numbers from the results of a sweep: final values, quantiles over seeds and the fraction that diverged.
+"""Summaries of a sweep: final values, quantiles over seeds and the diverged fraction.
 
-Imports no jax, and xarray only when it is called. A diverged run counts in the diverged fraction and in nothing else.
+Imports no jax, and xarray only when it is called. A diverged run counts in the diverged fraction
+and in nothing else.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["divergences", "final", "known_quantiles", "metric_names", "summary"]
+__all__ = ["divergences", "final", "metric_names", "nan_quantiles", "summary"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
-    """The variables of a sweep's dataset that are metrics."""
+    """The names of the metrics in the dataset of a sweep."""
     _check(dataset)
     return [str(name) for name in dataset.data_vars if name != "diverged_at"]
 
 
 def divergences(dataset: xr.Dataset) -> xr.DataArray:
-    """When each run diverged, `diverged_at`; ValueError for what is not a sweep's dataset."""
+    """The step at which each run diverged, -1 for never; ValueError if `diverged_at` is missing."""
     if "diverged_at" not in dataset:
         raise ValueError(
             f"dataset must have diverged_at, as `sweep` returns it, got {metric_names(dataset)}"
@@ -33,7 +34,7 @@ def divergences(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def final(dataset: xr.Dataset) -> xr.Dataset:
-    """The last recorded frame of every run; a dataset without the dim `step` is returned as it is."""
+    """The last recorded frame of every run; without the dim `step`, the dataset itself."""
     _check(dataset)
     return dataset.isel(step=-1) if "step" in dataset.dims else dataset
 
@@ -44,22 +45,24 @@ def summary(
     """Summarise a metric over the seeds that did not diverge.
 
     Args:
-        dataset: of a sweep.
+        dataset: the result of a sweep.
         metric: name of a variable with a dim `seed`.
         quantiles: lower and upper probability of the band.
 
     Returns:
-        A dataset with `median`, `low` and `high`, the metric's dims but `seed`, NaN where no seed is left;
-        and `diverged_fraction`, without `step` too: diverged runs among those that ran, NaN where none did.
+        A dataset with `median`, `low` and `high` over the dims of the metric except `seed`, NaN
+        where all seeds diverged or are missing; and `diverged_fraction` over the same dims except
+        `step`, the share of diverged runs among the completed ones, NaN where there are none.
 
     Raises:
-        ValueError: for an unknown metric, one without the dim `seed`, or quantiles that do not enclose 0.5.
+        ValueError: for an unknown metric, a metric without the dim `seed`, or quantiles that do not
+            enclose 0.5.
     """
     import xarray as xr
 
     values = dataset[checks.choice("metric", metric, metric_names(dataset))]
     if "seed" not in values.dims:
-        hint = "keep a single seed with .isel(seed=[0])"
+        hint = "select a single seed with .isel(seed=[0])"
         raise ValueError(
             f"metric {metric!r} must have the dimension 'seed', got {values.dims}; {hint}"
         )
@@ -70,33 +73,39 @@ def summary(
     if not 0 <= low <= 0.5 <= high <= 1:
         raise ValueError(wrong)
     diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
-    kept = values.where(np.isfinite(values) & ~diverged)
-    cores = [["seed"], ["level"]], [["level"]]
-    bands = xr.apply_ufunc(known_quantiles, kept, np.array([low, 0.5, high]), input_core_dims=cores[0],
-                           output_core_dims=cores[1])  # fmt: skip
-    present = kept.notnull().any("step") if "step" in kept.dims else kept.notnull()
-    blown = (diverged & xr.ones_like(present)).sum("seed")
-    ran = blown + present.sum("seed")
+    valid = values.where(np.isfinite(values) & ~diverged)
+    bands = xr.apply_ufunc(
+        nan_quantiles,
+        valid,
+        np.array([low, 0.5, high]),
+        input_core_dims=[["seed"], ["level"]],
+        output_core_dims=[["level"]],
+    )
+    # A run without a single valid frame that did not diverge either is missing.
+    present = valid.notnull().any("step") if "step" in valid.dims else valid.notnull()
+    num_diverged = (diverged & xr.ones_like(present)).sum("seed")
+    num_completed = num_diverged + present.sum("seed")
     table = {name: bands.isel(level=index) for index, name in enumerate(("low", "median", "high"))}
-    return xr.Dataset(table | {"diverged_fraction": blown / ran.where(ran > 0)})
+    fraction = num_diverged / num_completed.where(num_completed > 0)
+    return xr.Dataset(table | {"diverged_fraction": fraction})
 
 
-def known_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """As nanquantile along the last axis (linear), but vectorised, and silent where nothing is left.
+def nan_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """`np.nanquantile` along the last axis, vectorised and without warnings for all-NaN slices.
 
     Args:
-        values: [..., n], NaN for what does not count; nothing else that is not finite.
+        values: [..., n], finite or NaN; NaN does not count.
         probabilities: [k].
 
     Returns:
-        Quantiles [..., k], NaN where no value is left.
+        Quantiles [..., k] by linear interpolation, NaN where all values are NaN.
     """
     ordered = np.sort(values, axis=-1)  # NaN last
-    place = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
+    position = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
     below, above = (
-        np.take_along_axis(ordered, f(place).astype(int), -1) for f in (np.floor, np.ceil)
+        np.take_along_axis(ordered, f(position).astype(int), -1) for f in (np.floor, np.ceil)
     )
-    return below + (place - np.floor(place)) * (above - below)
+    return below + (position - np.floor(position)) * (above - below)
 
 
 def _check(dataset: xr.Dataset) -> None:

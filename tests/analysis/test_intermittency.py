@@ -1,4 +1,4 @@
-"""Quiet phases counted by hand, and exponents of samples whose law is known."""
+"""Laminar phases counted by hand, and exponents of samples from power laws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from causal_sgd.analysis import _intermittency
 
 
-def test_quiet_phases_are_those_whose_start_and_end_were_seen() -> None:
+def test_laminar_phases_have_their_start_and_end_in_the_record() -> None:
     rows = [
         [0, 0, 1, 0, 1, 0, 0, 0, 1, 0],
         [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -21,33 +21,33 @@ def test_quiet_phases_are_those_whose_start_and_end_were_seen() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "cutoff"), [(1.5, np.inf), (1.5, 200.0), (0.0, 50.0)])
-def test_the_exponent_of_phases_is_found_in_a_window_whatever_lies_outside(
-    alpha: float, cutoff: float
-) -> None:
+def test_the_phase_exponent_depends_on_the_window_alone(alpha: float, cutoff: float) -> None:
     lengths = np.arange(1, 20_001)
     weights = lengths**-alpha * np.exp(-lengths / cutoff)
-    weights[:4] *= 3  # short phases are no power law
+    weights[:4] *= 3  # short phases deviate from the power law
     sample = np.random.default_rng(0).choice(lengths, 20_000, p=weights / weights.sum())
-    found = _intermittency.phase_exponent(sample, shortest=5, longest=800, cutoff=cutoff)
-    assert found.number == ((sample >= 5) & (sample <= 800)).sum()
-    assert abs(found.exponent - alpha) < 4 * found.standard_error < 0.1
+    estimate = _intermittency.phase_exponent(sample, shortest=5, longest=800, cutoff=cutoff)
+    assert estimate.number == ((sample >= 5) & (sample <= 800)).sum()
+    assert abs(estimate.exponent - alpha) < 4 * estimate.standard_error < 0.1
 
 
 @pytest.mark.parametrize("theta", [-0.4, 0.0, 1.5])
-def test_the_exponent_of_a_density_is_found_in_a_window(theta: float) -> None:
-    places = np.random.default_rng(1).uniform(size=20_000)
+def test_the_density_exponent_depends_on_the_window_alone(theta: float) -> None:
+    uniform = np.random.default_rng(1).uniform(size=20_000)
     low, high = 1e-4, 1e-1
     width = np.log(high / low)
-    # by inversion of the truncated exponential law of log|u|
-    logs = places * width if theta == 0 else -np.log1p(places * np.expm1(-theta * width)) / theta
-    found = _intermittency.density_exponent(
+    # Inversion of the truncated exponential law of log|u|.
+    logs = uniform * width
+    if theta != 0:
+        logs = -np.log1p(uniform * np.expm1(-theta * width)) / theta
+    estimate = _intermittency.density_exponent(
         np.append(low * np.exp(logs), [1.0, 1e-9, 0.0]), low=low, high=high
     )
-    assert found.number == pytest.approx(20_000, abs=1)  # rounding may push the ends out
-    assert abs(found.exponent - theta) < 4 * found.standard_error < 0.1
+    assert estimate.number == pytest.approx(20_000, abs=1)  # rounding may move the ends out
+    assert abs(estimate.exponent - theta) < 4 * estimate.standard_error < 0.1
 
 
-def test_too_few_values_give_nan_and_bad_windows_are_told() -> None:
+def test_too_few_values_give_nan_and_bad_windows_are_reported() -> None:
     assert np.isnan(_intermittency.phase_exponent([20, 20]).exponent)
     assert np.isnan(_intermittency.density_exponent([], low=0.1, high=1).exponent)
     with pytest.raises(ValueError, match="longest must be"):

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.analysis import divergences, final, known_quantiles, metric_names
+from causal_sgd.analysis import divergences, final, nan_quantiles, metric_names
 from causal_sgd.figures._theme import NAMES
 
 __all__ = ["LEVELS", "MOST_NUMBERS", "axes_of", "packed", "payload", "plain_name"]
@@ -190,10 +190,10 @@ def _numbers(
         )
         values = values.where(np.isfinite(values))
         last = final(values.to_dataset(name=metric))[metric].values
-        levels.append(np.moveaxis(known_quantiles(last, np.array(LEVELS)), -1, 0))
+        levels.append(np.moveaxis(nan_quantiles(last, np.array(LEVELS)), -1, 0))
         if frames is not None:
             tracks.append(
-                known_quantiles(values.isel(step=frames).values, np.array(LEVELS)[list(BAND)])
+                nan_quantiles(values.isel(step=frames).values, np.array(LEVELS)[list(BAND)])
             )
     runs = ran.sum("seed")
     return {
