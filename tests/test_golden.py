@@ -11,29 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from causal_sgd.cli import doctor
+from causal_sgd.cli import golden
 
-FILE = Path(doctor.__file__).with_name(doctor.GOLDEN)
+FILE = Path(golden.__file__).with_name(golden.FILE)
 
 
 def test_the_golden_runs_are_what_they_were() -> None:
-    found, golden = doctor.golden_numbers(), json.loads(FILE.read_text())
-    assert set(found) == set(golden)
-    for name, values in golden.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
-    assert doctor.worst_deviation(found) <= doctor.TOLERANCE
+    numbers, released = golden.golden_numbers(), json.loads(FILE.read_text())
+    assert set(numbers) == set(released)
+    for name, values in released.items():
+        np.testing.assert_allclose(numbers[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert golden.worst_deviation(numbers) <= golden.TOLERANCE
 
 
 def test_a_run_that_strays_is_found_out() -> None:
-    golden = json.loads(FILE.read_text())
-    assert doctor.worst_deviation(golden) == 0
-    golden["invariant_error"][0][2] *= 1 + 2 * doctor.TOLERANCE
-    assert doctor.worst_deviation(golden) > doctor.TOLERANCE
-    golden["invariant_error"][0][2] = float("nan")
-    assert doctor.worst_deviation(golden) == np.inf
-    del golden["invariant_error"]
-    assert doctor.worst_deviation(golden) == np.inf
+    released = json.loads(FILE.read_text())
+    assert golden.worst_deviation(released) == 0
+    released["invariant_error"][0][2] *= 1 + 2 * golden.TOLERANCE
+    assert golden.worst_deviation(released) > golden.TOLERANCE
+    released["invariant_error"][0][2] = float("nan")
+    assert golden.worst_deviation(released) == np.inf
+    del released["invariant_error"]
+    assert golden.worst_deviation(released) == np.inf
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(doctor.golden_numbers(), indent=1) + "\n")
+    FILE.write_text(json.dumps(golden.golden_numbers(), indent=1) + "\n")

@@ -180,7 +180,7 @@ def _name(experiment: Experiment | None, path: Path, taken: dict[str, Any]) -> s
 
 
 def _curve(experiment: Experiment, dataset: xr.Dataset, across: str, up: str) -> dict[str, Any]:
-    from causal_sgd.cli.phases import theory_curve
+    from causal_sgd.experiment import theory_curve
 
     return theory_curve(experiment, across, dataset[across].values, up, dataset[up].values) or {}
 

@@ -164,7 +164,7 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("run --learning-rate big", "--learning-rate must be a number, got 'big'"),
         (
             "phase --x spread=0:9:3 --y mean=0:1:2 --level low",
-            "--level must be FLOAT, got 'low' .see causal-sgd phase --help",
+            "--level must be a number, got 'low' .see causal-sgd phase --help",
         ),
         ("run --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
         ("reproduce --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
@@ -193,11 +193,11 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("phase --x batch-size=1:1e30:3 --y mean=0:1:2", "batch_size must be .* at most 1.07374e"),
         (
             "phase --x stay=0:0.9:3 --y mean=0:1:2",
-            "--x .*, but stay is not unless sampler is sticky, got 'hetero'",
+            "--x .*; stay has none unless sampler is sticky, got 'hetero'",
         ),
         (
             "phase --x spread=0:9:3 --y mean=0:1:2 --means 1 1 1",
-            "--y .*, but mean is not where means is given",
+            "--y .*; mean has none where means is given",
         ),
         (
             "phase --x spread=0:9:3 --y mean=0:1:2 --metric singular_values",
@@ -249,7 +249,7 @@ def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
 
 def test_what_the_machine_has_not_is_told_in_one_line(capsys, monkeypatch) -> None:
     for error, words in (
-        (MemoryError("Unable to allocate 1 TiB"), "not enough memory"),
+        (MemoryError("Unable to allocate 1 TiB"), "out of memory"),
         (OSError("No space left"), "No space left"),
     ):
 

@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from causal_sgd import cli
-from causal_sgd.cli.phases import _axis, theory_curve
-from causal_sgd.experiment import INTEGER_AXES, Experiment
+from causal_sgd.cli.axes import parse_axis
+from causal_sgd.experiment import INTEGER_AXES, Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
 
 MAP = [
@@ -140,6 +140,6 @@ def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dic
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:
     for name in INTEGER_AXES:
-        assert _axis("--x", f"{name}=1:10:3")[1].tolist() == [1, 6, 10]
+        assert parse_axis("--x", f"{name}=1:10:3")[1].tolist() == [1, 6, 10]
         with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
-            _axis("--x", f"{name}=1,2.5")
+            parse_axis("--x", f"{name}=1,2.5")

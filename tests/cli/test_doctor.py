@@ -31,7 +31,7 @@ def test_a_healthy_installation_is_said_to_be(capsys) -> None:
         "compilation cache",
         "golden runs",
     } <= set(named)
-    assert causal_sgd.__version__ in named["causal_sgd"]["said"]
+    assert causal_sgd.__version__ in named["causal_sgd"]["text"]
     assert {finding["verdict"] for finding in named.values()} <= {"ok", "note"}
 
 
@@ -43,7 +43,7 @@ def test_what_is_wrong_is_told_with_what_to_do(capsys, monkeypatch) -> None:
     assert call("doctor") == 1
     out = capsys.readouterr().out
     assert "must be >=99; pip install 'jax>=99'" in out
-    assert "something is wrong: jax, golden runs" in out
+    assert "failed: jax, golden runs" in out
 
 
 def test_the_version_is_told(capsys) -> None:

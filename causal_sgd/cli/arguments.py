@@ -1,0 +1,159 @@
+"""From the words of a command line to a command; mistakes become one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import typing
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from causal_sgd import checks
+
+__all__ = ["parse", "spelled"]
+
+REGISTRY = ConstructorRegistry()
+FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
+
+
+def parse(command: Any, arguments: Sequence[str], *, program: str, description: str) -> Any:
+    """The command of a command line.
+
+    Args:
+        command: a type that tyro understands.
+        arguments: the words after the program's name.
+        program: its name.
+        description: what it does, for --help.
+
+    Raises:
+        ValueError: if the command line is wrong.
+        SystemExit: after --help and the like.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                command,
+                prog=program,
+                args=list(arguments),
+                description=description,
+                registry=REGISTRY,
+            )
+    except ImportError as error:
+        if "shtab" not in str(error):
+            raise
+        raise ValueError(
+            "completion must be for bash, zsh or fish; for tcsh it needs: pip install shtab"
+        ) from None
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise ValueError(_message(errors.getvalue()))
+
+
+def spelled(name: str, value: str, options: Sequence[str]) -> str:
+    """The option that a value names, with hyphens or underscores.
+
+    Raises:
+        ValueError: if there is no such option; it names the nearest one.
+    """
+    spellings = {option.replace("_", "-"): option for option in options}
+    return checks.choice(name, spellings.get(value.replace("_", "-"), value), options)
+
+
+class _Completions(tuple[str, ...]):
+    """What a shell may complete. Everything is in it, so that our own check gives the message."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
+@REGISTRY.primitive_rule
+def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Names, whole numbers, numbers and tuples of them; None may be one of their values."""
+    kinds = [_plain(kind) for kind in _alternatives(info.type) if kind is not NoneType]
+    if len(kinds) != 1:
+        return None
+    several = typing.get_origin(kinds[0]) is tuple and typing.get_args(kinds[0])[1:] == (...,)
+    leaf = _plain(typing.get_args(kinds[0])[0]) if several else kinds[0]
+    names = typing.get_args(leaf) if typing.get_origin(leaf) is typing.Literal else ()
+    if not names and leaf not in (int, float):
+        return None
+    metavar = "{" + ",".join(names) + "}" if names else leaf.__name__.upper()
+
+    def read(word: str) -> Any:
+        return _name(word, names) if names else _number(word, leaf)
+
+    def instance(words: list[str]) -> Any:
+        if words == ["None"] and NoneType in _alternatives(info.type):
+            return None
+        return tuple(map(read, words)) if several else read(words[0])
+
+    def words(value: Any) -> list[str]:
+        return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+
+    return PrimitiveConstructorSpec(
+        nargs="*" if several else 1,
+        metavar=f"[{metavar} ...]" if several else metavar,
+        instance_from_str=instance,
+        is_instance=lambda value: True,
+        str_from_instance=words,
+        choices=_Completions(names) if names else None,
+    )
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    kind = _plain(kind)
+    union = typing.get_origin(kind) in (typing.Union, UnionType)
+    return typing.get_args(kind) if union else (kind,)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without annotations."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+
+
+def _name(word: str, names: Sequence[str]) -> str:
+    try:
+        return spelled("name", word, names)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("name ")) from None  # tyro names the option
+
+
+def _number(word: str, kind: type) -> int | float:
+    try:
+        return kind(word)
+    except ValueError:
+        allowed = "a whole number" if kind is int else "a number"
+        raise ValueError(f"must be {allowed}, got {word!r}") from None
+
+
+def _message(drawn: str) -> str:
+    """The message in a box that tyro draws, as one line.
+
+    The box has a title, the message, and below a rule what may help: a similar option, or the
+    help of the option. In ASCII there is a rule below the title, too.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    title, *lines = [line.strip(FRAME) for line in plain.splitlines()]
+    lines = [line for line in lines if line]
+    rules = [index for index, line in enumerate(lines) if index and not line.strip("─-")]
+    message, help_lines = lines[: rules[0]], lines[rules[0] :]
+    message = [line for line in message if line.strip("─-")]
+    if "Required" in title:
+        missing = [line for line in message if line.startswith("--") or line.isupper()]
+        return f"{', '.join(missing)} must be given"
+    text = " ".join(message)
+    similar = [line.split()[0] for line in help_lines if re.match("--[a-z]", line)]
+    if "Unrecognized" in title and similar:
+        text += f"; did you mean {similar[0]}?"
+    text = text.removeprefix("Error parsing ")
+    if text.startswith("__tyro"):  # an error of the experiment, after the name of its place
+        return text.partition(": ")[2]
+    return text.replace(": must be", " must be", 1)

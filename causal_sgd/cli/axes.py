@@ -1,0 +1,76 @@
+"""Axes of a diagram, as the command line states them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from causal_sgd import checks
+from causal_sgd.cli.arguments import spelled
+from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
+
+__all__ = ["check_axis_used", "parse_axis"]
+
+FORM = "NAME=START:STOP:COUNT, NAME=START:STOP:COUNT:log or NAME=VALUE,VALUE,..."
+LARGEST = 2**62  # that int64 holds when rounded
+
+
+def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
+    """The parameter and the values of an axis.
+
+    Args:
+        option: the option of the command line, for messages.
+        text: NAME=START:STOP:COUNT, with :log at the end for a geometric axis, or NAME=VALUE,...
+
+    Returns:
+        The name of the parameter, and its increasing values [n].
+
+    Raises:
+        ValueError: if the text has another form, the parameter cannot be swept, or the values are
+            not finite and increasing.
+    """
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
+    name = spelled(f"{option} parameter", name.strip(), SWEEPABLE)
+    parts = values.split(":")
+    axis = _listed(parts[0]) if len(parts) == 1 else _spaced(option, text, parts)
+    if axis is None:
+        raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
+    if not np.isfinite(axis).all() or not (np.diff(axis) > 0).all():
+        raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
+    if name in INTEGER_AXES:
+        if (axis != np.round(axis)).any() and len(parts) == 1:
+            raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
+        axis = np.unique(np.round(np.clip(axis, -LARGEST, LARGEST)).astype(int))
+    return name, axis
+
+
+def _listed(text: str) -> np.ndarray | None:
+    try:
+        return np.array([float(value) for value in text.split(",")])
+    except ValueError:
+        return None
+
+
+def _spaced(option: str, text: str, parts: list[str]) -> np.ndarray | None:
+    logarithmic = parts[3:] == ["log"]
+    if len(parts) != 3 + logarithmic:
+        return None
+    try:
+        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except ValueError:
+        return None
+    if count < 1:
+        return None
+    if not np.isfinite([start, stop]).all():
+        raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
+    if logarithmic and min(start, stop) <= 0:
+        raise ValueError(f"{option} must have ends above 0 for a logarithmic axis, got {text!r}")
+    return (np.geomspace if logarithmic else np.linspace)(start, stop, count)
+
+
+def check_axis_used(option: str, name: str, experiment: Experiment) -> None:
+    """Raise ValueError if nothing would change along an axis."""
+    reason = experiment.why_unused(name)
+    if reason is not None:
+        raise ValueError(f"{option} must be a parameter with an effect; {name} has none {reason}")

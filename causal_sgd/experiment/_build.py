@@ -1,0 +1,63 @@
+"""From an experiment's fields to an algorithm, by the tables."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from causal_sgd import checks
+from causal_sgd.experiment._options import TABLES
+from causal_sgd.sensing import worlds
+from causal_sgd.types import Algorithm
+
+__all__ = ["algorithm", "naming_fields", "world_of_file"]
+
+
+def algorithm(experiment: Any, known: Mapping[str, Any]) -> Algorithm:
+    """The algorithm of an experiment, whose sweepable numbers may be traced.
+
+    Args:
+        experiment: an `Experiment`.
+        known: parts that are built already, from `world_of_file`.
+
+    Raises:
+        ValueError: if a number is out of range; it names the argument of a part, see
+            `naming_fields`.
+    """
+    checks.number("momentum", experiment.momentum, minimum=0, maximum=1)
+    checks.number("weight_decay", experiment.weight_decay, minimum=0)
+    parts: dict[str, Any] = {"dim": experiment.dim, **known}
+    for table in TABLES:
+        if table.part not in parts:
+            parts[table.part] = table.build(experiment, parts)
+    return parts["algorithm"]
+
+
+def world_of_file(path: Path | None) -> dict[str, Any]:
+    """The world of a file and its dimension; nothing without a file."""
+    if path is None:
+        return {}
+    world = worlds.from_file(path)
+    shapes = jax.eval_shape(world, jax.random.key(0))
+    return {"world": world, "dim": shapes.invariant_basis.shape[0]}
+
+
+@contextlib.contextmanager
+def naming_fields(experiment: Any) -> Iterator[None]:
+    """Let messages that begin with the argument of a part name the field instead."""
+    try:
+        yield
+    except ValueError as error:
+        fields = {
+            argument: field
+            for table in TABLES
+            for argument, field in table.fields_of_arguments(experiment)
+        }
+        argument, _, rest = str(error).partition(" ")
+        if fields.get(argument, argument) == argument:
+            raise
+        raise ValueError(f"{fields[argument]} {rest}") from None

@@ -1,0 +1,84 @@
+"""The optimizers of an experiment: those of optax, and what an experiment adds to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+from optax import adam, adamw, lion, noisy_sgd, sgd, sign_sgd
+
+from causal_sgd import checks
+from causal_sgd.training import optimizers
+from causal_sgd.types import Array
+
+__all__ = [
+    "adam",
+    "adamw",
+    "chain",
+    "lion",
+    "noisy_sgd",
+    "scheduled",
+    "sgd",
+    "sgdw",
+    "sign_sgd",
+    "with_options",
+]
+
+
+def sgdw(learning_rate: Any, *, weight_decay: float | Array) -> optax.GradientTransformation:
+    """SGD with decoupled weight decay.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: at least 0; may be traced.
+    """
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
+
+
+def scheduled(learning_rate: float | Array, schedule: Any, accumulate: int | Array) -> Any:
+    """The learning rate: a number, or a function of the number of updates.
+
+    Args:
+        learning_rate: above 0; may be traced.
+        schedule: the factor of the learning rate by the number of steps; None for 1.
+        accumulate: the steps in an update; may be traced.
+    """
+    checks.number("learning_rate", learning_rate, above=0)
+    if schedule is None:
+        return learning_rate
+    return lambda update: learning_rate * schedule(update * accumulate)
+
+
+def with_options(
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int | Array,
+    clip_norm: float | Array | None,
+    sam_radius: float | Array | None,
+) -> optax.GradientTransformation:
+    """An optimizer with clipped and accumulated gradients and sharpness-aware steps.
+
+    Args:
+        optimizer: the one that makes the update.
+        accumulate: batches whose mean gradient makes one update.
+        clip_norm: the largest norm of a gradient; None for no limit.
+        sam_radius: radius of the sharpness-aware step; None for a plain step.
+    """
+    checks.number("accumulate", accumulate, minimum=1)
+    if clip_norm is not None:
+        checks.number("clip_norm", clip_norm, above=0)
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    if checks.concrete(accumulate) != 1:
+        steps = optax.MultiSteps(optimizer, lambda update: accumulate)
+        optimizer = steps.gradient_transformation()
+    if sam_radius is not None:
+        checks.number("sam_radius", sam_radius, minimum=0)
+        optimizer = optimizers.sam(optimizer, radius=sam_radius)
+    return optimizer
+
+
+def chain(
+    optimizer: optax.GradientTransformation, average: optax.GradientTransformation | None
+) -> optax.GradientTransformation:
+    """An optimizer that also keeps an average of the iterates, if there is one."""
+    return optimizer if average is None else optax.chain(optimizer, average)

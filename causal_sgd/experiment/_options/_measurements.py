@@ -1,0 +1,73 @@
+"""How examples become a gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from causal_sgd.experiment._options._table import Axis, Computed, Table, option
+
+__all__ = ["MEASUREMENTS", "MeasurementFields"]
+
+
+def _module() -> ModuleType:
+    from causal_sgd.sensing import measurements
+
+    return measurements
+
+
+def _largest_batch(experiment: Any, parts: object) -> int | None:
+    """The batch size unless it is swept: it only saves time, so it may be omitted."""
+    return experiment.batch_size if isinstance(experiment.batch_size, int) else None
+
+
+MEASUREMENTS = Table(
+    "measurement",
+    "measurement",
+    _module,
+    {
+        "gaussian-law": option(noise="label_noise", curve=True),
+        "low-rank-law": option(noise="label_noise", curve=True),
+        "population": option(curve=True),
+        "streamed": option(noise="label_noise", curve=True),
+        "fixed-design": option(
+            "num_examples",
+            "fresh_noise",
+            noise="label_noise",
+            largest_batch=Computed(_largest_batch, ("batch_size",)),
+            symmetric=Computed(lambda experiment, parts: parts["model"].symmetric),
+            curve=True,
+        ),
+        "rank-one": option("trace_correction", noise="label_noise", curve=True),
+        "completion": option(noise="label_noise", curve=True),
+        "examples": option("trace_correction", noise="label_noise"),
+    },
+)
+
+if TYPE_CHECKING:
+    MeasurementName = str
+else:
+    MeasurementName = Literal[tuple(MEASUREMENTS.options)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasurementFields:
+    """The measurement and its numbers."""
+
+    measurement: MeasurementName = "gaussian-law"
+    """How examples become a gradient: gaussian-law (exact, at a cost free of the batch size),
+    low-rank-law (the same for ranks far below dim), population, streamed, fixed-design (a finite
+    data set in every environment), rank-one (xx', as in networks with quadratic activations),
+    completion (single entries), examples (inputs and labels, for relu)."""
+    num_examples: int = 1000
+    """Examples of each environment (fixed-design). A larger batch is refused, or ends its run as
+    diverged."""
+    label_noise: Axis[float] = 0.0
+    """Standard deviation of the label noise."""
+    fresh_noise: Axis[float] = 0.0
+    """Standard deviation of label noise that is drawn anew at every step (fixed-design; elsewhere
+    all noise is)."""
+    trace_correction: bool = True
+    """Whether measurements are centred: X = xx' - I up to scale, and labels without their mean
+    (rank-one, examples)."""

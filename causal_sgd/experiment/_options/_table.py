@@ -1,0 +1,256 @@
+"""Tables of options: the names that a field may have, and how each builds a part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+
+from causal_sgd import checks
+
+__all__ = [
+    "SWEEPABLE",
+    "Axis",
+    "Computed",
+    "Option",
+    "Requirement",
+    "Table",
+    "absent",
+    "excluded",
+    "first_of",
+    "given",
+    "only",
+    "option",
+    "part",
+    "zero",
+]
+
+T = TypeVar("T")
+SWEEPABLE = "sweepable"
+Axis = Annotated[T, SWEEPABLE]
+"""The type of a field that may be an axis of one compiled sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOf:
+    """An argument that is the value of the first of some fields that is given."""
+
+    fields: tuple[str, ...]
+
+    def read(self, experiment: Any) -> tuple[str, ...]:
+        """The field that takes effect."""
+        present = (field for field in self.fields if getattr(experiment, field) is not None)
+        return (next(present, self.fields[-1]),)
+
+    def value(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+        """The value; an array where the field holds a tuple of numbers."""
+        value = getattr(experiment, self.read(experiment)[0])
+        return np.asarray(value, float) if isinstance(value, tuple) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Computed:
+    """An argument that is computed from the experiment and from the parts that are built before."""
+
+    function: Callable[[Any, Mapping[str, Any]], Any]
+    fields: tuple[str, ...] = ()
+    """The fields that it reads; messages name the first."""
+
+    def read(self, experiment: Any) -> tuple[str, ...]:
+        """The fields that take effect."""
+        return self.fields
+
+    def value(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+        """The value."""
+        return self.function(experiment, parts)
+
+
+Source = FirstOf | Computed
+
+
+def first_of(*fields: str) -> FirstOf:
+    """An argument that is the value of the first of these fields that is given."""
+    return FirstOf(fields)
+
+
+def part(name: str) -> Computed:
+    """An argument that is another part of the experiment, such as its world."""
+    return Computed(lambda experiment, parts: parts[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """What an option requires of another field."""
+
+    field: str
+    holds: Callable[[Any], bool]
+    words: str
+    """What follows "must" in a message."""
+    reason: str
+
+    def check(self, experiment: Any, chosen: str) -> None:
+        """Raise ValueError unless the field has an allowed value; `chosen` states the option."""
+        value = getattr(experiment, self.field)
+        if not self.holds(value):
+            shown = "a swept value" if checks.concrete(value) is None else repr(value)
+            raise ValueError(
+                f"{self.field} must {self.words} where {chosen}, got {shown}: {self.reason}"
+            )
+
+
+def only(field: str, value: str, reason: str) -> Requirement:
+    """The field must have this value."""
+    return Requirement(field, lambda got: got == value, f"be {value!r}", reason)
+
+
+def excluded(field: str, value: str, reason: str) -> Requirement:
+    """The field must not have this value."""
+    return Requirement(field, lambda got: got != value, f"not be {value!r}", reason)
+
+
+def zero(field: str, reason: str) -> Requirement:
+    """The number must be 0; it cannot be swept either."""
+    return Requirement(field, checks.is_zero, "be 0", reason)
+
+
+def given(field: str, reason: str) -> Requirement:
+    """The field must be given."""
+    return Requirement(field, lambda got: got is not None, "be given", reason)
+
+
+def absent(field: str, reason: str) -> Requirement:
+    """The field must not be given."""
+    return Requirement(field, lambda got: got is None, "not be given", reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A row: how one name builds a part."""
+
+    arguments: Mapping[str, Source] | None
+    """Arguments of the factory and where they come from; None for an option that builds nothing."""
+    factory: str | None = None
+    """Name of the factory in the table's module; None for the option's own name."""
+    requires: tuple[Requirement, ...] = ()
+    curve: bool = False
+    """Whether `theory_curve` applies."""
+
+    @property
+    def fields(self) -> set[str]:
+        """All fields that the arguments may read."""
+        return {field for source in self.sources for field in source.fields}
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where the arguments come from."""
+        return tuple((self.arguments or {}).values())
+
+
+def option(
+    *fields: str | Mapping[str, str | Source],
+    factory: str | None = None,
+    requires: tuple[Requirement, ...] = (),
+    curve: bool = False,
+    **sources: str | Source,
+) -> Option:
+    """A row.
+
+    Args:
+        *fields: arguments of the factory that have the name of their field, or mappings of
+            arguments to sources.
+        factory: its name in the table's module, where the option has another name.
+        requires: what it requires of other fields.
+        curve: whether `theory_curve` applies.
+        **sources: the other arguments, each with its field or another source.
+    """
+    named: dict[str, str | Source] = {}
+    for entry in fields:
+        named |= {entry: entry} if isinstance(entry, str) else entry
+    arguments = {
+        name: FirstOf((source,)) if isinstance(source, str) else source
+        for name, source in (named | sources).items()
+    }
+    return Option(arguments, factory, requires, curve)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The options of one field: a row for each name that it may have."""
+
+    field: str
+    """The field that holds the name."""
+    part: str
+    """How other parts refer to the part that is built."""
+    module: Callable[[], ModuleType]
+    """Imports the module of the factories, which may start jax."""
+    options: Mapping[str, Option]
+    replacement: tuple[str, Option] | None = None
+    """A field that replaces all options where it is given, and its row."""
+
+    def chosen(self, experiment: Any) -> str:
+        """The name that an experiment chooses."""
+        return getattr(experiment, self.field)
+
+    def replaced_by(self, experiment: Any) -> str | None:
+        """The field that replaces all options, where it is given."""
+        if self.replacement is None or getattr(experiment, self.replacement[0]) is None:
+            return None
+        return self.replacement[0]
+
+    def row(self, experiment: Any) -> Option:
+        """The row that applies to an experiment."""
+        if self.replacement is not None and self.replaced_by(experiment) is not None:
+            return self.replacement[1]
+        return self.options[self.chosen(experiment)]
+
+    def check(self, experiment: Any) -> None:
+        """Raise ValueError if other fields do not fit the chosen option."""
+        name = self.chosen(experiment)
+        for requirement in self.options[name].requires:
+            requirement.check(experiment, f"{self.field} is {name!r}")
+
+    def factory(self, name: str, row: Option) -> Callable[..., Any]:
+        """The function that builds the part."""
+        return getattr(self.module(), row.factory or name.replace("-", "_"))
+
+    def build(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+        """The part; None for an option that builds nothing.
+
+        Args:
+            experiment: whose fields are read; its sweepable numbers may be traced.
+            parts: the parts that are built before.
+        """
+        row = self.row(experiment)
+        if row.arguments is None:
+            return None
+        values = {name: source.value(experiment, parts) for name, source in row.arguments.items()}
+        # None stands for the factory's own default.
+        arguments = {name: value for name, value in values.items() if value is not None}
+        return self.factory(self.chosen(experiment), row)(**arguments)
+
+    def fields_used(self, experiment: Any) -> set[str]:
+        """The fields that take effect."""
+        return {
+            field for source in self.row(experiment).sources for field in source.read(experiment)
+        }
+
+    def fields_of_arguments(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        """Pairs of an argument and the field that it comes from."""
+        for name, source in (self.row(experiment).arguments or {}).items():
+            for field in source.read(experiment)[:1]:
+                yield name, field
+
+    def why_unused(self, experiment: Any, field: str) -> str | None:
+        """Why a field has no effect here, as the end of a sentence; None if no option reads it."""
+        users = [name for name, row in self.options.items() if field in row.fields]
+        if not users:
+            return None
+        if replacement := self.replaced_by(experiment):
+            return f"where {replacement} is given"
+        for source in self.row(experiment).sources:
+            if field in source.fields:
+                return f"where {source.read(experiment)[0]} is given"
+        return f"unless {self.field} is {' or '.join(users)}, got {self.chosen(experiment)!r}"
