@@ -1,11 +1,13 @@
-"""Where no environment contradicts, no heterogeneity helps: positive spurious spectra are learned at every spread.
+"""Heterogeneity needs contradiction: positive spurious spectra are learned at every spread.
 
-Environments whose spurious eigenvalues are log-normal, or zero and rarely large ("rare"), never change sign. log(1 + eta s) is
-then positive on average whatever their spread, and at least mu log(1 + eta s_max)/s_max, which is 0.63 eta mu up to the largest
-s_max at which no run can diverge. The simulated growth rates agree with the exponents, and the spurious part is learned at every
-spread, more slowly and to a lower level on average, while it dies for the sign-changing eigenvalues mu +- M beyond M_c. What a
-large spread brings is divergence: of the rare spectrum beyond that s_max, and of the log-normal one, whose eigenvalues have no
-bound, as soon as its tail is met. Such runs are left out of the levels.
+Log-normal spurious eigenvalues, and eigenvalues that are zero and rarely large ("rare"), never
+change sign. The mean of log(1 + eta s) is then positive at every spread. It is at least mu log(1 +
+eta s_max) / s_max, which is 0.63 eta mu at the largest s_max at which no run can diverge. The
+simulated growth rates agree with the exponents. The spurious part is learned at every spread, more
+slowly and to a lower level on average, while it dies for the sign-changing eigenvalues mu +- M
+beyond M_c. A large spread brings divergence instead: of the rare spectrum beyond that s_max, and of
+the log-normal one, which is unbounded, as soon as its tail is sampled. Diverged runs do not count
+in the levels.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd.studies import Claim
+from causal_sgd.studies._drawing import mark
+from causal_sgd.studies._frames import diverged_share, late, mean_and_error, surviving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,20 +31,31 @@ if TYPE_CHECKING:
 RATE, MEAN = 0.05, 1.0
 SPREADS = np.array([0.0, 1.0, 2.0, 3.5, 5.0, 6.5, 8.0])
 FAMILIES = {"log_normal": "log-normal", "rare": "rare (0 or large)", "two_point": "sign-changing"}
-BOUND = 5.0  # up to here no run of the rare spectrum can diverge
+BOUND = 5.0  # up to this spread no run of the rare spectrum can diverge
 CLAIMS = {
     f"growth_{name}": Claim(
-        f"{text}: largest deviation of the growth rate from the exponent over the spread, in standard errors", 0, 4,
+        f"{text}: largest deviation of the growth rate from the exponent over the spread, "
+        "in standard errors",
+        0,
+        4,
         "Lyapunov exponent",
     )
     for name, text in FAMILIES.items()
 } | {
-    "slowest": Claim("rare, M = 5: growth rate over eta mu (at least 0.628 where none can diverge)", 0.55, 0.73, "concavity"),
+    "slowest": Claim(
+        "rare, M = 5: growth rate over eta mu (at least 0.628 where no run can diverge)",
+        0.55,
+        0.73,
+        "concavity",
+    ),
     "learned": Claim(
-        "both positive spectra: least mean |V'U|^2 over mu up to M = 5", 0.2, 1.1, "this study: learned at every spread"
+        "both positive spectra: smallest mean |V'U|^2 over mu up to M = 5",
+        0.2,
+        1.1,
+        "this study: learned at every spread",
     ),
     "rejected": Claim("sign-changing, M = 8: mean |V'U|^2 over mu", 0, 0.02, "Lyapunov exponent"),
-}  # fmt: skip
+}
 
 
 def run(
@@ -49,33 +64,24 @@ def run(
     """All three families over the spread, with 512 seeds (128 when quick)."""
     from causal_sgd.sweeps import sweep
 
+    options: dict[str, Any] = {"seeds": 128 if quick else 512, "key": key, "progress": progress}
     return {
-        name: sweep(
-            _cell(name),
-            axes={"spread": SPREADS},
-            seeds=128 if quick else 512,
-            key=key,
-            progress=progress,
-            label=text,
-        )
+        name: sweep(_cell(name), axes={"spread": SPREADS}, label=text, **options)
         for name, text in FAMILIES.items()
     }
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """Growth rates against the exponents, and what is learned."""
-    found, levels = {}, {}
+    """The growth rates against the exponents, and the learned levels."""
+    values, levels = {}, {}
     for name in FAMILIES:
         rates, errors = _growth(data[name])
-        noisy = (
-            errors > 1e-6
-        )  # without heterogeneity there is no noise, and rounding is all that is left
-        found[f"growth_{name}"] = float(
-            np.abs((rates - _exponents(name, SPREADS))[noisy] / errors[noisy]).max()
-        )
+        noisy = errors > 1e-6  # without heterogeneity only rounding remains
+        deviations = (rates - _exponents(name, SPREADS))[noisy] / errors[noisy]
+        values[f"growth_{name}"] = float(np.abs(deviations).max())
         levels[name] = _level(data[name])
     slowest = _growth(data["rare"])[0][list(SPREADS).index(BOUND)] / (RATE * MEAN)
-    return found | {
+    return values | {
         "slowest": float(slowest),
         "learned": min(
             float(levels[name].sel(spread=slice(0, BOUND)).min()) for name in ("log_normal", "rare")
@@ -85,40 +91,47 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """Growth rates and exponents against the spread, what is learned, and what diverged."""
+    """Growth rates (symbols) and exponents (lines), learned levels, and the share of diverged runs
+    against the spread.
+    """
     from matplotlib import pyplot as plt
 
     from causal_sgd import theory
 
-    drawing, axes = plt.subplots(1, 3, figsize=(11.5, 3.5))
-    dense = np.linspace(0, SPREADS[-1], 200)
+    fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.5))
+    dense, scale = np.linspace(0, SPREADS[-1], 200), RATE * MEAN
     for index, (name, text) in enumerate(FAMILIES.items()):
         rates, errors = _growth(data[name])
-        look = {"color": f"C{index}", "fmt": "osD"[index], "ms": 4}
-        axes[0].plot(dense, _exponents(name, dense) / (RATE * MEAN), color=f"C{index}", lw=1)
-        axes[0].errorbar(
-            SPREADS, rates / (RATE * MEAN), 2 * errors / (RATE * MEAN), label=text, **look
-        )
-        level = _level(data[name])
-        axes[1].plot(SPREADS, level, marker="osD"[index], ms=4, color=f"C{index}", label=text)
-        lost = (data[name].diverged_at >= 0).mean("seed")
-        axes[2].plot(SPREADS, lost, marker="osD"[index], ms=4, color=f"C{index}")
+        look: dict[str, Any] = {"color": f"C{index}", "marker": "osD"[index], "ms": 4}
+        axes[0].plot(dense, _exponents(name, dense) / scale, color=f"C{index}", lw=1)
+        axes[0].errorbar(SPREADS, rates / scale, 2 * errors / scale, label=text, ls="", **look)
+        axes[1].plot(SPREADS, _level(data[name]), label=text, **look)
+        axes[2].plot(SPREADS, diverged_share(data[name]), **look)
     critical = float(theory.critical_spread(RATE, MEAN))
     for ax in axes:
-        ax.axvline(critical, color="0.6", ls=":", lw=1)
+        mark(ax, critical, color="0.6")
         ax.axhline(0, color="0.7", lw=0.6, zorder=0)
         ax.set_xlabel("standard deviation of the eigenvalues, $M$")
     axes[0].set(ylabel="growth rate / $\\eta\\mu$", title="growth: simulated and exponent")
-    axes[1].set(ylabel="mean $|V^\\top U|^2 / \\mu$", title="what is learned")
+    axes[1].set(ylabel="mean $|V^\\top U|^2 / \\mu$", title="learned level")
     axes[2].set(ylabel="share of the runs", ylim=(-0.02, 1), title="diverged within 2000 steps")
-    axes[2].annotate("$M_c$ (sign-changing)", (critical, 0.93), xytext=(-4, 0), xycoords=("data", "axes fraction"),
-                     textcoords="offset points", ha="right", color="0.3")  # fmt: skip
+    axes[2].annotate(
+        "$M_c$ (sign-changing)",
+        (critical, 0.93),
+        xytext=(-4, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right",
+        color="0.3",
+    )
     axes[0].legend(frameon=False)
-    return drawing
+    return fig
 
 
 def _cell(name: str) -> Any:
-    """One spurious direction by population gradients, from a minute start through growth to the stationary state."""
+    """One spurious direction by population gradients, from a minute start through growth to the
+    stationary state.
+    """
     import jax.numpy as jnp
     import optax
 
@@ -161,7 +174,7 @@ def _cell(name: str) -> Any:
 
 
 def _largest(spread: Any) -> Any:
-    """The eigenvalue that is met rarely: 0 or this one, with the mean and this standard deviation."""
+    """The rare eigenvalue: 0 or this value have the mean and the given standard deviation."""
     return MEAN + spread**2 / MEAN
 
 
@@ -176,16 +189,16 @@ def _exponents(name: str, spreads: np.ndarray) -> np.ndarray:
 
 
 def _growth(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean growth rates [spread] of log|V'U| in the first leg, while it is minute, and their standard errors."""
+    """Mean growth rates [spread] of log|V'U| up to the first frame, while it is minute, and their
+    standard errors.
+    """
     signal = dataset["spurious_signal"]
     factors = signal.isel(step=1) / signal.isel(step=0)
     rates: xr.DataArray = xr.apply_ufunc(np.log, factors) / int(dataset["step"][1])
-    return rates.mean("seed").values, rates.std("seed", ddof=1).values / np.sqrt(
-        rates.sizes["seed"]
-    )
+    return mean_and_error(rates)
 
 
 def _level(dataset: xr.Dataset) -> xr.DataArray:
-    """The mean |V'U|^2 over mu in the last half of the runs that did not diverge."""
-    late = dataset["spurious_power"].where(dataset["diverged_at"] < 0).isel(step=slice(11, None))
-    return late.mean(("step", "seed")) / MEAN
+    """The mean |V'U|^2 over mu in the second half of the runs that did not diverge."""
+    power = surviving(dataset)["spurious_power"].isel(step=slice(1, None))
+    return late(power, 0.5).mean(("step", "seed")) / MEAN

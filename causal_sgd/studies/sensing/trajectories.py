@@ -1,6 +1,7 @@
 """HeteroSGD keeps the invariant signal and forgets the spurious one; PooledSGD keeps both.
 
-Two heterogeneities at one step size: M = 1, well below the critical value, and M = 6, above it [Xu, Gu, Fang 2024].
+Two heterogeneities at one step size: M = 1, well below the critical value, and M = 6, above it [Xu,
+Gu, Fang 2024].
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._cells import both_methods
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,18 +38,16 @@ BASE = Experiment(
 SPREADS = (1.0, 6.0)
 CLAIMS = {
     "forgotten": Claim(
-        "HeteroSGD, M = 6: share of the spurious signal that is left", 0, 0.15, PAPER
+        "HeteroSGD, M = 6: share of the spurious signal that remains", 0, 0.15, PAPER
     ),
     "too_little": Claim(
-        "HeteroSGD, M = 1: share of the spurious signal that is learned", 0.85, 1.05, PAPER
+        "HeteroSGD, M = 1: share of the spurious signal learned", 0.85, 1.05, PAPER
     ),
-    "pooled": Claim(
-        "PooledSGD, M = 6: share of the spurious signal that is learned", 0.95, 1.05, PAPER
-    ),
+    "pooled": Claim("PooledSGD, M = 6: share of the spurious signal learned", 0.95, 1.05, PAPER),
     "invariant": Claim(
-        "all four: least share of the invariant signal that is learned", 0.93, 1.05, PAPER
+        "all four cases: smallest share of the invariant signal learned", 0.93, 1.05, PAPER
     ),
-    "error": Claim("M = 6: distance of HeteroSGD to A* over that of PooledSGD", 0, 0.3, PAPER),
+    "error": Claim("M = 6: distance to A*, HeteroSGD over PooledSGD", 0, 0.3, PAPER),
     "association": Claim(
         "PooledSGD, M = 6: distance to A* + mean A_e over its norm", 0, 0.2, PAPER
     ),
@@ -60,30 +60,29 @@ def run(
     """Both methods at both heterogeneities on the same worlds, 32 seeds (8 when quick)."""
     from causal_sgd.sweeps import compare
 
-    cells = {"HeteroSGD": BASE.cell(), "PooledSGD": BASE.replace(sampler="pooled").cell()}
-    seeds = 8 if quick else 32
+    cells, seeds = both_methods(BASE), 8 if quick else 32
     return {
         "runs": compare(cells, axes={"spread": SPREADS}, seeds=seeds, key=key, progress=progress)
     }
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """What is learned and what is forgotten, in medians over seeds at the last step."""
+    """What is learned and what is forgotten at the last step, as medians over seeds."""
     runs = final(data["runs"])
 
     def median(metric: str, variant: str, spread: float) -> float:
         return float(summary(runs, metric)["median"].sel({"variant": variant, "spread": spread}))
 
-    full = (BASE.spurious_rank * BASE.mean) ** 0.5
+    whole = (BASE.spurious_rank * BASE.mean) ** 0.5
     learned = min(
         median("invariant_signal", variant, spread)
         for variant in ("HeteroSGD", "PooledSGD")
         for spread in SPREADS
     )
     return {
-        "forgotten": median("spurious_signal", "HeteroSGD", 6) / full,
-        "too_little": median("spurious_signal", "HeteroSGD", 1) / full,
-        "pooled": median("spurious_signal", "PooledSGD", 6) / full,
+        "forgotten": median("spurious_signal", "HeteroSGD", 6) / whole,
+        "too_little": median("spurious_signal", "HeteroSGD", 1) / whole,
+        "pooled": median("spurious_signal", "PooledSGD", 6) / whole,
         "invariant": learned / BASE.invariant_rank**0.5,
         "error": median("invariant_error", "HeteroSGD", 6)
         / median("invariant_error", "PooledSGD", 6),
@@ -92,32 +91,27 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """Signals (above) and distances (below) at M = 1 (left) and M = 6 (right)."""
+    """Signals (top) and distances (bottom) against the step at M = 1 (left) and M = 6 (right)."""
     from matplotlib import pyplot as plt
 
     from causal_sgd import figures
 
-    drawing, axes = plt.subplots(2, 2, figsize=(8.6, 4.8), sharex=True, sharey="row")
+    fig, axes = plt.subplots(2, 2, figsize=(8.6, 4.8), sharex=True, sharey="row")
+    rows = (
+        (("invariant_signal", "spurious_signal"), "signal learned"),
+        (("invariant_error", "pooled_error"), "distance"),
+    )
     for column, spread in enumerate(SPREADS):
-        part = data["runs"].sel(spread=spread)
-        top, bottom = axes[:, column]
-        last = column == 1
-        figures.trajectories(
-            top,
-            part,
-            ["invariant_signal", "spurious_signal"],
-            over="variant",
-            label="" if last else "signal learned",
-            legend="right" if last else False,
-        )
-        figures.trajectories(
-            bottom,
-            part,
-            ["invariant_error", "pooled_error"],
-            over="variant",
-            label="" if last else "distance",
-            legend="right" if last else False,
-        )
-        top.set_title(f"heterogeneity $M = {spread:g}$")
-        top.set_xlabel("")
-    return drawing  # fmt: skip
+        runs, last = data["runs"].sel(spread=spread), column == 1
+        for ax, (metrics, label) in zip(axes[:, column], rows, strict=True):
+            figures.trajectories(
+                ax,
+                runs,
+                metrics,
+                over="variant",
+                label="" if last else label,
+                legend="right" if last else False,
+            )
+        axes[0, column].set_title(f"heterogeneity $M = {spread:g}$")
+        axes[0, column].set_xlabel("")
+    return fig
