@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def both_methods(experiment: Experiment) -> dict[str, Cell]:
     }
 
 
-def compare_over(axis: str, cells: Mapping[Hashable, Cell], **options: Any) -> xr.Dataset:
+def compare_over(axis: str, cells: Mapping[Any, Cell], **options: Any) -> xr.Dataset:
     """Compare the cells of a static number, such as a rank, as one axis.
 
     Args:

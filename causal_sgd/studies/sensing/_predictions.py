@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from jax.typing import ArrayLike
 
     from causal_sgd.experiment import Experiment
 

@@ -18,27 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causal_sgd.analysis import final
-from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import averaged
+from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BASE = Experiment(
-    dim=2,
-    invariant_rank=1,
-    spurious_rank=1,
-    measurement="population",
-    model="diagonal",
-    basis="canonical",
-    init_scale=0.1,
-    steps=20_000,
-    record_every=20,
-    metrics=("spurious_power",),
-)
+BASE = _experiments.TWO_SCALARS.replace(init_scale=0.1, steps=20_000, record_every=20)
 EXPERIMENTS = {
     "two-point": BASE,
     "uniform": BASE.replace(family="uniform", num_environments=1, evolution="redraw"),

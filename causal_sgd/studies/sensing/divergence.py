@@ -1,18 +1,22 @@
-"""Divergence is a third phase: a bound holds without noise, beyond it the start decides, and with noise every run is lost in time.
+"""Divergence is a third phase: a bound excludes it without noise; with noise, time brings it.
 
-Population gradients, eta mu = 0.1. A step u -> (c - eta u^2) u, c = 1 + eta s, maps up to the peak u_max = sqrt((4/27) c^3/eta)
-of the largest c; no sequence of steps diverges iff the smallest c brings u_max back inside, (4/27) c_high^3 <= 1 + c_low,
-which is eta M < 0.905. It meets the critical spread at eta mu = 0.306, beyond which no heterogeneity rejects safely.
+Population gradients, eta mu = 0.1. A step u -> (c - eta u^2) u, c = 1 + eta s, maps up to the peak
+u_max = sqrt((4/27) c^3/eta) of the largest c. No sequence of steps diverges iff the smallest c
+brings u_max back inside, (4/27) c_high^3 <= 1 + c_low, which is eta M < 0.905. The bound meets the
+critical spread at eta mu = 0.306, beyond which no heterogeneity rejects safely.
 
-Beyond the bound a run diverges if it comes near the peak before it dies, and as it dies exponentially (M > M_c) that is decided
-within some 50 steps: the fraction depends on the start, on the number of directions n (1 - (1 - p)^n), not on the length. From u
-uniform on [0, u_max] it is 6, 16 and 47 % at eta M = 0.92, 0.95 and 1.1. The 13 and 44 % once quoted at 0.95 and 1.1 are met, within
-the error of a few hundred runs, by one direction that starts at the size of the signals, u = 1.5; from small starts it falls
-like u^theta, theta the tail exponent E|1 + eta s|^theta = 1.
+Beyond the bound a run diverges if it comes near the peak before it dies. As it dies exponentially
+(M > M_c), this is decided within some 50 steps: the fraction depends on the start and on the number
+of directions n, as 1 - (1 - p)^n, not on the length. From u uniform on [0, u_max] it is 6, 16 and
+47 % at eta M = 0.92, 0.95 and 1.1. The 13 and 44 % quoted earlier for 0.95 and 1.1 are reproduced,
+within the error of a few hundred runs, by one direction that starts at the size of the signals, u =
+1.5. From small starts the fraction falls like u^theta, with theta the tail exponent, E|1 + eta
+s|^theta = 1.
 
-The noise of a finite batch changes this. It feeds every direction at every step, so that runs are lost at a rate that does not
-fall: the fraction grows with the length, and faster than the number of directions, as each brings its noise to all others.
-Even below the bound, which knows nothing of noise, runs are lost.
+The noise of a finite batch changes this. It feeds every direction at every step, so that runs are
+lost at a constant rate: the fraction grows with the length, and faster than the number of
+directions, as each brings its noise to all others. Runs are lost even below the bound, which
+ignores noise.
 """
 
 from __future__ import annotations
@@ -24,24 +28,21 @@ import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._frames import diverged_share
+from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 RATE, MEAN = 0.1, 1.0
-POPULATION = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical",
-    learning_rate=RATE, mean=MEAN, steps=300, metrics=("spurious_power",),
-)  # fmt: skip
+POPULATION = _experiments.TWO_SCALARS.replace(learning_rate=RATE, mean=MEAN, steps=300)
 WIDTHS = np.array([0.92, 0.95, 1.0, 1.1])  # eta M
 STARTS = np.array([0.01, 0.03, 0.1, 0.3, 1.0, 1.5, 2.0, 3.0])
-UNIFORM = {
-    0.904: (0, 0),
-    0.92: (0.02, 0.09),
-    0.95: (0.1, 0.21),
-    1.1: (0.4, 0.54),
-}  # eta M: the claim's interval
+# eta M -> the claim's interval
+UNIFORM = {0.904: (0, 0), 0.92: (0.02, 0.09), 0.95: (0.1, 0.21), 1.1: (0.4, 0.54)}
 DRIFTS = np.geomspace(0.02, 0.4, 14)  # eta mu
 MAP_WIDTHS = np.arange(0.3, 1.325, 0.05)
 FINITE = Experiment(
@@ -49,38 +50,80 @@ FINITE = Experiment(
 )
 RANKS = (1, 3)
 FINITE_WIDTHS = (0.9, 0.95, 1.1)
-CLAIMS = {
-    "inside": Claim("inside the bound: largest diverged fraction of a cell of the diagram", 0, 0, "attracting interval"),
-    "outside": Claim(
-        "more than 8 % beyond the bound and beyond M_c: least diverged fraction", 0.02, 1, "a bad order of the steps"
-    ),
-} | {
-    f"uniform_{width}": Claim(
-        f"eta M = {width:g}, u uniform up to the peak: diverged fraction", low, high, "independent simulation"
-    )
-    for width, (low, high) in UNIFORM.items()
-} | {
-    "quoted_0.95": Claim("eta M = 0.95, u = 1.5: diverged fraction (13 % quoted)", 0.1, 0.18, "theory, section 2.6"),
-    "quoted_1.1": Claim("eta M = 1.1, u = 1.5: diverged fraction (44 % quoted)", 0.38, 0.5, "theory, section 2.6"),
-    "early": Claim("eta M = 0.95 and 1.1: share of the diverged runs lost in the first 50 steps", 0.97, 1, "this study"),
-    "small": Claim(
-        "eta M = 1.1, small starts: power of the start in the diverged fraction over theta", 0.75, 1.25, "tail exponent"
-    ),
-    "length": Claim(
-        "batch 4000, eta M = 0.95, one direction: share of the diverged runs lost after half of the run", 0.3, 1,
-        "this study: noise feeds",
-    ),
-    "directions": Claim(
-        "batch 4000, eta M = 0.95: rate of loss with three directions over that with one", 3, np.inf, "this study"
-    ),
-    "no_guarantee": Claim("batch 4000, eta M = 0.9, three directions: diverged fraction", 0.003, 1, "this study"),
-}  # fmt: skip
+CLAIMS = (
+    {
+        "inside": Claim(
+            "within the bound: largest diverged fraction in the diagram",
+            0,
+            0,
+            "attracting interval",
+        ),
+        "outside": Claim(
+            "more than 8 % beyond the bound and beyond M_c: smallest diverged fraction",
+            0.02,
+            1,
+            "an adverse order of the steps",
+        ),
+    }
+    | {
+        f"uniform_{width}": Claim(
+            f"eta M = {width:g}, u uniform up to the peak: diverged fraction",
+            low,
+            high,
+            "independent simulation",
+        )
+        for width, (low, high) in UNIFORM.items()
+    }
+    | {
+        "quoted_0.95": Claim(
+            "eta M = 0.95, u = 1.5: diverged fraction (13 % quoted)",
+            0.1,
+            0.18,
+            "earlier simulation of the scalar map",
+        ),
+        "quoted_1.1": Claim(
+            "eta M = 1.1, u = 1.5: diverged fraction (44 % quoted)",
+            0.38,
+            0.5,
+            "earlier simulation of the scalar map",
+        ),
+        "early": Claim(
+            "eta M = 0.95 and 1.1: share of the diverged runs lost in the first 50 steps",
+            0.97,
+            1,
+            "this study",
+        ),
+        "small": Claim(
+            "eta M = 1.1, small starts: exponent of the start in the diverged fraction over theta",
+            0.75,
+            1.25,
+            "tail exponent",
+        ),
+        "length": Claim(
+            "batch 4000, eta M = 0.95, one direction: share of the losses in the second half",
+            0.3,
+            1,
+            "this study: noise feeds",
+        ),
+        "directions": Claim(
+            "batch 4000, eta M = 0.95: rate of loss with three directions over that with one",
+            3,
+            np.inf,
+            "this study",
+        ),
+        "no_guarantee": Claim(
+            "batch 4000, eta M = 0.9, three directions: diverged fraction", 0.003, 1, "this study"
+        ),
+    }
+)
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """Fractions over start and spread of 3000 seeds (500 when quick), a diagram, and finite batches of 384 (64)."""
+    """Diverged fractions over start and spread from 3000 seeds (500 when quick), a diagram, and
+    finite batches with 384 seeds (64).
+    """
     from causal_sgd.sweeps import compare, sweep
 
     options: dict[str, Any] = {"key": key, "progress": progress}
@@ -91,147 +134,175 @@ def run(
         peak = (4 / 27 * (1 + drift + width) ** 3 / RATE) ** 0.5
         return base(key, mean=drift / RATE, spread=width / RATE, init_scale=share * peak)
 
-    def shares(count: int) -> np.ndarray:
-        return (np.arange(count) + 0.5) / count
-
+    shares = (np.arange(8) + 0.5) / 8
     return {
         "start": sweep(
-            base, axes={"spread": WIDTHS / RATE, "init_scale": STARTS}, seeds=500 if quick else 3000,
-            label="divergence over the start", **options,
+            base,
+            axes={"spread": WIDTHS / RATE, "init_scale": STARTS},
+            seeds=500 if quick else 3000,
+            label="divergence over the start",
+            **options,
         ),
         "uniform": sweep(
-            cell, axes={"width": list(UNIFORM), "drift": [RATE * MEAN], "share": shares(8)}, seeds=64 if quick else 512,
-            label="divergence from uniform starts", **options,
+            cell,
+            axes={"width": list(UNIFORM), "drift": [RATE * MEAN], "share": shares},
+            seeds=64 if quick else 512,
+            label="divergence from uniform starts",
+            **options,
         ),
         "map": sweep(
-            cell, axes={"width": MAP_WIDTHS, "drift": DRIFTS, "share": shares(8)}, seeds=8 if quick else 16,
-            label="diagram of divergence", **options,
+            cell,
+            axes={"width": MAP_WIDTHS, "drift": DRIFTS, "share": shares},
+            seeds=8 if quick else 16,
+            label="diagram of divergence",
+            **options,
         ),
         "finite": compare(
             {f"{rank}": FINITE.replace(spurious_rank=rank).cell() for rank in RANKS},
-            axes={"spread": np.array(FINITE_WIDTHS) / RATE}, seeds=64 if quick else 384, **options,
+            axes={"spread": np.array(FINITE_WIDTHS) / RATE},
+            seeds=64 if quick else 384,
+            **options,
         ),
-    }  # fmt: skip
+    }
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """The bound, the fractions and what they depend on, without and with noise."""
-    from causal_sgd import theory
-
-    fraction = _lost(data["map"]).mean(["seed", "share"])
-    bound = RATE * np.array(
-        [float(theory.divergence_bound(RATE, drift / RATE)) for drift in DRIFTS]
-    )
-    critical = np.sqrt(DRIFTS * (2 + DRIFTS))
+    """The bound, and the diverged fractions and their causes, without and with noise."""
+    fraction = _fraction(data["map"], "share").values
+    bound = _bounds(DRIFTS)
     widths = MAP_WIDTHS[:, None]
-    outside = fraction.values[(widths > 1.08 * bound) & (widths > critical)]
-    uniform = _lost(data["uniform"]).mean(["seed", "share", "drift"])
-    start = data["start"]
-    by_start = _lost(start).mean("seed")
-    beyond = start.diverged_at.isel(spread=[1, 3]).values
+    outside = fraction[(widths > 1.08 * bound) & (widths > _critical(DRIFTS))]
+    uniform = _fraction(data["uniform"], "share", "drift")
+    by_start = diverged_share(data["start"])
+    beyond = data["start"].diverged_at.isel(spread=[1, 3]).values
     times = beyond[beyond >= 0]
     rate_one, rate_three = (-np.log1p(-_finite(data, rank, 0.95, FINITE.steps)) for rank in RANKS)
-    slope, theta = _power(data)
+    slope, theta = _power(data["start"])
+    first_half, whole = (_finite(data, 1, 0.95, FINITE.steps // part) for part in (2, 1))
     return {
-        "inside": float(fraction.values[widths <= bound].max()),
+        "inside": float(fraction[widths <= bound].max()),
         "outside": float(outside.min()),
         **{f"uniform_{width}": float(uniform.sel(width=width)) for width in UNIFORM},
         "quoted_0.95": float(by_start.isel(spread=1).sel(init_scale=1.5)),
         "quoted_1.1": float(by_start.isel(spread=3).sel(init_scale=1.5)),
         "early": float(np.mean(times <= 50)),
         "small": slope / theta,
-        "length": 1
-        - _finite(data, 1, 0.95, FINITE.steps // 2) / _finite(data, 1, 0.95, FINITE.steps),
+        "length": 1 - first_half / whole,
         "directions": rate_three / rate_one,
         "no_guarantee": _finite(data, 3, 0.9, FINITE.steps),
     }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """The diagram with both curves, the fraction over the start, and over the length of the run."""
-    import matplotlib as mpl
+    """The diverged fraction over eta M and eta mu with both curves, against the start, and against
+    the length of the run.
+    """
     from matplotlib import pyplot as plt
 
-    from causal_sgd import theory
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.5))
+    mesh = _draw_diagram(axes[0], data["map"])
+    fig.colorbar(mesh, ax=axes[0], label="diverged fraction", pad=0.02)
+    _draw_starts(axes[1], data["start"])
+    _draw_lengths(axes[2], data)
+    return fig
 
-    drawing, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.5))
-    fraction = _lost(data["map"]).mean(["seed", "share"])
-    mesh = left.pcolormesh(MAP_WIDTHS, DRIFTS, fraction.values.T, cmap="cividis", vmin=0, vmax=1, shading="nearest",
-                           rasterized=True)  # fmt: skip
-    drawing.colorbar(mesh, ax=left, label="diverged fraction", pad=0.02)
+
+def _draw_diagram(ax: Axes, dataset: xr.Dataset) -> QuadMesh:
+    mesh = ax.pcolormesh(
+        MAP_WIDTHS,
+        DRIFTS,
+        _fraction(dataset, "share").values.T,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        shading="nearest",
+        rasterized=True,
+    )
     dense = np.geomspace(DRIFTS[0], DRIFTS[-1], 100)
-    bound = RATE * np.array([float(theory.divergence_bound(RATE, drift / RATE)) for drift in dense])
-    left.plot(np.sqrt(dense * (2 + dense)), dense, color="white", lw=1.4)
-    left.plot(bound, dense, color="white", lw=1.4, ls=(0, (4, 2)))
+    ax.plot(_critical(dense), dense, color="white", lw=1.4)
+    ax.plot(_bounds(dense), dense, color="white", lw=1.4, ls=(0, (4, 2)))
     text: dict[str, Any] = {"color": "white", "fontsize": 8, "ha": "center"}
-    left.text(0.42, 0.2, "learned", **text)
-    left.text(0.62, 0.05, "rejected,\nsafe", **text)
-    left.text(1.14, 0.05, "may\ndiverge", **text | {"color": "black"})
-    left.set(
+    ax.text(0.42, 0.2, "learned", **text)
+    ax.text(0.62, 0.05, "rejected,\nsafe", **text)
+    text["color"] = "black"
+    ax.text(1.14, 0.05, "may\ndiverge", **text)
+    ax.set(
         yscale="log", xlabel=r"$\eta M$", ylabel=r"$\eta \mu$", title=r"solid: $M_c$; dashed: bound"
     )
-    left.set_xlim(MAP_WIDTHS[0], MAP_WIDTHS[-1])
+    ax.set_xlim(MAP_WIDTHS[0], MAP_WIDTHS[-1])
+    return mesh
 
-    by_start = _lost(data["start"]).mean("seed").values
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.8, 4))
-    for width, values, colour in zip(WIDTHS, by_start, shades, strict=True):
-        middle.loglog(
-            STARTS,
-            np.where(values > 0, values, np.nan),
-            "o-",
-            color=colour,
-            label=f"$\\eta M = {width:g}$",
-        )
-    _, theta = _power(data)
-    middle.loglog(
-        STARTS[:4],
-        1.6 * by_start[-1, 2] * (STARTS[:4] / STARTS[2]) ** theta,
-        color="0.3",
-        ls=(0, (4, 3)),
-    )
-    middle.annotate(
-        f"$u^\\theta$, $\\theta = {theta:.2f}$", (0.05, 4 * by_start[-1, 1]), fontsize=8, ha="right"
-    )
-    middle.plot([1.5, 1.5], [0.13, 0.44], "x", color="black", label="quoted: 13 %, 44 %", zorder=3)
-    middle.set(
-        xlabel="start $u$", ylabel="diverged fraction", title="population: the start decides"
-    )
-    middle.legend(frameon=False)
 
+def _draw_starts(ax: Axes, dataset: xr.Dataset) -> None:
+    by_start = diverged_share(dataset).values
+    for width, values, colour in zip(WIDTHS, by_start, _shades(), strict=True):
+        shown = np.where(values > 0, values, np.nan)
+        ax.loglog(STARTS, shown, "o-", color=colour, label=f"$\\eta M = {width:g}$")
+    _, theta = _power(dataset)
+    small = STARTS[:4]
+    law = 1.6 * by_start[-1, 2] * (small / small[2]) ** theta
+    ax.loglog(small, law, color="0.3", ls=(0, (4, 3)))
+    label = f"$u^\\theta$, $\\theta = {theta:.2f}$"
+    ax.annotate(label, (0.05, 4 * by_start[-1, 1]), fontsize=8, ha="right")
+    ax.plot([1.5, 1.5], [0.13, 0.44], "x", color="black", label="quoted: 13 %, 44 %", zorder=3)
+    ax.set(xlabel="start $u$", ylabel="diverged fraction", title="population: the start decides")
+    ax.legend(frameon=False)
+
+
+def _draw_lengths(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     steps = np.arange(0, FINITE.steps + 1, 10)
     times = data["start"].diverged_at.isel(spread=1).sel(init_scale=1.5).values
-    right.plot(steps, [np.mean((times >= 0) & (times <= step)) for step in steps], color="black", ls=(0, (4, 3)),
-               label="population, $u = 1.5$")  # fmt: skip
+    population = [_lost_by(times, int(step)) for step in steps]
+    ax.plot(steps, population, color="black", ls=(0, (4, 3)), label="population, $u = 1.5$")
     for rank, dash in zip(RANKS, ("-", (0, (5, 1.6))), strict=True):
-        for width, colour in zip(FINITE_WIDTHS, shades, strict=False):
-            line = [_finite(data, rank, width, int(step)) for step in steps]
+        for width, colour in zip(FINITE_WIDTHS, _shades(), strict=False):
+            fractions = [_finite(data, rank, width, int(step)) for step in steps]
             label = f"$\\eta M = {width:g}$, {rank} direction{'s' * (rank > 1)}"
-            right.plot(steps, line, color=colour, ls=dash, label=label)
-    right.set(xlabel="step", ylim=(0, 1), title="batch 4000: the length decides")
-    right.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    return drawing
+            ax.plot(steps, fractions, color=colour, ls=dash, label=label)
+    ax.set(xlabel="step", ylim=(0, 1), title="batch 4000: the length decides")
+    ax.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _lost(dataset: xr.Dataset) -> xr.DataArray:
-    return (dataset.diverged_at >= 0).astype(float)
+def _shades() -> np.ndarray:
+    import matplotlib as mpl
+
+    return mpl.colormaps["viridis"](np.linspace(0, 0.8, 4))
+
+
+def _bounds(drifts: np.ndarray) -> np.ndarray:
+    """The eta M up to which no run diverges, for each eta mu."""
+    from causal_sgd import theory
+
+    return RATE * np.array([float(theory.divergence_bound(RATE, drift / RATE)) for drift in drifts])
+
+
+def _critical(drifts: np.ndarray) -> np.ndarray:
+    """The product eta M_c for each eta mu."""
+    return np.sqrt(drifts * (2 + drifts))
+
+
+def _fraction(dataset: xr.Dataset, *dims: str) -> xr.DataArray:
+    """The diverged fraction, averaged over seeds and further dims."""
+    return (dataset.diverged_at >= 0).astype(float).mean(["seed", *dims])
 
 
 def _finite(data: Mapping[str, xr.Dataset], rank: int, width: float, step: int) -> float:
-    """The fraction that is lost up to a step at a finite batch."""
-    times = (
-        data["finite"]
-        .diverged_at.sel(variant=str(rank))
-        .isel(spread=FINITE_WIDTHS.index(width))
-        .values
-    )
+    """The fraction lost up to a step at a finite batch."""
+    runs = data["finite"].diverged_at.sel(variant=str(rank))
+    return _lost_by(runs.isel(spread=FINITE_WIDTHS.index(width)).values, step)
+
+
+def _lost_by(times: np.ndarray, step: int) -> float:
     return float(np.mean((times >= 0) & (times <= step)))
 
 
-def _power(data: Mapping[str, xr.Dataset]) -> tuple[float, float]:
-    """At the largest spread the power of the start in the fraction, of the small starts, and the tail exponent."""
+def _power(dataset: xr.Dataset) -> tuple[float, float]:
+    """The exponent of small starts in the diverged fraction at the largest spread, and theory's."""
     from causal_sgd import theory
 
     spread = WIDTHS[-1] / RATE
-    counts = _lost(data["start"]).isel(spread=-1).sum("seed").values[:4]
-    slope = np.polyfit(np.log(STARTS[:4]), np.log(np.maximum(counts, 0.5)), 1, w=np.sqrt(counts))[0]
+    lost = (dataset.diverged_at >= 0).astype(float)
+    counts = lost.isel(spread=-1).sum("seed").values[:4]
+    logs = np.log(np.maximum(counts, 0.5))
+    slope = np.polyfit(np.log(STARTS[:4]), logs, 1, w=np.sqrt(counts))[0]
     return float(slope), float(theory.tail_exponent(RATE, np.array([MEAN + spread, MEAN - spread])))

@@ -1,13 +1,16 @@
-"""Averaging local steps over environments destroys the bias, and makes heterogeneity harmful; one environment a round keeps it.
+"""Averaging over environments makes heterogeneity harmful; one environment a round keeps the bias.
 
-In a round the spurious direction is multiplied by the mean of (1 + eta s_e)^K over the environments that take part. With one of
-them this is HeteroSGD that stays K steps where it is: the same exponent per step, the same boundary for every K. With all of
-them the mean is at least that of pooled training, and larger the more heterogeneous they are: FedAvg does not only learn
-the spurious signal, it learns *more* of it than PooledSGD. With two of them the boundary moves out. One would expect the
-proximal term of FedProx, which holds the environments together, to spare the bias where one environment takes part a
-round: it does not, as it limits how much a contradicting environment forgets. The control variates of SCAFFOLD estimate the
-pooled gradient, and follow it even where one environment takes part. Accumulated batches are mixed batches: the boundary
-grows like the square root of their number. (Population gradients in two environments with the eigenvalues 1 +- M, learning rate 0.1.)
+In a round the spurious direction is multiplied by the mean of (1 + eta s_e)^K over the
+participating environments. With one of them this is HeteroSGD that stays for K steps: the same
+exponent per step, and the same boundary for every K. With all of them the mean is at least that of
+pooled training, and grows with the heterogeneity: FedAvg not only learns the spurious signal, it
+learns *more* of it than PooledSGD. With two of them the boundary moves out. One would expect the
+proximal term of FedProx, which holds the environments together, to preserve the bias where one
+environment participates in a round. It does not, as it limits how much a contradicting environment
+forgets. The control variates of SCAFFOLD estimate the pooled gradient, and follow it even where one
+environment participates. Accumulated batches are mixed batches: the boundary grows like the square
+root of their number. (Population gradients in two environments with the eigenvalues 1 +- M,
+learning rate 0.1.)
 """
 
 from __future__ import annotations
@@ -19,20 +22,27 @@ import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._frames import late
+from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.figures import Diagram
+    from causal_sgd.studies._cells import Cell
+    from causal_sgd.types import Array
 
 
 class Method(NamedTuple):
-    """A method: a program, the strength of its proximal term, who takes part, and how long it stays in the linear regime."""
+    """A program, the strength of its proximal term, its participants and its linear regime."""
 
     program: str
     proximal: float
-    participants: int | None  # None for all, which leaves nothing to chance
-    settled: int  # rounds after which the growth is measured, and up to which
-    rounds: int
+    participants: int | None  # None for all, which is deterministic
+    settled: int  # the growth is measured from this round on
+    rounds: int  # and up to this one
     along: str = "local_steps"
 
 
@@ -55,79 +65,90 @@ METHODS = {
     "SCAFFOLD, all": Method("control, all", 0.0, None, 4, 12),
 }
 EVERY = 2
-BASE = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical",
-    batch_size=8, steps=600, record_every=EVERY, metrics=("spurious_signal",),
-)  # fmt: skip
-# Without M = 5: there a factor of u, 1 + eta (mu - M - u^2) at u^2 = mu + M, is zero by chance, and u with it for good.
+BASE = _experiments.TWO_SCALARS.replace(
+    batch_size=8, steps=600, record_every=EVERY, metrics=("spurious_signal",)
+)
+# Without M = 5, where a factor of u, 1 + eta (mu - M - u^2) at u^2 = mu + M, vanishes by chance,
+# and u stays at zero for good.
 SPREADS = np.arange(15) * 0.6
 LARGE = float(SPREADS[10])
 LOCAL_STEPS = (1, 2, 4, 8)
-PROBED = tuple(float(spread) for spread in SPREADS[[3, 6, 10]])  # where the exponent is measured
+PROBED = tuple(float(spread) for spread in SPREADS[[3, 6, 10]])  # the exponent is measured here
 PROBED_STEPS = (1, 4)
-TINY, SMALL = (
-    1e-9,
-    0.1,
-)  # the start of runs that stay in the linear regime, and of those that do not
+TINY, SMALL = 1e-9, 0.1  # starts that stay in the linear regime, and that do not
 CLAIMS = {
     name: Claim(
         f"{name}: largest deviation of the measured growth rates from the linear theory, "
         + ("relative" if method.participants is None else "in standard errors"),
-        0, 1e-3 if method.participants is None else 4.5, "linear regime",
+        0,
+        1e-3 if method.participants is None else 4.5,
+        "linear regime",
     )
     for name, method in METHODS.items()
 } | {
-    "convex": Claim("FedAvg, all: least growth rate over that of pooled training", 1 - 1e-6, np.inf, "convexity"),
+    "convex": Claim(
+        "FedAvg, all: smallest growth rate over that of pooled training",
+        1 - 1e-6,
+        np.inf,
+        "convexity",
+    ),
     "harm": Claim(
-        "FedAvg, all, K = 8, M = 6: spurious power over the fixed point of the averaged maps", 0.99, 1.01,
+        "FedAvg, all, K = 8, M = 6: spurious power over the fixed point of the averaged maps",
+        0.99,
+        1.01,
         "scalar map",
     ),
-    "more": Claim("FedAvg, all, K = 8, M = 6: spurious power over PooledSGD's", 1.5, np.inf, "this study"),
-    "kept": Claim("FedAvg, one, M = 6: largest spurious power over mu at any K", 0, 0.05, "Lyapunov exponent"),
-    "scaffold": Claim("SCAFFOLD, one, M = 6: least spurious power over mu at any K", 0.5, np.inf, "this study"),
-    "proximal": Claim("FedProx, one, M = 6, K >= 2: least spurious power over mu", 0.5, np.inf, "this study"),
-}  # fmt: skip
+    "more": Claim(
+        "FedAvg, all, K = 8, M = 6: spurious power over PooledSGD's", 1.5, np.inf, "this study"
+    ),
+    "kept": Claim(
+        "FedAvg, one, M = 6: largest spurious power over mu at any K",
+        0,
+        0.05,
+        "Lyapunov exponent",
+    ),
+    "scaffold": Claim(
+        "SCAFFOLD, one, M = 6: smallest spurious power over mu at any K", 0.5, np.inf, "this study"
+    ),
+    "proximal": Claim(
+        "FedProx, one, M = 6, K >= 2: smallest spurious power over mu", 0.5, np.inf, "this study"
+    ),
+}
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """Growth rates from 400 runs (100 when quick) with a tiny start, and diagrams from 32 (8), for every method."""
+    """Growth rates of every method from 400 runs (100 when quick) with a tiny start, and diagrams
+    from 32 runs (8).
+    """
     from causal_sgd.sweeps import sweep
 
     data = {}
     cells = {name: _cell(BASE.replace(**options), name) for name, options in PROGRAMS.items()}
+    # One tile size, so that all methods of a program share its compilation.
+    options: dict[str, Any] = {"key": key, "progress": progress, "tile": 256}
     for name, method in METHODS.items():
         fixed = {} if method.along == "accumulate" else {"proximal": [method.proximal]}
-        options: dict[str, Any] = {
-            "key": key,
-            "progress": progress,
-            "tile": 256,
-        }  # one tile, one program
         short = {**fixed, method.along: PROBED_STEPS, "spread": PROBED, "init_scale": [TINY]}
         long = {**fixed, method.along: LOCAL_STEPS, "spread": SPREADS, "init_scale": [SMALL]}
-        cell, drawn = (
-            cells[method.program],
-            1 if method.participants is None else 4 if quick else 16,
-        )
+        cell = cells[method.program]
+        factor = 1 if method.participants is None else 4 if quick else 16
         rates = sweep(
-            cell, axes=short, seeds=max(2, 25 * drawn), label=f"growth, {name}", **options
+            cell, axes=short, seeds=max(2, 25 * factor), label=f"growth, {name}", **options
         )
-        levels = sweep(cell, axes=long, seeds=2 * drawn, label=name, **options)
+        levels = sweep(cell, axes=long, seeds=2 * factor, label=name, **options)
         frames = [step // EVERY for step in (0, method.settled, method.rounds)]
-        data[f"growth of {name}"] = rates.squeeze([*fixed, "init_scale"], drop=True).isel(
-            step=frames
-        )
-        last = levels.squeeze([*fixed, "init_scale"], drop=True).isel(
-            step=slice(3 * BASE.steps // (4 * EVERY), None)
-        )
+        rates = rates.squeeze([*fixed, "init_scale"], drop=True)
+        data[f"growth of {name}"] = rates.isel(step=frames)
+        last = late(levels.squeeze([*fixed, "init_scale"], drop=True), 0.75)
         power = (last.spurious_signal**2).mean("step") / BASE.mean
         data[name] = last[["diverged_at"]].assign(level=power).drop_vars("step", errors="ignore")
     return data
 
 
-def _cell(experiment: Experiment, program: str) -> Any:
-    """The cell with the numbers that the methods of a program differ in as its parameters."""
+def _cell(experiment: Experiment, program: str) -> Cell:
+    """The cell of a program, whose parameters are the numbers in which its methods differ."""
     base = experiment.cell()
     if program == "accumulation":
         return lambda key, *, spread, init_scale, accumulate: base(
@@ -139,43 +160,55 @@ def _cell(experiment: Experiment, program: str) -> Any:
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """Growth rates against theory, and the levels that long runs reach."""
-    from causal_sgd.analysis import growth_rate
-
-    found = {}
-    for name, method in METHODS.items():
-        measured = growth_rate(data[f"growth of {name}"])
-        deviations = []
-        for steps in PROBED_STEPS:
-            exact, error = predicted(name, PROBED, steps)
-            here = measured.sel({method.along: steps})
-            scale = (
-                np.abs(exact)
-                if method.participants is None
-                else np.hypot(here.standard_error.values, error)
-            )
-            deviations.append(np.abs(here.rate.values - exact) / scale)
-        found[name] = float(np.max(deviations))
+    """The growth rates against theory, and the levels that long runs reach."""
+    values = {name: _deviation(data[f"growth of {name}"], name) for name in METHODS}
     pooled = np.log1p(BASE.learning_rate * BASE.mean)
     rates = [
         predicted("FedAvg, all", SPREADS, steps)[0] / (steps * pooled) for steps in LOCAL_STEPS
     ]
-    kept = {name: data[name].level.where(data[name].diverged_at < 0) for name in METHODS}
-    large = {name: level.sel(spread=LARGE).mean("seed") for name, level in kept.items()}
+    levels = {name: data[name].level.where(data[name].diverged_at < 0) for name in METHODS}
+    large = {name: level.sel(spread=LARGE).mean("seed") for name, level in levels.items()}
     everyone = float(large["FedAvg, all"].sel(local_steps=8))
-    return found | {
+    plain = data["FedAvg, all"].level.sel(spread=0.0, local_steps=1)
+    return values | {
         "convex": float(np.min(rates)),
         "harm": everyone * BASE.mean / fixed_point(LARGE, 8) ** 2,
-        "more": everyone
-        / float(data["FedAvg, all"].level.sel(spread=0.0, local_steps=1).mean("seed")),
+        "more": everyone / float(plain.mean("seed")),
         "kept": float(large["FedAvg, one"].max()),
         "scaffold": float(large["SCAFFOLD, one"].min()),
         "proximal": float(large["FedProx, one"].sel(local_steps=[2, 4, 8]).min()),
     }
 
 
+def _deviation(dataset: xr.Dataset, name: str) -> float:
+    """The largest deviation of a method's growth rates from theory, as its claim states it."""
+    from causal_sgd.analysis import growth_rate
+
+    method = METHODS[name]
+    growth = growth_rate(dataset)
+    deviations = []
+    for steps in PROBED_STEPS:
+        exact, error = predicted(name, PROBED, steps)
+        measured = growth.sel({method.along: steps})
+        if method.participants is None:
+            scale = np.abs(exact)
+        else:
+            scale = np.hypot(measured.standard_error.values, error)
+        deviations.append(np.abs(measured.rate.values - exact) / scale)
+    return float(np.max(deviations))
+
+
 def predicted(name: str, spreads: Any, steps: int) -> tuple[np.ndarray, Any]:
-    """The exponents of a method per step of its own (a round, or a batch) at some spreads, and their standard errors."""
+    """Exponents of a method per step of its own (a round or a batch), and their standard errors.
+
+    Args:
+        name: of the method.
+        spreads: M [n].
+        steps: local steps of a round, or batches of an update.
+
+    Returns:
+        Exponents [n], and standard errors [n] or 0.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -194,20 +227,21 @@ def predicted(name: str, spreads: Any, steps: int) -> tuple[np.ndarray, Any]:
     if method.program == "control, one":
         matrices = jnp.stack([theory.scaffold_factors(eta, s, steps) for s in eigenvalues])
 
-        def one(matrices: Any) -> theory.TopExponent:
+        def exponent(matrices: Array) -> theory.TopExponent:
             return theory.top_exponent(
                 lambda key: matrices[jax.random.randint(key, (), 0, len(matrices))],
-                key=jax.random.key(0), num_steps=2000,
-            )  # fmt: skip
+                key=jax.random.key(0),
+                num_steps=2000,
+            )
 
-        top = jax.jit(jax.vmap(one))(matrices)
+        top = jax.jit(jax.vmap(exponent))(matrices)
         return np.asarray(top.exponent), np.asarray(top.standard_error)
     factors = theory.federated_factors(eta, np.stack(eigenvalues), steps, method.proximal)
     return np.asarray(theory.lyapunov_federated(factors, method.participants)), 0.0
 
 
 def fixed_point(spread: float, steps: int) -> float:
-    """Where u <- mean of the K local steps of both environments, from a small start, ends."""
+    """The limit of u <- mean over both environments of K local steps, from a small start."""
     eigenvalues = BASE.mean + spread * np.array([1.0, -1.0])
     u = SMALL
     for _ in range(BASE.steps):
@@ -219,68 +253,101 @@ def fixed_point(spread: float, steps: int) -> float:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """A diagram for each method with the curve where the exponent is zero; growth rates; what averaging everybody leads to."""
+    """A diagram for each method with the curve of zero exponent; the growth rates against theory;
+    and the levels that averaging over all environments reaches.
+    """
     from matplotlib import pyplot as plt
-    from matplotlib.colors import Normalize
-
-    from causal_sgd import figures
-    from causal_sgd.analysis import growth_rate
 
     names: list[Any] = list(METHODS)
-    drawing, axes = plt.subplot_mosaic(
+    fig, axes = plt.subplot_mosaic(
         [names[:4], names[4:], ["rates", "rates", "levels", "levels"]],
-        figsize=(11.0, 8.2), height_ratios=[1, 1, 1.25],
-    )  # fmt: skip
-    diagram = None
-    for index, (name, method) in enumerate(METHODS.items()):
-        curve = boundary(name)
-        diagram = figures.phase_diagram(
-            axes[name], data[name], "level", x="spread", y=method.along, logy=True, norm=Normalize(0, 1.5),
-            colorbar=False, legend=False, theory=None if curve is None else {"$\\lambda = 0$": curve},
-        )  # fmt: skip
-        axes[name].set_title(name)
-        axes[name].set_yticks(LOCAL_STEPS, [str(k) for k in LOCAL_STEPS])
-        axes[name].set(xlabel="spread $M$" if index > 3 else "", ylabel="")
-        axes[name].minorticks_off()
+        figsize=(11.0, 8.2),
+        height_ratios=[1, 1, 1.25],
+    )
+    diagrams = [_draw_diagram(axes[name], data[name], name) for name in METHODS]
+    for name in METHODS:
+        axes[name].set(xlabel="spread $M$" if name in names[4:] else "", ylabel="")
     for name in ("FedAvg, one", "FedProx, one"):
         axes[name].set_ylabel("local steps $K$")
-    axes["accumulation"].set_ylabel("batches an update")
-    assert diagram is not None
-    drawing.colorbar(
-        diagram.mesh,
+    axes["accumulation"].set_ylabel("batches per update")
+    fig.colorbar(
+        diagrams[-1].mesh,
         ax=[axes[name] for name in METHODS],
         label="mean $|V^\\top U|^2 / \\mu$",
         extend="max",
         pad=0.01,
     )
+    _draw_rates(axes["rates"], data)
+    _draw_levels(axes["levels"], data["FedAvg, all"])
+    return fig
+
+
+def _draw_diagram(ax: Axes, dataset: xr.Dataset, name: str) -> Diagram:
+    from matplotlib.colors import Normalize
+
+    from causal_sgd import figures
+
+    curve = boundary(name)
+    diagram = figures.phase_diagram(
+        ax,
+        dataset,
+        "level",
+        x="spread",
+        y=METHODS[name].along,
+        logy=True,
+        norm=Normalize(0, 1.5),
+        colorbar=False,
+        legend=False,
+        theory=None if curve is None else {"$\\lambda = 0$": curve},
+    )
+    ax.set_title(name)
+    ax.set_yticks(LOCAL_STEPS, [str(k) for k in LOCAL_STEPS])
+    ax.minorticks_off()
+    return diagram
+
+
+def _draw_rates(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    from causal_sgd import figures
+    from causal_sgd.analysis import growth_rate
+
     for index, (name, method) in enumerate(METHODS.items()):
-        measured = growth_rate(data[f"growth of {name}"])
+        growth = growth_rate(data[f"growth of {name}"])
+        colour = figures.COLOURS[index] if index < len(figures.COLOURS) else "0.5"
         for steps, marker in zip(PROBED_STEPS, "os", strict=True):
-            exact = predicted(name, PROBED, steps)[0]
-            here = measured.sel({method.along: steps})
-            colour = figures.COLOURS[index] if index < len(figures.COLOURS) else "0.5"
-            look: dict[str, Any] = {"color": colour, "mfc": "white" if steps == 1 else colour}
-            axes["rates"].errorbar(
-                exact, here.rate, 2 * here.standard_error, fmt=marker, ms=5, lw=0.8,
-                label=name if steps == PROBED_STEPS[-1] else None, **look,
-            )  # fmt: skip
-    low, high = axes["rates"].get_xlim()
-    axes["rates"].plot([low, high], [low, high], color="0.4", lw=0.8, zorder=0)
-    axes["rates"].axhline(0, color="0.3", ls=":", lw=0.8, zorder=0)
-    axes["rates"].set(
-        xlabel="theory: growth a round (open: $K = 1$, filled: $K = 4$)",
+            measured = growth.sel({method.along: steps})
+            ax.errorbar(
+                predicted(name, PROBED, steps)[0],
+                measured.rate,
+                2 * measured.standard_error,
+                fmt=marker,
+                ms=5,
+                lw=0.8,
+                color=colour,
+                mfc="white" if steps == 1 else colour,
+                label=name if steps == PROBED_STEPS[-1] else None,
+            )
+    low, high = ax.get_xlim()
+    ax.plot([low, high], [low, high], color="0.4", lw=0.8, zorder=0)
+    ax.axhline(0, color="0.3", ls=":", lw=0.8, zorder=0)
+    ax.set(
+        xlabel="theory: growth per round (open: $K = 1$, filled: $K = 4$)",
         ylabel="measured",
         title="linear regime",
     )
-    axes["rates"].legend(frameon=False, ncols=2, fontsize="small")
+    ax.legend(frameon=False, ncols=2, fontsize="small")
+
+
+def _draw_levels(ax: Axes, dataset: xr.Dataset) -> None:
+    from causal_sgd import figures
+
     dense = np.linspace(SPREADS[0], SPREADS[-1], 60)
     for index, steps in enumerate(LOCAL_STEPS):
-        power = data["FedAvg, all"].level.mean("seed").sel(local_steps=steps)
+        power = dataset.level.mean("seed").sel(local_steps=steps)
         colour = figures.COLOURS[index % len(figures.COLOURS)]
-        axes["levels"].plot(SPREADS, power, "osD^"[index], color=colour, ms=4)
+        ax.plot(SPREADS, power, "osD^"[index], color=colour, ms=4)
         levels = [fixed_point(spread, steps) ** 2 / BASE.mean for spread in dense]
-        axes["levels"].plot(dense, levels, color=colour, lw=1)
-        axes["levels"].annotate(
+        ax.plot(dense, levels, color=colour, lw=1)
+        ax.annotate(
             f"$K = {steps}$",
             (dense[-1], levels[-1]),
             xytext=(4, 0),
@@ -288,20 +355,23 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
             va="center",
             color=colour,
         )
-    axes["levels"].axhline(1, color="0.3", ls=":", lw=0.8, zorder=0)
-    axes["levels"].set(
+    ax.axhline(1, color="0.3", ls=":", lw=0.8, zorder=0)
+    ax.set(
         xlabel="spread $M$",
         ylabel="$|V^\\top U|^2 / \\mu$",
         title="FedAvg, all: heterogeneity is learned, not rejected",
     )
-    return drawing
 
 
 def boundary(name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The spreads at which the exponent first falls through zero, and the numbers of local steps; None where it hardly ever does."""
-    crossings = {}
+    """The spreads at which the exponent first falls through zero, and the numbers of local steps.
+
+    None where it crosses zero for fewer than two of these numbers.
+    """
     if METHODS[name].program == "control, one":
-        return None  # it follows the pooled gradient wherever it does not diverge, and random products take time
+        # It follows the pooled gradient wherever it does not diverge, and random products are slow.
+        return None
+    crossings = {}
     grid = np.linspace(0.1, SPREADS[-1], 160)
     for steps in LOCAL_STEPS:
         rates = predicted(name, grid, steps)[0]

@@ -1,32 +1,49 @@
-"""A finite data set per environment: memorised below a threshold, and as good as a stream only from n of order d^2 on.
+"""Finite data: memorised below a threshold, and as good as a stream only from n of order d^2 on.
 
-The other environments' signals meet the same n measurements again and again, so the gradient has an error that does not average
-out, and an over-parameterised U learns its positive part: half of Wigner's semicircle, as far as k allows. One would expect d r
-examples to suffice, as for the recovery of one matrix of low rank by a restricted isometry; with k = d they do not. The
-error falls like sqrt((r1 d + (d - r1 - r2)^2 / 4) |A_e|^2 / (n E)), and it equals that of a stream in batches of m at
-n = (1 + (d - r1 - r2)^2 / (4 r1 d)) 2 m / (eta sigma* E). Below n E of about d (d + 1) / 4 the positive matrices can fit all
-examples of all environments at once: the loss goes to zero, no environment contradicts any more, and what is found is far from A*
-and from A* + mean A_e.
+Each environment has its own n examples. The other environments' signals meet the same measurements
+again and again, so that the gradient has an error that does not average out. An over-parameterised
+U learns its positive part: half of Wigner's semicircle, as far as k allows. One would expect d r
+examples to suffice, as for the recovery of one low-rank matrix by a restricted isometry; with k = d
+they do not. The error falls like sqrt((r1 d + (d - r1 - r2)^2 / 4) |A_e|^2 / (n E)), and equals
+that of a stream in batches of m at n = (1 + (d - r1 - r2)^2 / (4 r1 d)) 2 m / (eta sigma* E). Below
+n E of about d (d + 1) / 4, positive matrices can fit all examples of all environments at once: the
+loss vanishes, no environment contradicts any more, and the solution is far from A* and from A* +
+mean A_e.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._cells import compare_over
+from causal_sgd.studies._frames import surviving
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from causal_sgd.studies._cells import Cell
+    from causal_sgd.types import Key, Trace
+
 BASE = Experiment(
-    measurement="fixed-design", dim=12, invariant_rank=1, spurious_rank=1, mean=0.5, spread=4.0, learning_rate=0.1,
-    batch_size=64, steps=800, record_every=20, metrics=("invariant_error", "pooled_error", "batch_loss"),
-)  # fmt: skip
+    measurement="fixed-design",
+    dim=12,
+    invariant_rank=1,
+    spurious_rank=1,
+    mean=0.5,
+    spread=4.0,
+    learning_rate=0.1,
+    batch_size=64,
+    steps=800,
+    record_every=20,
+    metrics=("invariant_error", "pooled_error", "batch_loss"),
+)
 ENVIRONMENTS = 2  # one for each sign; the critical spread is 3.20
 FULL = (8, 24, 96, 384, 1536)
 SMALL = (384, 3072)
@@ -34,68 +51,82 @@ WIDE, WIDE_EXAMPLES = 24, 1536  # twice the dimension, four times as many exampl
 SETTLED = 600
 CLAIMS = {
     f"full_{number}": Claim(
-        f"full batches, n = {number}: distance to A* over the prediction", 0.85, 1.2, "Wigner's semicircle"
+        f"full batches, n = {number}: distance to A* over the prediction",
+        0.85,
+        1.2,
+        "Wigner's semicircle",
     )
     for number in (384, 1536)
 } | {
     "square": Claim(
-        "full batches: distance to A* at d = 24, n = 1536 over that at d = 12, n = 384 (the same n / d^2)", 0.85, 1.15,
+        "full batches: distance to A* at d = 24, n = 1536 over that at d = 12, n = 384 "
+        "(the same n / d^2)",
+        0.85,
+        1.15,
         "Wigner's semicircle",
     ),
-    "memorised": Claim("n E = 16, below d (d + 1) / 4 = 39: loss in the end over that at the start", 0, 1e-3, "this study"),
+    "memorised": Claim(
+        "n E = 16, below d (d + 1) / 4 = 39: final over initial loss", 0, 1e-3, "this study"
+    ),
     "not_memorised": Claim(
-        "n E = 48, above d (d + 1) / 4 = 39: loss in the end over that at the start", 0.01, 1, "this study"
+        "n E = 48, above d (d + 1) / 4 = 39: final over initial loss", 0.01, 1, "this study"
     ),
     "nowhere": Claim(
-        "n E = 16, memorised: distance to the nearer of A* and A* + mean over |A*|", 1, np.inf, "this study"
+        "n E = 16, memorised: distance to the nearer of A* and A* + mean A_e over |A*|",
+        1,
+        np.inf,
+        "this study",
     ),
     "few": Claim(
-        "batches of 64, n = 384 (32 d r1): distance to A* over that of the stream; 2.5 predicted", 1.7, 3.2,
+        "batches of 64, n = 384 (32 d r1): distance to A* over that of the stream (2.5 predicted)",
+        1.7,
+        3.2,
         "Wigner's semicircle",
     ),
     "many": Claim(
-        "batches of 64, n = 3072 (21 d^2): distance to A* over that of the stream; 1.3 predicted", 1.0, 1.6,
+        "batches of 64, n = 3072 (21 d^2): distance to A* over that of the stream (1.3 predicted)",
+        1.0,
+        1.6,
         "Wigner's semicircle",
     ),
-}  # fmt: skip
+}
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """HeteroSGD over the examples n of each environment, in full batches and in batches of 64, and streamed; 6 seeds (2 when quick)."""
-    from causal_sgd.sweeps import compare, sweep
+    """HeteroSGD over the examples n of each environment, in full batches and in batches of 64, and
+    streamed; 6 seeds (2 when quick).
+    """
+    from causal_sgd.sweeps import sweep
 
     options: dict[str, Any] = {"key": key, "progress": progress, "seeds": 2 if quick else 6}
-    full = compare({str(number): _full(BASE.dim, number) for number in FULL}, **options)
-    small = compare(
-        {str(number): BASE.replace(num_examples=number).cell() for number in SMALL}, **options
-    )
+    full = {number: _full(BASE.dim, number) for number in FULL}
+    small = {number: BASE.replace(num_examples=number).cell() for number in SMALL}
+    stream = BASE.replace(measurement="gaussian-law").cell()
     return {
-        "full": full.assign_coords(variant=list(FULL)).rename(variant="num_examples"),
-        "small": small.assign_coords(variant=list(SMALL)).rename(variant="num_examples"),
+        "full": compare_over("num_examples", full, **options),
+        "small": compare_over("num_examples", small, **options),
         "wide": sweep(_full(WIDE, WIDE_EXAMPLES), label="twice the dimension", **options),
-        "stream": sweep(
-            BASE.replace(measurement="gaussian-law").cell(), label="streamed", **options
-        ),
+        "stream": sweep(stream, label="streamed", **options),
     }
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """The errors over what is predicted and over the stream's, and what is memorised."""
+    """The errors over the prediction and over the stream's, and the memorised loss."""
     full, small, wide, stream = (
         _settled(data[name]) for name in ("full", "small", "wide", "stream")
     )
-    found = {
+    values = {
         f"full_{number}": float(full.invariant_error.sel(num_examples=number))
         / float(_predicted(number))
         for number in (384, 1536)
     }
-    # in the first step U is small: the loss is that of the labels
+    # In the first step U is small, and the loss is that of the labels.
     loss = full.batch_loss / data["full"].batch_loss.isel(step=1).median("seed")
     targets = [full[f"{name}_error"].sel(num_examples=FULL[0]) for name in ("invariant", "pooled")]
     against = small.invariant_error / float(stream.invariant_error)
-    return found | {
+    return values | {
         "square": float(wide.invariant_error / full.invariant_error.sel(num_examples=384)),
         "memorised": float(loss.sel(num_examples=8)),
         "not_memorised": float(loss.sel(num_examples=24)),
@@ -106,66 +137,64 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """The distance to A* against n, in full and in small batches, and the loss that is left."""
+    """The distance to A* in full and in small batches, and the remaining loss, against n."""
     from matplotlib import pyplot as plt
 
     from causal_sgd import figures
 
-    drawing, axes = plt.subplots(1, 2, figsize=(8.0, 3.4))
-    full, small, stream = (_settled(data[name]) for name in ("full", "small", "stream"))
-    numbers = np.geomspace(FULL[0], SMALL[-1], 50)
-    level = float(stream.invariant_error)
-    axes[0].loglog(FULL, full.invariant_error, "o-", label="full batches")
-    axes[0].loglog(SMALL, small.invariant_error, "s--", label=f"batches of {BASE.batch_size}")
-    axes[0].loglog(
-        numbers,
-        _predicted(numbers),
-        color="black",
-        ls=(0, (5, 1.6)),
-        lw=1.1,
-        label="predicted, full batches",
-    )
-    axes[0].axhline(
-        level, color="0.3", ls=":", lw=1, label=f"streamed, batches of {BASE.batch_size}"
-    )
-    axes[0].set(ylabel=r"$\|UU^\top - A^\star\|_F$")
-    axes[0].legend(frameon=False, loc="upper right")
-    axes[1].loglog(FULL, np.maximum(full.batch_loss, 1e-8), "o-", color=figures.COLOURS[0])
-    axes[1].set(ylabel="loss of the examples, in the end")
+    fig, axes = plt.subplots(1, 2, figsize=(8.0, 3.4))
+    _draw_errors(axes[0], data)
+    loss = np.maximum(_settled(data["full"]).batch_loss, 1e-8)
+    axes[1].loglog(FULL, loss, "o-", color=figures.COLOURS[0])
+    axes[1].set(ylabel="final loss of the examples")
     for ax in axes:
         ax.set_xlabel("examples of each environment $n$")
         ax.axvline(_threshold(), color="0.3", ls=(0, (6, 2, 1, 2)), lw=1)
     axes[1].annotate(
         "$nE = d(d+1)/4$", (_threshold(), 1e-4), (5, 0), textcoords="offset points", fontsize=8
     )
-    return drawing  # fmt: skip
+    return fig
 
 
-def _full(dim: int, num_examples: int) -> Callable[..., Any]:
-    """A cell that uses all examples of the step's environment; `Experiment` has batches only."""
+def _draw_errors(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    full, small, stream = (
+        _settled(data[name]).invariant_error for name in ("full", "small", "stream")
+    )
+    batches = f"batches of {BASE.batch_size}"
+    ax.loglog(FULL, full, "o-", label="full batches")
+    ax.loglog(SMALL, small, "s--", label=batches)
+    numbers = np.geomspace(FULL[0], SMALL[-1], 50)
+    line: dict[str, Any] = {"color": "black", "ls": (0, (5, 1.6)), "lw": 1.1}
+    ax.loglog(numbers, _predicted(numbers), label="predicted, full batches", **line)
+    ax.axhline(float(stream), color="0.3", ls=":", lw=1, label=f"streamed, {batches}")
+    ax.set(ylabel=r"$\|UU^\top - A^\star\|_F$")
+    ax.legend(frameon=False, loc="upper right")
 
-    def cell(key: Any) -> Any:
+
+def _full(dim: int, num_examples: int) -> Cell:
+    """A cell in full batches of the step's environment, which `Experiment` does not offer."""
+
+    def cell(key: Key) -> Trace:
         import optax
 
         from causal_sgd.sensing import measurements, metrics, models, worlds
         from causal_sgd.training import run, samplers, sgd
 
-        world = worlds.two_point(
-            dim=dim, invariant_rank=BASE.invariant_rank, spurious_rank=BASE.spurious_rank, mean=BASE.mean,
-            spread=BASE.spread,
-        )  # fmt: skip
+        ranks: dict[str, Any] = {
+            "invariant_rank": BASE.invariant_rank,
+            "spurious_rank": BASE.spurious_rank,
+        }
         algorithm = sgd(
-            world=world,
+            world=worlds.two_point(dim=dim, mean=BASE.mean, spread=BASE.spread, **ranks),
             sampler=samplers.hetero(batch_size=num_examples),
             measurement=measurements.fixed_design(num_examples=num_examples, full=True),
             model=models.factored(dim=dim, init_scale=BASE.init_scale),
             optimizer=optax.sgd(BASE.learning_rate),
         )
-        chosen = {name: getattr(metrics, name) for name in BASE.metrics}
         return run(
             key,
             algorithm=algorithm,
-            metrics=chosen,
+            metrics={name: getattr(metrics, name) for name in BASE.metrics},
             num_steps=BASE.steps,
             record_every=BASE.record_every,
         )
@@ -174,22 +203,25 @@ def _full(dim: int, num_examples: int) -> Callable[..., Any]:
 
 
 def _settled(dataset: xr.Dataset) -> xr.Dataset:
-    """Medians over the seeds that did not diverge and the last quarter of the run."""
-    kept = dataset.where(dataset.diverged_at < 0).drop_vars("diverged_at")
-    return kept.sel(step=slice(SETTLED, None)).median(("seed", "step"))
+    """Medians over the surviving seeds and the last quarter of the run."""
+    return surviving(dataset).sel(step=slice(SETTLED, None)).median(("seed", "step"))
 
 
-def _predicted(num_examples: Any) -> Any:
+def _predicted(num_examples: Any) -> np.ndarray:
     from causal_sgd import theory
 
     return np.asarray(
         theory.finite_data_error(
-            np.hypot(BASE.spread, BASE.mean), num_examples=num_examples, num_environments=ENVIRONMENTS, dim=BASE.dim,
-            invariant_rank=BASE.invariant_rank, spurious_rank=BASE.spurious_rank,
+            np.hypot(BASE.spread, BASE.mean),
+            num_examples=num_examples,
+            num_environments=ENVIRONMENTS,
+            dim=BASE.dim,
+            invariant_rank=BASE.invariant_rank,
+            spurious_rank=BASE.spurious_rank,
         )
-    )  # fmt: skip
+    )
 
 
 def _threshold() -> float:
-    """The examples of each environment that positive matrices can fit."""
+    """The number of examples per environment that positive matrices can fit."""
     return BASE.dim * (BASE.dim + 1) / (4 * ENVIRONMENTS)

@@ -1,16 +1,19 @@
-"""On-off intermittency: near the transition the spurious signal is off for long and bursts, by power laws that noise cuts.
+"""On-off intermittency near the transition: bursts follow power laws, which noise cuts off.
 
-Near zero log|u| is a random walk with drift lambda and variance v = Var log|1 + eta s| a step, and the nonlinearity is a
-barrier on top (one direction, population gradients). Below the transition the density of the quiet phases is therefore
-~ |u|^(kappa - 1) with kappa = 2 lambda/v, exactly the root of E|1 + eta s|^-kappa = 1; their lengths n fall like n^(-3/2), cut
-off only at 2 v/lambda^2 steps; and the mean of u^2 falls linearly to zero, while the median is minute long before.
+Near zero log|u| is a random walk with drift lambda and variance v = Var log|1 + eta s| per step,
+under the nonlinearity as an upper barrier (one direction, population gradients). Below the
+transition, the density in the quiet phases is therefore ~ |u|^(kappa - 1) with kappa = 2 lambda/v,
+exactly the root of E|1 + eta s|^-kappa = 1. The lengths n of the quiet phases fall like n^(-3/2),
+cut off only at 2 v/lambda^2 steps. The mean of u^2 falls linearly to zero, while the median is
+minute long before.
 
-A finite batch puts a second barrier below. One would expect it where the noise that the invariant signal carries over into
-the spurious row of U is seen, M eta/sqrt(2 m); there lies the floor of |V'U|. But that column is damped by sigma*. The spurious
-direction's own column is fed only through what the noise made of the rest of U, by two factors of the noise: its barrier
-lies lower by L = log m + const. below the level under which a phase counts as quiet, and phases longer than about
-8 L^2/(pi^2 v) steps are exponentially rare. This grows so slowly that batches of 1,000 leave no power law, and even those of
-256,000 bursts every few hundred steps.
+A finite batch adds a lower barrier. One would expect it at M eta/sqrt(2 m), the noise that the
+invariant signal carries over into the spurious row of U and the floor of |V'U|. But that column is
+damped by sigma*. The spurious direction's own column is fed only through the effect of the noise on
+the rest of U, by two factors of the noise: its barrier lies L = log m + const. below the level
+under which a phase counts as quiet, and phases longer than about 8 L^2/(pi^2 v) steps are
+exponentially rare. This grows so slowly that batches of 1,000 leave no power law, and even those of
+256,000 burst every few hundred steps.
 """
 
 from __future__ import annotations
@@ -21,209 +24,240 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causal_sgd.analysis import density_exponent, laminar_phases, phase_exponent
-from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._drawing import line_to_zero, mark
+from causal_sgd.studies._frames import late
+from causal_sgd.studies.sensing import _experiments
+from causal_sgd.studies.sensing._predictions import critical_spread
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RATE, MEAN = 0.1, 1.0
-POPULATION = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical",
-    learning_rate=RATE, mean=MEAN, init_scale=0.1, steps=20_000, record_every=1, metrics=("spurious_signal",),
-)  # fmt: skip
+POPULATION = _experiments.TWO_SCALARS.replace(
+    learning_rate=RATE,
+    mean=MEAN,
+    init_scale=0.1,
+    steps=20_000,
+    record_every=1,
+    metrics=("spurious_signal",),
+)
 SHARES = (0.8, 0.85, 0.9, 0.95, 0.97, 0.99)  # of the critical spread
 FINITE = POPULATION.replace(dim=6, measurement="gaussian-law", model="factored", steps=10_000)
 BATCH_SIZES = (1000, 4000, 16_000, 64_000, 256_000)
-AFTER = 0.2  # the transient
-LEVEL = 0.1  # below it the signal is quiet
-WINDOWS = {
-    0.9: (1e-8, 0.1, 0.1),
-    0.95: (1e-12, 0.1, 0.15),
-    0.97: (1e-12, 0.1, 0.2),
-}  # of |u|; and the tolerance
+AFTER = 0.2  # of the run: the transient
+LEVEL = 0.1  # the signal is quiet below it
+# Share of M_c -> window of |u| in which the exponent is fitted, and its tolerance.
+WINDOWS = {0.9: (1e-8, 0.1, 0.1), 0.95: (1e-12, 0.1, 0.15), 0.97: (1e-12, 0.1, 0.2)}
 PHASES = 30, 3000  # the window of lengths
-LONGEST = 3  # quiet phases a seed, from which the cutoff at a finite batch is measured
-CLAIMS = {
-    f"density_{share}": Claim(
-        f"M = {share:g} M_c: exponent of the density of log|u| over that of theory", 1 - tolerance, 1 + tolerance,
-        "random walk under a barrier",
-    )
-    for share, (*_, tolerance) in WINDOWS.items()
-} | {
-    f"phases_{share}": Claim(
-        f"M = {share:g} M_c: exponent of the lengths of quiet phases, cut off at 2 v/lambda^2", 1.43, 1.57,
-        "first return of a random walk",
-    )
-    for share in (0.9, 0.95, 0.97, 0.99)
-} | {
-    "order": Claim("mean of u^2, linear in M^2 up to 0.97 M_c: its root over M_c", 0.98, 1.02, "linear order parameter"),
-    "median": Claim("M = 0.95 M_c: median of |u|", 0, 0.01, "off most of the time"),
-    "cutoff": Claim(
-        "finite batch at M_c: slope of sqrt(length at which quiet phases end) in log m over sqrt(8/(pi^2 v))", 0.75,
-        1.25, "this study: a barrier at 1/m",
-    ),
-    "floor": Claim(
-        "finite batch at M_c: power of m with which the first percentile of |V'U| falls", 0.45, 0.6,
-        "noise of the measurements",
-    ),
-}  # fmt: skip
+LINEAR = slice(0, SHARES.index(0.97) + 1)  # the shares at which the order parameter is linear
+LONGEST = 3  # quiet phases per seed from which the cutoff at a finite batch is measured
+CLAIMS = (
+    {
+        f"density_{share}": Claim(
+            f"M = {share:g} M_c: exponent of the density of log|u| over the predicted one",
+            1 - tolerance,
+            1 + tolerance,
+            "random walk under a barrier",
+        )
+        for share, (*_, tolerance) in WINDOWS.items()
+    }
+    | {
+        f"phases_{share}": Claim(
+            f"M = {share:g} M_c: exponent of the lengths of quiet phases, cut off at 2 v/lambda^2",
+            1.43,
+            1.57,
+            "first return of a random walk",
+        )
+        for share in (0.9, 0.95, 0.97, 0.99)
+    }
+    | {
+        "order": Claim(
+            "mean of u^2, linear in M^2 up to 0.97 M_c: its root over M_c",
+            0.98,
+            1.02,
+            "linear order parameter",
+        ),
+        "median": Claim("M = 0.95 M_c: median of |u|", 0, 0.01, "off most of the time"),
+        "cutoff": Claim(
+            "finite batch at M_c: slope of sqrt(length at which quiet phases end) in log m "
+            "over sqrt(8/(pi^2 v))",
+            0.75,
+            1.25,
+            "this study: a barrier at 1/m",
+        ),
+        "floor": Claim(
+            "finite batch at M_c: exponent of m with which the first percentile of |V'U| falls",
+            0.45,
+            0.6,
+            "measurement noise",
+        ),
+    }
+)
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """Every step of 128 seeds (32 when quick) at six shares of the critical spread, and of 96 (24) at five batch sizes."""
-    from causal_sgd import theory
+    """Every step of 128 seeds (32 when quick) at six shares of the critical spread, and of 96 seeds
+    (24) at five batch sizes.
+    """
     from causal_sgd.sweeps import sweep
 
-    critical = float(theory.critical_spread(RATE, MEAN))
+    critical = critical_spread(POPULATION)
     options: dict[str, Any] = {"key": key, "progress": progress}
     return {
         "population": sweep(
-            POPULATION.cell(), axes={"spread": critical * np.array(SHARES)}, seeds=32 if quick else 128,
-            label="on-off intermittency", **options,
+            POPULATION.cell(),
+            axes={"spread": critical * np.array(SHARES)},
+            seeds=32 if quick else 128,
+            label="on-off intermittency",
+            **options,
         ),
         "finite": sweep(
-            FINITE.cell(), axes={"batch_size": BATCH_SIZES, "spread": [critical]}, seeds=24 if quick else 96,
-            label="finite batches", **options,
+            FINITE.cell(),
+            axes={"batch_size": BATCH_SIZES, "spread": [critical]},
+            seeds=24 if quick else 96,
+            label="finite batches",
+            **options,
         ),
-    }  # fmt: skip
+    }
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """Exponents of density and quiet phases, the order parameter, and the cutoff by noise."""
+    """The exponents of density and quiet phases, the order parameter, and the cutoff by noise."""
     from causal_sgd.analysis import order_parameter_boundary
 
-    critical, found = _critical(), {}
+    values = {}
     for share, (low, high, _) in WINDOWS.items():
         *_, theta = _walk(share)
-        found[f"density_{share}"] = (
-            density_exponent(_signal(data, share), low=low, high=high).exponent / theta
-        )
+        density = density_exponent(_signal(data, share), low=low, high=high)
+        values[f"density_{share}"] = density.exponent / theta
     for share in (0.9, 0.95, 0.97, 0.99):
         lengths = laminar_phases(_signal(data, share), LEVEL)
-        found[f"phases_{share}"] = phase_exponent(
+        values[f"phases_{share}"] = phase_exponent(
             lengths, shortest=PHASES[0], longest=PHASES[1], cutoff=_walk(share)[0]
         ).exponent
-    power = _power(data)
-    squares = power.to_dataset(name="power").assign(diverged_at=data["population"].diverged_at)
-    linear = squares.isel(spread=slice(0, SHARES.index(0.97) + 1))
+    powers = _power(data).to_dataset(name="power")
+    powers = powers.assign(diverged_at=data["population"].diverged_at).isel(spread=LINEAR)
     lows = [np.quantile(_finite(data, size), 0.01) for size in BATCH_SIZES]
-    return found | {
-        "order": order_parameter_boundary(linear, metric="power").value / critical,
+    sizes = np.log(BATCH_SIZES)
+    slope = np.polyfit(sizes, np.sqrt(_cutoffs(data)), 1)[0]
+    return values | {
+        "order": order_parameter_boundary(powers, metric="power").value
+        / critical_spread(POPULATION),
         "median": float(np.median(_signal(data, 0.95))),
-        "cutoff": np.polyfit(np.log(BATCH_SIZES), np.sqrt(_cutoffs(data)), 1)[0]
-        / _predicted_slope(),
-        "floor": -np.polyfit(np.log(BATCH_SIZES), np.log(lows), 1)[0],
+        "cutoff": slope / _predicted_slope(),
+        "floor": -np.polyfit(sizes, np.log(lows), 1)[0],
     }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """Density of log|u|, lengths of quiet phases, mean and median against the spread, and the cutoff by noise."""
-    import matplotlib as mpl
+    """The density of log|u|, the lengths of quiet phases, mean and median against the spread, and
+    the cutoff by noise.
+    """
     from matplotlib import pyplot as plt
 
-    drawing, ((left, right), (below, last)) = plt.subplots(2, 2, figsize=(8.6, 6.4))
+    fig, axes = plt.subplots(2, 2, figsize=(8.6, 6.4))
+    _draw_densities(axes[0, 0], data)
+    _draw_phases(axes[0, 1], data)
+    _draw_averages(axes[1, 0], data)
+    _draw_cutoffs(axes[1, 1], data)
+    return fig
+
+
+def _draw_densities(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    import matplotlib as mpl
+
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.8, 4))
     edges = np.linspace(-12, 1, 66)
     middles = (edges[1:] + edges[:-1]) / 2
+    line = middles[(middles > -11.5) & (middles < -1)]
+    dashed: dict[str, Any] = {"color": "black", "ls": (0, (4, 3)), "lw": 1}
     for share, colour in zip((0.8, 0.9, 0.95, 0.97), shades, strict=True):
         values = _signal(data, share)
         logs = np.log10(values[values > 0])
         density = np.histogram(logs, edges)[0] / values.size / np.diff(edges)
-        left.semilogy(
-            middles,
-            np.where(density > 0, density, np.nan),
-            color=colour,
-            label=f"$M = {share:g}\\,M_c$",
-        )
-        line = middles[(middles > -11.5) & (middles < -1)]
+        shown = np.where(density > 0, density, np.nan)
+        ax.semilogy(middles, shown, color=colour, label=f"$M = {share:g}\\,M_c$")
         anchor = np.interp(-1, middles, density)
-        left.semilogy(
-            line,
-            anchor * 10 ** (-_walk(share)[2] * (line + 1)),
-            color="black",
-            ls=(0, (4, 3)),
-            lw=1,
-        )
-    left.plot([], [], color="black", ls=(0, (4, 3)), lw=1, label=r"theory: $|u|^{\,2\lambda/v}$")
-    left.set(
+        ax.semilogy(line, anchor * 10 ** (-_walk(share)[2] * (line + 1)), **dashed)
+    ax.plot([], [], label=r"theory: $|u|^{\,2\lambda/v}$", **dashed)
+    ax.set(
         xlabel=r"$\log_{10}|u|$",
         ylabel="density",
         title="off most of the time (population)",
         ylim=(1e-4, 2),
     )
-    left.legend(frameon=False)
+    ax.legend(frameon=False)
 
-    bins = 2 * np.unique(
-        np.round(np.geomspace(3, 3000, 26)).astype(int)
-    )  # an excursion has an odd number of steps
+
+def _draw_phases(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    import matplotlib as mpl
+
+    # Even edges: an excursion has an odd number of steps.
+    bins = 2 * np.unique(np.round(np.geomspace(3, 3000, 26)).astype(int))
     centres = np.sqrt(bins[1:] * bins[:-1])
-    shown = [("population, $0.99\\,M_c$", _signal(data, 0.99), "black")]
     colours = mpl.colormaps["plasma"](np.linspace(0.1, 0.8, len(BATCH_SIZES)))
-    shown += [
+    cases = [("population, $0.99\\,M_c$", _signal(data, 0.99), "black")]
+    cases += [
         (f"$m = {size:,}$".replace(",", "\\,"), _finite(data, size), colour)
         for size, colour in zip(BATCH_SIZES, colours, strict=True)
     ]
-    for label, signal, colour in shown:
+    for label, signal, colour in cases:
         lengths = laminar_phases(signal, LEVEL)
         share = np.histogram(lengths, bins)[0] / len(lengths) / np.diff(bins)
-        right.loglog(
-            centres, np.where(share > 0, share, np.nan), ".-", color=colour, label=label, ms=3, lw=1
-        )
-    straight = np.array([10.0, 5000])
-    right.loglog(straight, 3 * straight**-1.5, color="0.4", ls=(0, (4, 3)), lw=1)
-    right.annotate("$n^{-3/2}$", (400, 3 * 400**-1.5), (4, 4), textcoords="offset points")
-    right.set(
+        shown = np.where(share > 0, share, np.nan)
+        ax.loglog(centres, shown, ".-", color=colour, label=label, ms=3, lw=1)
+    ends = np.array([10.0, 5000])
+    ax.loglog(ends, 3 * ends**-1.5, color="0.4", ls=(0, (4, 3)), lw=1)
+    ax.annotate("$n^{-3/2}$", (400, 3 * 400**-1.5), (4, 4), textcoords="offset points")
+    ax.set(
         xlabel="steps $n$ with $|V^\\top U| < 0.1$",
         ylabel="probability",
         title="quiet phases, cut by noise",
     )
-    right.set_ylim(1e-7, 0.2)
-    right.legend(frameon=False, fontsize="x-small")
+    ax.set_ylim(1e-7, 0.2)
+    ax.legend(frameon=False, fontsize="x-small")
 
-    squared = np.array(SHARES) ** 2
-    mean = _power(data).mean("seed")
+
+def _draw_averages(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    squares = np.array(SHARES) ** 2
+    means = _power(data).mean("seed").values
     medians = [np.median(_signal(data, share) ** 2) for share in SHARES]
-    below.plot(squared, mean, "o", label="mean")
-    kept = slice(0, SHARES.index(0.97) + 1)
-    slope, start = np.polyfit(squared[kept], mean.values[kept], 1)
-    below.plot([squared[0], -start / slope], [slope * squared[0] + start, 0], color="0.4", lw=0.9)
-    below.plot(squared, medians, "s", label="median")
-    below.axvline(1, color="0.3", ls=":", lw=1)
-    below.set(xlabel="$(M / M_c)^2$", ylabel="$u^2$", title="only the mean is linear through zero")
-    below.legend(frameon=False)
+    ax.plot(squares, means, "o", label="mean")
+    line_to_zero(ax, squares[LINEAR], means[LINEAR], color="0.4")
+    ax.plot(squares, medians, "s", label="median")
+    mark(ax, 1)
+    ax.set(xlabel="$(M / M_c)^2$", ylabel="$u^2$", title="only the mean is linear through zero")
+    ax.legend(frameon=False)
 
+
+def _draw_cutoffs(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     sizes = np.array(BATCH_SIZES, float)
     roots = np.sqrt(_cutoffs(data))
-    last.semilogx(sizes, roots, "o", label="measured")
-    middle = np.mean(np.log(sizes))
-    theory_line = roots.mean() + _predicted_slope() * (np.log(sizes) - middle)
-    last.semilogx(
-        sizes, theory_line, color="black", ls=(0, (4, 3)), lw=1, label=r"slope $\sqrt{8/(\pi^2 v)}$"
-    )
-    last.set(
+    ax.semilogx(sizes, roots, "o", label="measured")
+    logs = np.log(sizes)
+    line = roots.mean() + _predicted_slope() * (logs - logs.mean())
+    label = r"slope $\sqrt{8/(\pi^2 v)}$"
+    ax.semilogx(sizes, line, color="black", ls=(0, (4, 3)), lw=1, label=label)
+    ax.set(
         xlabel="batch size $m$",
         ylabel=r"$\sqrt{n_c}$",
         title="mean excess $n_c$ of the longest quiet phases",
     )
-    last.legend(frameon=False)
-    return drawing
-
-
-def _critical() -> float:
-    from causal_sgd import theory
-
-    return float(theory.critical_spread(RATE, MEAN))
+    ax.legend(frameon=False)
 
 
 def _walk(share: float) -> tuple[float, float, float]:
-    """At a share of M_c: where the quiet phases are cut off, 2 v/lambda^2; the variance v; and the tail exponent."""
+    """At a share of M_c: the cutoff of the quiet phases, 2 v/lambda^2; the variance v; the
+    exponent.
+    """
     from causal_sgd import theory
 
-    spread = share * _critical()
+    spread = share * critical_spread(POPULATION)
     drift = float(theory.lyapunov_two_point(RATE, MEAN, spread))
     variance = float(theory.log_variance_two_point(RATE, MEAN, spread))
     theta = float(theory.tail_exponent(RATE, np.array([MEAN + spread, MEAN - spread])))
@@ -231,34 +265,37 @@ def _walk(share: float) -> tuple[float, float, float]:
 
 
 def _predicted_slope() -> float:
-    """Of sqrt(n_c) = L sqrt(8/(pi^2 v)) in L: the slowest mode between a reflecting and an absorbing barrier."""
+    """The slope in L of sqrt(n_c) = L sqrt(8/(pi^2 v)).
+
+    It belongs to the slowest mode between a reflecting and an absorbing barrier.
+    """
     return float(np.sqrt(8 / (np.pi**2 * _walk(1.0)[1])))
-
-
-def _after(values: xr.DataArray) -> xr.DataArray:
-    return values.isel(step=slice(int(AFTER * values.sizes["step"]), None))
 
 
 def _signal(data: Mapping[str, xr.Dataset], share: float) -> np.ndarray:
     """|u| [seed, step] after the transient, population gradients."""
-    return _after(data["population"].spurious_signal.isel(spread=SHARES.index(share))).values
+    signal = data["population"].spurious_signal.isel(spread=SHARES.index(share))
+    return late(signal, AFTER).values
 
 
 def _finite(data: Mapping[str, xr.Dataset], size: int) -> np.ndarray:
-    """|V'U| [seed, step] after the transient, at a batch size."""
-    return _after(data["finite"].spurious_signal.sel(batch_size=size).isel(spread=0)).values
+    """|V'U| [seed, step] after the transient at a batch size."""
+    return late(data["finite"].spurious_signal.sel(batch_size=size).isel(spread=0), AFTER).values
 
 
 def _power(data: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """Time averages of u^2 [spread, seed]."""
-    return (_after(data["population"].spurious_signal).astype(float) ** 2).mean("step")
+    return (late(data["population"].spurious_signal, AFTER).astype(float) ** 2).mean("step")
 
 
 def _cutoffs(data: Mapping[str, xr.Dataset]) -> np.ndarray:
-    """For each batch size the mean excess of the longest quiet phases over the shortest of them: their decay time."""
-    found = []
+    """The decay time of the lengths of quiet phases for each batch size.
+
+    It is the mean excess of the longest phases over the shortest of them.
+    """
+    excesses = []
     for size in BATCH_SIZES:
         signal = _finite(data, size)
         longest = np.sort(laminar_phases(signal, LEVEL))[-LONGEST * len(signal) - 1 :]
-        found.append(np.mean(longest[1:] - longest[0]))
-    return np.array(found)
+        excesses.append(np.mean(longest[1:] - longest[0]))
+    return np.array(excesses)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causal_sgd.analysis import final
-from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import averaged
+from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,20 +28,8 @@ if TYPE_CHECKING:
     from causal_sgd.analysis import Boundary
 
 RATE, MEAN = 0.02, 1.0
-BASE = Experiment(
-    dim=2,
-    invariant_rank=1,
-    spurious_rank=1,
-    measurement="population",
-    model="diagonal",
-    basis="canonical",
-    learning_rate=RATE,
-    mean=MEAN,
-    init_scale=0.3,
-    batch_size=240,
-    steps=20_000,
-    record_every=40,
-    metrics=("spurious_power",),
+BASE = _experiments.TWO_SCALARS.replace(
+    learning_rate=RATE, mean=MEAN, init_scale=0.3, batch_size=240, steps=20_000, record_every=40
 )
 MIXTURES = (1, 2, 4, 8, 16)
 # Shares of the exact boundary at which the order parameter is linear in M^2.

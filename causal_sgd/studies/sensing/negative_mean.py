@@ -18,6 +18,7 @@ from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import averaged, both_methods
+from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,20 +37,13 @@ BASE = Experiment(
     metrics=("spurious_signal", "invariant_error"),
 )
 MEANS = np.arange(-2, 3.25, 0.25)
-POPULATION = Experiment(
-    dim=2,
-    invariant_rank=1,
-    spurious_rank=1,
-    measurement="population",
-    model="diagonal",
-    basis="canonical",
+POPULATION = _experiments.TWO_SCALARS.replace(
     learning_rate=RATE,
     spread=SPREAD,
     init_scale=0.3,
     batch_size=2**20,
     steps=10_000,
     record_every=20,
-    metrics=("spurious_power",),
 )
 # Multiples of the critical mean at which the order parameter is linear.
 BEYOND = np.array([1.05, 1.1, 1.15, 1.2])

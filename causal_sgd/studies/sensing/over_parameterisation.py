@@ -1,11 +1,13 @@
-"""Spare columns and the initial scale: one makes heterogeneity necessary, the other costs only time.
+"""Spare columns make heterogeneity necessary; the initial scale costs only time.
 
-With exactly k = r1 columns the invariant signal leaves no column to the spurious one, which then meets s - sigma* in place of
-s: for mu <= sigma* it dies at every heterogeneity M > 0, far below M_c. From k = r1 + r2 on the spurious signal has
-a column of its own, and k does not matter any more, up to k = d: heterogeneity is what an over-parameterised model needs. One
-would expect ever more columns to fit ever more noise; they do not. The noise of the batches keeps a bulk alive outside of all
-signals, but of at most (d - r1 - r2 - 1)/4 columns, as `theory.complement_power` predicts: further ones die. The initial scale
-changes the time to learn, by log(1/alpha)/log(1 + eta sigma*), and neither what is learned nor what is forgotten.
+With exactly k = r1 columns the invariant signal leaves no column to the spurious one, which then
+meets s - sigma* in place of s: for mu <= sigma* it dies at every heterogeneity M > 0, far below
+M_c. From k = r1 + r2 on the spurious signal has its own column, and k no longer matters, up to k =
+d: only an over-parameterised model needs heterogeneity. One would expect more columns to fit more
+noise. They do not: the batch noise sustains a bulk outside all signals, but in at most (d - r1 - r2
+- 1)/4 columns, as `theory.complement_power` predicts; further ones die. The initial scale changes
+the time to learn, by log(1/alpha)/log(1 + eta sigma*), but neither what is learned nor what is
+forgotten.
 """
 
 from __future__ import annotations
@@ -17,62 +19,104 @@ import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._cells import compare_over
+from causal_sgd.studies._frames import late, surviving
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BASE = Experiment(
-    dim=24, invariant_rank=2, spurious_rank=1, learning_rate=0.1, batch_size=500, steps=3000, record_every=10,
-    init="gaussian", init_scale=0.1, metrics=("invariant_error", "complement_signal", "spurious_signal"),
-)  # fmt: skip
+    dim=24,
+    invariant_rank=2,
+    spurious_rank=1,
+    learning_rate=0.1,
+    batch_size=500,
+    steps=3000,
+    record_every=10,
+    init="gaussian",
+    init_scale=0.1,
+    metrics=("invariant_error", "complement_signal", "spurious_signal"),
+)
 RANKS = (2, 3, 4, 6, 8, 12, 24)
 BELOW, ABOVE = 2.0, 6.0  # the critical spread is 4.58
 SCALED = Experiment(
-    dim=24, invariant_rank=2, spurious_rank=1, learning_rate=0.1, batch_size=500, steps=800, record_every=2,
+    dim=24,
+    invariant_rank=2,
+    spurious_rank=1,
+    learning_rate=0.1,
+    batch_size=500,
+    steps=800,
+    record_every=2,
     metrics=("invariant_error", "invariant_signal", "spurious_signal"),
-)  # fmt: skip
+)
 SCALES = np.logspace(-6, -1, 6)
 CLAIMS = {
     f"complement_{rank}": Claim(
-        f"M = {ABOVE:g}, k = {rank}: mean square of the complement signal over the prediction", 0.85, 1.15,
+        f"M = {ABOVE:g}, k = {rank}: mean square of the complement signal over the prediction",
+        0.85,
+        1.15,
         "random matrices",
     )
     for rank in (2, 4, 24)
 } | {
     "quarter": Claim(
-        f"M = {ABOVE:g}: the same at k = d over that at k = 8, the first above r1 + (d - r1 - r2 - 1)/4", 0.9, 1.1,
+        f"M = {ABOVE:g}: the same at k = d over that at k = 8, "
+        "the first above r1 + (d - r1 - r2 - 1)/4",
+        0.9,
+        1.1,
         "random matrices",
     ),
     "tight": Claim(f"M = {BELOW:g}, k = r1: mean |V'U|^2 over lambda / eta", 0, 0.15, "this study"),
-    "spare": Claim(f"M = {BELOW:g}, k = r1 + r2: mean |V'U|^2 over lambda / eta", 0.85, 1.1, "Lyapunov exponent"),
-    "wide": Claim(f"M = {BELOW:g}: mean |V'U|^2 at k = d over that at k = r1 + r2", 0.9, 1.1, "this study"),
-    "rejected": Claim(f"M = {ABOVE:g}: largest median |V'U|^2 over k", 0, 0.02, "Lyapunov exponent"),
-    "time": Claim("slope of the steps to half of A* in the predicted growth time", 0.95, 1.05, "population dynamics"),
+    "spare": Claim(
+        f"M = {BELOW:g}, k = r1 + r2: mean |V'U|^2 over lambda / eta",
+        0.85,
+        1.1,
+        "Lyapunov exponent",
+    ),
+    "wide": Claim(
+        f"M = {BELOW:g}: mean |V'U|^2 at k = d over that at k = r1 + r2", 0.9, 1.1, "this study"
+    ),
+    "rejected": Claim(
+        f"M = {ABOVE:g}: largest median |V'U|^2 over k", 0, 0.02, "Lyapunov exponent"
+    ),
+    "time": Claim(
+        "slope of the steps to half of A* in the predicted growth time",
+        0.95,
+        1.05,
+        "population dynamics",
+    ),
     "floor": Claim(
-        f"M = {ABOVE:g}: largest over least median error in the last quarter, over the initial scales", 1, 1.15,
+        f"M = {ABOVE:g}: largest over smallest median error in the last quarter, "
+        "over the initial scales",
+        1,
+        1.15,
         "this study",
     ),
     "level": Claim(
-        f"M = {BELOW:g}: largest over least mean |V'U|^2 in the last quarter, over the initial scales", 1, 1.15,
+        f"M = {BELOW:g}: largest over smallest mean |V'U|^2 in the last quarter, "
+        "over the initial scales",
+        1,
+        1.15,
         "this study",
     ),
-}  # fmt: skip
+}
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """HeteroSGD over the columns k and over the initial scale, below and above M_c, 16 seeds (4 when quick)."""
-    from causal_sgd.sweeps import compare, sweep
+    """HeteroSGD over the columns k and over the initial scale, below and above M_c, 16 seeds (4
+    when quick).
+    """
+    from causal_sgd.sweeps import sweep
 
     options: dict[str, Any] = {"key": key, "progress": progress, "seeds": 4 if quick else 16}
     axes = {"spread": [BELOW, ABOVE]}
-    columns = compare(
-        {str(rank): BASE.replace(rank=rank).cell() for rank in RANKS}, axes=axes, **options
-    )
+    ranks = {rank: BASE.replace(rank=rank).cell() for rank in RANKS}
     return {
-        "columns": columns.assign_coords(variant=list(RANKS)).rename(variant="rank"),
+        "columns": compare_over("rank", ranks, axes=axes, **options),
         "scales": sweep(
             SCALED.cell(), axes={"init_scale": SCALES, **axes}, label="initial scale", **options
         ),
@@ -80,25 +124,24 @@ def run(
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """What noise keeps, what is forgotten, and how long it takes."""
+    """What the noise sustains, what is forgotten, and the time to learn."""
     from causal_sgd import theory
 
-    late = _late(data["columns"], 0.4)
-    complement = (late.complement_signal**2).mean(("seed", "step")).sel(spread=ABOVE)
-    found = {
+    runs = _late(data["columns"], 0.4)
+    complement = (runs.complement_signal**2).mean(("seed", "step")).sel(spread=ABOVE)
+    values = {
         f"complement_{rank}": float(complement.sel(rank=rank)) / _predicted(rank)
         for rank in (2, 4, 24)
     }
-    power = (late.spurious_signal**2).mean(("seed", "step")).sel(spread=BELOW)
-    level = (
-        float(theory.lyapunov_two_point(BASE.learning_rate, BASE.mean, BELOW)) / BASE.learning_rate
-    )
-    typical = (late.spurious_signal**2).median(("seed", "step")).sel(spread=ABOVE)
+    power = (runs.spurious_signal**2).mean(("seed", "step")).sel(spread=BELOW)
+    exponent = float(theory.lyapunov_two_point(BASE.learning_rate, BASE.mean, BELOW))
+    level = exponent / BASE.learning_rate
+    typical = (runs.spurious_signal**2).median(("seed", "step")).sel(spread=ABOVE)
     last = _late(data["scales"], 0.75)
     floors = last.invariant_error.median(("seed", "step")).sel(spread=ABOVE)
     levels = (last.spurious_signal**2).mean(("seed", "step")).sel(spread=BELOW)
     measured, predicted = _times(data["scales"])
-    return found | {
+    return values | {
         "quarter": float(complement.sel(rank=24) / complement.sel(rank=8)),
         "tight": float(power.sel(rank=2)) / level,
         "spare": float(power.sel(rank=3)) / level,
@@ -111,47 +154,57 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """The complement and the spurious signal against the number of columns, and the time to learn against the scale."""
+    """The complement and the spurious signal against the number of columns, and the time to learn
+    against the initial scale.
+    """
     from matplotlib import pyplot as plt
 
-    from causal_sgd import figures
-
-    drawing, axes = plt.subplots(1, 3, figsize=(10.5, 3.3))
-    powers = (
-        (_late(data["columns"], 0.4) ** 2)
-        .mean("step")
-        .assign(diverged_at=data["columns"].diverged_at)
-    )
-    ranks = np.arange(RANKS[0], RANKS[-1] + 1)
-    figures.final_value(
-        axes[0], powers.sel(spread=ABOVE), "complement_signal", along="rank", logx=True,
-        theory={"predicted": (ranks, [_predicted(int(rank)) for rank in ranks])},
-        mark={"$r_1$ + a quarter of $d$": BASE.invariant_rank + (BASE.dim - 4) / 4},
-        label=r"complement $\|U_\perp^\top U\|_F^2$",
-    )  # fmt: skip
-    axes[0].set_ylim(bottom=0)
-    figures.final_value(
-        axes[1], powers, "spurious_signal", along="rank", over="spread", logx=True,
-        mark={"$r_1 + r_2$": BASE.invariant_rank + BASE.spurious_rank}, label=r"$\|V^\top U\|_F^2$",
-    )  # fmt: skip
-    for ax in axes[:2]:
-        ax.set_xlabel("columns $k$")
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.3))
+    _draw_columns(axes[0], axes[1], data["columns"])
     measured, predicted = _times(data["scales"])
     axes[2].semilogx(SCALES, measured, "o", label="median over seeds")
-    axes[2].semilogx(
-        SCALES, predicted, color="black", lw=1.1, ls="--", label="predicted growth time"
-    )
+    line: dict[str, Any] = {"color": "black", "lw": 1.1, "ls": "--"}
+    axes[2].semilogx(SCALES, predicted, label="predicted growth time", **line)
     axes[2].set(
         xlabel=r"initial scale $\alpha$", ylabel="steps to half of $A^\\star$", ylim=(0, None)
     )
     axes[2].legend(frameon=False)
-    return drawing
+    return fig
+
+
+def _draw_columns(left: Axes, right: Axes, dataset: xr.Dataset) -> None:
+    from causal_sgd import figures
+
+    powers = (_late(dataset, 0.4) ** 2).mean("step").assign(diverged_at=dataset.diverged_at)
+    ranks = np.arange(RANKS[0], RANKS[-1] + 1)
+    figures.final_value(
+        left,
+        powers.sel(spread=ABOVE),
+        "complement_signal",
+        along="rank",
+        logx=True,
+        theory={"predicted": (ranks, [_predicted(int(rank)) for rank in ranks])},
+        mark={"$r_1$ + a quarter of $d$": BASE.invariant_rank + (BASE.dim - 4) / 4},
+        label=r"complement $\|U_\perp^\top U\|_F^2$",
+    )
+    left.set_ylim(bottom=0)
+    figures.final_value(
+        right,
+        powers,
+        "spurious_signal",
+        along="rank",
+        over="spread",
+        logx=True,
+        mark={"$r_1 + r_2$": BASE.invariant_rank + BASE.spurious_rank},
+        label=r"$\|V^\top U\|_F^2$",
+    )
+    for ax in (left, right):
+        ax.set_xlabel("columns $k$")
 
 
 def _late(dataset: xr.Dataset, after: float) -> xr.Dataset:
-    """The frames after a share of the run, without the runs that diverged."""
-    kept = dataset.where(dataset.diverged_at < 0).drop_vars("diverged_at")
-    return kept.isel(step=slice(int(after * (dataset.sizes["step"] - 1)) + 1, None))
+    """The metrics of the surviving runs after a share of the run."""
+    return late(surviving(dataset).isel(step=slice(1, None)), after)
 
 
 def _predicted(rank: int) -> float:
@@ -159,14 +212,21 @@ def _predicted(rank: int) -> float:
 
     return float(
         theory.complement_power(
-            np.hypot(ABOVE, BASE.mean), rank=rank, learning_rate=BASE.learning_rate, batch_size=BASE.batch_size,
-            dim=BASE.dim, invariant_rank=BASE.invariant_rank, spurious_rank=BASE.spurious_rank,
+            np.hypot(ABOVE, BASE.mean),
+            rank=rank,
+            learning_rate=BASE.learning_rate,
+            batch_size=BASE.batch_size,
+            dim=BASE.dim,
+            invariant_rank=BASE.invariant_rank,
+            spurious_rank=BASE.spurious_rank,
         )
-    )  # fmt: skip
+    )
 
 
 def _times(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Steps until half of A* is learned, median over seeds above M_c, and `theory.growth_time`, by initial scale."""
+    """Steps until half of A* is learned by initial scale: medians above M_c, and
+    `theory.growth_time`.
+    """
     from causal_sgd import theory
 
     signal = dataset.sel(spread=ABOVE).invariant_signal ** 2

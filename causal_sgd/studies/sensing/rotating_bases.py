@@ -1,32 +1,39 @@
-"""Where eigenbases rotate between environments, heterogeneity stops the spurious part in few directions only, and feeds it in many.
+"""Rotating eigenbases: heterogeneity stops the spurious part in few directions, feeds it in many.
 
-Environments are drawn anew at every step, with spurious cores in a common eigenbasis ("fixed"), in Haar distributed ones, or from
-the Gaussian orthogonal ensemble (GOE). What decides is the top Lyapunov exponent of the product of random matrices, which for
-isotropic cores is an average over a single step (`theory.rotations`): the simulated growth rates agree with it in 1 to 10
-directions. With Haar bases heterogeneity stops the spurious part in up to 3 directions, at an ever larger critical spread (in
-4 by terms of higher order, next to divergence); with GOE cores in up to 2. In more directions a small vector is turned aside
-and made longer more than it is shortened: heterogeneity makes the spurious part grow faster, and at 10 a large one leaves twice
-what pooled training learns. One would expect it to be useless in between; it is not: a moderate one still takes away more than
-half of the spurious power in 10 directions, as all exponents but the first ones are negative. Bases that rotate only in part lie
-between: in 5 directions and more it takes little rotation to lose the transition.
+Environments are redrawn at every step, with spurious cores in a common eigenbasis ("fixed"), in
+Haar-distributed ones, or from the Gaussian orthogonal ensemble (GOE). The top Lyapunov exponent of
+the product of random matrices decides. For isotropic cores it is an average over a single step
+(`theory.lyapunov_haar`, `theory.lyapunov_goe`), and the simulated growth rates agree with it in 1
+to 10 directions. With Haar bases heterogeneity stops the spurious part in up to 3 directions, at an
+increasing critical spread (in 4 by higher-order terms, next to divergence); with GOE cores in up to
+2. In more directions a small vector is turned aside and stretched more than it is shrunk:
+heterogeneity makes the spurious part grow faster, and in 10 directions a large one leaves twice
+what pooled training learns. One would expect heterogeneity to be useless in between. It is not: a
+moderate one still removes more than half of the spurious power in 10 directions, as all exponents
+but the first few are negative. Partial rotation lies in between: in 5 directions and more, little
+rotation is enough to lose the transition.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
+from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._frames import mean_and_error
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from causal_sgd.types import Array, Key, Snapshot
+    from causal_sgd.studies._cells import Cell
+    from causal_sgd.types import Array, Key, Snapshot, Trace
 
 RATE, MEAN = 0.02, 1.0
 MOST = 10
@@ -34,45 +41,73 @@ RANKS = np.arange(1.0, MOST + 1)
 GROWTH_SPREAD = 12.0  # where a common eigenbasis would let the spurious part die
 BOUNDARIES = (("haar", 2), ("haar", 3), ("goe", 2))
 SHARES = np.array([0.85, 0.95, 1.05, 1.15])  # of the predicted critical spread
-PARTIAL = tuple(
-    (rank, share) for rank in (2, 5, 10) for share in (0.1, 0.3)
-)  # directions, rotation
+PARTIAL = tuple((rank, rotation) for rank in (2, 5, 10) for rotation in (0.1, 0.3))
 POWER = {"directions": (1.0, 2.0, 3.0, 5.0, 10.0), "spread": np.array([0.0, 5, 10, 15, 20, 30, 40])}
 BETWEEN = {"directions": (2.0, 3.0, 5.0, 10.0), "rotation": (0.05, 0.1, 0.2, 0.35, 0.6)}
-HIGHEST = 40.0  # spread: eta M = 0.8, below divergence
+HIGHEST = 40.0  # spread: eta M = 0.8, within the bound on divergence
 COHEN = "top Lyapunov exponent (Cohen and Newman 1984)"
-CLAIMS = {
-    f"growth_{kind}": Claim(
-        f"{kind}, 1 to 10 directions, M = 12: largest deviation of the growth rate from the exponent, in standard errors",
-        0, 4, COHEN,
-    )
-    for kind in ("haar", "goe")
-} | {
-    "growth_partial": Claim(
-        "rotation 0.1 and 0.3: largest deviation from the exponent of the matrix product, in standard errors", 0, 4,
-        "top Lyapunov exponent, by products of drawn matrices",
-    ),
-} | {
-    f"boundary_{kind}_{rank}": Claim(f"{kind}, {rank} directions: spread of no growth over the predicted one", 0.95, 1.05, COHEN)
-    for kind, rank in BOUNDARIES
-} | {
-    "stopped": Claim("haar: most of 1, 2, 3, 5 and 10 directions in which M = 40 leaves below 2 % of the pooled power (median)", 3, 3, COHEN),
-    "fed": Claim("haar, 10 directions: spurious power at M = 40 over that at M = 0", 1.6, 2.5, "this study"),
-    "reduced": Claim("haar, 10 directions: least spurious power over the spread, over that at M = 0", 0.3, 0.5, "this study"),
-}  # fmt: skip
+CLAIMS = (
+    {
+        f"growth_{kind}": Claim(
+            f"{kind}, 1 to 10 directions, M = 12: largest deviation of the growth rate "
+            "from the exponent, in standard errors",
+            0,
+            4,
+            COHEN,
+        )
+        for kind in ("haar", "goe")
+    }
+    | {
+        "growth_partial": Claim(
+            "rotation 0.1 and 0.3: largest deviation from the exponent of the matrix product, "
+            "in standard errors",
+            0,
+            4,
+            "top Lyapunov exponent, by products of random matrices",
+        ),
+    }
+    | {
+        f"boundary_{kind}_{rank}": Claim(
+            f"{kind}, {rank} directions: measured over predicted critical spread", 0.95, 1.05, COHEN
+        )
+        for kind, rank in BOUNDARIES
+    }
+    | {
+        "stopped": Claim(
+            "haar: largest of 1, 2, 3, 5 and 10 directions in which M = 40 leaves below 2 % "
+            "of the pooled power (median)",
+            3,
+            3,
+            COHEN,
+        ),
+        "fed": Claim(
+            "haar, 10 directions: spurious power at M = 40 over that at M = 0",
+            1.6,
+            2.5,
+            "this study",
+        ),
+        "reduced": Claim(
+            "haar, 10 directions: smallest spurious power over the spread, over that at M = 0",
+            0.3,
+            0.5,
+            "this study",
+        ),
+    }
+)
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """Growth with 128 seeds (32 when quick), near the predicted boundaries 512 (128), and the stationary power with 16 (8)."""
+    """Growth rates with 128 seeds (32 when quick), with 512 (128) near the predicted boundaries,
+    and the stationary power with 16 (8).
+    """
     from causal_sgd.sweeps import sweep, zipped
-    from causal_sgd.training import time_average
 
     options: dict[str, Any] = {"key": key, "progress": progress}
     seeds = 32 if quick else 128
 
-    def grown(
+    def growth(
         label: str, cases: Any, *, kind: str, size: int, steps: int, seeds: int
     ) -> xr.Dataset:
         cell = _cell(kind, size, columns=1, init_scale=1e-14, steps=steps, every=20)
@@ -81,27 +116,27 @@ def run(
         return sweep(cell, axes=axes, seeds=seeds, label=label, **options)
 
     haar = [(rank, GROWTH_SPREAD, 1.0) for rank in RANKS]
-    partial = [(rank, GROWTH_SPREAD, share) for rank, share in PARTIAL]
+    partial = [(rank, GROWTH_SPREAD, rotation) for rank, rotation in PARTIAL]
     near = [(rank, share * _critical("haar", rank), 1.0) for rank in (2, 3) for share in SHARES]
     goe = haar + [(2, share * _critical("goe", 2), 1.0) for share in SHARES]
-    ranks, shares = np.array(PARTIAL, float).T
+    ranks, rotations = np.array(PARTIAL, float).T
     alive = _cell("haar", MOST, columns=None, init_scale=0.1, steps=800, every=10)
-
-    def averaged(key: Key, *, directions: Any, spread: Any) -> Any:
-        return time_average(alive(key, directions=directions, spread=spread), after=0.3)
-
     return {
-        "haar": grown(
+        "haar": growth(
             "growth, Haar", haar + partial, kind="haar", size=MOST, steps=240, seeds=seeds
         ),
-        "near": grown("no growth, Haar", near, kind="haar", size=3, steps=400, seeds=4 * seeds),
-        "goe": grown("growth, GOE", goe, kind="goe", size=MOST, steps=400, seeds=2 * seeds),
+        "near": growth("no growth, Haar", near, kind="haar", size=3, steps=400, seeds=4 * seeds),
+        "goe": growth("growth, GOE", goe, kind="goe", size=MOST, steps=400, seeds=2 * seeds),
         "power": sweep(
-            averaged, axes=POWER, seeds=8 if quick else 16, label="spurious power", **options
+            averaged(alive, after=0.3),
+            axes=POWER,
+            seeds=8 if quick else 16,
+            label="spurious power",
+            **options,
         ),
         "products": sweep(
             _product(steps=1000, chains=4, roots=False),
-            axes={"case": zipped(directions=ranks, rotation=shares)},
+            axes={"case": zipped(directions=ranks, rotation=rotations)},
             seeds=8,
             label="matrix products",
             **options,
@@ -116,22 +151,22 @@ def run(
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """Growth rates and the spreads of no growth against the exponents, and what is left in the stationary state."""
-    found = {}
+    """Growth rates and critical spreads against the exponents, and the stationary power."""
+    values = {}
     for kind in ("haar", "goe"):
         rates, errors = _growth(data[kind].isel(case=slice(MOST)), until=10)
-        found[f"growth_{kind}"] = float(np.abs((rates - _curve(kind)) / errors).max())
+        values[f"growth_{kind}"] = float(np.abs((rates - _curve(kind)) / errors).max())
     rates, errors = _growth(data["haar"].isel(case=slice(MOST, None)), after=6)
-    product = final(data["products"])["value"]
-    errors = np.hypot(errors, product.std("seed", ddof=1) / np.sqrt(product.sizes["seed"]))
-    found["growth_partial"] = float(np.abs((rates - product.mean("seed").values) / errors).max())
+    exponents, exponent_errors = mean_and_error(final(data["products"])["value"])
+    deviations = (rates - exponents) / np.hypot(errors, exponent_errors)
+    values["growth_partial"] = float(np.abs(deviations).max())
     for kind, rank in BOUNDARIES:
-        found[f"boundary_{kind}_{rank}"] = _no_growth(data, kind, rank) / _critical(kind, rank)
+        values[f"boundary_{kind}_{rank}"] = _no_growth(data, kind, rank) / _critical(kind, rank)
     power = _power(data["power"])
-    # Of a few runs something is left for long, in bursts: whether a spread stops it is told by the median.
+    # Bursts last long in a few runs: the median decides.
     died = _power(data["power"], "median").sel(spread=40.0) < 0.02
     largest = power.sel(directions=float(MOST))
-    return found | {
+    return values | {
         "stopped": float(power["directions"].where(died).max()),
         "fed": float(largest.sel(spread=40.0)),
         "reduced": float(largest.min()),
@@ -139,101 +174,111 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """Growth against the number of directions, the critical spread against the rotation, and the power that is left."""
+    """Growth against the number of directions, the critical spread against the rotation, and the
+    remaining power against the spread.
+    """
     from matplotlib import pyplot as plt
 
-    from causal_sgd import theory
-
-    drawing, axes = plt.subplots(1, 3, figsize=(11.5, 3.7))
-    for index, (kind, name) in enumerate((("haar", "Haar"), ("goe", "GOE"))):
-        rates, errors = _growth(data[kind].isel(case=slice(MOST)), until=10)
-        axes[0].plot(RANKS, _curve(kind), color=f"C{index}", lw=1)
-        axes[0].errorbar(
-            RANKS, rates, 2 * errors, fmt="os"[index], ms=4, color=f"C{index}", label=name
-        )
-    fixed = float(theory.lyapunov_two_point(RATE, MEAN, GROWTH_SPREAD))
-    axes[0].axhline(fixed, color="0.3", ls="--", lw=1, label="common eigenbasis")
-    axes[0].axhline(np.log1p(RATE * MEAN), color="0.3", ls=":", lw=1, label="no heterogeneity")
-    axes[0].axhline(0, color="0.7", lw=0.6, zorder=0)
-    axes[0].set(
-        xlabel="spurious directions",
-        ylabel="growth rate of $|V^\\top U|$",
-        title=f"growth at $M = {GROWTH_SPREAD:g}$",
-    )
-    axes[0].legend(frameon=False)
-
-    base = float(theory.critical_spread(RATE, MEAN))
-    curves = final(data["critical"])["value"].isel(seed=0)
-    for index, rank in enumerate(BETWEEN["directions"]):
-        ends = [base, _critical("haar", int(rank))]
-        places = np.array([0.0, *BETWEEN["rotation"], 1.0])
-        values = np.array([ends[0], *curves.sel(directions=rank).values, ends[1]])
-        values = np.where(values <= HIGHEST, values, np.nan)
-        axes[1].plot(
-            places, values, "-", color=f"C{index}", marker=".", label=f"{rank:g} directions"
-        )
-        last = int(np.flatnonzero(np.isfinite(values))[-1])
-        if last < len(places) - 1:
-            axes[1].annotate(
-                "", (places[last], HIGHEST), (places[last], values[last]),
-                arrowprops={"arrowstyle": "->", "color": f"C{index}", "lw": 1},
-            )  # fmt: skip
-    for kind, rank in BOUNDARIES:
-        if kind == "haar":
-            axes[1].plot(1, _no_growth(data, "haar", rank), "D", mfc="none", color="black", ms=6)
-    axes[1].plot([], [], "D", mfc="none", color="black", ms=6, label="measured")
-    axes[1].set(
-        xlabel="rotation",
-        ylabel="critical spread $M_c$",
-        ylim=(0, HIGHEST),
-        title="from fixed to Haar bases",
-    )
-    axes[1].legend(frameon=False, loc="lower right")
-
+    fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.7))
+    _draw_growth(axes[0], data)
+    _draw_rotations(axes[1], data)
     power = _power(data["power"])
-    shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.9, power.sizes["directions"]))
-    for shade, rank in zip(shades, power["directions"].values, strict=True):
+    for index, rank in enumerate(POWER["directions"]):
         axes[2].plot(
-            power["spread"], power.sel(directions=rank), "o-", ms=3, color=shade, label=f"{rank:g}"
+            POWER["spread"],
+            power.sel(directions=rank),
+            marker="osD^v"[index],
+            ms=4,
+            color=f"C{index}",
+            label=f"{rank:g}",
         )
     axes[2].axhline(1, color="0.3", ls=":", lw=1)
     axes[2].set(
         xlabel="spread $M$",
         ylabel="mean $|V^\\top U|^2$ over pooled",
-        title="what is left, Haar bases",
+        title="remaining power, Haar bases",
     )
     axes[2].legend(frameon=False, title="directions", ncols=2)
-    return drawing
+    return fig
 
 
-def _core(kind: str, size: int) -> Any:
-    """(key, directions, spread, rotation) -> a core [size, size] of which only the first directions are heterogeneous.
+def _draw_growth(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    from causal_sgd import theory
 
-    One program serves every number of directions: what lies outside of the block has the eigenvalue -1/eta and is gone after a
-    step. Inside, it is what `worlds.two_point` (with its rotation) and `worlds.goe` draw.
+    for index, (kind, name) in enumerate((("haar", "Haar"), ("goe", "GOE"))):
+        rates, errors = _growth(data[kind].isel(case=slice(MOST)), until=10)
+        colour = f"C{index}"
+        ax.plot(RANKS, _curve(kind), color=colour, lw=1)
+        ax.errorbar(RANKS, rates, 2 * errors, fmt="os"[index], ms=4, color=colour, label=name)
+    fixed = float(theory.lyapunov_two_point(RATE, MEAN, GROWTH_SPREAD))
+    ax.axhline(fixed, color="0.3", ls="--", lw=1, label="common eigenbasis")
+    ax.axhline(np.log1p(RATE * MEAN), color="0.3", ls=":", lw=1, label="no heterogeneity")
+    ax.axhline(0, color="0.7", lw=0.6, zorder=0)
+    ax.set(
+        xlabel="spurious directions",
+        ylabel="growth rate of $|V^\\top U|$",
+        title=f"growth at $M = {GROWTH_SPREAD:g}$",
+    )
+    ax.legend(frameon=False)
+
+
+def _draw_rotations(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
+    from causal_sgd import theory
+
+    base = float(theory.critical_spread(RATE, MEAN))
+    curves = final(data["critical"])["value"].isel(seed=0)
+    rotations = np.array([0.0, *BETWEEN["rotation"], 1.0])
+    for index, rank in enumerate(BETWEEN["directions"]):
+        between = curves.sel(directions=rank).values
+        values = np.array([base, *between, _critical("haar", int(rank))])
+        values = np.where(values <= HIGHEST, values, np.nan)
+        colour = f"C{index}"
+        ax.plot(rotations, values, "-", color=colour, marker=".", label=f"{rank:g} directions")
+        last = int(np.flatnonzero(np.isfinite(values))[-1])
+        if last < len(rotations) - 1:  # the transition is lost: an arrow leads off the axis
+            ax.annotate(
+                "",
+                (rotations[last], HIGHEST),
+                (rotations[last], values[last]),
+                arrowprops={"arrowstyle": "->", "color": colour, "lw": 1},
+            )
+    for kind, rank in BOUNDARIES:
+        if kind == "haar":
+            ax.plot(1, _no_growth(data, "haar", rank), "D", mfc="none", color="black", ms=6)
+    ax.plot([], [], "D", mfc="none", color="black", ms=6, label="measured")
+    ax.set(
+        xlabel="rotation",
+        ylabel="critical spread $M_c$",
+        ylim=(0, HIGHEST),
+        title="from fixed to Haar bases",
+    )
+    ax.legend(frameon=False)
+
+
+def _core(kind: str, size: int) -> Callable[[Key, Any, Any, Any], Array]:
+    """(key, directions, spread, rotation) -> a core [size, size], heterogeneous in some directions.
+
+    One program serves every number of directions: outside their block the eigenvalue is -1/eta,
+    which a step wipes out. Inside, the core is that of `worlds.two_point` or `worlds.goe`.
     """
     import jax.numpy as jnp
 
     from causal_sgd import linalg, random
+
+    dtype = jnp.result_type(float)
 
     def core(key: Key, directions: Array, spread: float | Array, rotation: Array) -> Array:
         inside = jnp.arange(size) < directions
         block = (inside[:, None] & inside[None, :]).astype(float)
         rest = jnp.diag(1.0 - inside)
         if kind == "goe":
-            ensemble = random.goe(
-                random.normals(key, random.goe_summand_size(size), jnp.result_type(float)), size
-            )
+            ensemble = random.goe(random.normals(key, random.goe_summand_size(size), dtype), size)
             return MEAN * jnp.diag(inside.astype(float)) - rest / RATE + spread * block * ensemble
-        normals = random.normals(key, size * size, jnp.result_type(float)).reshape(size, size)
-        frame = linalg.orthonormal(
-            (1 - rotation) * jnp.eye(size) + rotation * (block * normals + rest)
-        )
-        values = jnp.where(
-            inside,
-            MEAN + spread * jnp.where(random.bits(key, size, stream=1) >> 31, 1.0, -1.0),
-            -1 / RATE,
-        )
+        normals = random.normals(key, size * size, dtype).reshape(size, size)
+        partial = (1 - rotation) * jnp.eye(size) + rotation * (block * normals + rest)
+        frame = linalg.orthonormal(partial)
+        signs = jnp.where(random.bits(key, size, stream=1) >> 31, 1.0, -1.0)
+        values = jnp.where(inside, MEAN + spread * signs, -1 / RATE)
         return linalg.product(frame * values[None, :], frame.T)
 
     return core
@@ -241,8 +286,8 @@ def _core(kind: str, size: int) -> Any:
 
 def _cell(
     kind: str, size: int, *, columns: int | None, init_scale: float, steps: int, every: int
-) -> Any:
-    """HeteroSGD by population gradients, with an environment of its own in every step."""
+) -> Cell:
+    """HeteroSGD by population gradients, with a new environment at every step."""
     import jax.numpy as jnp
     import optax
 
@@ -252,7 +297,7 @@ def _cell(
     core = _core(kind, size)
     nature = {"dim": size + 1, "invariant_rank": 1, "spurious_rank": size, "basis": "canonical"}
 
-    def cell(key: Key, *, directions: Any, spread: Any, rotation: Any = 1.0) -> Any:
+    def cell(key: Key, *, directions: Any, spread: Any, rotation: Any = 1.0) -> Trace:
         def evolve(key: Key, step: Array, world: Any) -> Any:
             return world._replace(spurious_cores=core(key, directions, spread, rotation)[None])
 
@@ -264,14 +309,14 @@ def _cell(
             optimizer=optax.sgd(RATE),
             evolve=evolve,
         )
-        watched = {"log_signal": _log_signal, "spurious_power": metrics.spurious_power}
-        return run(key, algorithm=algorithm, metrics=watched, num_steps=steps, record_every=every)
+        recorded = {"log_signal": _log_signal, "spurious_power": metrics.spurious_power}
+        return run(key, algorithm=algorithm, metrics=recorded, num_steps=steps, record_every=every)
 
     return cell
 
 
-def _product(*, steps: int, chains: int, roots: bool) -> Any:
-    """Theory as a cell: the top exponent of a product of drawn matrices, or the spread at which it vanishes."""
+def _product(*, steps: int, chains: int, roots: bool) -> Cell:
+    """Theory as a cell: the top exponent of a random matrix product, or the spread of its root."""
     import jax
     import jax.numpy as jnp
 
@@ -320,7 +365,7 @@ def _curve(kind: str) -> np.ndarray:
 
 
 def _log_signal(snapshot: Snapshot) -> Array:
-    """log|V'U|, without squares of minute numbers."""
+    """log|V'U|, without squaring minute numbers."""
     import jax.numpy as jnp
 
     from causal_sgd import linalg
@@ -337,21 +382,19 @@ def _growth(
     """Mean growth rates [case] of |V'U| between two recorded frames, and their standard errors."""
     signal, step = dataset["log_signal"], dataset["step"].values
     rates = (signal.isel(step=until) - signal.isel(step=after)) / (step[until] - step[after])
-    return rates.mean("seed").values, rates.std("seed", ddof=1).values / np.sqrt(
-        rates.sizes["seed"]
-    )
+    return mean_and_error(rates)
 
 
 def _no_growth(data: Mapping[str, xr.Dataset], kind: str, directions: int) -> float:
-    """The spread at which the mean growth rate, fitted by a line in the squared spread, is zero."""
+    """The spread at which the mean growth rate, fitted linearly in the squared spread, vanishes."""
     dataset = data["near"] if kind == "haar" else data["goe"].isel(case=slice(MOST, None))
     dataset = dataset.isel(case=np.flatnonzero(dataset["directions"].values == directions))
-    slope, start = np.polyfit(dataset["spread"].values ** 2, _growth(dataset)[0], 1)
-    return float(np.sqrt(-start / slope))
+    slope, intercept = np.polyfit(dataset["spread"].values ** 2, _growth(dataset)[0], 1)
+    return float(np.sqrt(-intercept / slope))
 
 
 def _power(dataset: xr.Dataset, average: str = "mean") -> xr.DataArray:
-    """The mean over seeds of the stationary |V'U|^2, or the median, over the r2 mu that pooled training learns."""
+    """The stationary |V'U|^2, mean or median over seeds, over the r2 mu of pooled training."""
     power = final(dataset)["spurious_power"].where(dataset["diverged_at"] < 0)
     power = power.median("seed") if average == "median" else power.mean("seed")
     return power / (MEAN * dataset["directions"])

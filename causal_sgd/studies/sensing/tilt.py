@@ -1,73 +1,101 @@
-"""Spurious directions that lean towards the invariant ones cost accuracy, and cause bursts with a predicted heavy tail.
+"""Spurious directions tilted towards the invariant ones cost accuracy and cause bursts.
 
-A tilt by phi lets the spurious signal act on the invariant direction: at every step eta s_t phi u is added to the component w of
-the learned direction outside of U*, which itself is multiplied by 1 + eta (s_t - sigma*), as sigma* holds the invariant
-column (population gradients, one direction of each kind). Such a process (Kesten 1973) has no floor but a heavy tail,
-P(|w| > x) ~ (phi/x)^theta with E|1 + eta (s - sigma*)|^theta = 1. Most of the time the learned direction leans away from V by
-about phi, and the error is proportional to it; but the share of time in bursts falls only like phi^theta, which for mu > sigma*
-(theta < 1) is slower than the error, so that no tilt is small enough to end them. At a tilt of 0.03, under 2 degrees, some 5
-to 15 % of the time are spent more than 0.2 |A*| away. The law is one of small tilts: the powers measured between 0.0003 and
-0.01 lie up to 15 % below theta, as bursts of the size of the signals outlast what the linear process says. The noise
-of a finite batch feeds w in the same way.
+A tilt by phi lets the spurious signal act on the invariant direction. At every step eta s_t phi u
+is added to the component w of the learned direction outside U*, and w itself is multiplied by 1 +
+eta (s_t - sigma*), as sigma* holds the invariant column (population gradients, one direction of
+each kind). Such a process (Kesten 1973) has no floor but a heavy tail, P(|w| > x) ~ (phi/x)^theta
+with E|1 + eta (s - sigma*)|^theta = 1. Most of the time the learned direction leans away from V by
+about phi, and the error is proportional to phi. The share of time in bursts falls only like
+phi^theta. For mu > sigma* (theta < 1) this is slower than the error, so that no tilt is small
+enough to end the bursts. At a tilt of 0.03, under 2 degrees, some 5 to 15 % of the time are spent
+more than 0.2 |A*| away. The law is one of small tilts: the exponents measured between 0.0003 and
+0.01 lie up to 15 % below theta, as bursts of the size of the signals outlast the prediction of the
+linear process. The noise of a finite batch feeds w in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causal_sgd.analysis import density_exponent
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._frames import late
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RATE, LEVEL = 0.1, 1.0
 BASE = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", basis="canonical", learning_rate=RATE,
-    invariant_eigenvalue=LEVEL, init_scale=0.1, steps=8000, record_every=4, metrics=("invariant_error",),
-)  # fmt: skip
-NATURES = ((0.5, 6.0), (1.0, 6.0), (1.5, 7.0))  # mean and spread, all beyond the transition
+    dim=2,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    basis="canonical",
+    learning_rate=RATE,
+    invariant_eigenvalue=LEVEL,
+    init_scale=0.1,
+    steps=8000,
+    record_every=4,
+    metrics=("invariant_error",),
+)
+NATURES = ((0.5, 6.0), (1.0, 6.0), (1.5, 7.0))  # mean and spread, beyond the transition
 TILTS = np.array([0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3])
-SMALL = slice(1, 5)  # the tilts of the power laws
+SMALL = slice(1, 5)  # the tilts at which the power laws are fitted
 BURST = 0.2  # of |A*|
-AFTER = 0.2
-CLAIMS = {
-    "none": Claim("no tilt: median distance to A*", 0, 1e-3, "population gradients"),
-} | {
-    f"median_{index}": Claim(
-        f"mean {mean:g}, M = {spread:g}: power of the tilt in the median distance to A*", 0.9, 1.1, "linear response"
-    )
-    for index, (mean, spread) in enumerate(NATURES)
-} | {
-    f"bursts_{index}": Claim(
-        f"mean {mean:g}, M = {spread:g}: power of the tilt in the share of time in bursts over theta", 0.75, 1.1,
-        "Kesten process",
-    )
-    for index, (mean, spread) in enumerate(NATURES)
-} | {
-    "tail": Claim(
-        "mean 1, M = 6, tilt 0.0003: exponent of the tail of the distance over theta", 0.75, 1.15, "Kesten process"
-    ),
-}  # fmt: skip
+AFTER = 0.2  # of the run: the transient
+CLAIMS = (
+    {
+        "none": Claim("no tilt: median distance to A*", 0, 1e-3, "population gradients"),
+    }
+    | {
+        f"median_{index}": Claim(
+            f"mean {mean:g}, M = {spread:g}: exponent of the tilt in the median distance to A*",
+            0.9,
+            1.1,
+            "linear response",
+        )
+        for index, (mean, spread) in enumerate(NATURES)
+    }
+    | {
+        f"bursts_{index}": Claim(
+            f"mean {mean:g}, M = {spread:g}: exponent of the tilt in the share of time in bursts "
+            "over theta",
+            0.75,
+            1.1,
+            "Kesten process",
+        )
+        for index, (mean, spread) in enumerate(NATURES)
+    }
+    | {
+        "tail": Claim(
+            "mean 1, M = 6, tilt 0.0003: exponent of the tail of the distance over theta",
+            0.75,
+            1.15,
+            "Kesten process",
+        ),
+    }
+)
 
 
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """Long runs over the tilt for three spectra, 192 seeds (48 when quick), recorded at every fourth step."""
+    """Long runs over the tilt for three spectra, 192 seeds (48 when quick), every fourth step
+    recorded.
+    """
     from causal_sgd.sweeps import sweep, zipped
 
     means, spreads = zip(*NATURES, strict=True)
-    axes = {"tilt": TILTS, "nature": zipped(mean=means, spread=spreads)}
     return {
         "runs": sweep(
             BASE.cell(),
-            axes=axes,
+            axes={"tilt": TILTS, "nature": zipped(mean=means, spread=spreads)},
             seeds=48 if quick else 192,
             key=key,
             progress=progress,
@@ -77,40 +105,52 @@ def run(
 
 
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """The powers of the tilt in the median distance and in the share of bursts, and the tail."""
+    """The exponents of the tilt in the median distance and in the share of bursts, and the tail."""
     errors = _errors(data)
     logs = np.log(TILTS[SMALL])
-    found = {"none": float(errors.sel(tilt=0.0).median())}
+    values = {"none": float(errors.sel(tilt=0.0).median())}
     for index in range(len(NATURES)):
         part = errors.isel(nature=index)
         medians, shares = part.median(["seed", "step"]).values, _shares(part)
-        found[f"median_{index}"] = np.polyfit(logs, np.log(medians[SMALL]), 1)[0]
-        # rarer bursts are fewer: weighed as counts
+        values[f"median_{index}"] = np.polyfit(logs, np.log(medians[SMALL]), 1)[0]
+        # Weighted as counts: rare bursts are few.
         slope = np.polyfit(logs, np.log(shares[SMALL]), 1, w=np.sqrt(shares[SMALL]))[0]
-        found[f"bursts_{index}"] = slope / _theta(index)
+        values[f"bursts_{index}"] = slope / _theta(index)
     tail = density_exponent(errors.sel(tilt=0.0003).isel(nature=1).values, low=0.01, high=0.1)
-    return found | {"tail": tail.exponent / _theta(1)}
+    return values | {"tail": tail.exponent / _theta(1)}
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
-    """One run, the distribution of the distance, and median and bursts over the tilt."""
-    import matplotlib as mpl
+    """Bursts in one run, the distribution of the distance, and the median distance and the share of
+    bursts against the tilt.
+    """
     from matplotlib import pyplot as plt
 
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.6))
+    errors = _errors(data)
+    _draw_runs(axes[0], errors)
+    _draw_densities(axes[1], errors)
+    _draw_costs(axes[2], errors)
+    return fig
+
+
+def _draw_runs(ax: Axes, errors: xr.DataArray) -> None:
     from causal_sgd.figures import COLOURS
 
-    drawing, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6))
-    errors = _errors(data)
     for tilt, colour in ((0.1, COLOURS[1]), (0.01, COLOURS[0])):
         line = errors.sel(tilt=tilt).isel(nature=1, seed=0)
-        left.semilogy(line.step, line, color=colour, lw=0.6, label=f"tilt {tilt:g}")
-    left.axhline(BURST, color="0.3", ls=":", lw=1)
-    left.set(
+        ax.semilogy(line.step, line, color=colour, lw=0.6, label=f"tilt {tilt:g}")
+    ax.axhline(BURST, color="0.3", ls=":", lw=1)
+    ax.set(
         xlabel="step",
         ylabel=r"$\|UU^\top - A^\star\|_F$",
         title=r"bursts in one run, $\mu = 1$, $M = 6$",
     )
-    left.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="lower right")
+
+
+def _draw_densities(ax: Axes, errors: xr.DataArray) -> None:
+    import matplotlib as mpl
 
     edges = np.linspace(-4, 1, 51)
     centres = (edges[1:] + edges[:-1]) / 2
@@ -118,64 +158,45 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     for tilt, colour in zip(TILTS[1:], shades, strict=True):
         values = errors.sel(tilt=tilt).isel(nature=1).values
         density = np.histogram(np.log10(values), edges, density=True)[0]
-        middle.semilogy(
-            centres, np.where(density > 0, density, np.nan), color=colour, label=f"{tilt:g}"
-        )
-    line = np.array([-2.6, -0.4])
-    middle.semilogy(
-        line, 2e-4 * 10 ** (-_theta(1) * (line + 0.4)), color="black", ls=(0, (4, 3)), lw=1
-    )
-    middle.annotate(
-        f"$|w|^{{-\\theta}}$, $\\theta = {_theta(1):.2f}$", (-1.9, 1.5e-3), fontsize=8, ha="right"
-    )
-    middle.set(
+        density = np.where(density > 0, density, np.nan)
+        ax.semilogy(centres, density, color=colour, label=f"{tilt:g}")
+    ends, theta = np.array([-2.6, -0.4]), _theta(1)
+    tail = 2e-4 * 10 ** (-theta * (ends + 0.4))
+    ax.semilogy(ends, tail, color="black", ls=(0, (4, 3)), lw=1)
+    label = f"$|w|^{{-\\theta}}$, $\\theta = {theta:.2f}$"
+    ax.annotate(label, (-1.9, 1.5e-3), fontsize=8, ha="right")
+    ax.set(
         xlabel=r"$\log_{10}$ distance to $A^\star$",
         ylabel="density",
         title="heavy tails",
         ylim=(1e-4, 60),
     )
-    middle.legend(
-        frameon=False,
-        title="tilt",
-        fontsize="x-small",
-        title_fontsize="x-small",
-        ncols=3,
-        loc="upper right",
-    )
+    small: dict[str, Any] = {"fontsize": "x-small", "title_fontsize": "x-small"}
+    ax.legend(frameon=False, title="tilt", ncols=3, loc="upper right", **small)
 
+
+def _draw_costs(ax: Axes, errors: xr.DataArray) -> None:
+    from causal_sgd.figures import COLOURS
+
+    tilts = TILTS[1:]
+    dashed: dict[str, Any] = {"color": "black", "ls": (0, (4, 3))}
     for index, ((mean, spread), marker) in enumerate(zip(NATURES, "osD", strict=True)):
-        part = errors.isel(nature=index)
-        shares, small = _shares(part)[1:], TILTS[1:]
-        right.loglog(
-            small,
-            part.median(["seed", "step"]).values[1:],
-            marker,
-            color=COLOURS[index],
-            mfc="white",
-            ls="-",
-        )
-        label = f"$\\mu = {mean:g}$, $M = {spread:g}$"
-        right.loglog(small, shares, marker, color=COLOURS[index], label=label)
-        place = 1  # the tilt at which the line meets the measured share
-        right.loglog(
-            small,
-            shares[place] * (small / small[place]) ** _theta(index),
-            color="black",
-            ls=(0, (4, 3)),
-            lw=0.9,
-        )
-    right.plot([], [], "o-", mfc="white", color="0.4", label="median distance")
-    right.plot([], [], "o", color="0.4", label="share of time in bursts")
-    right.plot([], [], color="black", ls=(0, (4, 3)), lw=0.9, label=r"theory: $\varphi^{\,\theta}$")
-    right.set(xlabel=r"tilt $\varphi$, radians", title="what a tilt costs")
-    right.legend(frameon=False, fontsize="x-small")
-    return drawing
+        part, colour = errors.isel(nature=index), COLOURS[index]
+        medians, shares = part.median(["seed", "step"]).values[1:], _shares(part)[1:]
+        ax.loglog(tilts, medians, marker, color=colour, mfc="white", ls="-")
+        ax.loglog(tilts, shares, marker, color=colour, label=f"$\\mu = {mean:g}$, $M = {spread:g}$")
+        # The line meets the measured share at the second tilt.
+        ax.loglog(tilts, shares[1] * (tilts / tilts[1]) ** _theta(index), lw=0.9, **dashed)
+    ax.plot([], [], "o-", mfc="white", color="0.4", label="median distance")
+    ax.plot([], [], "o", color="0.4", label="share of time in bursts")
+    ax.plot([], [], lw=0.9, label=r"theory: $\varphi^{\,\theta}$", **dashed)
+    ax.set(xlabel=r"tilt $\varphi$, radians", title="the cost of a tilt")
+    ax.legend(frameon=False, fontsize="x-small")
 
 
 def _errors(data: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """Distances to A* over |A*|, [tilt, nature, seed, step] after the transient."""
-    values = data["runs"].invariant_error / LEVEL
-    return values.isel(step=slice(int(AFTER * values.sizes["step"]), None))
+    return late(data["runs"].invariant_error / LEVEL, AFTER)
 
 
 def _shares(errors: xr.DataArray) -> np.ndarray:
@@ -184,7 +205,7 @@ def _shares(errors: xr.DataArray) -> np.ndarray:
 
 
 def _theta(index: int) -> float:
-    """The tail exponent of the component outside of U*, which sigma* damps."""
+    """The tail exponent of the component outside U*, which sigma* damps."""
     from causal_sgd import theory
 
     mean, spread = NATURES[index]

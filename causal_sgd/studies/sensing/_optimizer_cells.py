@@ -1,0 +1,91 @@
+"""The cells of the study of optimisers: one program for all methods that differ in numbers only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from causal_sgd.studies._cells import Cell
+    from causal_sgd.types import Trace
+
+__all__ = ["MEAN", "NORMALISED", "STEPS", "optimizer_cell"]
+
+MEAN, STEPS, EVERY = 1.0, 2000, 20
+NORMALISED = ("sign", "lion", "adam")
+"""The programs with normalised updates; the others are "linear" and "nesterov"."""
+
+
+def optimizer_cell(program: str) -> Cell:
+    """The cell of a program, whose parameters are the numbers in which its methods differ."""
+    return _normalised(program) if program in NORMALISED else _linear(program == "nesterov")
+
+
+def _linear(nesterov: bool) -> Cell:
+    import jax.numpy as jnp
+    import optax
+
+    from causal_sgd.training import optimizers
+
+    def cell(
+        key: Any,
+        *,
+        spread: Any,
+        learning_rate: Any,
+        init_scale: Any,
+        momentum: Any,
+        decay: Any,
+        bound: Any,
+        radius: Any,
+        average: Any,
+        cosine: Any,
+        warm: Any,
+    ) -> Trace:
+        def schedule(update: Any) -> Any:
+            shape = 1 - cosine + cosine * optax.cosine_decay_schedule(1.0, STEPS)(update)
+            return learning_rate * (1 - momentum) * shape * jnp.minimum((update + 1) / warm, 1)
+
+        stepper = optax.chain(
+            optax.clip_by_global_norm(bound),
+            optax.add_decayed_weights(decay),
+            optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
+        )
+        optimizer = optax.chain(
+            optimizers.sam(stepper, radius=radius), optimizers.moving_average(decay=average)
+        )
+        return _train(key, spread, init_scale, optimizer, optimizers.averaged)
+
+    return cell
+
+
+def _normalised(program: str) -> Cell:
+    import optax
+
+    def cell(
+        key: Any, *, spread: Any, learning_rate: Any, init_scale: Any, decay: Any = 0.0
+    ) -> Trace:
+        optimizer = {
+            "sign": lambda: optax.sign_sgd(learning_rate),
+            "lion": lambda: optax.lion(learning_rate, weight_decay=decay),
+            "adam": lambda: optax.adamw(learning_rate, weight_decay=decay),
+        }[program]()
+        return _train(key, spread, init_scale, optimizer)
+
+    return cell
+
+
+def _train(key: Any, spread: Any, init_scale: Any, optimizer: Any, evaluate: Any = None) -> Trace:
+    from causal_sgd.sensing import measurements, metrics, models, worlds
+    from causal_sgd.training import run, samplers, sgd
+
+    algorithm = sgd(
+        world=worlds.two_point(
+            dim=2, invariant_rank=1, spurious_rank=1, mean=MEAN, spread=spread, basis="canonical"
+        ),
+        sampler=samplers.hetero(batch_size=1),
+        measurement=measurements.population(),
+        model=models.diagonal(dim=2, init_scale=init_scale),
+        optimizer=optimizer,
+        evaluate=evaluate,
+    )
+    recorded = [metrics.spurious_signal, metrics.invariant_signal]
+    return run(key, algorithm=algorithm, metrics=recorded, num_steps=STEPS, record_every=EVERY)
