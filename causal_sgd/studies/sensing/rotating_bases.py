@@ -163,8 +163,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     for kind, rank in BOUNDARIES:
         values[f"boundary_{kind}_{rank}"] = _no_growth(data, kind, rank) / _critical(kind, rank)
     power = _power(data["power"])
-    # Bursts last long in a few runs: the median decides.
-    died = _power(data["power"], "median").sel(spread=40.0) < 0.02
+    died = _power(data["power"], "median").sel(spread=40.0) < 0.02  # bursts last long in a few runs
     largest = power.sel(directions=float(MOST))
     return values | {
         "stopped": float(power["directions"].where(died).max()),
