@@ -1,10 +1,10 @@
-"""System 1, multi-environment matrix sensing [Xu, Gu, Fang 2024]: signals A* + A_e, seen through measurements.
+"""System 1, matrix sensing in several environments: measurements of signals A* + A_e.
 
-`worlds` draws the signals and `nonstationary` changes them during a run; `measurements` turns examples
-into gradients; `models` are what is trained, and `metrics` what is recorded.
+The system of [XGF], Xu, Gu and Fang (2024). `worlds` draws the signals and `nonstationary` changes
+them during a run, `measurements` turns examples into gradients, `models` are trained, and `metrics`
+are recorded.
 """
 
-from causal_sgd.sensing import measurements, metrics, models, nonstationary, worlds
-from causal_sgd.sensing.worlds import World
+import lazy_loader
 
-__all__ = ["World", "measurements", "metrics", "models", "nonstationary", "worlds"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

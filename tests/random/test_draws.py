@@ -324,7 +324,7 @@ def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
 
 def test_normals_are_the_same_alone_and_mapped_over_keys() -> None:
     keys = jax.random.split(jax.random.key(16), (3, 2))
-    draw = functools.partial(random.normals, count=50, dtype=jnp.float32)
+    draw = functools.partial(random.normals, shape=50, dtype=jnp.float32)
     together = jax.jit(jax.vmap(jax.vmap(draw)))(keys)
     np.testing.assert_array_equal(together, [[draw(key) for key in row] for row in keys])
     one = jax.jit(jax.vmap(lambda key, _: draw(key), (None, 0)))(keys[0, 0], jnp.arange(3))

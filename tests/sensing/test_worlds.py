@@ -12,6 +12,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -99,6 +100,23 @@ def test_spectra_have_their_distribution(family: Callable, law: Any) -> None:
     for direction in eigenvalues(world).T:
         assert stats.kstest(direction, law.cdf).pvalue > LEVEL
     assert abs(stats.pearsonr(*eigenvalues(world).T).statistic) < 3.3 / np.sqrt(2000)
+
+
+def test_a_family_takes_two_lines() -> None:
+    def logistic(**options: Any) -> worlds.WorldFactory:
+        return worlds.from_quantile(lambda u: 3**0.5 / np.pi * jnp.log(u / (1 - u)), **options)
+
+    world = draw_world(logistic(**RANKS, mean=1.0, spread=3.0, num_environments=2000))
+    for direction in eigenvalues(world).T:
+        assert stats.kstest(direction, stats.logistic(1.0, 3.0 * 3**0.5 / np.pi).cdf).pvalue > LEVEL
+
+
+def test_a_quantile_function_must_be_elementwise() -> None:
+    family = worlds.from_quantile(jnp.sum, **RANKS, num_environments=3)
+    with pytest.raises(ValueError, match=r"quantile must map .* same shape, got shape \(\)"):
+        family(jax.random.key(0))
+    with pytest.raises(ValueError, match="quantile must be an elementwise function"):
+        worlds.from_quantile(0.5, **RANKS, num_environments=3)
 
 
 def test_unbalanced_signs_are_independent_and_equally_likely() -> None:
@@ -203,7 +221,8 @@ def test_rotation_turns_the_eigenbasis_of_each_environment_and_keeps_its_spectru
 def test_full_rotation_is_haar_and_full_coupling_the_orthogonal_ensemble() -> None:
     number = 4000
     ranks = {"dim": 6, "invariant_rank": 1, "spurious_rank": 3}
-    # core = e1 e1' turned: its first entry is the square of an entry of a Haar frame, Beta(1/2, (n - 1)/2)
+    # core = e1 e1' rotated: its first entry is the square of an entry of a Haar frame, which is
+    # Beta(1/2, (n - 1)/2) distributed
     turned = worlds.discrete(
         **ranks, rotation=1.0, eigenvalues=np.tile([1.0, 0.0, 0.0], (number, 1))
     )

@@ -1,0 +1,6 @@
+from . import measurements as measurements
+from . import metrics as metrics
+from . import models as models
+from . import nonstationary as nonstationary
+from . import worlds as worlds
+from .worlds import World as World
