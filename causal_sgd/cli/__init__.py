@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from causal_sgd import checks
-from causal_sgd.cli.arguments import parse
+from causal_sgd.cli.arguments import fill_help, parse
 from causal_sgd.cli.doctor import Doctor
 from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.listing import List
@@ -29,6 +29,7 @@ from causal_sgd.cli.phases import Phase
 from causal_sgd.cli.reproduce import Reproduce
 from causal_sgd.cli.runs import Run
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
+from causal_sgd.experiment import Experiment
 
 __all__ = ["main"]
 
@@ -120,6 +121,10 @@ def _command(arguments: Sequence[str]) -> Any:
         return _version
     if arguments and not arguments[0].startswith("-"):
         checks.choice("command", arguments[0], COMMANDS)
+    if {"-h", "--help"} & set(arguments):
+        for command in COMMANDS.values():
+            fill_help(command)
+        fill_help(Experiment)
     try:
         return parse(Command, arguments, program=PROGRAM, description=ABOUT)
     except ValueError as error:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
+import inspect
 import io
+import itertools
 import re
+import textwrap
 import typing
 from collections.abc import Sequence
-from types import NoneType, UnionType
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any
 
 import tyro
@@ -15,7 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from causal_sgd import checks
 
-__all__ = ["parse", "spelled"]
+__all__ = ["fill_help", "parse", "spelled"]
 
 REGISTRY = ConstructorRegistry()
 FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
@@ -66,6 +72,25 @@ def spelled(name: str, value: str, options: Sequence[str]) -> str:
     return checks.choice(name, spellings.get(value.replace("_", "-"), value), options)
 
 
+def fill_help(kind: type) -> None:
+    """Give the fields of a dataclass their docstrings as help, each in one line.
+
+    tyro reads the docstrings itself, but keeps their line breaks.
+    """
+    for base in kind.__mro__:
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+        fields = {field.name: field for field in dataclasses.fields(base)}
+        for declaration, text in itertools.pairwise(body):
+            match declaration, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=str(words))
+                ):
+                    help_text = MappingProxyType({"help": " ".join(words.split())})
+                    fields[name].metadata = help_text
+
+
 class _Completions(tuple[str, ...]):
     """What a shell may complete. Everything is in it, so that our own check gives the message."""
 
@@ -75,22 +100,24 @@ class _Completions(tuple[str, ...]):
 
 @REGISTRY.primitive_rule
 def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Names, whole numbers, numbers and tuples of them; None may be one of their values."""
-    kinds = [_plain(kind) for kind in _alternatives(info.type) if kind is not NoneType]
+    """Names, whole numbers, numbers and tuples of them; any of them may be None."""
+    alternatives = _alternatives(info.type)
+    optional = NoneType in alternatives
+    kinds = [_plain(kind) for kind in alternatives if kind is not NoneType]
     if len(kinds) != 1:
         return None
     several = typing.get_origin(kinds[0]) is tuple and typing.get_args(kinds[0])[1:] == (...,)
     leaf = _plain(typing.get_args(kinds[0])[0]) if several else kinds[0]
     names = typing.get_args(leaf) if typing.get_origin(leaf) is typing.Literal else ()
-    if not names and leaf not in (int, float):
+    if not (names or leaf in (int, float) or (optional and leaf in (str, Path))):
         return None
     metavar = "{" + ",".join(names) + "}" if names else leaf.__name__.upper()
 
     def read(word: str) -> Any:
-        return _name(word, names) if names else _number(word, leaf)
+        return _name(word, names) if names else _value(word, leaf)
 
     def instance(words: list[str]) -> Any:
-        if words == ["None"] and NoneType in _alternatives(info.type):
+        if optional and words == ["None"]:
             return None
         return tuple(map(read, words)) if several else read(words[0])
 
@@ -126,7 +153,7 @@ def _name(word: str, names: Sequence[str]) -> str:
         raise ValueError(str(error).removeprefix("name ")) from None  # tyro names the option
 
 
-def _number(word: str, kind: type) -> int | float:
+def _value(word: str, kind: type) -> Any:
     try:
         return kind(word)
     except ValueError:

@@ -1,15 +1,5 @@
 """An experiment by names and numbers. Importing this package does not start jax."""
 
-from causal_sgd.experiment._curves import theory_curve
-from causal_sgd.experiment._experiment import CHOICES, INTEGER_AXES, SWEEPABLE, Experiment
-from causal_sgd.experiment._options import DEFAULT_METRICS, MetricName
+import lazy_loader
 
-__all__ = [
-    "CHOICES",
-    "DEFAULT_METRICS",
-    "INTEGER_AXES",
-    "SWEEPABLE",
-    "Experiment",
-    "MetricName",
-    "theory_curve",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -105,7 +105,7 @@ class Experiment(
 
     def why_unused(self, field: str) -> str | None:
         """Why a field has no effect, such as "where means is given"; None if it has one."""
-        if any(field in table.fields_used(self) for table in TABLES):
+        if field == "steps" or any(field in table.fields_used(self) for table in TABLES):
             return None
         reasons = (table.why_unused(self, field) for table in TABLES)
         return next((reason for reason in reasons if reason is not None), None)

@@ -165,8 +165,15 @@ def _modules(module: str, name: str | None = None) -> Iterator[Path]:
     else:
         place = _stub(PACKAGE.joinpath(*rest)).get(name, (*rest, name))
         found = _file(PACKAGE.joinpath(*place)) or _file(PACKAGE.joinpath(*place[:-1]))
-    if found is not None:
-        yield found
+    if found is None:
+        return
+    yield found
+    if found.name == "__init__.py" and found.parent not in (PACKAGE, PACKAGE / "figures"):
+        # A lazy package may be used as a whole. Only figures cannot change a result.
+        for place in _stub(found.parent).values():
+            inner = _file(PACKAGE.joinpath(*place)) or _file(PACKAGE.joinpath(*place[:-1]))
+            if inner is not None:
+                yield inner
 
 
 @functools.cache
