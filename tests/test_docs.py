@@ -57,12 +57,12 @@ def test_the_pages_that_pages_link_to_exist() -> None:
 
 
 def public_modules() -> dict[str, ModuleType]:
-    """Modules without a private part in their path, by their last name and by their dotted name."""
+    """Modules without a private part in their path, by their last name, highest first."""
     modules = {"causal_sgd": causal_sgd, "cs": causal_sgd}
-    for info in pkgutil.walk_packages(causal_sgd.__path__, "causal_sgd."):
-        if not any(part.startswith("_") for part in info.name.split(".")):
-            # The outermost module of a name: a system before the folder of its studies.
-            modules.setdefault(info.name.rpartition(".")[2], importlib.import_module(info.name))
+    names = [info.name for info in pkgutil.walk_packages(causal_sgd.__path__, "causal_sgd.")]
+    for name in sorted(names, key=lambda name: name.count(".")):  # training.optimizers, not a study
+        if "._" not in name:
+            modules.setdefault(name.rpartition(".")[2], importlib.import_module(name))
     return modules
 
 
