@@ -10,7 +10,7 @@ import xarray as xr
 from causal_sgd import analysis, sweeps, theory
 from causal_sgd.analysis import _summaries
 from causal_sgd.experiment import Experiment
-from causal_sgd.figures import explorer
+from causal_sgd.figures import Runs, explorer
 from causal_sgd.sensing import measurements, metrics, models, nonstationary, worlds
 from causal_sgd.sweeps import compare, sweep, use_cpu_cores, zipped
 from causal_sgd.training import algorithms, optimizers, run, samplers, time_average
@@ -370,7 +370,7 @@ TABLE = [
         lambda: sweeps.refine(cell, axes=REFINED, metric="loss", level=1.0),
         "metric must be one of spurious_signal",
     ),
-    (lambda: RESULTS[["loss"]].sgd.plot(), "dataset must have diverged_at"),
+    (lambda: Runs(RESULTS[["loss"]]).plot(), "dataset must have diverged_at"),
     (lambda: explorer.page([RESULTS]), "datasets must be a dataset of a sweep, or a mapping"),
     (lambda: theory.critical_spread([0.1], 1.0, ["two_point"]), "family must be a name"),
     (
