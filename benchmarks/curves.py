@@ -410,7 +410,7 @@ def _panel(axes: Any, name: str, group: Sequence[Curve]) -> None:
         slope = f"{round(curve.slope, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
         words = f"slope {slope}" if len(group) == 1 else f"{curve.label} ({slope})"
         bars = np.maximum([medians - least, most - medians], 0)
-        look = _theme.line_look(index, _theme.COLOURS[index])
+        look = _theme.line_properties(index, _theme.COLOURS[index])
         shown = np.where(medians > 0, medians, np.nan)  # a log axis cannot show negative noise
         axes.errorbar(sizes, shown, bars, label=words, elinewidth=0.8, capsize=1.5, **look)
         if curve.expected is not None and len(group) == 1:

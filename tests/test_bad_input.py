@@ -371,7 +371,7 @@ TABLE = [
         "metric must be one of spurious_signal",
     ),
     (lambda: Runs(RESULTS[["loss"]]).plot(), "dataset must have diverged_at"),
-    (lambda: explorer.page([RESULTS]), "datasets must be a dataset of a sweep, or a mapping"),
+    (lambda: explorer.page([RESULTS]), "datasets must be the dataset of a sweep, or a mapping"),
     (lambda: theory.critical_spread([0.1], 1.0, ["two_point"]), "family must be a name"),
     (
         lambda: theory.critical_spread(np.ones(2), np.ones(3)),

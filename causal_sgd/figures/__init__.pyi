@@ -1,10 +1,10 @@
 from . import explorer as explorer
 from ._accessor import Runs as Runs
-from ._plots import Diagram as Diagram
+from ._diagrams import Diagram as Diagram
+from ._diagrams import phase_diagram as phase_diagram
 from ._plots import FinalValue as FinalValue
 from ._plots import Trajectories as Trajectories
 from ._plots import final_value as final_value
-from ._plots import phase_diagram as phase_diagram
 from ._plots import trajectories as trajectories
 from ._theme import COLOURS as COLOURS
 from ._theme import NAMES as NAMES

@@ -1,6 +1,7 @@
-"""`dataset.sgd`: what a sweep's dataset holds, in a line, in numbers and as the obvious figure.
+"""`dataset.sgd`: the results of a sweep in one line, in numbers and as a figure.
 
-Importing this module registers the accessor on every `xarray.Dataset`. It imports matplotlib only to draw.
+Importing this module registers the accessor on every `xarray.Dataset`. Matplotlib is imported only
+to draw.
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ __all__ = ["Runs"]
 
 @xr.register_dataset_accessor("sgd")
 class Runs:
-    """`dataset.sgd`: a sweep's results in a line, in numbers and as the obvious figure."""
+    """`dataset.sgd`: the results of a sweep in one line, in numbers and as a figure."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         """Called by xarray."""
         self._dataset = dataset
 
     def __repr__(self) -> str:
-        """How many runs over what, how many of them diverged or are missing, and what was recorded."""
+        """The number of runs, the axes, the share of diverged and missing runs, and the metrics."""
         dataset = self._dataset
         if "diverged_at" not in dataset:
-            return "not the results of a sweep: there is no diverged_at"
+            return "not the results of a sweep: diverged_at is missing"
         diverged = dataset["diverged_at"]
         done = dataset["done"] if "done" in dataset.coords else xr.ones_like(diverged, bool)
-        runs, ran = diverged.size, int(done.sum())
+        num_runs, num_completed = diverged.size, int(done.sum())
         axes = " x ".join(f"{dim} ({size})" for dim, size in diverged.sizes.items())
-        words = [f"{runs} runs" + (f": {axes}" if axes else "")]
+        parts = [f"{num_runs} runs" + (f": {axes}" if axes else "")]
         if "step" in dataset.coords:
-            words.append(f"{int(dataset.step.max())} steps")
-        if ran < runs:
-            words.append(f"{runs - ran} missing")
-        blown = int(((diverged >= 0) & done).sum())
-        words.append(f"{blown / ran:.1%} diverged" if ran and blown else "none diverged")
-        words.append(", ".join(metric_names(dataset)))
-        return "; ".join(words)
+            parts.append(f"{int(dataset.step.max())} steps")
+        if num_completed < num_runs:
+            parts.append(f"{num_runs - num_completed} missing")
+        num_diverged = int(((diverged >= 0) & done).sum())
+        share = f"{num_diverged / num_completed:.1%}" if num_diverged else "none"
+        parts.append(f"{share} diverged")
+        parts.append(", ".join(metric_names(dataset)))
+        return "; ".join(parts)
 
     def final(self) -> xr.Dataset:
         """The last recorded frame of every run; see `analysis.final`."""
@@ -54,20 +56,22 @@ class Runs:
         return summary(self._dataset, metric, quantiles)
 
     def plot(self, metric: str | None = None, ax: Axes | None = None, **options: Any) -> Any:
-        """Draw what is obvious: a phase diagram over two axes, final values over one, trajectories over none.
+        """Draw a phase diagram over two axes, final values over one axis, or trajectories.
 
-        A dim of names, such as the `variant` of `compare`, becomes lines of several colours.
+        A dim of names, such as the `variant` of `compare`, becomes lines of different colours.
 
         Args:
-            metric: what to draw; by default `spurious_signal` where it was recorded, else the first metric.
-            ax: where; a new figure by default.
-            **options: of `figures.phase_diagram`, `figures.final_value` or `figures.trajectories`.
+            metric: name of the metric; by default `spurious_signal` if it was recorded, else the
+                first.
+            ax: the axes to draw on; those of a new figure by default.
+            **options: options of `figures.phase_diagram`, `figures.final_value` or
+                `figures.trajectories`.
 
         Returns:
-            What those return: the artists.
+            The artists that this function returns.
 
         Raises:
-            ValueError: if there are more axes than a figure shows, or the metric is unknown.
+            ValueError: if there are more axes than a figure can show, or the metric is unknown.
         """
         from causal_sgd import figures
 
@@ -79,14 +83,14 @@ class Runs:
             metric = "spurious_signal" if "spurious_signal" in names else names[0] if names else ""
         checks.choice("metric", metric, names)
         dims = [str(dim) for dim in divergences(dataset).dims if dim != "seed"]
-        over = [
-            dim for dim in dims if dim not in dataset.coords or dataset[dim].dtype.kind not in "iuf"
-        ]
-        axes = [dim for dim in dims if dim not in over]
+        # Dims of numbers are axes; dims of names are compared within a figure.
+        axes = [dim for dim in dims if dim in dataset.coords and dataset[dim].dtype.kind in "iuf"]
+        over = [dim for dim in dims if dim not in axes]
         if len(over) > 1 or len(axes) > 2 or (len(axes) == 2 and over):
-            hint = "keep one value of the others with .sel() or .isel()"
+            hint = "select one value of the others with .sel() or .isel()"
             raise ValueError(
-                f"a figure shows at most two axes, or one and a dim of names, got {dims}; {hint}"
+                f"a figure shows at most two axes, or one axis and a dim of names, got {dims}; "
+                f"{hint}"
             )
         with figures.style():
             if ax is None:

@@ -1,4 +1,4 @@
-"""How things look and what they are called: names, colours, dashes, markers and the style of figures."""
+"""Names, colours, dashes, markers and rcParams of figures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,26 @@ from cycler import cycler
 from matplotlib import patheffects
 
 __all__ = [
-    "COLOURS", "DASHES", "DIVERGED", "MARKERS", "MISSING", "NAMES", "STYLE", "UNDECIDED", "Look", "line_look",
-    "name_of", "outline", "percent", "rim", "series", "style",
-]  # fmt: skip
+    "COLOURS",
+    "DASHES",
+    "DIVERGED",
+    "MARKERS",
+    "MISSING",
+    "NAMES",
+    "STYLE",
+    "UNDECIDED",
+    "Properties",
+    "label_of",
+    "line_properties",
+    "outlined_line",
+    "percent",
+    "series",
+    "style",
+    "white_line",
+]
 
-Look: TypeAlias = dict[str, Any]
+Properties: TypeAlias = dict[str, Any]
+"""Keyword arguments of a matplotlib artist."""
 
 NAMES: Mapping[str, str] = {
     "batch_loss": "batch loss",
@@ -31,7 +46,7 @@ NAMES: Mapping[str, str] = {
     "mean": r"spurious mean $\mu$",
     "momentum": r"momentum $\beta$",
     "label_noise": r"label noise $\sigma_y$",
-    "fresh_noise": "label noise drawn anew in every step",
+    "fresh_noise": "label noise redrawn at every step",
     "pooled_error": r"$\|UU^\top - A^\star - \bar A\|_F$",
     "relative_invariant_error": r"$\|UU^\top - A^\star\|_F \,/\, \|A^\star\|_F$",
     "relative_pooled_error": r"relative distance to $A^\star + \bar A$",
@@ -39,8 +54,8 @@ NAMES: Mapping[str, str] = {
     "spurious_power": r"$\|V^\top U\|_F^2$",
     "spurious_signal": r"spurious signal $\|V^\top U\|_F$",
 }
-"""What metrics and axes are called in figures, in TeX."""
-# Okabe and Ito's colours without yellow, which vanishes on white paper.
+"""Labels of metrics and axes in figures, in TeX."""
+# The palette of Okabe and Ito without yellow, which is hardly visible on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -50,21 +65,21 @@ DASHES: tuple[Any, ...] = (
     (0, (6, 1, 1, 1, 1, 1)),
 )
 MARKERS = "osD^vPX<"
-DIVERGED: Look = {"facecolor": "0.86", "edgecolor": "0.25", "hatch": "/////", "linewidth": 0}
-MISSING: Look = {"facecolor": "0.97", "edgecolor": "0.6", "hatch": "....", "linewidth": 0}
-UNDECIDED: Look = {
+DIVERGED: Properties = {"facecolor": "0.86", "edgecolor": "0.25", "hatch": "/////", "linewidth": 0}
+MISSING: Properties = {"facecolor": "0.97", "edgecolor": "0.6", "hatch": "....", "linewidth": 0}
+UNDECIDED: Properties = {
     "facecolor": "none",
     "edgecolor": (1, 1, 1, 0.6),
     "hatch": "\\\\\\\\",
     "linewidth": 0,
 }
-STYLE: Look = {
+STYLE: Properties = {
     "figure.constrained_layout.use": True,
     "figure.figsize": (4.2, 3.3),
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
-    "axes.titlepad": 13,  # leaves room for the labels of marks
+    "axes.titlepad": 13,  # leaves space for the labels of marks
     "axes.linewidth": 0.6,
     "axes.prop_cycle": cycler("color", COLOURS),
     "axes.spines.top": False,
@@ -77,15 +92,15 @@ STYLE: Look = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "hatch.linewidth": 0.6,
-    "pdf.fonttype": 42,  # letters stay letters, which journals ask for
+    "pdf.fonttype": 42,  # embeds TrueType fonts, as journals require
     "savefig.dpi": 300,
 }
-"""Matplotlib's settings for figures of one column."""
+"""The rcParams of single-column figures."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Give figures that are made and saved inside the `with` block the look of the package."""
+    """Apply the style of the package to figures created and saved inside the `with` block."""
     interactive = mpl.is_interactive()
     try:
         with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
@@ -94,48 +109,49 @@ def style() -> Iterator[None]:
             finally:
                 interactive = mpl.is_interactive()
     finally:
-        # A notebook's backend begins with its first figure, maybe in the block: what it sets must last to show the next ones.
+        # The backend of a notebook starts with its first figure, possibly inside the block. The
+        # interactive mode that it sets must survive the block, or later figures are not shown.
         mpl.interactive(interactive)
 
 
-def name_of(dataset: xr.Dataset, name: str) -> str:
-    """How a metric or an axis is called in a figure."""
+def label_of(dataset: xr.Dataset, name: str) -> str:
+    """The label of a metric or an axis in a figure."""
     attributes = dataset[name].attrs if name in dataset.variables else {}
     return NAMES.get(name) or attributes.get("long_name") or name.replace("_", " ")
 
 
 def percent(fraction: float) -> str:
-    """A fraction above 0 in words that never say 0%."""
+    """A positive fraction as a percentage, never rounded to 0%."""
     return f"{fraction:.0%}" if fraction >= 0.01 else "<1%"
 
 
-def line_look(index: int, colour: Any) -> Look:
+def line_properties(index: int, colour: Any) -> Properties:
     """The dash and marker of the line `index`, in a colour."""
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     return {"color": colour, "linestyle": dash, "marker": marker, "markeredgewidth": 0.8}
 
 
-def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Dataset, Look]]:
-    """One (label, summary, look) per value of `over`; numbers get an ordered colour map."""
+def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Dataset, Properties]]:
+    """One (label, summary, properties) per value of `over`; numbers get a sequential colour map."""
     if over is None:
-        yield "", table, line_look(0, COLOURS[0])
+        yield "", table, line_properties(0, COLOURS[0])
         return
-    values, name = table[over].values, name_of(table, over)
+    values, name = table[over].values, label_of(table, over)
     symbol = re.search(r"\$.*\$", name)
     for index, value in enumerate(values):
-        words, colour = str(value), COLOURS[index % len(COLOURS)]
+        label, colour = str(value), COLOURS[index % len(COLOURS)]
         if values.dtype.kind in "iuf":
-            words = f"{symbol.group() if symbol else name} = {value:g}"
+            label = f"{symbol.group() if symbol else name} = {value:g}"
             colour = mpl.colormaps["viridis"](0.75 * index / max(len(values) - 1, 1))
-        yield words, table.isel({over: index}), line_look(index, colour)
+        yield label, table.isel({over: index}), line_properties(index, colour)
 
 
-def outline(width: float) -> Look:
-    """White with a black rim shows on every colour of a map."""
-    return rim(width, "black") | {"markeredgewidth": width}
+def white_line(width: float) -> Properties:
+    """A white line with a black outline, visible on every colour of a map."""
+    return {"color": "white", "markeredgewidth": width} | outlined_line(width, "black")
 
 
-def rim(width: float, colour: str) -> Look:
-    """A line with a rim of another colour."""
+def outlined_line(width: float, colour: str) -> Properties:
+    """A line with an outline of the given colour."""
     effects = [patheffects.Stroke(linewidth=width + 1.6, foreground=colour), patheffects.Normal()]
     return {"linewidth": width, "path_effects": effects}

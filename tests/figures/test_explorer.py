@@ -1,4 +1,4 @@
-"""The explorer's page: its numbers, and what a visitor of a real browser can do with it."""
+"""The page of the explorer: its numbers, and its behaviour in a real browser."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SPREADS, RATES, STEPS = np.linspace(0, 9, 7), np.geomspace(0.02, 0.2, 5), np.ara
 def diagram(
     seed: int = 0, *, spreads: np.ndarray = SPREADS, rates: np.ndarray = RATES, seeds: int = 6
 ) -> xr.Dataset:
-    """What a sweep would return: positive numbers, some runs and one whole corner diverged."""
+    """A synthetic sweep with positive numbers; some runs and all of one corner diverged."""
     rng = np.random.default_rng(seed)
     shape = len(spreads), len(rates), seeds
     diverged = np.where(rng.uniform(size=shape) < 0.1, 7, -1)
     diverged[-1, -1] = 3
     dims = ("spread", "learning_rate", "seed")
-    found = {
+    metrics = {
         name: ((*dims, "step"), rng.lognormal(size=(*shape, len(STEPS))))
         for name in ("batch_loss", "spurious_signal")
     }
@@ -48,44 +48,46 @@ def diagram(
         "seed": np.arange(seeds),
         "step": STEPS,
     }
-    return xr.Dataset(found | {"diverged_at": (dims, diverged)}, coordinates)
+    return xr.Dataset(metrics | {"diverged_at": (dims, diverged)}, coordinates)
 
 
 def numbers(text: str, *shape: int) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
 
 
-def test_the_pages_quantiles_are_those_of_the_summary() -> None:
+def test_the_quantiles_of_the_page_are_those_of_the_summary() -> None:
     dataset = diagram()
-    found = payload({"": dataset})
-    assert [metric["name"] for metric in found["metrics"]] == ["spurious_signal", "batch_loss"]
-    shown = numbers(found["views"][0]["final"], 2, len(LEVELS), len(RATES), len(SPREADS))
+    content = payload({"": dataset})
+    assert [metric["name"] for metric in content["metrics"]] == ["spurious_signal", "batch_loss"]
+    shown = numbers(content["views"][0]["final"], 2, len(LEVELS), len(RATES), len(SPREADS))
     for place, metric in enumerate(("spurious_signal", "batch_loss")):
         table = summary(final(dataset), metric, (0.1, 0.9)).transpose("learning_rate", "spread")
         for level, name in ((0, "low"), (2, "median"), (4, "high")):
             np.testing.assert_allclose(shown[place, level], table[name].values, rtol=1e-6)
-    lost = numbers(found["views"][0]["diverged"], len(RATES), len(SPREADS))
+    lost = numbers(content["views"][0]["diverged"], len(RATES), len(SPREADS))
     np.testing.assert_allclose(lost, table.diverged_fraction.values, rtol=1e-6)
     assert lost[-1, -1] == 1
     assert np.isnan(shown[:, :, -1, -1]).all()
-    tracks = numbers(found["views"][0]["tracks"], 2, len(RATES), len(SPREADS), len(STEPS), 3)
+    tracks = numbers(content["views"][0]["tracks"], 2, len(RATES), len(SPREADS), len(STEPS), 3)
     bands = summary(dataset, "batch_loss").transpose("learning_rate", "spread", "step")
     np.testing.assert_allclose(tracks[1, ..., 1], bands["median"].values, rtol=1e-6)
 
 
-def test_runs_that_are_missing_count_for_nothing() -> None:
+def test_missing_runs_do_not_count() -> None:
     dataset = diagram()
     done = np.ones(dataset.diverged_at.shape, bool)
     done[0, 0, :4] = False
-    found = payload({"": dataset.assign_coords(done=(dataset.diverged_at.dims, done))})["views"][0]
-    runs = numbers(found["runs"], len(RATES), len(SPREADS))
+    content = payload({"": dataset.assign_coords(done=(dataset.diverged_at.dims, done))})["views"][
+        0
+    ]
+    runs = numbers(content["runs"], len(RATES), len(SPREADS))
     assert (runs[0, 0], runs[1, 1]) == (2, 6)
 
 
-def test_a_page_carries_no_more_frames_than_it_may() -> None:
-    found = payload({"": diagram()}, most_numbers=2 * 35 * 3 * 3)
-    assert found["steps"] == [0, 20, 40]
-    assert found["recorded"] == 5
+def test_frames_are_thinned_to_the_limit() -> None:
+    content = payload({"": diagram()}, most_numbers=2 * 35 * 3 * 3)
+    assert content["steps"] == [0, 20, 40]
+    assert content["recorded"] == 5
     assert payload({"": diagram()}, most_numbers=0)["steps"] is None
 
 
@@ -98,10 +100,10 @@ def test_other_axes_and_named_dims_become_switches() -> None:
         "b",
     ]
     deeper = xr.concat([diagram(0), diagram(1)], xr.Variable("batch_size", [10, 20]))
-    found = payload({"": deeper}, x="learning-rate", y="spread")
-    assert [axis["name"] for axis in found["axes"]] == ["learning_rate", "spread"]
-    assert [axis["log"] for axis in found["axes"]] == [True, False]
-    assert [axis["name"] for axis in found["others"]] == ["batch_size"]
+    content = payload({"": deeper}, x="learning-rate", y="spread")
+    assert [axis["name"] for axis in content["axes"]] == ["learning_rate", "spread"]
+    assert [axis["log"] for axis in content["axes"]] == [True, False]
+    assert [axis["name"] for axis in content["others"]] == ["batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -111,24 +113,26 @@ def test_other_axes_and_named_dims_become_switches() -> None:
         (
             {"a": diagram(), "b": diagram(rates=RATES * 2)},
             {},
-            "the same axes, got another 'learning_rate' in 'b'",
+            "the same axes, got a different 'learning_rate' in 'b'",
         ),
         (
             {"a": diagram(), "b": diagram().drop_vars("batch_loss")},
             {},
-            "none called 'batch_loss' in 'b'",
+            "got no 'batch_loss' in 'b'",
         ),
         ({"a": diagram().isel(spread=0)}, {}, "at least two axes of numbers"),
         ({"a": diagram()}, {"x": "dim"}, "x must be"),
         ({"a": diagram()}, {"x": "spread", "y": "spread"}, "y must be"),
     ],
 )
-def test_what_makes_no_diagram_is_refused(datasets: Any, options: Any, message: str) -> None:
+def test_datasets_that_form_no_diagram_are_refused(
+    datasets: Any, options: Any, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         payload(datasets, **options)
 
 
-def test_names_have_no_tex() -> None:
+def test_plain_names_have_no_tex() -> None:
     assert plain_name("learning_rate") == "learning rate η"
     assert plain_name("invariant_error") == "invariant error ‖UUᵀ - A*‖"
     assert plain_name("my_metric") == "my metric"
@@ -137,7 +141,7 @@ def test_names_have_no_tex() -> None:
     assert not [name for name in NAMES if re.search(r"[\\$]", plain_name(name))]
 
 
-def test_the_page_needs_nothing_else_and_escapes_what_it_is_given() -> None:
+def test_the_page_is_self_contained_and_escapes_its_arguments() -> None:
     text = explorer.page(
         diagram(), title="<b>&", about={"cell": "</script><script>alert(1)</script>"}
     )
@@ -171,7 +175,7 @@ def run(*arguments: Any) -> int:
     return stop.value.code  # pyright: ignore
 
 
-def test_explore_writes_a_page_with_the_theorys_curve(stored: Path, capsys) -> None:
+def test_explore_writes_a_page_with_the_theory_curve(stored: Path, capsys) -> None:
     assert run("explore", stored, stored.with_name("pooled.nc")) == 0
     assert "open it in a browser" in capsys.readouterr().out
     data = json.loads(
@@ -199,7 +203,7 @@ def test_explore_writes_a_page_with_the_theorys_curve(stored: Path, capsys) -> N
         (("HERE", "--serve", "--port", "70000"), "--port must be"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: tuple[str, ...], message: str, stored: Path, capsys
 ) -> None:
     assert run("explore", *(stored if word == "HERE" else word for word in arguments)) == 2
@@ -222,7 +226,7 @@ def test_a_file_of_another_program_is_drawn_or_refused(
     )
 
 
-def test_a_file_that_needs_a_library_says_which(stored: Path, monkeypatch, capsys) -> None:
+def test_the_error_of_a_missing_library_names_it(stored: Path, monkeypatch, capsys) -> None:
     def half_installed(path: Path) -> xr.Dataset:
         raise ImportError("No module named 'h5py'")
 
@@ -231,7 +235,9 @@ def test_a_file_that_needs_a_library_says_which(stored: Path, monkeypatch, capsy
     assert "No module named 'h5py'; pip install 'causal_sgd[netcdf4]'" in capsys.readouterr().err
 
 
-def test_a_served_page_is_read_anew(stored: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_served_page_is_read_again_on_each_visit(
+    stored: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     path = tmp_path / "live.nc"
     shutil.copy(stored, path)
     servers = []
@@ -243,21 +249,21 @@ def test_a_served_page_is_read_anew(stored: Path, tmp_path: Path, monkeypatch, c
     )
     thread = threading.Thread(target=explore.Explore(paths=(path,), serve=True, port=0))
     thread.start()
-    while not (said := capsys.readouterr().out):
+    while not (output := capsys.readouterr().out):
         thread.join(0.05)
-    address = said.split()[0]
+    address = output.split()[0]
     with urllib.request.urlopen(address) as answer:
         assert "live.nc" in answer.read().decode()
     path.unlink()
     with urllib.request.urlopen(address) as answer:
-        assert "live.nc" in answer.read().decode()  # says that it is gone
+        assert "live.nc" in answer.read().decode()  # reports the missing file
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(address + "other")
     servers[0].shutdown()
     thread.join()
 
 
-# What a visitor does
+# Behaviour in a browser
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +316,7 @@ def wait(browser: Any, condition: Any) -> None:
     WebDriverWait(browser, 60).until(lambda _: condition())
 
 
-def told(browser: Any) -> str:
+def status(browser: Any) -> str:
     return browser.find_element("id", "cell").text
 
 
@@ -320,15 +326,15 @@ def median(dataset: xr.Dataset, metric: str, column: int, row: int) -> str:
 
 
 def place(browser: Any, column: int, row: int) -> tuple[float, float]:
-    """Where a cell's middle lies, in pixels from the middle of the diagram."""
-    return tuple(browser.execute_script(
-        """
-        const box = document.getElementById('diagram'), axes = box._fullLayout, bounds = box.getBoundingClientRect();
-        const x = axes.xaxis._offset + axes.xaxis.d2p(arguments[0]), y = axes.yaxis._offset + axes.yaxis.d2p(arguments[1]);
+    """The centre of a cell, in pixels from the centre of the diagram."""
+    script = """
+        const box = document.getElementById('diagram'), bounds = box.getBoundingClientRect();
+        const {xaxis, yaxis} = box._fullLayout;
+        const x = xaxis._offset + xaxis.d2p(arguments[0]);
+        const y = yaxis._offset + yaxis.d2p(arguments[1]);
         return [x - bounds.width / 2, y - bounds.height / 2];
-        """,
-        float(SPREADS[column]), float(RATES[row]),
-    ))  # fmt: skip
+    """
+    return tuple(browser.execute_script(script, float(SPREADS[column]), float(RATES[row])))
 
 
 def point(browser: Any, column: int, row: int, *, click: bool = False) -> None:
@@ -341,38 +347,39 @@ def point(browser: Any, column: int, row: int, *, click: bool = False) -> None:
     (actions.click() if click else actions).perform()
 
 
-def test_pointing_at_a_cell_tells_its_numbers(visit) -> None:
+def test_hovering_over_a_cell_shows_its_numbers(visit) -> None:
     browser = visit()
     point(browser, 2, 1)
     wait(browser, lambda: browser.find_elements("css selector", "#diagram .hovertext"))
     shown = browser.find_element("css selector", "#diagram .hovertext").text
     assert f"median {median(diagram(), 'spurious_signal', 2, 1)}" in shown
-    assert f"heterogeneity M {SPREADS[2]:g}" in shown
+    assert f"heterogeneity M = {SPREADS[2]:g}" in shown
 
 
 def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
     browser = visit()
     point(browser, 4, 3, click=True)
-    wait(browser, lambda: f"median {median(diagram(), 'spurious_signal', 4, 3)}," in told(browser))
+    wait(browser, lambda: f"step {median(diagram(), 'spurious_signal', 4, 3)};" in status(browser))
     drawn = browser.execute_script(
         "return document.getElementById('trajectories').data.map(t => Array.from(t.y))"
     )
-    assert len(drawn) == 6  # a band's two edges and a median for each of two methods
+    assert len(drawn) == 6  # two edges of the band and the median, for two methods
     expected = summary(diagram(), "spurious_signal").isel(spread=4, learning_rate=3)
     np.testing.assert_allclose(drawn[2], expected["median"].values, rtol=1e-6)
     np.testing.assert_allclose(drawn[0], expected.low.values, rtol=1e-6)
 
 
-def test_it_is_said_where_only_the_ends_were_recorded(visit) -> None:
-    thinned = told(visit({"": diagram()}, most_numbers=2 * 35 * 3 * 2))
-    assert "2 of 5 frames are in this page" in thinned
+def test_the_status_reports_thinned_and_missing_frames(visit) -> None:
+    thinned = status(visit({"": diagram()}, most_numbers=2 * 35 * 3 * 2))
+    assert "This page contains 2 of 5 recorded steps." in thinned
     assert "record_every" not in thinned
     browser = visit({"": diagram().isel(step=[0, -1])})
-    assert "only the start and the end were recorded (record_every keeps more)" in told(browser)
+    text = status(browser)
+    assert "Only the first and the last step were recorded (record_every records more)." in text
     modes = browser.execute_script(
         "return document.getElementById('trajectories').data.map(t => t.mode)"
     )
-    assert modes == ["lines", "lines", "lines+markers"]  # a band's edges and the median
+    assert modes == ["lines", "lines", "lines+markers"]  # the edges of the band and the median
 
 
 def test_the_keyboard_reaches_every_cell(visit) -> None:
@@ -387,9 +394,9 @@ def test_the_keyboard_reaches_every_cell(visit) -> None:
         from selenium.webdriver.common.keys import Keys
 
         box.send_keys(getattr(Keys, key))
-        assert f"median {median(diagram(), 'spurious_signal', column, row)}," in told(browser)
+        assert f"step {median(diagram(), 'spurious_signal', column, row)};" in status(browser)
     box.send_keys(Keys.END, Keys.PAGE_UP)
-    assert "diverged 100 % of 6 runs" in told(browser)
+    assert "100 % of 6 runs diverged" in status(browser)
 
 
 def test_switches_change_metric_method_quantile_and_scale(visit) -> None:
@@ -416,18 +423,18 @@ def test_switches_change_metric_method_quantile_and_scale(visit) -> None:
     np.testing.assert_allclose(
         shown(), np.log10(expected(diagram(1), "batch_loss", "high")), rtol=1e-5
     )
-    Select(browser.find_element("id", "shown")).select_by_visible_text("share diverged")
+    Select(browser.find_element("id", "shown")).select_by_visible_text("diverged fraction")
     fractions = summary(final(diagram(1)), "batch_loss").diverged_fraction.transpose(
         "learning_rate", "spread"
     )
     np.testing.assert_allclose(shown(), fractions.values, rtol=1e-6)
     title = browser.find_element("id", "diagram-title").text
-    assert title == "PooledSGD: share of runs that diverged"
-    browser.refresh()  # the address keeps what was shown
+    assert title == "PooledSGD: fraction of diverged runs"
+    browser.refresh()  # the address holds the state
     wait(browser, lambda: browser.find_element("id", "diagram-title").text == title)
 
 
-def test_ten_thousand_cells_can_be_walked_through(visit) -> None:
+def test_the_keyboard_works_with_ten_thousand_cells(visit) -> None:
     from selenium.webdriver.common.keys import Keys
 
     large = diagram(spreads=np.linspace(0, 9, 100), rates=np.geomspace(0.02, 0.2, 100), seeds=3)
@@ -435,4 +442,4 @@ def test_ten_thousand_cells_can_be_walked_through(visit) -> None:
     browser.find_element("id", "diagram").send_keys(
         Keys.HOME, Keys.PAGE_DOWN, *[Keys.ARROW_RIGHT] * 10
     )
-    assert f"median {median(large, 'spurious_signal', 10, 0)}," in told(browser)
+    assert f"step {median(large, 'spurious_signal', 10, 0)};" in status(browser)

@@ -1,4 +1,4 @@
-"""Figures show exactly the numbers of the dataset, and leave the rest of matplotlib alone."""
+"""Figures show exactly the numbers of the dataset and leave the state of matplotlib unchanged."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ RATES = np.geomspace(0.02, 0.2, 4)
 SPREADS = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
 STEPS = np.array([0, 50, 100])
 SEEDS = 8
+LINES = {"along": "spread", "over": "learning_rate"}
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def ax() -> Axes:
 
 @pytest.fixture
 def grid() -> xr.Dataset:
-    """A sweep whose last learning rate diverges in 1, 3, 4, 6 and 8 of 8 seeds; cell (0, 4) was never run."""
+    """At the last learning rate 1, 3, 4, 6 and 8 of 8 seeds diverged; cell (0, 4) was not run."""
     rng = np.random.default_rng(0)
     dims = ("learning_rate", "spread", "seed", "step")
     shape = (len(RATES), len(SPREADS), SEEDS, len(STEPS))
@@ -57,8 +58,8 @@ def grid() -> xr.Dataset:
 
 def by_hand(cell: xr.Dataset, metric: str = "spurious_signal") -> np.ndarray:
     """The 0.1, 0.5 and 0.9 quantiles over the seeds that stayed finite, [3, ...]."""
-    kept = cell[metric].transpose("seed", ...).values[cell.diverged_at.values < 0]
-    return np.quantile(kept, [0.1, 0.5, 0.9], axis=0)
+    finite = cell[metric].transpose("seed", ...).values[cell.diverged_at.values < 0]
+    return np.quantile(finite, [0.1, 0.5, 0.9], axis=0)
 
 
 def upper_and_lower(band: PolyCollection, x: float) -> tuple[float, float]:
@@ -91,7 +92,7 @@ def test_summary_equals_nanquantile_and_counts_diverged_runs(grid: xr.Dataset) -
     assert (table.diverged_fraction[1:3] == 0).all()
 
 
-def test_summary_without_flags_takes_no_run_for_diverged(grid: xr.Dataset) -> None:
+def test_summary_without_diverged_at_counts_no_diverged_run(grid: xr.Dataset) -> None:
     table = _summaries.summary(grid.drop_vars("diverged_at").isel(step=-1), "spurious_signal")
     assert (table.diverged_fraction.dropna("spread") == 0).all()
     assert np.isnan(table["median"][-1, -1])
@@ -243,8 +244,13 @@ def test_phase_diagram_shows_medians_and_three_phases(ax: Axes, grid: xr.Dataset
         figures.NAMES["learning_rate"],
     )
     assert entries(artists.legend) == [
-        "law", "median 1.2", "measured", "some diverged", r"$\geq$ 50% diverged", "not run",
-    ]  # fmt: skip
+        "law",
+        "median 1.2",
+        "measured",
+        "some diverged",
+        r"$\geq$ 50% diverged",
+        "not run",
+    ]
 
 
 def test_phase_diagram_edges_are_midpoints_of_the_axis_scale(ax: Axes, grid: xr.Dataset) -> None:
@@ -315,24 +321,36 @@ def test_edges(centres: np.ndarray, log: bool, expected: list[float]) -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "words"),
     [
-        ("trajectories", {"metrics": "spurios_signal"}, "metric .*'spurios_signal'; .*'spurious_signal'"),
+        (
+            "trajectories",
+            {"metrics": "spurios_signal"},
+            "metric .*; did you mean 'spurious_signal'",
+        ),
         ("trajectories", {"metrics": []}, "metrics must name at least one"),
         ("trajectories", {"metrics": "my_metric"}, r"\.sel\({'learning_rate': 0.02}\) or .*over="),
         ("trajectories", {"over": "spred"}, "over must be one of .*'spred'; did you mean 'spread'"),
-        ("final_value", {"along": "spread"}, r"'learning_rate' with 4 values.* or pass over='learning_rate'"),
-        ("final_value", {"along": "seed"}, "along must be one of learning_rate, spread, got 'seed'"),
+        ("final_value", {"along": "spread"}, "'learning_rate' with 4 values.* or pass over="),
+        (
+            "final_value",
+            {"along": "seed"},
+            "along must be one of learning_rate, spread, got 'seed'",
+        ),
         ("final_value", {"along": "spread", "over": "spread"}, "must be different axes"),
-        ("final_value", {"along": "spread", "over": "learning_rate", "logx": True}, "along must .* above 0"),
-        ("final_value", {"along": "spread", "over": "learning_rate", "quantiles": (1, 0)}, "quantiles"),
+        ("final_value", {**LINES, "logx": True}, "along must .* above 0"),
+        ("final_value", {**LINES, "quantiles": (1, 0)}, "quantiles"),
         ("phase_diagram", {"y": "spread"}, "x and y must be different axes"),
         ("phase_diagram", {"y": "rate"}, "y must be one of learning_rate, spread"),
-        ("phase_diagram", {"diverged": 0}, "diverged must be a finite number above 0 and at most 1"),
+        (
+            "phase_diagram",
+            {"diverged": 0},
+            "diverged must be a finite number above 0 and at most 1",
+        ),
         ("phase_diagram", {"logx": True}, "x must have values above 0"),
         ("phase_diagram", {"boundary": ([1], [1, 2])}, "boundary must be"),
         ("phase_diagram", {"theory": {"a": ([1],)}}, "theory 'a' must be"),
     ],
-)  # fmt: skip
-def test_bad_input_is_named(
+)
+def test_bad_input_is_reported(
     ax: Axes, grid: xr.Dataset, function: str, arguments: dict, words: str
 ) -> None:
     if function == "phase_diagram":
@@ -342,7 +360,7 @@ def test_bad_input_is_named(
         getattr(figures, function)(ax, grid, **metric, **arguments)
 
 
-def test_bad_datasets_are_named(ax: Axes, grid: xr.Dataset) -> None:
+def test_bad_datasets_are_reported(ax: Axes, grid: xr.Dataset) -> None:
     cell = grid.isel(learning_rate=1, spread=0)
     with pytest.raises(ValueError, match="must have the dimension 'seed'"):
         _summaries.summary(cell.isel(seed=0), "my_metric")
@@ -363,7 +381,7 @@ def test_dimensions_of_length_one_need_no_selection(ax: Axes, grid: xr.Dataset) 
     assert len(artists.lines) == 1
 
 
-def test_rcparams_stay_as_they_were(ax: Axes, grid: xr.Dataset) -> None:
+def test_rcparams_are_restored(ax: Axes, grid: xr.Dataset) -> None:
     before = dict(mpl.rcParams)
     with figures.style():
         assert mpl.rcParams["savefig.dpi"] == 300
@@ -386,8 +404,11 @@ def test_legend_stays_below_the_axes_and_inside_a_laid_out_figure(grid: xr.Datas
     assert page.y0 <= box.y0
 
 
-def test_importing_plots_starts_neither_jax_nor_pyplot() -> None:
-    code = "import sys, causal_sgd.figures._tables, causal_sgd.figures.explorer; print([m for m in ('jax', 'matplotlib.pyplot') if m in sys.modules])"
+def test_importing_figures_loads_neither_jax_nor_pyplot() -> None:
+    code = (
+        "import sys, causal_sgd.figures._tables, causal_sgd.figures.explorer; "
+        "print([m for m in ('jax', 'matplotlib.pyplot') if m in sys.modules])"
+    )
     here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=here, capture_output=True, text=True, check=True
@@ -427,15 +448,14 @@ def test_a_measured_boundary_is_a_curve_in_its_band_along_either_axis(
         figures.phase_diagram(ax, grid, "my_metric", band=bounds("rate", RATES, 2.0), **options)
 
 
-def test_undecided_cells_are_hatched_and_cells_that_were_not_run_belong_to_their_neighbours(
+def test_undecided_cells_are_hatched_and_cells_without_runs_merge_with_neighbours(
     ax: Axes, grid: xr.Dataset
 ) -> None:
     sparse = grid.copy(deep=True)
     sparse["my_metric"][:2, 1:] = np.nan
     undecided = xr.zeros_like(grid.diverged_at.isel(seed=0), dtype=bool)
-    undecided[0, 0] = undecided[2, 3] = undecided[-1, -1] = (
-        True  # the last has diverged, which says more
-    )
+    undecided[0, 0] = undecided[2, 3] = True
+    undecided[-1, -1] = True  # diverged: drawn as such
     options = {"x": "spread", "y": "learning_rate", "undecided": undecided}
     plain = figures.phase_diagram(ax, sparse, "my_metric", **options)
     assert plain.missing is not None
@@ -451,7 +471,7 @@ def test_undecided_cells_are_hatched_and_cells_that_were_not_run_belong_to_their
     assert values[0, 1] == values[0, 0]
     assert values[1, 3] == values[2, 3]
     assert merged.undecided is not None
-    assert len(merged.undecided.get_paths()) >= 4, "each with the one that was drawn as its part"
+    assert len(merged.undecided.get_paths()) >= 4, "each with its merged neighbours"
 
 
 def test_a_backend_that_starts_within_the_style_stays_interactive() -> None:

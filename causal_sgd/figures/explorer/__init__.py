@@ -1,4 +1,4 @@
-"""A diagram as one page for the browser: hover, click, switch; from a file, without a network."""
+"""An interactive phase diagram as one self-contained HTML page."""
 
 from causal_sgd.figures.explorer._page import page, write_page
 

@@ -1,4 +1,4 @@
-"""The page itself: a template, a program and the plotting library, put into one file."""
+"""The page: the template, the program, the numbers and the plotting library in one HTML file."""
 
 from __future__ import annotations
 
@@ -27,26 +27,29 @@ def page(
     about: Mapping[str, Any] | None = None,
     most_numbers: int = MOST_NUMBERS,
 ) -> str:
-    """A diagram as one self-contained HTML page that opens from a file, without a network.
+    """A phase diagram as one self-contained HTML page that opens from a file, without a network.
 
-    It shows a metric's quantile over the seeds in every cell, what diverged and the theory's curve; a cell's numbers when
-    it is pointed at, its trajectories with bands when it is clicked or reached with the arrow keys; and it switches between
-    metrics, datasets (samplers, methods) and quantiles.
+    Every cell shows a quantile of a metric over the seeds; diverged cells are marked and theory
+    curves drawn on top. Hovering over a cell shows its numbers. Clicking it, or moving to it with
+    the arrow keys, shows its trajectories with bands. Menus switch between metrics, datasets
+    (samplers, methods) and quantiles.
 
     Args:
-        datasets: of `sweep` or `open_results`, or several by name over the same axes, between which the page switches.
-        title: of the page.
+        datasets: the result of `sweep` or `open_results`, or several by name over the same axes.
+        title: title of the page.
         x: the horizontal axis; None for the first.
-        y: the vertical axis; None for the first other one.
-        curves: as the datasets are called -> label -> the x and y values of a curve.
-        about: what to say of the configuration, name -> value.
-        most_numbers: that trajectories may take; beyond it frames are left out, evenly.
+        y: the vertical axis; None for the first of the others.
+        curves: name of a dataset -> label -> the x and y values of a theory curve.
+        about: the configuration to display, name -> value.
+        most_numbers: limit on the numbers that trajectories take; beyond it frames are thinned
+            evenly.
 
     Returns:
         The HTML.
 
     Raises:
-        ValueError: if the datasets do not make a diagram (see `payload.payload`).
+        ValueError: if the datasets do not form a diagram: fewer than two numeric axes, or different
+            axes or metrics.
         ImportError: without the extra `explorer`.
     """
     try:
@@ -60,7 +63,7 @@ def page(
         "datasets",
         datasets,
         (xr.Dataset, Mapping),
-        "a dataset of a sweep, or a mapping of names to datasets",
+        "the dataset of a sweep, or a mapping of names to datasets",
     )
     named = {"": datasets} if isinstance(datasets, xr.Dataset) else datasets
     data = payload(named, x=x, y=y, curves=curves, most_numbers=most_numbers)

@@ -330,7 +330,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     for ax, label in zip(grid[:, 0], labels, strict=True):
         ax.set_ylabel(label)
     panels[-1].axis("off")
-    panels[-1].plot([], [], color="white", **_theme.outline(1.6), label="$\\lambda = 0$ of SGD")
+    panels[-1].plot([], [], **_theme.white_line(1.6), label="$\\lambda = 0$ of SGD")
     panels[-1].plot([], [], color="tab:red", label="$\\lambda = 0$ of its own matrices")
     panels[-1].legend(frameon=False, loc="center")
     fig.colorbar(
