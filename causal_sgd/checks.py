@@ -1,7 +1,8 @@
-"""Argument checks at the door: one line that names the argument, the value got and what is allowed.
+"""Argument checks: errors of one line that name the argument, the value and what is allowed.
 
-Traced values pass unchecked (nothing branches on them); everything concrete is checked before anything is compiled.
-Imports no jax, so that the command line and the plots can check names quickly.
+Traced values pass unchecked, and nothing branches on them. Everything concrete is checked before
+anything is compiled. The module does not import jax, so that the command line and the figures can
+check names quickly.
 """
 
 from __future__ import annotations
@@ -11,45 +12,61 @@ import inspect
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 __all__ = [
-    "choice", "concrete", "function", "instance", "integer", "is_zero", "key", "made_of", "number", "probabilities", "transformation",
-    "whole", "world_factory",
-]  # fmt: skip
+    "choice",
+    "concrete",
+    "function",
+    "instance",
+    "integer",
+    "is_zero",
+    "key",
+    "made_of",
+    "number",
+    "probabilities",
+    "transformation",
+    "whole",
+    "world_factory",
+]
+
+Value = TypeVar("Value", bound=Any)
 
 
-def concrete(value: Any) -> np.ndarray | None:
-    """The value as a NumPy array, or None when it is traced."""
-    return None if _traced(value) else np.asarray(value)
+def concrete(value: object) -> np.ndarray | None:
+    """The value as a NumPy array, or None if it is traced."""
+    return None if _is_traced(value) else np.asarray(value)
 
 
-def is_zero(value: Any) -> bool:
-    """Whether a value is known to be zero throughout; a traced one is not known."""
+def is_zero(value: object) -> bool:
+    """Whether a value is a concrete zero in all entries; False for a traced one."""
     array = concrete(value)
     return array is not None and not array.any()
 
 
 def number(
     name: str,
-    value: Any,
+    value: Value,
     *,
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
     scalar: bool = True,
-) -> Any:
-    """Return `value` if it is finite (traced: unchecked) and within the limits, else raise ValueError.
+) -> Value:
+    """Return `value` if it is finite and within the limits.
 
     Args:
-        name: how the caller knows the argument.
-        value: a number, an array of numbers when `scalar` is false, or a tracer.
+        name: the argument's name, for the message.
+        value: a number, an array of numbers if `scalar` is false, or a tracer, which passes.
         minimum: the least value allowed.
-        above: a value that must be exceeded.
+        above: an exclusive lower limit.
         maximum: the greatest value allowed.
-        scalar: whether only a single number is allowed.
+        scalar: whether arrays are refused.
+
+    Raises:
+        ValueError: if it is not.
     """
     limits = [
         f"{words} {limit:g}"
@@ -58,32 +75,39 @@ def number(
     ]
     allowed = "a finite number" + (" " + " and ".join(limits) if limits else "")
     if scalar and getattr(value, "ndim", 0) != 0:
-        raise ValueError(f"{name} must be {allowed}, got an array of shape {tuple(value.shape)}")
+        raise ValueError(
+            f"{name} must be {allowed}, got an array of shape {tuple(np.shape(value))}"
+        )
     array = concrete(value)
     if array is None:
         return value
     if array.dtype.kind not in "iuf" or (scalar and array.ndim):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    good = np.isfinite(array)
+    valid = np.isfinite(array)
     if minimum is not None:
-        good &= array >= minimum
+        valid &= array >= minimum
     if above is not None:
-        good &= array > above
+        valid &= array > above
     if maximum is not None:
-        good &= array <= maximum
-    if not good.all():
+        valid &= array <= maximum
+    if not valid.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
     return value
 
 
 def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
-    """Return `value` as an int if it is a concrete whole number within the limits, else raise ValueError."""
+    """Return `value` as an int if it is a concrete whole number within the limits.
+
+    Raises:
+        ValueError: if it is not.
+    """
     allowed = f"a whole number, at least {minimum}"
     if maximum is not None:
         allowed += f" and at most {maximum}"
-    if _traced(value):
+    if _is_traced(value):
         raise ValueError(
-            f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one program"
+            f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one "
+            "program"
         )
     try:
         result = operator.index(value)
@@ -94,17 +118,25 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     return result
 
 
-def whole(name: str, value: Any, *, minimum: int = 1, maximum: int) -> Any:
-    """Return `value`, a whole number that may be traced, else raise ValueError; a traced one is not looked at."""
+def whole(name: str, value: Value, *, minimum: int = 1, maximum: int) -> Value:
+    """Return `value` if it is a whole number within the limits; a traced one passes.
+
+    Raises:
+        ValueError: if it is not.
+    """
     number(name, value, minimum=minimum, maximum=maximum)
-    known = concrete(value)
-    if known is not None and known != round(float(known)):
+    array = concrete(value)
+    if array is not None and array != round(float(array)):
         raise ValueError(f"{name} must be a whole number, got {value}")
     return value
 
 
-def choice(name: str, value: Any, options: Iterable[str]) -> str:
-    """Return `value` if it is one of the options, else raise ValueError that names the nearest one."""
+def choice(name: str, value: object, options: Iterable[str]) -> str:
+    """Return `value` if it is one of the options.
+
+    Raises:
+        ValueError: if it is not; the message suggests the nearest option.
+    """
     options = list(options)
     if isinstance(value, str) and value in options:
         return value
@@ -113,8 +145,12 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}{hint}")
 
 
-def probabilities(name: str, value: Any, size: int) -> Any:
-    """Return `value` if it holds `size` non-negative probabilities that sum to one, else raise ValueError."""
+def probabilities(name: str, value: Value, size: int) -> Value:
+    """Return `value` if it holds `size` non-negative numbers that sum to one.
+
+    Raises:
+        ValueError: if it does not; a traced one only for its shape.
+    """
     shape = tuple(np.shape(value))
     if shape != (size,):
         raise ValueError(
@@ -128,49 +164,73 @@ def probabilities(name: str, value: Any, size: int) -> Any:
     return value
 
 
-def instance(name: str, value: Any, kind: type | tuple[type, ...], allowed: str) -> Any:
-    """Return `value` if it is of a kind, else raise ValueError that says in words what is allowed."""
+def instance(name: str, value: Value, kind: type | tuple[type, ...], allowed: str) -> Value:
+    """Return `value` if it is an instance of `kind`.
+
+    Raises:
+        ValueError: if it is not; `allowed` states in words what is.
+    """
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {allowed}, got {_shown(value)}")
     return value
 
 
-def function(name: str, value: Any, count: int, allowed: str) -> Any:
-    """Return `value` if it can be called with `count` arguments, else raise ValueError; of a factory, that it is to be called."""
+def function(name: str, value: Value, count: int, allowed: str) -> Value:
+    """Return `value` if it can be called with `count` positional arguments.
+
+    Raises:
+        ValueError: if it cannot; the message for a factory adds that it must be called first.
+    """
     try:
         inspect.signature(value).bind(*range(count))
     except TypeError:
         hint = "; call it with its own arguments first" if callable(value) else ""
         raise ValueError(f"{name} must be {allowed}, got {_shown(value)}{hint}") from None
-    except ValueError:  # a builtin that tells no signature
+    except ValueError:  # a builtin without a signature
         pass
     return value
 
 
-def made_of(name: str, value: Any, functions: Sequence[str], allowed: str) -> Any:
-    """Return `value` if it has all these functions, else raise ValueError; of a factory, that it is to be called."""
-    if not all(callable(getattr(value, part, None)) for part in functions):
+def made_of(name: str, value: Value, functions: Sequence[str], allowed: str) -> Value:
+    """Return `value` if it has all these functions as attributes.
+
+    Raises:
+        ValueError: if it has not; the message for a factory adds that it must be called first.
+    """
+    if not all(callable(getattr(value, attribute, None)) for attribute in functions):
         hint = "; call it with its own arguments first" if callable(value) else ""
         raise ValueError(f"{name} must be {allowed}, got {_shown(value)}{hint}")
     return value
 
 
-def world_factory(name: str, value: Any) -> Any:
-    """Return `value` if it can make a world from a key, else raise ValueError."""
+def world_factory(name: str, value: Value) -> Value:
+    """Return `value` if it can be called with a key.
+
+    Raises:
+        ValueError: if it cannot.
+    """
     return function(
         name, value, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)"
     )
 
 
-def transformation(name: str, value: Any) -> Any:
-    """Return `value` if it is an optax transformation, else raise ValueError."""
+def transformation(name: str, value: Value) -> Value:
+    """Return `value` if it is an optax transformation.
+
+    Raises:
+        ValueError: if it is not.
+    """
     return made_of(
         name, value, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)"
     )
 
 
-def key(name: str, value: Any) -> Any:
-    """Return `value` if it is one random key, typed or raw, traced or not, else raise ValueError."""
+def key(name: str, value: Value) -> Value:
+    """Return `value` if it is one random key, typed or raw, traced or not.
+
+    Raises:
+        ValueError: if it is not.
+    """
     jax = sys.modules.get("jax")
     allowed = "one random key, such as jax.random.key(0)"
     if jax is None or not isinstance(value, jax.Array):
@@ -185,13 +245,13 @@ def key(name: str, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value in a line: a function by its name, what is long by its type."""
+    """A value on one line: a function by its name, a long value by its type."""
     if callable(value) and hasattr(value, "__qualname__"):
         return f"the function {value.__qualname__}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
-def _traced(value: Any) -> bool:
-    jax = sys.modules.get("jax")  # where it was never imported, nothing can be traced
+def _is_traced(value: object) -> bool:
+    jax = sys.modules.get("jax")  # if jax was never imported, nothing can be traced
     return jax is not None and isinstance(value, jax.core.Tracer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ def per_direction(
         raise ValueError(
             f"{name} must be a number or have shape ({spurious_rank},), got shape {shape}"
         )
-    return value if shape == () else jnp.asarray(value)[None, :]  # pyright: ignore
+    return cast("float | Array", value) if shape == () else jnp.asarray(value)[None, :]
 
 
 def standardised_spectra(
