@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from causal_sgd import checks
 from causal_sgd.cli.arguments import spelled
 from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
 

@@ -1,11 +1,11 @@
-"""Where a command computes and where its results go: this machine or a scheduler's workers, netCDF or a store."""
+"""Options of commands that compute: devices or workers, and netCDF or a store for the results."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,29 @@ class Workplace:
     """Options of every command that computes."""
 
     scheduler: str | None = None
-    """Compute on the workers of this Dask scheduler, tcp://HOST:PORT, instead of this machine's devices."""
+    """Compute on the workers of this Dask scheduler, tcp://HOST:PORT, instead of local devices."""
     cache: Path | None = None
-    """Keep compiled programs in this folder, and look there first."""
+    """Cache compiled programs in this folder."""
 
-    def sweep(self, cell: Any, *, store: Path | None, by: Any = None, **options: Any) -> xr.Dataset:
-        """Sweep as these options say, `by` another function that does where one is given; an interruption says how to go on."""
+    def sweep(
+        self,
+        cell: Callable[..., Any],
+        *,
+        store: Path | None,
+        by: Callable[..., xr.Dataset] | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Sweep with these options.
+
+        Args:
+            cell: the cell.
+            store: where the results go; None to keep them in memory.
+            by: what sweeps, such as `refine`; None for `sweep`.
+            **options: its other arguments.
+
+        Raises:
+            KeyboardInterrupt: if interrupted, with a message that says how to continue.
+        """
         start(self.cache)
         from causal_sgd.sweeps import sweep
 
@@ -37,12 +54,10 @@ class Workplace:
             with self._executor() as executor:
                 return (by or sweep)(cell, store=store, executor=executor, **options)
         except KeyboardInterrupt:
-            again = (
-                None if by is None else "the same command"
-            )  # what it needs next follows from what is known then
-            raise KeyboardInterrupt(
-                None if store is None else _how_to_go_on(store, again)
-            ) from None
+            # Only the command itself can tell which runs a refinement needs next.
+            command = None if by is None else "the same command"
+            message = "" if store is None else _how_to_continue(store, command)
+            raise KeyboardInterrupt(message) from None
 
     @contextlib.contextmanager
     def _executor(self) -> Iterator[Any]:
@@ -59,7 +74,8 @@ class Workplace:
             client = Client(self.scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"--scheduler must be the address of a Dask scheduler, got {self.scheduler!r}: {error}"
+                "--scheduler must be the address of a Dask scheduler, "
+                f"got {self.scheduler!r}: {error}"
             ) from None
         with client:
             yield client.get_executor(retries=3)
@@ -67,13 +83,14 @@ class Workplace:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computation(Workplace):
-    """Options of the commands that begin a sweep."""
+    """Options of commands that start a sweep."""
 
     out: Path | None = None
-    """Where the results go: a netCDF file (.nc), or a store (.zarr) that can be interrupted, resumed and grown."""
+    """Write the results to a netCDF file (.nc) or to a store (.zarr), whose sweep can be
+    interrupted, resumed and extended."""
 
     def compute(self, experiment: Experiment, **options: Any) -> xr.Dataset:
-        """Sweep an experiment and keep the results where they are wanted."""
+        """Sweep an experiment and write the results to --out."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
         dataset = self.sweep(experiment.cell(), store=store, **options)
         if self.out is not None and store is None:
@@ -84,13 +101,13 @@ class Computation(Workplace):
         return dataset
 
     def check(self, plot: Path | None) -> None:
-        """Find out before the run whether what it leaves can be written."""
+        """Raise ValueError before the run if its output cannot be written."""
         check_output("--out", self.out, (".nc", ".zarr"))
         check_output("--plot", plot, PLOT_SUFFIXES)
 
 
 def start(cache: Path | None = None) -> None:
-    """Use all cores, which has to come before jax starts, and a compilation cache where one is wanted."""
+    """Use all cores, which must be set before jax starts, and a compilation cache if given."""
     from causal_sgd.sweeps import use_compilation_cache, use_cpu_cores
 
     use_cpu_cores()
@@ -101,11 +118,12 @@ def start(cache: Path | None = None) -> None:
             raise ValueError(f"--cache: {error}") from None
 
 
-def _how_to_go_on(path: Path, again: str | None = None) -> str:
+def _how_to_continue(path: Path, command: str | None) -> str:
     from causal_sgd.sweeps.store import Store, StoreError
 
     try:
         runs, done = Store(path).progress()
     except StoreError:
         return "nothing is saved yet"
-    return f"{done} of {runs} runs are saved; go on with: {again or f'causal-sgd resume {path}'}"
+    command = command or f"causal-sgd resume {path}"
+    return f"{done} of {runs} runs are saved; continue with: {command}"

@@ -1,4 +1,4 @@
-"""`causal-sgd doctor`: versions, devices, cores, settings, and a small run against known numbers."""
+"""`causal-sgd doctor`: versions, devices, settings, and a small run against known numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Check the installation: versions, devices and settings, and a small run against known numbers.
+    """Check the installation: versions, devices, settings, and a small run against known numbers.
 
     The exit code is 1 if a check fails.
     """

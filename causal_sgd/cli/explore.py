@@ -8,6 +8,7 @@ import functools
 import html
 import http.server
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,29 +27,32 @@ __all__ = ["Explore"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Explore:
-    """Write stored diagrams as one HTML page to explore in a browser: hover, click, switch; it needs no network.
+    """Write diagrams as one interactive HTML page, which needs no network.
 
     For example: causal-sgd explore diagram.zarr --serve
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Stores (.zarr) or files (.nc) that `phase` left; several over the same axes, of other samplers say, can be switched."""
+    """Stores (.zarr) or files (.nc) of `phase`. The page switches between several over the same
+    axes, such as those of different samplers."""
     out: Path | None = None
-    """The page; by default that of the first store's name with .html."""
+    """The page; by default the name of the first store with .html."""
     x: str | None = None
-    """The horizontal axis; by default the first."""
+    """Horizontal axis; the first by default."""
     y: str | None = None
-    """The vertical axis; by default the second."""
+    """Vertical axis; the second by default."""
     serve: bool = False
-    """Serve the page on this machine instead, read anew for every visit (also while a sweep goes on), until Ctrl-C."""
+    """Serve the page on this machine until Ctrl-C instead. Every visit reads the results again,
+    also during a sweep."""
     port: int = 8765
-    """Where it is served; 0 for any that is free."""
+    """Port of the server; 0 for any free one."""
 
     def __call__(self) -> int:
-        """Write it, or serve it."""
+        """Write or serve the page."""
         if not self.paths:
             raise ValueError(
-                "explore needs at least one store (.zarr) or file (.nc), as in: causal-sgd explore diagram.zarr"
+                "explore needs at least one store (.zarr) or file (.nc), as in: "
+                "causal-sgd explore diagram.zarr"
             )
         if self.serve:
             return self._serve()
@@ -59,30 +63,29 @@ class Explore:
         return 0
 
     def page(self) -> str:
-        """The page as it is now."""
+        """The page with the current results."""
         from causal_sgd.figures import explorer
         from causal_sgd.figures.explorer._payload import axes_of
 
         datasets: dict[str, xr.Dataset] = {}
         curves, about = {}, {}
+        x, y = (None if name is None else name.replace("-", "_") for name in (self.x, self.y))
         for path in self.paths:
-            dataset, configuration = _opened(path)
+            dataset, configuration = _read(path)
             experiment = _experiment(configuration)
             name = _name(experiment, path, datasets)
             datasets[name] = dataset
-            across, up = axes_of(dataset, self.x, self.y)
+            across, up = axes_of(dataset, x, y)
             if experiment is not None:
-                curves[name] = _curve(experiment, dataset, across, up)
-            about |= {
-                _said(path.name, key, len(self.paths)): str(value)
-                for key, value in configuration.items()
-            }
+                curves[name] = _curves(experiment, dataset, across, up)
+            prefix = "" if len(self.paths) == 1 else f"{path.name}: "
+            about |= {prefix + key: str(value) for key, value in configuration.items()}
         try:
             return explorer.page(
                 datasets,
                 title=", ".join(path.name for path in self.paths),
-                x=self.x,
-                y=self.y,
+                x=x,
+                y=y,
                 curves=curves,
                 about=about,
             )
@@ -91,14 +94,14 @@ class Explore:
 
     def _serve(self) -> int:
         checks.integer("--port", self.port, minimum=0, maximum=65535)
-        self.page()  # a mistake is told now, not to the first visitor
+        self.page()  # so that a mistake ends the command, not the first visit
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path.partition("?")[0] != "/":
                     self.send_error(404)
                     return
-                content = make().encode()
+                content = content_of_page().encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
                 self.send_header("Content-Length", str(len(content)))
@@ -108,29 +111,29 @@ class Explore:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        make = functools.partial(_told, self.page)
+        content_of_page = functools.partial(_page_or_error, self.page)
         try:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         except OSError as error:
             raise ValueError(
-                f"--port must be free, got {self.port}: {error.strerror}; 0 takes any that is"
+                f"--port must be free, got {self.port}: {error.strerror}; 0 takes any free port"
             ) from None
         with server, contextlib.suppress(KeyboardInterrupt):
-            print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+            print(f"http://127.0.0.1:{server.server_port}/  (stop with Ctrl-C)", flush=True)
             server.serve_forever()
         return 0
 
 
-def _told(page: Any) -> str:
-    """The page, or what is wrong with the store by now."""
+def _page_or_error(page: Callable[[], str]) -> str:
+    """The page, or the error if a store has been damaged since."""
     try:
         return page()
     except ValueError as error:
         return f"<!doctype html><title>causal-sgd</title><p>{html.escape(str(error))}</p>"
 
 
-def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
-    """A sweep's results and what is known of its configuration."""
+def _read(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
+    """The results of a sweep and its configuration, as far as it is stored."""
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
         from causal_sgd.sweeps.store import Store
@@ -143,24 +146,22 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
         raise ValueError(f"{path} does not exist")
     try:
         dataset = xr.load_dataset(path)
-    except ImportError as error:  # of a library that is installed in part
+    except ImportError as error:  # a library is installed in part
         raise ValueError(
             f"{path} cannot be read: {error}; pip install 'causal_sgd[netcdf4]'"
         ) from None
     except (OSError, ValueError):
         raise ValueError(
-            f"{path} must be a netCDF file that a sweep left, got one that cannot be read"
+            f"{path} must be a netCDF file of a sweep, got one that cannot be read"
         ) from None
     if "diverged_at" not in dataset:
-        raise ValueError(
-            f"{path} must be a netCDF file that a sweep left, got one without diverged_at"
-        )
+        raise ValueError(f"{path} must be a netCDF file of a sweep, got one without diverged_at")
     attributes = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
         try:
             attributes["experiment"] = dict(json.loads(attributes["experiment"]))
         except (TypeError, ValueError):
-            del attributes["experiment"]  # another program's
+            del attributes["experiment"]  # of another program
     return dataset, attributes
 
 
@@ -169,21 +170,17 @@ def _experiment(configuration: dict[str, Any]) -> Experiment | None:
 
     try:
         return Experiment.parse(configuration["experiment"])
-    except (KeyError, TypeError, ValueError):  # made from Python, or by another version
+    except (KeyError, TypeError, ValueError):  # from Python, or another version
         return None
 
 
 def _name(experiment: Experiment | None, path: Path, taken: dict[str, Any]) -> str:
-    """A short name that tells the datasets apart: the sampler's where that does."""
+    """A short name that distinguishes the datasets: the sampler, or else the file."""
     name = path.stem if experiment is None else experiment.sampler
     return path.stem if name in taken else name
 
 
-def _curve(experiment: Experiment, dataset: xr.Dataset, across: str, up: str) -> dict[str, Any]:
+def _curves(experiment: Experiment, dataset: xr.Dataset, across: str, up: str) -> dict[str, Any]:
     from causal_sgd.experiment import theory_curve
 
     return theory_curve(experiment, across, dataset[across].values, up, dataset[up].values) or {}
-
-
-def _said(name: str, key: str, count: int) -> str:
-    return key if count == 1 else f"{name}: {key}"

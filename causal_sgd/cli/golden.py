@@ -29,7 +29,7 @@ SMALL = 1e-2  # smaller numbers are compared absolutely
 
 
 def golden_cell(key: Key) -> Trace:
-    """HeteroSGD in a dozen lines, with label noise: it uses every random stream but that of data."""
+    """HeteroSGD with label noise, which uses every random stream but that of data."""
     algorithm = sgd(
         world=worlds.two_point(dim=6, invariant_rank=2, spurious_rank=2, mean=1.0, spread=4.0),
         sampler=samplers.hetero(batch_size=40),

@@ -1,4 +1,4 @@
-"""`causal-sgd list`: every study with its claims and its time, and every name that the other commands accept."""
+"""`causal-sgd list`: the studies with their claims and times, and the names of all options."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from causal_sgd import checks
-from causal_sgd.cli.outputs import duration, plain
+from causal_sgd.cli.arguments import spelled
+from causal_sgd.cli.outputs import plain
 from causal_sgd.experiment import CHOICES, SWEEPABLE
 
 if TYPE_CHECKING:
@@ -22,33 +22,29 @@ __all__ = ["List"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
-    """List the studies, what they claim and how long they take, and every name that the other commands accept.
+    """List the studies with their claims and times, and the names that other commands accept.
 
     For example: causal-sgd list phase-diagram
     """
 
     study: tyro.conf.Positional[str | None] = None
-    """Tell all about this one."""
+    """Describe this study only."""
     out: Path = Path("figures")
-    """Where `causal-sgd reproduce` left its results: what ran there tells how long a study takes."""
+    """Results of `causal-sgd reproduce`, whose times are listed."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
-        """Print it."""
+        """Print the list."""
         from causal_sgd import studies
 
         if self.study is not None:
-            names = (checks.choice("study", self.study.replace("_", "-"), studies.NAMES),)
+            names = (spelled("study", self.study, studies.NAMES),)
         else:
             names = studies.NAMES
         if self.json:
-            print(
-                json.dumps(
-                    {"studies": [self._described(name) for name in names]}
-                    | (_names() if not self.study else {})
-                )
-            )
+            report = {"studies": [self._report(name) for name in names]}
+            print(json.dumps(report | (_names() if self.study is None else {})))
         elif self.study is not None:
             self._print_one(names[0])
         else:
@@ -57,10 +53,9 @@ class List:
 
     def _print_all(self) -> None:
         from causal_sgd import studies
+        from causal_sgd.studies.reproduction import duration
 
-        print(
-            "studies of `causal-sgd reproduce --all`; plain `causal-sgd reproduce` runs those with a star"
-        )
+        print("studies; `causal-sgd reproduce` runs those with a star, with --all it runs all")
         totals = {"core": 0.0, "all": 0.0}
         unknown = False
         for name in studies.NAMES:
@@ -74,28 +69,26 @@ class List:
             totals["all"] += seconds
             totals["core"] += seconds if name in studies.CORE else 0
         more = "more than " if unknown else ""
-        print(
-            f"\nin all {more}{duration(totals['all'])}; those with a star {duration(totals['core'])}"
-        )
-        known = _names()
-        print("\nnames:")
-        for field, options in known["names"].items():
+        print(f"\ntotal: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
+        listed = _names()
+        print("\nnames, in which hyphens and underscores are the same:")
+        for field, options in listed["names"].items():
             print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
-        print(f"\naxes of `causal-sgd phase`:\n  {', '.join(known['axes'])}")
+        print(f"\naxes of `causal-sgd phase`:\n  {', '.join(listed['axes'])}")
 
     def _print_one(self, name: str) -> None:
         from causal_sgd import studies
 
         study = studies.load(name)
         print(f"{name}: {inspect.cleandoc(study.__doc__ or '')}\n")
-        print(f"computed: {inspect.cleandoc(study.run.__doc__ or '')}")
+        print(f"method:   {inspect.cleandoc(study.run.__doc__ or '')}")
         print(f"figure:   {inspect.cleandoc(study.figure.__doc__ or '')}")
         print(f"takes     {self._in_words(name)}")
         print("claims:")
         _print_claims(study)
         print(f"run it:   causal-sgd reproduce {name}")
 
-    def _described(self, name: str) -> dict[str, Any]:
+    def _report(self, name: str) -> dict[str, Any]:
         from causal_sgd import studies
 
         study = studies.load(name)
@@ -126,15 +119,17 @@ class List:
         }
 
     def _in_words(self, name: str) -> str:
-        """The times of a study; those of another machine say so."""
-        told = []
+        """The times of a study, with the machine if it is another one."""
+        from causal_sgd.studies.reproduction import duration
+
+        texts = []
         for size, time in self._times(name).items():
             if time is None:
-                told.append(f"{size}: not measured yet")
+                texts.append(f"{size}: not measured yet")
             else:
                 where = f"here on {time.date}" if time.here else f"elsewhere, on {time.machine}"
-                told.append(f"{size}: {duration(time.seconds)} ({where})")
-        return ", ".join(told)
+                texts.append(f"{size}: {duration(time.seconds)} ({where})")
+        return ", ".join(texts)
 
 
 def _print_claims(study: Any) -> None:
@@ -143,9 +138,5 @@ def _print_claims(study: Any) -> None:
 
 
 def _names() -> dict[str, Any]:
-    from causal_sgd.sensing import metrics
-
-    names = {field: list(options) for field, options in CHOICES.items()} | {
-        "metrics": list(metrics.__all__)
-    }
+    names = {field: list(options) for field, options in CHOICES.items()}
     return {"names": names, "axes": [name.replace("_", "-") for name in SWEEPABLE]}

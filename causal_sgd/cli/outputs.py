@@ -1,20 +1,20 @@
-"""What commands leave: files that can be written, figures, numbers as text and as JSON."""
+"""Output of commands: files, figures, numbers as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "duration", "number", "plain"]
+__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "number", "plain"]
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    """Find out before the run whether a file that it leaves can be written; a store says so itself."""
+    """Raise ValueError before the run if its output cannot be written; a store checks itself."""
     if path is None:
         return
     if path.suffix not in suffixes:
@@ -34,7 +34,7 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> Non
 
 
 def plain(values: Any) -> Any:
-    """Numbers that JSON knows: what is not finite becomes null."""
+    """Numbers for JSON, in which those that are not finite become null."""
     if isinstance(values, np.ndarray) and values.ndim:
         return [plain(value) for value in values]
     return float(values) if np.isfinite(values) else None
@@ -47,15 +47,8 @@ def number(value: Any) -> str:
     return f"{'-':>10}" if value is None else f"{value:>10.4g}"
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def draw(path: Path, artist: Any) -> None:
-    """Write a figure of one pair of axes; `artist` gets them and the room of plots."""
+def draw(path: Path, artist: Callable[[Any, Any], object]) -> None:
+    """Write a figure with one pair of axes, which `artist(ax, figures)` draws."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -64,7 +57,7 @@ def draw(path: Path, artist: Any) -> None:
     from causal_sgd import figures
 
     with figures.style():
-        drawing, ax = plt.subplots()
+        fig, ax = plt.subplots()
         artist(ax, figures)
-        drawing.savefig(path)
-        plt.close(drawing)
+        fig.savefig(path)
+        plt.close(fig)

@@ -1,4 +1,4 @@
-"""`causal-sgd phase`: a phase diagram over two parameters, in full or refined along its boundary."""
+"""`causal-sgd phase`: a phase diagram over two parameters, full or refined at its boundary."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ REJECTING = 0.2  # default level, relative to the spurious signal of a pooled ru
 class Phase(Computation):
     """Sweep two parameters and draw the phase diagram, with theory's curve where there is one.
 
-    --refine runs only the cells near the boundary, where half of the seeds reject the spurious
-    part. With --out X.zarr, the same command continues where it was stopped.
+    With --refine, only the cells near the boundary are run, where half of the seeds reject the
+    spurious part. With --out X.zarr, the same command continues where it was stopped.
 
     For example: causal-sgd phase --x spread=0:9:10 --y learning-rate=0.02:0.2:8:log --plot d.png
     """
@@ -159,7 +159,8 @@ class Phase(Computation):
 
     def _shift(self, experiment: Experiment, level: float | None) -> dict[str, float] | None:
         """Arguments of the prediction for finite runs, which is about one direction and the
-        population."""
+        population.
+        """
         exact = (
             experiment.measurement == "population"
             and experiment.spurious_rank == 1

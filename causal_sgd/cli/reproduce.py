@@ -1,4 +1,4 @@
-"""`causal-sgd reproduce`: run studies, judge their claims, draw their figures and write the report."""
+"""`causal-sgd reproduce`: run studies, check their claims, and write figures and a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from causal_sgd import checks
+from causal_sgd.cli.arguments import spelled
 from causal_sgd.cli.computation import start
-from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, duration
+from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -25,39 +26,38 @@ __all__ = ["Reproduce"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Run studies, check their claims, draw their figures and write a report; exit code 1 if a claim or a study fails.
+    """Run studies, check their claims, and write figures and a report.
 
-    The results of every study that is finished are kept, so that the same command goes on where it was stopped.
+    The results of finished studies are cached, so that the same command continues where it was
+    stopped. The exit code is 1 if a claim or a study fails.
 
     For example: causal-sgd reproduce small-batch --quick
     """
 
     studies: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which studies, as `causal-sgd list` names them; by default the few that show what the paper shows."""
+    """Names of studies, see `causal-sgd list`; by default the few with the results of the paper."""
     all: bool = False
-    """All studies."""
+    """Run all studies."""
     quick: bool = False
-    """A reduced size, for a look; too small to decide every claim."""
+    """Run at a reduced size, which is too small to decide every claim."""
     seed: int = 0
     """Root of all randomness."""
     out: Path = Path("figures")
-    """The folder for report.html, claims.json, the figures (.png and .pdf) and the results."""
+    """Folder for report.html, claims.json, the figures (.png and .pdf) and the results."""
     fresh: bool = False
-    """Compute anew what is kept, too."""
+    """Ignore cached results."""
     redraw: bool = False
-    """Compute nothing: claims, figures and report from what is kept, even if the code has changed since."""
+    """Compute nothing: make claims, figures and report from cached results, even outdated ones."""
 
     def __call__(self) -> int:
-        """Run them."""
+        """Run, check, draw and report."""
         from causal_sgd import studies
 
-        names = tuple(
-            checks.choice("study", name.replace("_", "-"), studies.NAMES) for name in self.studies
-        )
+        names = tuple(spelled("study", name, studies.NAMES) for name in self.studies)
         if names and self.all:
-            raise ValueError(f"--all stands for all studies, got {names[0]!r} beside it")
+            raise ValueError(f"--all must not be given with names of studies, got {names[0]!r}")
         if self.fresh and self.redraw:
-            raise ValueError("--fresh computes everything and --redraw nothing, got both")
+            raise ValueError("--fresh must not be given with --redraw, which computes nothing")
         names = tuple(dict.fromkeys(names)) or (studies.NAMES if self.all else studies.CORE)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -74,11 +74,9 @@ class Reproduce:
         from causal_sgd.studies import reproduction
 
         if self.quick:
-            print(
-                "quick: a reduced size; claims are checked, but this is not the full reproduction"
-            )
+            print("quick: reduced size; claims are checked, but this is no full reproduction")
         if not self.redraw:
-            print(self._ahead(names), flush=True)
+            print(self._plan(names), flush=True)
         done: list[Outcome] = []
         try:
             for outcome in reproduction.outcomes(
@@ -88,32 +86,33 @@ class Reproduce:
                 seed=self.seed,
                 fresh=self.fresh,
                 redraw=self.redraw,
-                begin=_begin,
+                begin=_print_start,
             ):
                 done.append(outcome)
-                _tell(outcome)
+                _print_outcome(outcome)
         except KeyboardInterrupt:
             if done:
                 self._write(done, names)
-            left = f"{len(done)} of {len(names)} studies are finished and kept; the same command goes on"
-            raise KeyboardInterrupt(left + (" without --fresh" if self.fresh else "")) from None
+            state = f"{len(done)} of {len(names)} studies are finished and cached"
+            command = "the same command" + (" without --fresh" if self.fresh else "")
+            raise KeyboardInterrupt(f"{state}; continue with: {command}") from None
         self._write(done, names)
-        return _sum_up(done, self.out)
+        return _print_summary(done, self.out)
 
-    def _ahead(self, names: Sequence[str]) -> str:
-        """What is to be computed, and how long that may take."""
-        from causal_sgd.studies.reproduction import pending, time_of
+    def _plan(self, names: Sequence[str]) -> str:
+        """The number of studies, cached ones, and the expected time."""
+        from causal_sgd.studies.reproduction import duration, pending, time_of
 
         left = names if self.fresh else pending(names, self.out, quick=self.quick, seed=self.seed)
-        kept = f", of which {len(names) - len(left)} are kept" if len(left) < len(names) else ""
-        times = [
-            time for name in left if (time := time_of(name, self.out, quick=self.quick)) is not None
-        ]
-        told = ""
-        if times and len(times) == len(left):
-            where = "here" if all(time.here for time in times) else "elsewhere"
-            told = f"; about {duration(sum(time.seconds for time in times))}, as measured {where}"
-        return f"{len(names)} {'study' if len(names) == 1 else 'studies'}{kept}{told}"
+        text = f"{len(names)} {'study' if len(names) == 1 else 'studies'}"
+        if len(left) < len(names):
+            text += f", of which {len(names) - len(left)} are cached"
+        times = [time_of(name, self.out, quick=self.quick) for name in left]
+        known = [time for time in times if time is not None]
+        if known and len(known) == len(times):
+            where = "here" if all(time.here for time in known) else "elsewhere"
+            text += f"; about {duration(sum(time.seconds for time in known))}, as measured {where}"
+        return text
 
     def _write(self, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
         from causal_sgd.studies import reproduction
@@ -127,35 +126,36 @@ class Reproduce:
         (self.out / "report.html").write_text(page, encoding="utf-8")
 
 
-def _begin(name: str, place: int, count: int) -> None:
-    """That a study is to be simulated, for whoever waits."""
+def _print_start(name: str, place: int, count: int) -> None:
     print(f"simulating {name}, study {place} of {count}", file=sys.stderr, flush=True)
 
 
-def _tell(outcome: Outcome) -> None:
-    """A study's verdicts, as soon as they are there."""
+def _print_outcome(outcome: Outcome) -> None:
+    """Print the verdicts of a study."""
+    from causal_sgd.studies.reproduction import duration
+
     record = outcome.record
     when = "" if record is None else f"  [{duration(record.seconds)}]"
     if record is not None and outcome.reused:
-        when = (
-            f"  [kept of {record.finished[:16].replace('T', ' ')} UTC, {duration(record.seconds)}]"
-        )
+        date = record.finished[:16].replace("T", " ")
+        when = f"  [cached on {date} UTC, {duration(record.seconds)}]"
     print(f"\n{outcome.name}: {outcome.title}{when}")
     if outcome.outdated:
-        print(
-            f"  {'outdated' if outcome.reused else 'computed anew'}: {'; '.join(outcome.outdated)}"
-        )
+        state = "outdated" if outcome.reused else "computed again"
+        print(f"  {state}: {'; '.join(outcome.outdated)}")
     for verdict in outcome.verdicts.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
-        print(
-            f"  {word}  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}  ({claim.source})"
-        )
+        text = f"{claim.interval:<18} {claim.text}  ({claim.source})"
+        print(f"  {word}  {verdict.measured:>10.4g}  {text}")
     if outcome.error is not None:
         print(f"  ERROR  {outcome.problem}  (the traceback is in the report)")
     print(end="", flush=True)
 
 
-def _sum_up(outcomes: Sequence[Outcome], out: Path) -> int:
+def _print_summary(outcomes: Sequence[Outcome], out: Path) -> int:
+    """Print failures and totals; return the exit code."""
+    from causal_sgd.studies.reproduction import duration
+
     claims = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
     failed = [
         (outcome.name, verdict) for outcome in outcomes for verdict in outcome.failed.values()
@@ -163,12 +163,11 @@ def _sum_up(outcomes: Sequence[Outcome], out: Path) -> int:
     broken = [outcome for outcome in outcomes if outcome.error is not None]
     print()
     for name, verdict in failed:
-        print(
-            f"FAILS  {name}: {verdict.claim.text}: {verdict.measured:.4g}, not {verdict.claim.interval}"
-        )
+        claim = verdict.claim
+        print(f"FAILS  {name}: {claim.text}: {verdict.measured:.4g}, not {claim.interval}")
     for outcome in broken:
         print(f"ERROR  {outcome.name}: {outcome.problem}")
-    took = sum(
+    seconds = sum(
         outcome.record.seconds
         for outcome in outcomes
         if outcome.record is not None and not outcome.reused
@@ -177,6 +176,6 @@ def _sum_up(outcomes: Sequence[Outcome], out: Path) -> int:
         f"{len(claims) - len(failed)} of {len(claims)} claims hold"
         + (f"; {len(broken)} of {len(outcomes)} studies stopped with an error" if broken else "")
         + f"; report in {out / 'report.html'}"
-        + (f"; {duration(took)}" if took else "")
+        + (f"; {duration(seconds)}" if seconds else "")
     )
     return 1 if failed or broken else 0

@@ -24,7 +24,7 @@ __all__ = ["Run"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Computation):
-    """Run one experiment over many seeds and print what was reached.
+    """Run one experiment over many seeds and print the final metrics.
 
     For example: causal-sgd run --sampler hetero --dim 30 --spread 6 --seeds 64
     """
@@ -33,7 +33,7 @@ class Run(Computation):
         default_factory=Experiment
     )
     seeds: int = 64
-    """How many seeds."""
+    """Number of seeds."""
     seed: int = 0
     """Root of all randomness."""
     plot: Path | None = None
@@ -42,7 +42,7 @@ class Run(Computation):
     """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
-        """Run it."""
+        """Run, draw and print."""
         self.check(self.plot)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         experiment = self.experiment
@@ -68,9 +68,8 @@ class Run(Computation):
             print(json.dumps(report))
             return 0
         width = max(map(len, report["metrics"]))
-        print(
-            f"{'metric':{width}}  {'median':>10}  {'q10':>10}  {'q90':>10}   (over {self.seeds} seeds)"
-        )
+        header = f"{'metric':{width}}  {'median':>10}  {'q10':>10}  {'q90':>10}"
+        print(f"{header}   (over {self.seeds} seeds)")
         for name, levels in report["metrics"].items():
             print(
                 f"{name:{width}}  "

@@ -1,4 +1,4 @@
-"""`causal-sgd status | resume | repair | export`: what to do with a store."""
+"""`causal-sgd status | resume | repair | export`: commands for a store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ __all__ = ["Export", "Repair", "Resume", "Status"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """Tell what a store holds: how much is done, missing and diverged, and whether it is whole.
+    """Print the contents of a store: runs that are done, missing and diverged, and damage.
+
+    The exit code is 1 if the store is damaged.
 
     For example: causal-sgd status diagram.zarr --verify
     """
@@ -29,12 +31,12 @@ class Status:
     path: tyro.conf.Positional[Path]
     """The store."""
     verify: bool = False
-    """Read everything and compare it with its checksums."""
+    """Read all data and compare them with their checksums."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
-        """Print it; 1 if something is damaged."""
+        """Print the status."""
         from causal_sgd.sweeps.store import Store
 
         store = Store(self.path)
@@ -61,8 +63,8 @@ class Status:
             print(json.dumps(report))
             return 1 if faults else 0
         share = f" ({done / runs:.1%})" if runs else ""
-        blown = "" if diverged is None else f", {diverged} diverged"
-        print(f"{self.path}: {done} of {runs} runs done{share}, {runs - done} missing{blown}")
+        lost = "" if diverged is None else f", {diverged} diverged"
+        print(f"{self.path}: {done} of {runs} runs done{share}, {runs - done} missing{lost}")
         for name, values in _axes(store).items():
             ends = (
                 f"{values.min():.6g}"
@@ -70,20 +72,19 @@ class Status:
                 else f"{len(values)} values, {values.min():.6g} to {values.max():.6g}"
             )
             print(f"  {name:20} {ends}")
-        print(
-            f"  {'metrics':20} {', '.join(name for name in store.variables if name != 'diverged_at')}"
-        )
-        print(
-            f"  {'units':20} {store.num_units} of {store.tile} runs each, {int(store.done.sum())} done"
-        )
-        print(f"  {'configuration':20} {store.hash[:12]}, begun {store.created}")
-        for each in store.environments:
-            versions = ", ".join(
-                f"{name} {each['versions'][name]}" for name in ("causal_sgd", "jax")
-            )
-            print(f"  {'computed by':20} {versions} on {each['platform']} ({each['cpu']})")
+        rows = [
+            ("metrics", ", ".join(name for name in store.variables if name != "diverged_at")),
+            ("units", f"{store.num_units} of {store.tile} runs each, {store.done.sum()} done"),
+            ("configuration", f"{store.hash[:12]}, created {store.created}"),
+        ]
+        for machine in store.environments:
+            versions = [f"{name} {machine['versions'][name]}" for name in ("causal_sgd", "jax")]
+            place = f"{machine['platform']} ({machine['cpu']})"
+            rows.append(("computed by", f"{', '.join(versions)} on {place}"))
         if store.writer():
-            print(f"  {'being written by':20} {store.writer()}")
+            rows.append(("being written by", str(store.writer())))
+        for name, text in rows:
+            print(f"  {name:20} {text}")
         for fault in faults.values():
             print(f"  damaged: {fault}")
         if faults:
@@ -95,7 +96,7 @@ class Status:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resume(Workplace):
-    """Compute what is missing in a store that `run` or `phase` made.
+    """Compute the missing runs of a store that `run` or `phase` created.
 
     For example: causal-sgd resume diagram.zarr
     """
@@ -104,7 +105,7 @@ class Resume(Workplace):
     """The store."""
 
     def __call__(self) -> int:
-        """Go on where it was stopped."""
+        """Compute the missing runs."""
         from causal_sgd.sweeps.store import Store
 
         _complete(Store(self.path), self)
@@ -113,7 +114,7 @@ class Resume(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair(Workplace):
-    """Find every damaged unit of a store, and compute those and no others again.
+    """Find the damaged units of a store and compute them again.
 
     For example: causal-sgd repair diagram.zarr
     """
@@ -122,7 +123,7 @@ class Repair(Workplace):
     """The store."""
 
     def __call__(self) -> int:
-        """Find, name, recompute."""
+        """Find, report and recompute."""
         from causal_sgd.sweeps.store import Store
 
         store = Store(self.path)
@@ -131,7 +132,7 @@ class Repair(Workplace):
             print(f"damaged: {fault}")
         print(f"{self.path}: {len(faults)} of {store.num_units} units are damaged")
         if faults and "experiment" not in store.configuration:
-            print(f"they are marked as missing; now {_how_to_complete(store)}")
+            print(f"they are marked as missing; complete the store: {_how_to_complete(store)}")
         elif faults:
             _complete(store, self)
         return 0
@@ -139,7 +140,9 @@ class Repair(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a store's results to a netCDF file, or to a table with a row for every run and recorded step.
+    """Write the results of a store to a netCDF file or a table.
+
+    The table has a row for every run and recorded step.
 
     For example: causal-sgd export diagram.zarr diagram.csv
     """
@@ -147,10 +150,10 @@ class Export:
     path: tyro.conf.Positional[Path]
     """The store."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
-    """The file, .nc or .csv; by default that of the store's name with .nc."""
+    """The file, .nc or .csv; by default the name of the store with .nc."""
 
     def __call__(self) -> int:
-        """Write it."""
+        """Write the file."""
         from causal_sgd.sweeps.store import export_results
 
         out = self.path.with_suffix(".nc") if self.out is None else self.out
@@ -173,17 +176,18 @@ def _axes(store: Store) -> dict[str, np.ndarray]:
 def _how_to_complete(store: Store) -> str:
     if "experiment" in store.configuration:
         return f"causal-sgd resume {store.path}"
-    cell = store.configuration.get("cell") or "that it was made with"
-    return f"run the same sweep of the cell {cell} with store={str(store.path)!r} again"
+    cell = store.configuration.get("cell")
+    words = f"the cell {cell}" if cell else "its cell"
+    return f"run the same sweep of {words} with store={str(store.path)!r} again"
 
 
 def _complete(store: Store, workplace: Workplace) -> None:
-    """Compute what is missing of every request."""
+    """Compute the missing runs of every request."""
     if not len(store.missing()):
         print(f"{store.path}: nothing is missing")
         return
     if "experiment" not in store.configuration:
-        raise ValueError(f"{store.path} was made from Python: {_how_to_complete(store)}")
+        raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
     from causal_sgd.experiment import Experiment
 
     experiment = Experiment.parse(store.configuration["experiment"])

@@ -215,11 +215,11 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
         ("reproduce trajectorys", "did you mean 'trajectories'"),
         (
             "reproduce trajectories --all",
-            "--all stands for all studies, got 'trajectories' beside it",
+            "--all must not be given with names of studies, got 'trajectories'",
         ),
         (
             "reproduce --fresh --redraw",
-            "--fresh computes everything and --redraw nothing, got both",
+            "--fresh must not be given with --redraw",
         ),
         ("reproduce --seed -1", "seed must be"),
         ("list trajectorys", "did you mean 'trajectories'"),

@@ -174,7 +174,7 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
     assert "run the same sweep of the cell test_a_store_made" in out
     code, _, err = call("resume", str(path), capsys=capsys)
     assert code == 2
-    assert "was made from Python" in err
+    assert "was created from Python" in err
     assert "complete it with: run the same sweep" in call("status", str(path), capsys=capsys)[1]
 
 
@@ -222,7 +222,7 @@ def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, 
     assert 0 < done < runs
     assert (
         last
-        == f"causal-sgd: interrupted; {done} of {runs} runs are saved; go on with: causal-sgd resume {path}"
+        == f"causal-sgd: interrupted; {done} of {runs} runs are saved; continue with: causal-sgd resume {path}"
     )
     assert not store.faults()
     assert "stopped: KeyboardInterrupt" in Path(f"{path}.log").read_text(), (

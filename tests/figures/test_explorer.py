@@ -221,7 +221,7 @@ def test_a_file_of_another_program_is_drawn_or_refused(
     (tmp_path / "text.nc").write_text("no netCDF")
     assert run("explore", tmp_path / "text.nc") == 2
     assert (
-        "text.nc must be a netCDF file that a sweep left, got one that cannot be read"
+        "text.nc must be a netCDF file of a sweep, got one that cannot be read"
         in capsys.readouterr().err
     )
 

@@ -215,7 +215,7 @@ def test_an_interrupted_reproduction_writes_what_it_has_and_how_to_go_on(
     assert code == 130
     assert "2 of 2 claims hold" not in out
     assert "simulating second-one, study 2 of 3" in err
-    assert "1 of 3 studies are finished and kept; the same command goes on" in err
+    assert "1 of 3 studies are finished and cached; continue with: the same command" in err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "2 more are not computed yet" in page
     assert page.count("<article") == 1

@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from causal_sgd.studies.reproduction._reports import claims_table, report
 from causal_sgd.studies.reproduction._running import Outcome, outcomes, pending
-from causal_sgd.studies.reproduction._times import Time, time_of
+from causal_sgd.studies.reproduction._times import Time, duration, time_of
 
-__all__ = ["Outcome", "Time", "claims_table", "outcomes", "pending", "report", "time_of"]
+__all__ = [
+    "Outcome",
+    "Time",
+    "claims_table",
+    "duration",
+    "outcomes",
+    "pending",
+    "report",
+    "time_of",
+]

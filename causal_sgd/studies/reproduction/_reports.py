@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from causal_sgd.studies import Verdict
 from causal_sgd.studies.reproduction._running import Outcome
-from causal_sgd.studies.reproduction._times import machine_of
+from causal_sgd.studies.reproduction._times import duration, machine_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -110,7 +110,7 @@ def _template() -> jinja2.Template:
         "number": _number,
         "exact": exact,
         "gauge": _gauge,
-        "duration": _duration,
+        "duration": duration,
         "machine": machine_of,
         "value": _value,
     }
@@ -161,12 +161,6 @@ def _gauge(verdict: Verdict) -> dict[str, float | None]:
         "width": end - start,
         "place": None if math.isnan(value) else min(max(place, 2), 98),
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _value(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from causal_sgd.studies.reproduction import _cache
 
-__all__ = ["MACHINE", "REFERENCE", "Time", "machine_of", "reference", "time_of"]
+__all__ = ["MACHINE", "REFERENCE", "Time", "duration", "machine_of", "reference", "time_of"]
 
 REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
 MACHINE = ("platform", "device", "machine", "cpu", "cores")
@@ -47,6 +47,13 @@ def time_of(name: str, out: Path, *, quick: bool) -> Time | None:
     if seconds is None:
         return None
     return Time(seconds, _is_here(known["machine"]), machine_of(known["machine"]), known["date"])
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, or in minutes from two minutes on."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def reference() -> dict[str, Any]:
