@@ -141,7 +141,7 @@ def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Datase
     for index, value in enumerate(values):
         label, colour = str(value), COLOURS[index % len(COLOURS)]
         if values.dtype.kind in "iuf":
-            label = f"{symbol.group() if symbol else name} = {value:g}"
+            label = f"{symbol.group() if symbol else name} = {value:.4g}"
             colour = mpl.colormaps["viridis"](0.75 * index / max(len(values) - 1, 1))
         yield label, table.isel({over: index}), line_properties(index, colour)
 

@@ -359,7 +359,7 @@ def test_hovering_over_a_cell_shows_its_numbers(visit) -> None:
 def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
     browser = visit()
     point(browser, 4, 3, click=True)
-    wait(browser, lambda: f"step {median(diagram(), 'spurious_signal', 4, 3)};" in status(browser))
+    wait(browser, lambda: f"step: {median(diagram(), 'spurious_signal', 4, 3)};" in status(browser))
     drawn = browser.execute_script(
         "return document.getElementById('trajectories').data.map(t => Array.from(t.y))"
     )
@@ -394,7 +394,7 @@ def test_the_keyboard_reaches_every_cell(visit) -> None:
         from selenium.webdriver.common.keys import Keys
 
         box.send_keys(getattr(Keys, key))
-        assert f"step {median(diagram(), 'spurious_signal', column, row)};" in status(browser)
+        assert f"step: {median(diagram(), 'spurious_signal', column, row)};" in status(browser)
     box.send_keys(Keys.END, Keys.PAGE_UP)
     assert "100 % of 6 runs diverged" in status(browser)
 
@@ -442,4 +442,4 @@ def test_the_keyboard_works_with_ten_thousand_cells(visit) -> None:
     browser.find_element("id", "diagram").send_keys(
         Keys.HOME, Keys.PAGE_DOWN, *[Keys.ARROW_RIGHT] * 10
     )
-    assert f"step {median(large, 'spurious_signal', 10, 0)};" in status(browser)
+    assert f"step: {median(large, 'spurious_signal', 10, 0)};" in status(browser)

@@ -193,7 +193,7 @@ def test_final_value_of_several_lines_hatches_strips_above_the_data(
     bottom = ax.transData.inverted().transform(ax.transAxes.transform((0, strip.get_y())))[1]
     tops = [np.asarray(band.get_paths()[0].vertices)[:, 1].max() for band in artists.bands]
     assert bottom >= max(tops)
-    assert entries(artists.legend)[0] == rf"$\eta$ = {RATES[1]:g}"
+    assert entries(artists.legend)[0] == rf"$\eta$ = {RATES[1]:.4g}"
 
 
 def test_final_value_on_a_geometric_axis_is_logarithmic(ax: Axes, grid: xr.Dataset) -> None:

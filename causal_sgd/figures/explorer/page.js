@@ -98,6 +98,9 @@
     hoverlabel: { align: "left" },
     ...more,
   });
+  // Over few decades, label 1, 2 and 5 of each with plain numbers.
+  const ticks = (axis, [first, last]) =>
+    (axis.log && last < 300 * first ? { dtick: "D2", tickformat: "~g" } : {});
   const axisStyle = (axis, colours, ends) => ({
     title: { text: axis.label },
     type: axis.log ? "log" : "linear",
@@ -107,6 +110,7 @@
     linecolor: colours.soft,
     ticks: "outside",
     tickcolor: colours.soft,
+    ...ticks(axis, ends),
   });
   const config = {
     responsive: true,
@@ -253,7 +257,7 @@
     document.getElementById("cell-title").textContent =
       `Trajectories at ${positionText(row, column)}`;
     document.getElementById("cell").textContent = prefixed(view,
-      `median of ${metric.label} at the last step ${middle}; ${divergedText(view, row, column)}. ` +
+      `median ${metric.label} at the last step: ${middle}; ${divergedText(view, row, column)}. ` +
       `Lines are medians, bands range from the 10 % to the 90 % quantile.${framesText()}`);
     fillTable(view, row, column);
   }
