@@ -1,16 +1,20 @@
-"""The nouns that every room shares: worlds, batches, snapshots, traces and the protocols between rooms.
+"""The nouns that all floors share: worlds, batches, snapshots, traces, and the protocols.
 
-Shapes are written beside the fields: `d` dimension, `k` columns of the factor, `r1` invariant and `r2` spurious rank,
-`E` environments, `B` environments of one batch, `F` recorded frames. Everything here is unbatched; `sweep` adds the
-batch axes with `vmap`.
+Shapes are written beside the fields: `E` environments of the world, `B` environments of one batch,
+`*S` the shape of an estimate, `F` recorded frames. Everything here is unbatched; `sweep` adds the
+batch axes with `vmap`. `Any` stands for a pytree: parameters, states, data and the world, of which
+each system has its own.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+from jax.extend.core import get_opaque_trace_state
 
 Array = jax.Array
 Key = jax.Array
@@ -27,6 +31,8 @@ __all__ = [
     "Metric",
     "Model",
     "Params",
+    "RiskFunction",
+    "Risks",
     "Sampler",
     "Snapshot",
     "State",
@@ -42,7 +48,7 @@ class World(Protocol):
 
     @property
     def probabilities(self) -> Array:
-        """How often each environment is met, [E]; sums to one."""
+        """How often each environment is drawn, [E]; sums to one."""
         ...
 
     @property
@@ -52,62 +58,99 @@ class World(Protocol):
 
 
 WorldFactory = Callable[[Key], World]
-"""How nature is drawn: a pure function of a key."""
+"""How the world of a run is drawn: a pure function of a key."""
 
 
 Evolution = Callable[[Key, Array, Any], Any]
-"""How nature changes before a step: (key, step, world) -> world of the same shapes. The measurement's data, such as a dense
-A*, are made once of the first world, and samplers learn the probabilities once: an evolution may change the spurious basis and
-the cores only."""
+"""How the world changes before a step: (key, step, world) -> world of the same shapes.
+
+The measurement's data are made once, from the first world, and samplers receive the probabilities
+once: an evolution must leave both valid.
+"""
 
 
 class Batch(NamedTuple):
-    """The environments that feed one step, without those that the sampler promised to leave out.
+    """The environments that feed one step.
 
-    With B = 1 a measurement knows at trace time that the batch is pure, which is what makes a HeteroSGD step cheap.
+    B is static: with B = 1 a measurement knows at trace time that the batch is pure, which makes a
+    step of HeteroSGD cheap.
     """
 
     environments: Array  # [B] int32, indices into the world's environments, all different
-    counts: Array  # [B] number of examples of each; may be zero; sums to the batch size
+    counts: Array  # [B] int32, number of examples of each; may be zero; sums to the batch size
 
 
 class Sampler(NamedTuple):
-    """Which environments feed a step. The sampler *is* the experiment: nothing below learns its name.
+    """Which environments feed a step. The sampler *is* the experiment: nothing below sees its name.
 
     Attributes:
         init: (key, probabilities [E]) -> state.
-        draw: (key, step, state) -> (counts [E], state); the counts are whole numbers that sum to the batch size.
-        batch_size: the number of examples in every batch; may be traced. Counts are checked against it.
-        max_environments: at most so many environments have a count above zero in any batch; None where all may.
+        draw: (key, step, state) -> (batch, state). The environments of a batch are all different
+            and its counts sum to the batch size; B is the same in every step.
+        batch_size: the number of examples of every batch; may be traced.
+        checked: whether all batches are known to be valid. From other samplers a few batches are
+            drawn and checked before a run is compiled.
     """
 
     init: Callable[[Key, Array], State]
-    draw: Callable[[Key, Array, State], tuple[Array, State]]
-    batch_size: Any
-    max_environments: int | None = None
+    draw: Callable[[Key, Array, State], tuple[Batch, State]]
+    batch_size: int | Array
+    checked: bool = False
 
 
-class Model(NamedTuple):
-    """Parameters and the estimate that they stand for.
+class Model(Protocol):
+    """Parameters and the estimate that they stand for. Each system defines its own models."""
+
+    @property
+    def init(self) -> Callable[[Key], Params]:
+        """Key -> initial parameters, any pytree."""
+        ...
+
+    @property
+    def estimate(self) -> Callable[[Params], Array]:
+        """Parameters -> array [*S], the estimate that measurements and metrics see."""
+        ...
+
+    @property
+    def predict(self) -> Callable[[Params, Array], Array] | None:
+        """(parameters, input) -> prediction []; None where the estimate implies it."""
+        ...
+
+    def bound(self, params: Params) -> Array:
+        """Numbers that are finite exactly where the estimate is; otherwise the run diverged."""
+        ...
+
+
+class RiskFunction(Protocol):
+    """The losses of several environments as one differentiable function."""
+
+    def __call__(self, params: Params, scale: float | Array = 1.0) -> Array:
+        """Return the loss of each environment, [E] or [B].
+
+        Args:
+            params: of the model.
+            scale: factor of the prediction, []; the dummy classifier of IRMv1, whose penalty is the
+                squared derivative of the losses with respect to it at 1.
+        """
+        ...
+
+
+class Risks(NamedTuple):
+    """How a measurement turns its examples into losses that penalties and metrics differentiate.
+
+    The mean of the losses, weighted by the shares of the environments, has the gradient that the
+    measurement's `gradient` returns for these shares.
 
     Attributes:
-        init: key -> params, any pytree.
-        estimate: params -> array [*S], the estimate that measurements see; [d, d] in matrix sensing.
-        pullback: (params, cotangent [*S], symmetric) -> gradient with respect to params; None for `jax.vjp`.
-        factor: params -> U [d, k] with estimate U U'; None where the model has no such factor.
-        diagonal: params -> the diagonal [d] of an estimate that has nothing else; None where it may have.
-        symmetric: whether the estimate is symmetric whatever the parameters; measurements then need symmetric parts only.
-        predict: (params, input [d]) -> prediction []; None where that is x' estimate x. A model that has its own is no
-            linear function of an estimate, and only `measurements.examples` trains it; its `estimate` is what metrics see.
+        whole: (data, model, world) -> the losses of all environments, [E], over everything that
+            there is: the population or the data set.
+        batch: (key, step, data, model, world, batch) -> the losses of the batch's environments,
+            [B], on the examples that `gradient` uses with the same arguments; the loss of an
+            environment without examples is 0. None where what is drawn depends on the parameters.
     """
 
-    init: Callable[[Key], Params]
-    estimate: Callable[[Params], Array]
-    pullback: Callable[[Params, Array], Params] | None = None
-    factor: Callable[[Params], Array] | None = None
-    diagonal: Callable[[Params], Array] | None = None
-    symmetric: bool = True
-    predict: Callable[[Params, Array], Array] | None = None
+    whole: Callable[[Any, Any, Any], RiskFunction]
+    batch: Callable[[Key, Array, Any, Any, Any, Batch], RiskFunction] | None = None
 
 
 class Measurement(NamedTuple):
@@ -115,46 +158,165 @@ class Measurement(NamedTuple):
 
     Attributes:
         init: (key, world) -> data; () when examples are streamed.
-        gradient: (key, step, data, model, params, world, batch) -> (gradient with respect to params, batch loss []).
-            The same key gives the same draws whatever the traced numbers are.
-        capacity: how many environments a batch has -> the most examples that it can hold, or None where there is no
-            limit; `sgd` refuses samplers whose batches are known to be larger. None for never a limit.
-        holds_labels: whether the data hold labels, which were drawn once from the first world; `sgd` refuses to let nature
-            evolve under them.
+        gradient: (key, step, data, model, params, world, batch) -> (gradient with respect to
+            params, batch loss []). The same key gives the same draws whatever the traced numbers
+            are.
+        capacity: the number of environments in a batch -> the most examples that it can hold, or
+            None for no limit; `sgd` refuses samplers whose batches are known to be larger. None for
+            never a limit.
+        holds_labels: whether the data hold labels, which were drawn once from the first world;
+            `sgd` refuses to let the world evolve under them.
+        risks: the losses of the environments as differentiable functions; None where there is only
+            the gradient, and what needs a risk refuses the measurement.
     """
 
     init: Callable[[Key, Any], Any]
     gradient: Callable[[Key, Array, Any, Any, Params, Any, Batch], tuple[Params, Array]]
     capacity: Callable[[int], int | None] | None = None
     holds_labels: bool = False
+    risks: Risks | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the factory that made it, for messages."""
+        return getattr(self.gradient, "__qualname__", repr(self.gradient)).split(".")[0]
 
 
-class Snapshot(NamedTuple):
-    """What a metric sees of a run at one recorded step.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("step", "params", "world", "batch_loss", "data", "next_batch"),
+    meta_fields=("model", "measurement"),
+)
+@dataclass(frozen=True)
+class Snapshot:
+    """What a metric sees of a run at one recorded step; everything beyond the fields is on demand.
 
-    Where there is a factor the estimate is made on demand: a metric that can do with the factor spends no memory on it.
+    Attributes:
+        step: [] int32, updates done so far.
+        params: what the algorithm evaluates (the average, when it averages).
+        world: the world of the run's system.
+        batch_loss: [] loss of the last batch, before the update; NaN at step 0.
+        model: what is trained.
+        measurement: how the run measures; None where an algorithm does without one.
+        data: the measurement's.
+        next_batch: () -> (key, world, batch) of the next step's gradient; None where a step has
+            none or several.
     """
 
-    step: Array  # [] int32, updates done so far
-    params: Params  # what the algorithm evaluates (the average, when it averages)
-    dense: Array | None  # [*S], the estimate of a model without a factor, else None
-    factor: Array | None  # [d, k] with estimate = factor factor', or None
-    world: Any  # the world of the run's system
-    batch_loss: Array  # [] loss of the last batch, before the update; NaN at step 0
-    predict: Callable[[Array], Array] | None = (
-        None  # input [d] -> prediction []; None where that is x' estimate x
+    step: Array
+    params: Params
+    world: Any
+    batch_loss: Array
+    model: Any
+    measurement: Measurement | None = None
+    data: Any = None
+    next_batch: Callable[[], tuple[Key, Any, Batch]] | None = None
+    _memo: list[tuple[Any, Any]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
-    frame: Array | None = (
-        None  # [d, r1 + r2], orthonormal, spans U* and V; made once for all metrics of a factor, else None
-    )
+
+    def once(self, function: Callable[[Snapshot], Any]) -> Any:
+        """Return `function(self)`, computed once for all metrics of this snapshot.
+
+        It is computed anew within a transformation that a metric applies (`jax.grad`, `jax.vmap`, a
+        loop): a value from there must not leave it.
+        """
+        place = function, get_opaque_trace_state()
+        for known_place, value in self._memo:
+            if known_place == place:
+                return value
+        value = function(self)
+        self._memo.append((place, value))
+        return value
 
     @property
     def estimate(self) -> Array:
-        """The estimate [*S], [d, d] in matrix sensing."""
-        if self.factor is not None:
-            return jax.numpy.matmul(self.factor, self.factor.T, precision="highest")
-        assert self.dense is not None, "a snapshot holds a factor or a dense estimate"
-        return self.dense
+        """The estimate [*S]."""
+        return self.once(_estimate)
+
+    @property
+    def predict(self) -> Callable[[Array], Array] | None:
+        """Input -> prediction []; None where the estimate implies it."""
+        predict = self.model.predict
+        return None if predict is None else functools.partial(predict, self.params)
+
+    @property
+    def risks(self) -> RiskFunction:
+        """(params, scale) -> the losses [E] of all environments on the whole of the run's data.
+
+        Raises:
+            ValueError: if the measurement has no risks.
+        """
+        return self.once(_whole_risks)
+
+    def pooled_risk(self, weights: Array | None = None) -> Callable[[Params], Array]:
+        """The weighted mean of the risks as a function of the parameters.
+
+        Args:
+            weights: [E]; None for the world's probabilities.
+
+        Returns:
+            A differentiable function params -> [].
+
+        Raises:
+            ValueError: if the measurement has no risks.
+        """
+        risks, shares = self.risks, self.world.probabilities if weights is None else weights
+        return lambda params: _mean(shares, risks(params))
+
+    def batch_risk(self) -> Callable[[Params], Array]:
+        """The loss of the next step's batch as a function of the parameters.
+
+        The batch is independent of the parameters of this snapshot, so that averages over runs or
+        steps are averages over batches.
+
+        Returns:
+            A differentiable function params -> [].
+
+        Raises:
+            ValueError: if the measurement has no risks on a batch or a step no single batch.
+        """
+        return self.once(_batch_risk)
+
+
+def _estimate(snapshot: Snapshot) -> Array:
+    return snapshot.model.estimate(snapshot.params)
+
+
+def _whole_risks(snapshot: Snapshot) -> RiskFunction:
+    return _offered(snapshot.measurement).whole(snapshot.data, snapshot.model, snapshot.world)
+
+
+def _batch_risk(snapshot: Snapshot) -> Callable[[Params], Array]:
+    measurement = snapshot.measurement
+    on_batch = _offered(measurement).batch
+    if on_batch is None:
+        assert measurement is not None
+        raise ValueError(
+            "measurement must offer risks on a batch whose draws do not depend on the parameters, "
+            f"got {measurement.name}, whose draws do"
+        )
+    if snapshot.next_batch is None:
+        raise ValueError(
+            "algorithm must take one gradient by one batch in every step for the risk of a batch, "
+            "such as sgd, got one that takes none or several"
+        )
+    key, world, batch = snapshot.next_batch()
+    risks = on_batch(key, snapshot.step, snapshot.data, snapshot.model, world, batch)
+    return lambda params: _mean(batch.counts, risks(params)) / batch.counts.sum()
+
+
+def _offered(measurement: Measurement | None) -> Risks:
+    if measurement is None or measurement.risks is None:
+        name = "none" if measurement is None else f"{measurement.name}, which has only a gradient"
+        raise ValueError(
+            f"measurement must offer risks for a training loss or a curvature, got {name}"
+        )
+    return measurement.risks
+
+
+def _mean(weights: Array, values: Array) -> Array:
+    return (weights.astype(values.dtype) * values).sum()
 
 
 Metric = Callable[[Snapshot], Array]
@@ -165,15 +327,16 @@ class Algorithm(NamedTuple):
     """One training method: pure functions that `run` scans.
 
     Attributes:
-        init: key -> state; draws the world, the data and the initial parameters from streams of the key.
+        init: key -> state; draws the world, the data and the initial parameters from streams of the
+            key.
         step: (key, state) -> state; the same key at every step, the state counts them.
-        snapshot: state -> what the metrics see.
+        snapshot: (key, state) -> what the metrics see; the same key again.
         loss: state -> the last batch loss []; a run has diverged once it is not finite.
     """
 
     init: Callable[[Key], State]
     step: Callable[[Key, State], State]
-    snapshot: Callable[[State], Snapshot]
+    snapshot: Callable[[Key, State], Snapshot]
     loss: Callable[[State], Array]
 
 
@@ -182,6 +345,4 @@ class Trace(NamedTuple):
 
     step: Array  # [F] int32
     metrics: Mapping[str, Array]  # name -> [F, ...]
-    diverged_at: (
-        Array  # [] int32, the first step with a non-finite loss or parameters; -1 for never
-    )
+    diverged_at: Array  # [] int32, first step with a non-finite loss or parameters; -1 for never

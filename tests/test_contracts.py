@@ -109,7 +109,7 @@ def train(
     state = jax.lax.fori_loop(
         0, 2, lambda _, state: algorithm.step(key, state), algorithm.init(key)
     )
-    return algorithm.snapshot(state).params, algorithm.loss(state)
+    return algorithm.snapshot(key, state).params, algorithm.loss(state)
 
 
 @functools.cache
@@ -145,7 +145,9 @@ def equal(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_member_has_a_row(room: str) -> None:
     module, rows = ROOMS[room]
-    assert set(rows) == {name for name in module.__all__ if name.islower()}, "classes need none"
+    assert set(rows) == {name for name in module.__all__ if name.islower()} - {"stream"}, (
+        "classes and constants need none"
+    )
 
 
 @pytest.mark.parametrize(("room", "name"), members())

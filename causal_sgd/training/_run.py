@@ -23,20 +23,23 @@ def run(
     num_steps: int,
     record_every: int | None = None,
 ) -> Trace:
-    """Run one algorithm from one key. Pure and unbatched: `sweep`, or your own `jit` and `vmap`, does the rest.
+    """Run one algorithm from one key.
 
-    Metrics are computed at the start, after every `record_every` steps and at the end, and nowhere else.
+    Pure and unbatched: `sweep`, or your own `jit` and `vmap`, does the rest.
+
+    Metrics are computed at the start, after every `record_every` steps and at the end only.
 
     Args:
-        key: the run's key; world, data, initialisation, order of environments and measurements are streams of it.
+        key: the run's key; the world, the data, the initialisation, the order of the environments
+            and the measurements are streams of it.
         algorithm: what to run, such as `sgd(...)`.
         metrics: name -> metric, or metrics that go by their own names.
         num_steps: T >= 1, static.
         record_every: steps between two frames, static; None for the start and the end only.
 
     Returns:
-        A trace of F frames. `diverged_at` is the number of updates after which the loss or, at the end, the estimate
-        was first found not finite; -1 for never.
+        A trace of F frames. `diverged_at` is the number of updates after which the loss or, at the
+        end, the estimate was first not finite; -1 for never.
 
     Raises:
         ValueError: if an argument is out of range or two metrics share a name.
@@ -48,7 +51,7 @@ def run(
         ("init", "step", "snapshot", "loss"),
         "an Algorithm, such as sgd(...) makes",
     )
-    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # they are counted in int32
+    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # steps are counted in int32
     every = num_steps if record_every is None else checks.integer("record_every", record_every)
     named = _named(metrics)
     frames = np.unique(np.append(np.arange(0, num_steps, every), num_steps)).astype(np.int32)
@@ -56,23 +59,21 @@ def run(
     def step(_: Any, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, count, diverged_at = carry
         state = algorithm.step(key, state)
-        # The step's loss belongs to the parameters that it started from: those after `count` updates.
+        # The loss of a step belongs to the parameters before it, those after `count` updates.
         broken = (diverged_at < 0) & ~jnp.isfinite(algorithm.loss(state))
         return state, count + 1, jnp.where(broken, count, diverged_at)
 
     def leg(carry: tuple[State, Array, Array], length: Array) -> tuple[Any, Mapping[str, Array]]:
-        # A traced length lets one compiled body serve the first (empty), the regular and the last leg.
+        # With a traced length one compiled body serves the first (empty) leg and all others.
         carry = jax.lax.fori_loop(0, length, step, carry)
-        snapshot = algorithm.snapshot(carry[0])
+        snapshot = algorithm.snapshot(key, carry[0])
         return carry, {name: jnp.asarray(metric(snapshot)) for name, metric in named.items()}
 
     start = algorithm.init(key), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     carry, values = jax.lax.scan(leg, start, jnp.asarray(np.diff(frames, prepend=0)))
     state, _, diverged_at = carry
-    last = algorithm.snapshot(state)
-    # The diagonal of U U' bounds all of it, and is cheap.
-    witness = last.estimate if last.factor is None else jnp.sum(last.factor**2, 1)
-    finite = jnp.all(jnp.isfinite(witness))
+    last = algorithm.snapshot(key, state)
+    finite = jnp.all(jnp.isfinite(last.model.bound(last.params)))
     diverged_at = jnp.where((diverged_at < 0) & ~finite, num_steps, diverged_at)
     return Trace(jnp.asarray(frames), values, diverged_at)
 
@@ -81,8 +82,8 @@ def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
     """The mean of every metric over the frames after the transient, as a trace of one frame.
 
     Args:
-        trace: of one run, F frames.
-        after: the share of the run that is left out as the transient, in [0, 1).
+        trace: of one run, with F frames.
+        after: the share of the run that is left out as its transient, in [0, 1).
 
     Returns:
         A trace whose only frame is at the last step.
@@ -93,11 +94,11 @@ def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
     checks.instance("trace", trace, Trace, "the Trace that `run` returns")
     checks.number("after", after, minimum=0, maximum=1)
     num_frames = trace.step.shape[0]
-    kept = num_frames - 1 - int(after * (num_frames - 1))
-    if kept < 1:
+    length = num_frames - 1 - int(after * (num_frames - 1))
+    if length < 1:
         raise ValueError(f"after must leave at least one of the {num_frames} frames, got {after}")
     means = {
-        name: jnp.mean(values[-kept:], 0, keepdims=True) for name, values in trace.metrics.items()
+        name: jnp.mean(values[-length:], 0, keepdims=True) for name, values in trace.metrics.items()
     }
     return Trace(trace.step[-1:], means, trace.diverged_at)
 

@@ -1,8 +1,9 @@
-"""Which environments feed a step: the counts per environment. The sampler is the experiment.
+"""Which environments feed a step, and with how many examples. The sampler is the experiment.
 
-HeteroSGD draws every batch from one environment (`hetero`, and in other orders `cyclic`, `shuffled`, `block`,
-`sticky`); PooledSGD spreads every batch over all of them (`pooled`, `stratified`); `mixed` lies between. Whatever is
-random here comes from the run's own stream for the order of the environments, so no other draw depends on the choice.
+HeteroSGD draws every batch from one environment (`hetero`, and in other orders `cyclic`, `block`,
+`shuffled`, `sticky`); PooledSGD spreads every batch over all of them (`pooled`, `stratified`);
+`mixed` lies between. All randomness here comes from the run's own stream for the order of the
+environments, so no other draw depends on the choice.
 """
 
 from __future__ import annotations
@@ -13,31 +14,32 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, random
-from causal_sgd.types import Array, Key, Sampler, State
+from causal_sgd.types import Array, Batch, Key, Sampler, State
 
 __all__ = ["block", "cyclic", "hetero", "mixed", "pooled", "shuffled", "sticky", "stratified"]
 
-LARGEST_BATCH = (
-    2**30
-)  # counts are int32; so large a batch is `population` for all that floats can tell
+# Counts are int32, and no float can tell a larger batch from `population`.
+LARGEST_BATCH = 2**30
 
 
 def hetero(*, batch_size: int | Array) -> Sampler:
-    """HeteroSGD: every batch from one environment, drawn independently with the environments' probabilities.
+    """HeteroSGD: every batch from one environment, drawn independently with the probabilities.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
     """
     _check_batch_size(batch_size)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
-        return _one_hot(_choose(key, state), state, batch_size), state
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
+        return _pure(_choose(key, state), batch_size), state
 
-    return Sampler(lambda key, probabilities: probabilities, draw, batch_size, max_environments=1)
+    return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
 def cyclic(*, batch_size: int | Array) -> Sampler:
-    """Every batch from one environment, in the fixed order 0, 1, ..., E-1, 0, ... (probabilities are not used).
+    """Every batch from one environment, in the fixed order 0, 1, ..., E-1, 0, ...
+
+    Probabilities are not used.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
@@ -46,7 +48,9 @@ def cyclic(*, batch_size: int | Array) -> Sampler:
 
 
 def block(*, batch_size: int | Array, length: int | Array) -> Sampler:
-    """`length` steps in one environment, then in the next, in the fixed order (probabilities are not used).
+    """`length` steps in one environment, then in the next, in the fixed order.
+
+    Probabilities are not used.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
@@ -55,15 +59,17 @@ def block(*, batch_size: int | Array, length: int | Array) -> Sampler:
     _check_batch_size(batch_size)
     checks.whole("length", length, maximum=LARGEST_BATCH)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         environment = (step // jnp.asarray(length, step.dtype)) % state.shape[0]
-        return _one_hot(environment, state, batch_size), state
+        return _pure(environment, batch_size), state
 
-    return Sampler(lambda key, probabilities: probabilities, draw, batch_size, max_environments=1)
+    return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
 def shuffled(*, batch_size: int | Array) -> Sampler:
-    """Every environment once per pass, one batch each, in an order drawn anew for every pass (probabilities are not used).
+    """Every environment once per pass, one batch each, in an order drawn anew for every pass.
+
+    Probabilities are not used.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
@@ -73,20 +79,22 @@ def shuffled(*, batch_size: int | Array) -> Sampler:
     def init(key: Key, probabilities: Array) -> State:
         return jnp.zeros(probabilities.shape[0], jnp.int32)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         position = step % state.shape[0]
         order = jnp.where(position == 0, jnp.argsort(random.bits(key, state.shape[0])), state)
-        return _one_hot(order[position], state, batch_size), order
+        return _pure(order[position], batch_size), order
 
-    return Sampler(init, draw, batch_size, max_environments=1)
+    return Sampler(init, draw, batch_size, checked=True)
 
 
 def sticky(*, batch_size: int | Array, stay: float | Array) -> Sampler:
-    """A Markov chain: stay in the environment with probability `stay`, else draw one with the probabilities.
+    """A Markov chain: stay in the environment with probability `stay`, else draw one.
+
+    The stationary distribution is the environments' probabilities for any `stay`.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
-        stay: in [0, 1); 0 is `hetero`. The stationary distribution is the environments' probabilities for any value.
+        stay: in [0, 1); 0 is `hetero`; may be traced.
     """
     _check_batch_size(batch_size)
     checks.number("stay", stay, minimum=0, maximum=1)
@@ -99,91 +107,111 @@ def sticky(*, batch_size: int | Array, stay: float | Array) -> Sampler:
     def init(key: Key, probabilities: Array) -> State:
         return probabilities, _choose(key, probabilities)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         probabilities, current = state
         stays = random.uniforms(random.bits(key, 1, stream=1), probabilities.dtype)[0] < stay
         current = jnp.where(stays, current, _choose(key, probabilities))
-        return _one_hot(current, probabilities, batch_size), (probabilities, current)
+        return _pure(current, batch_size), (probabilities, current)
 
-    return Sampler(init, draw, batch_size, max_environments=1)
+    return Sampler(init, draw, batch_size, checked=True)
 
 
 def mixed(*, batch_size: int | Array, environments_per_batch: int) -> Sampler:
     """A batch shared equally by k environments that are drawn independently, with replacement.
 
-    k = 1 is `hetero`; the variance of a batch's spurious signal falls like 1/k, so the critical heterogeneity
-    grows like sqrt(k).
+    k = 1 is `hetero`. The variance of a batch's spurious signal falls like 1/k, so the critical
+    heterogeneity grows like sqrt(k).
 
     Args:
-        batch_size: m >= k, examples per batch; what k does not divide goes to the first draws; may be traced.
+        batch_size: m >= k, examples per batch; the remainder of m / k goes to the first draws; may
+            be traced.
         environments_per_batch: k >= 1, static.
     """
     k = checks.integer("environments_per_batch", environments_per_batch)
     _check_batch_size(batch_size, minimum=k)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         keys = random.fold_in(key, jnp.arange(k))
         environments = jax.vmap(_choose, (0, None))(keys, state)
+        if k == 1:
+            return _pure(environments[0], batch_size), state
         shares = _equal_shares(batch_size, k)
-        return jnp.zeros(state.shape[0], jnp.int32).at[environments].add(shares), state
+        # Equal draws merge into one environment; others, without examples, take their places.
+        counts = jnp.zeros(state.shape[0], jnp.int32).at[environments].add(shares)
+        if k >= state.shape[0]:
+            return _of_all(counts), state
+        largest = jax.lax.top_k(counts, k)[1]
+        return Batch(largest, counts[largest]), state
 
-    return Sampler(lambda key, probabilities: probabilities, draw, batch_size, max_environments=k)
+    return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
 def pooled(*, batch_size: int | Array) -> Sampler:
-    """PooledSGD: every example from an environment of its own draw, so counts are multinomial.
+    """PooledSGD: each example's environment is drawn independently, so counts are multinomial.
 
     Args:
         batch_size: m >= 1, examples per batch; may be traced.
     """
     _check_batch_size(batch_size)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         counts = random.multinomial(key, jnp.asarray(batch_size, state.dtype), state).astype(
             jnp.int32
         )
-        # Binomials are floats, which skip whole numbers above 2^24: the largest count makes up what the sum is off by.
+        # Binomials are floats, which skip integers above 2^24; the largest count takes the rest.
         missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts)
-        return counts + _one_hot(jnp.argmax(counts), state, missing), state
+        largest = jnp.arange(state.shape[0]) == jnp.argmax(counts)
+        return _of_all(counts + jnp.where(largest, missing, 0)), state
 
-    return Sampler(lambda key, probabilities: probabilities, draw, batch_size)
+    return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
 def stratified(*, batch_size: int | Array) -> Sampler:
-    """Every batch holds every environment in equal shares (probabilities are not used).
+    """Every batch holds every environment in equal shares.
+
+    Probabilities are not used.
 
     Args:
-        batch_size: m >= 1, examples per batch; what E does not divide goes to environments that rotate with the step;
-            may be traced.
+        batch_size: m >= 1, examples per batch; the remainder of m / E goes to environments that
+            rotate with the step; may be traced.
     """
     _check_batch_size(batch_size)
 
-    def draw(key: Key, step: Array, state: State) -> tuple[Array, State]:
+    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         size = state.shape[0]
         shares = _equal_shares(batch_size, size)
-        first = (
-            (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
-        )  # nobody is favoured for long
-        return shares[(jnp.arange(size) - first) % size], state
+        # Over E steps the remainder visits all environments alike.
+        first = (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
+        return _of_all(shares[(jnp.arange(size) - first) % size]), state
 
-    return Sampler(lambda key, probabilities: probabilities, draw, batch_size)
+    return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
 def _check_batch_size(batch_size: Any, minimum: int = 1) -> None:
     checks.whole("batch_size", batch_size, minimum=minimum, maximum=LARGEST_BATCH)
 
 
+def _probabilities(key: Key, probabilities: Array) -> State:
+    """The state of a sampler that needs nothing but the probabilities [E], or their number."""
+    return probabilities
+
+
 def _choose(key: Key, probabilities: Array) -> Array:
-    """One environment drawn with the probabilities, by inversion (one uniform number, no logarithms)."""
+    """Draw one environment with the probabilities, by inversion: one uniform, no logarithms."""
     cumulative = jnp.cumsum(probabilities)
     uniform = random.uniforms(random.bits(key, 1), cumulative.dtype)[0] * cumulative[-1]
     chosen = jnp.sum(cumulative <= uniform, dtype=jnp.int32)
     return jnp.minimum(chosen, probabilities.shape[0] - 1)
 
 
-def _one_hot(environment: Array, state: Array, batch_size: int | Array) -> Array:
-    size = state.shape[0]
-    return jnp.where(jnp.arange(size) == environment, jnp.asarray(batch_size, jnp.int32), 0)
+def _pure(environment: Array, batch_size: int | Array) -> Batch:
+    """The batch of one environment []; B = 1."""
+    return Batch(environment[None], jnp.asarray(batch_size, jnp.int32)[None])
+
+
+def _of_all(counts: Array) -> Batch:
+    """The batch of all environments with these counts [E]; B = E."""
+    return Batch(jnp.arange(counts.shape[0]), counts)
 
 
 def _equal_shares(batch_size: int | Array, parts: int) -> Array:

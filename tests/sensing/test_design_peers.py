@@ -55,8 +55,7 @@ def engine(seeds: int, batch_size: int, **options: Any) -> np.ndarray:
     )
 
     def factor(snapshot: Snapshot) -> jax.Array:
-        assert snapshot.factor is not None
-        return snapshot.factor
+        return snapshot.model.factor(snapshot.params)
 
     one = functools.partial(run, algorithm=algorithm, metrics={"factor": factor}, num_steps=STEPS)
     return np.asarray(

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from causal_sgd.sensing import World, measurements, models
-from causal_sgd.types import Batch, Model
+from causal_sgd.sensing.models import MatrixModel
+from causal_sgd.types import Batch
 from support.law import (
     DIM,
     DRAWS,
@@ -36,7 +37,7 @@ from support.law import (
     make_case,
 )
 
-READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
+READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
 FACTORED = models.factored(dim=DIM)
 
 

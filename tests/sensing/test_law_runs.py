@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,21 @@ from scipy import stats
 from causal_sgd.sensing import measurements, metrics, models, worlds
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
+from causal_sgd.types import Batch, Sampler
 from support.law import LAWS
+
+
+def of_all_environments(sampler: Sampler) -> Sampler:
+    """The same batches as mixtures of all environments, most of them without examples."""
+
+    def draw(key: jax.Array, step: jax.Array, state: Any) -> tuple[Batch, Any]:
+        batch, new = sampler.draw(key, step, state)
+        counts = jnp.zeros(state.shape[0], jnp.int32)
+        return Batch(
+            jnp.arange(state.shape[0]), counts.at[batch.environments].set(batch.counts)
+        ), new
+
+    return sampler._replace(draw=draw)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "kind", "mixture"))
@@ -29,7 +44,7 @@ def final_values(
             world=worlds.two_point(
                 dim=8, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, basis="canonical"
             ),
-            sampler=chosen._replace(max_environments=None) if mixture else chosen,
+            sampler=of_all_environments(chosen) if mixture else chosen,
             measurement={
                 "law": lambda: measurements.gaussian_law(noise=0.3),
                 "low rank": lambda: measurements.low_rank_law(noise=0.3),

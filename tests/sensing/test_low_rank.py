@@ -22,9 +22,10 @@ from scipy import stats
 
 from causal_sgd import linalg
 from causal_sgd.sensing import World, measurements, metrics, models, worlds
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
-from causal_sgd.types import Algorithm, Batch, Model, Params, Snapshot
+from causal_sgd.types import Algorithm, Batch, Params, Snapshot
 from support.law import (
     DIM,
     UPPER,
@@ -226,9 +227,9 @@ def test_without_residuals_only_the_label_noise_moves_anything(counts: list[int]
 # Models
 
 
-def scaled(dim: int, k: int) -> Model:
+def scaled(dim: int, k: int) -> MatrixModel:
     """U = scale * shape: a factor that is not the parameters."""
-    return Model(
+    return MatrixModel(
         init=lambda key: {"scale": jnp.asarray(0.7), "shape": jax.random.normal(key, (dim, k))},
         estimate=lambda params: params["scale"] ** 2 * params["shape"] @ params["shape"].T,
         factor=lambda params: params["scale"] * params["shape"],
@@ -262,7 +263,7 @@ def test_the_gradient_of_any_model_with_a_factor_is_that_of_the_population_for_h
 
 
 def test_a_model_without_a_factor_gets_one_clear_error_before_anything_runs() -> None:
-    model = Model(init=lambda key: jnp.zeros((6, 6)), estimate=lambda params: params)
+    model = MatrixModel(init=lambda key: jnp.zeros((6, 6)), estimate=lambda params: params)
     algorithm = build(6, 2, "hetero", model=model)
     with pytest.raises(ValueError, match=r"model must have a factor .* for low_rank_law"):
         jax.eval_shape(
@@ -278,7 +279,7 @@ KEY = jax.random.key(0)
 
 def build(
     dim: int, k: int, sampler: str,
-    *, law: str = "low_rank_law", rate: Any = 0.05, model: Model | None = None, basis: str = "random",
+    *, law: str = "low_rank_law", rate: Any = 0.05, model: MatrixModel | None = None, basis: str = "random",
 ) -> Algorithm:  # fmt: skip
     return sgd(
         world=worlds.two_point(
@@ -407,7 +408,8 @@ def test_no_array_of_a_whole_run_has_d_x_d_elements(sampler: str) -> None:
 
 @jax.jit
 def errors(factor: jax.Array, world: World) -> dict[str, jax.Array]:
-    snapshot = Snapshot(jnp.asarray(0), factor, None, factor, world, jnp.asarray(0.0))
+    model = models.factored(dim=factor.shape[0])
+    snapshot = Snapshot(jnp.asarray(0), factor, world, jnp.asarray(0.0), model)
     names = ("invariant_error", "pooled_error", "environment_losses", "relative_pooled_error")
     return {name: getattr(metrics, name)(snapshot) for name in names}
 

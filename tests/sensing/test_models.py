@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from causal_sgd.sensing import models
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.models._matrices import Factors
-from causal_sgd.types import Model
 from support.arrays import symmetric
 
 LEVEL = 1e-3
@@ -46,7 +46,7 @@ def test_the_diagonal_model_says_the_same_in_all_its_forms() -> None:
 @pytest.mark.parametrize(
     "model", [models.signed_diagonal(dim=5), models.quadratic(dim=5, neurons=7, negative=3)]
 )
-def test_models_with_both_signs_pull_back_as_their_estimate_says(model: Model) -> None:
+def test_models_with_both_signs_pull_back_as_their_estimate_says(model: MatrixModel) -> None:
     rng = np.random.default_rng(2)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),

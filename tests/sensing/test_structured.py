@@ -18,12 +18,13 @@ import pytest
 
 from causal_sgd.sensing import World, measurements, models, worlds
 from causal_sgd.sensing.measurements._entries import coherence
-from causal_sgd.types import Batch, Measurement, Model
+from causal_sgd.sensing.models import MatrixModel
+from causal_sgd.types import Batch, Measurement
 from support.arrays import symmetric
 
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
 MAX_Z, RMS_Z = 5.0, 1.7
-READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
+READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
 INTEGER_AXES = READ_OUT._replace(symmetric=False)
 STEP = jnp.zeros((), jnp.int32)
 COUNTS = {"pure": [40, 0, 0], "mixed": [23, 0, 17]}
@@ -217,7 +218,7 @@ def test_models_that_measurements_cannot_serve_are_refused() -> None:
     ):
 
         def refused(
-            key: jax.Array, measurement: Measurement = measurement, model: Model = model
+            key: jax.Array, measurement: Measurement = measurement, model: MatrixModel = model
         ) -> Any:
             data = measurement.init(key, world())
             return measurement.gradient(key, STEP, data, model, model.init(key), world(), batch)

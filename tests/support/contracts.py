@@ -187,8 +187,9 @@ def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> j
     state = sampler.init(key, jnp.asarray(probabilities, jnp.float32))
 
     def one(state: Any, step: jax.Array) -> tuple[Any, jax.Array]:
-        counts, state = sampler.draw(jax.random.fold_in(key, step), step, state)
-        return state, counts
+        batch, state = sampler.draw(jax.random.fold_in(key, step), step, state)
+        counts = jnp.zeros(len(probabilities), batch.counts.dtype)
+        return state, counts.at[batch.environments].add(batch.counts)
 
     return jax.lax.scan(one, state, jnp.arange(steps))[1]
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from causal_sgd.sensing import World, measurements, worlds
 from causal_sgd.sensing.measurements import _designs
-from causal_sgd.types import Measurement, Model
+from causal_sgd.sensing.models import MatrixModel
+from causal_sgd.types import Measurement
 
 DIM, ENVIRONMENTS, EXAMPLES = 5, 4, 11
 WIDTH = DIM * (DIM + 1) // 2
-READ_OUT = Model(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
+READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
 STEP = jnp.zeros((), jnp.int32)
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import causal_sgd
 from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import measurements, metrics, models, worlds
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sweeps import sweep, zipped
 from causal_sgd.training import run, samplers, time_average
 from causal_sgd.training.algorithms import sgd
@@ -52,9 +53,11 @@ def short_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -
 def counter() -> Algorithm:
     """An algorithm whose state is the number of its updates; the loss of an update is that before it."""
 
-    def snapshot(state: tuple[Array, Array]) -> Snapshot:
+    model = MatrixModel(lambda key: jnp.zeros(()), lambda count: jnp.ones((2, 2)) * count)
+
+    def snapshot(key: Array, state: tuple[Array, Array]) -> Snapshot:
         count, loss = state
-        return Snapshot(count, count, jnp.ones((2, 2)) * count, None, None, loss)
+        return Snapshot(count, count, None, loss, model)
 
     return Algorithm(
         init=lambda key: (jnp.zeros((), jnp.int32), jnp.full((), jnp.nan)),
@@ -128,7 +131,7 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
         return (
             state,
             algorithm(rate).loss(state),
-            jnp.isfinite(algorithm(rate).snapshot(state).estimate).all(),
+            jnp.isfinite(algorithm(rate).snapshot(key, state).estimate).all(),
         )
 
     def plainly(rate: float) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.sweeps import sweep
 from causal_sgd.training import algorithms, optimizers, run, samplers
-from causal_sgd.training.algorithms._parts import stream
+from causal_sgd.training.algorithms import stream
 from causal_sgd.types import Array, Batch, Sampler, Snapshot
 
 ROUNDS = 6
@@ -166,8 +166,8 @@ def test_methods_share_their_draws() -> None:
 
 
 def test_who_has_no_examples_stays_away() -> None:
-    counts = jnp.array([0, 4, 12])
-    some = Sampler(lambda key, probabilities: (), lambda key, step, state: (counts, state), 16)
+    batch = Batch(jnp.arange(3), jnp.array([0, 4, 12]))
+    some = Sampler(lambda key, probabilities: (), lambda key, step, state: (batch, state), 16)
 
     @jax.jit
     def found(key: jax.Array) -> tuple[Array, Array]:

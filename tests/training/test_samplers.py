@@ -9,12 +9,13 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 from causal_sgd.training import samplers
-from causal_sgd.types import Sampler
+from causal_sgd.types import Batch, Sampler
 from support.contracts import PROBABILITIES, SAMPLERS, draws, make
 
 LEVEL = 1e-3
@@ -30,7 +31,6 @@ def run(key: jax.Array, batch_size: jax.Array, *, name: str, environments: int) 
 @pytest.mark.parametrize("environments", [1, 3, 4])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environments: int) -> None:
-    most = make("samplers", name, **SAMPLERS[name].numbers).max_environments
     for batch_size in (3, 13, 1000):
         counts = np.asarray(
             run(jax.random.key(batch_size), batch_size, name=name, environments=environments)
@@ -39,8 +39,29 @@ def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environm
         assert counts.shape == (25, environments)
         assert (counts >= 0).all()
         assert (counts.sum(1) == batch_size).all()
-        if most is not None:
-            assert ((counts > 0).sum(1) <= most).all()
+
+
+@pytest.mark.parametrize("environments", [1, 2, 5])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_batch_has_as_many_different_environments_as_its_sampler_says(
+    name: str, environments: int
+) -> None:
+    sampler = make("samplers", name, **SAMPLERS[name].numbers)
+    most = {"mixed": 3, "pooled": environments, "stratified": environments}.get(name, 1)
+
+    @jax.jit
+    def batches(keys: jax.Array) -> Batch:
+        def one(key: jax.Array) -> Batch:
+            state = sampler.init(key, jnp.full(environments, 1 / environments))
+            return sampler.draw(key, jnp.asarray(7), state)[0]
+
+        return jax.vmap(one)(keys)
+
+    drawn = np.asarray(batches(jax.random.split(jax.random.key(0), 20)).environments)
+    assert drawn.shape == (20, min(most, environments))
+    assert drawn.min() >= 0
+    assert drawn.max() < environments
+    assert all(len(set(row)) == len(row) for row in drawn)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

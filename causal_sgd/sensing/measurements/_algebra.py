@@ -10,14 +10,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import linalg
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Key, Model, Params
+from causal_sgd.types import Array, Key, Params
+
+Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 
 __all__ = [
-    "combine", "dense_invariant", "inner_product", "owners", "pack", "packed_dim", "pull_back", "safe_inverse", "safe_ratio", "sandwich", "slabs", "unpack",
-]  # fmt: skip
+    "Designs",
+    "combine",
+    "dense_invariant",
+    "diagonal_of",
+    "inner_product",
+    "owners",
+    "pack",
+    "packed_dim",
+    "pull_back",
+    "require_estimate",
+    "safe_inverse",
+    "safe_ratio",
+    "sandwich",
+    "slabs",
+    "unpack",
+]
 
 
 def dense_invariant(key: Key, world: World) -> Array:
@@ -25,20 +42,30 @@ def dense_invariant(key: Key, world: World) -> Array:
     return world.invariant
 
 
-def pull_back(model: Model, params: Params, matrix: Array) -> Params:
+def pull_back(model: MatrixModel, params: Params, matrix: Array) -> Params:
     """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2.
 
     Raises:
         ValueError: for a model whose predictions are not those of its estimate.
     """
-    if model.predict is not None:
-        raise ValueError(
-            "model must predict by its estimate for this measurement, got one with a prediction of its own (such as "
-            "relu); measurements.examples trains it"
-        )
+    require_estimate(model)
     if model.pullback is not None:
         return model.pullback(params, matrix / 2)
     return jax.vjp(model.estimate, params)[1](matrix / 2)[0]
+
+
+def require_estimate(model: MatrixModel) -> None:
+    """Raise ValueError for a model whose predictions are not those of its estimate."""
+    if model.predict is not None:
+        raise ValueError(
+            "model must predict by its estimate for this measurement, got one with its own "
+            "predictions (such as relu); measurements.examples trains it"
+        )
+
+
+def diagonal_of(basis: Array, cores: Array) -> Array:
+    """Return the diagonals of basis @ core_e @ basis' for basis [d, r] and cores [B, r, r]; [B, d]."""
+    return jnp.sum(linalg.product(basis[None], cores) * basis[None], 2)
 
 
 def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:

@@ -16,9 +16,19 @@ import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _products
-from causal_sgd.sensing.measurements._algebra import owners, pack, packed_dim, pull_back, unpack
+from causal_sgd.sensing.measurements._algebra import (
+    Designs,
+    owners,
+    pack,
+    packed_dim,
+    pull_back,
+    require_estimate,
+    unpack,
+)
+from causal_sgd.sensing.measurements._risks import squared_errors
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
 __all__ = ["fixed_design", "pack", "restricted_isometry", "shared_design", "unpack"]
 
@@ -168,18 +178,42 @@ def fixed_design(
             labels = clean + noise * numbers
         return (measured, labels) if own else labels
 
-    def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
-    ) -> tuple[Params, Array]:
+    def require_symmetry(model: MatrixModel) -> None:
         if symmetric and not model.symmetric:
             raise ValueError(
-                "model must have a symmetric estimate for a fixed_design that holds the symmetric parts of the "
-                "measurements, got one that is not; pass symmetric=False to keep them whole"
+                "model must have a symmetric estimate for a fixed_design that holds the symmetric "
+                "parts of the measurements, got one that is not; pass symmetric=False to keep them "
+                "whole"
             )
+
+    def drawn_labels(key: Key, data: Any) -> tuple[Designs, Array]:
+        """The design and its labels in one step, with fresh noise."""
         measured, labels = data if own else (shared, data)
         if not checks.is_zero(fresh_noise):
             numbers = random.normals(random.fold_in(key, FRESH), labels.shape, labels.dtype)
             labels = labels + fresh_noise * numbers
+        return measured, labels
+
+    def is_too_large(counts: Array) -> Array:
+        """Whether a batch asks for more examples than there are; []."""
+        wrong = jnp.zeros((), bool)
+        if largest_batch is not None:
+            wrong |= jnp.sum(counts) > largest_batch
+        if not full and not replacement:
+            wrong |= jnp.any(counts > size)
+        return wrong
+
+    def gradient(
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+    ) -> tuple[Params, Array]:
+        require_symmetry(model)
+        measured, labels = drawn_labels(key, data)
         environments, counts = batch
         allowed, known = capacity(environments.shape[0]), checks.concrete(counts)
         if known is not None and allowed is not None and known.sum() > allowed:
@@ -201,15 +235,54 @@ def fixed_design(
             sums, loss = _products.of_environments(
                 measured, labels, environments, weights, estimate
             )
-        wrong = jnp.zeros((), bool)
-        if largest_batch is not None:
-            wrong |= total > largest_batch
-        if not full and not replacement:
-            wrong |= jnp.any(counts > size)
-        scale = jnp.where(wrong, jnp.nan, 1 / total).astype(estimate.dtype)
+        scale = jnp.where(is_too_large(counts), jnp.nan, 1 / total).astype(estimate.dtype)
         return pull_back(model, params, restore(sums * scale)), loss * scale / 4
 
-    return Measurement(init, gradient, capacity, holds_labels=True)
+    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+        require_symmetry(model)
+        require_estimate(model)
+        measured, labels = data if own else (shared, data)
+
+        def risks(params: Params, scale: float | Array = 1.0) -> Array:
+            estimate = flatten(scale * model.estimate(params))
+            squares = squared_errors(measured, labels, estimate)
+            return (jnp.mean(squares, 1) + fresh_noise**2) / 4
+
+        return risks
+
+    def on_batch(
+        key: Key, step: Array, data: Any, model: MatrixModel, world: World, batch: Batch
+    ) -> RiskFunction:
+        require_symmetry(model)
+        require_estimate(model)
+        measured, labels = drawn_labels(key, data)
+        environments, counts = batch
+        norm = jnp.where(is_too_large(counts), jnp.nan, 1 / (4 * jnp.maximum(counts, 1)))
+
+        if gathers:
+            assert largest_batch is not None
+            assert not isinstance(measured, tuple)
+            rows, owner, valid = _rows(key, counts, size, largest_batch, replacement)
+            places = environments[owner], rows
+            some, some_labels = measured[places], labels[places]
+
+            def sums(estimate: Array) -> Array:
+                squares = squared_errors(some, some_labels, estimate)
+                return jnp.zeros(counts.shape, estimate.dtype).at[owner].add(valid * squares)
+
+        else:
+            weights = _weights(key, counts, size, full, replacement, largest_batch)
+
+            def sums(estimate: Array) -> Array:
+                squares = squared_errors(measured, labels, estimate)[environments]
+                return jnp.sum(weights * squares, 1)
+
+        def risks(params: Params, scale: float | Array = 1.0) -> Array:
+            return norm * sums(flatten(scale * model.estimate(params)))
+
+        return risks
+
+    return Measurement(init, gradient, capacity, holds_labels=True, risks=Risks(whole, on_batch))
 
 
 def restricted_isometry(

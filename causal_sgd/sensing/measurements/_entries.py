@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, random
 from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params
 
 __all__ = ["coherence", "completion"]
 
@@ -40,7 +41,13 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
     slab = MOST if slab_size is None else checks.integer("slab_size", slab_size)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
         size, dim = jnp.sum(batch.counts), error.shape[0]

@@ -24,8 +24,10 @@ from causal_sgd.sensing.measurements._algebra import (
     slabs,
     unpack,
 )
+from causal_sgd.sensing.measurements._risks import population_risks
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
 __all__ = ["gaussian_law", "population", "streamed"]
 
@@ -44,7 +46,13 @@ def population() -> Measurement:
         return world.invariant, jnp.where(_is_diagonal(world), 0, jnp.nan)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         invariant, poison = data
         shares = batch.counts / jnp.sum(batch.counts)
@@ -60,7 +68,15 @@ def population() -> Measurement:
         residual = model.estimate(params) - invariant - sandwich(world.spurious_basis, mean_core)
         return pull_back(model, params, residual), (jnp.sum(residual**2) + variance) / 4
 
-    return Measurement(init, gradient)
+    def on_batch(
+        key: Key, step: Array, data: Any, model: MatrixModel, world: World, batch: Batch
+    ) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores[batch.environments])
+
+    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores)
+
+    return Measurement(init, gradient, risks=Risks(whole, on_batch))
 
 
 def _diagonal(basis: Array, core: Array) -> Array:
@@ -105,7 +121,13 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
     checks.number("noise", noise, minimum=0)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         size = jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
@@ -122,7 +144,10 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         matrix = part + scale * _law.whole(half, model.symmetric)
         return pull_back(model, params, matrix / size), total / (4 * size)
 
-    return Measurement(dense_invariant, gradient)
+    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores, noise)
+
+    return Measurement(dense_invariant, gradient, risks=Risks(whole))
 
 
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
@@ -144,7 +169,13 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         checks.integer("slab_size", slab_size)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         size = jnp.sum(batch.counts)
         error = model.estimate(params) - data

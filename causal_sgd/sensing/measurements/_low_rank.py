@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
+from causal_sgd.sensing.measurements._risks import population_risks
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
 __all__ = ["low_rank_law"]
 
@@ -41,7 +43,13 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
     checks.number("noise", noise, minimum=0)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         if model.factor is None:
             raise ValueError(
@@ -81,7 +89,10 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         size = jnp.sum(batch.counts)
         return to_params(cotangent / size)[0], total / (4 * size)
 
-    return Measurement(lambda key, world: (), gradient)
+    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores, noise)
+
+    return Measurement(lambda key, world: (), gradient, risks=Risks(whole))
 
 
 def _frame_goe(normals: Array, seen: Array) -> Array:

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
+from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Model, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params
 
 __all__ = ["examples", "rank_one"]
 
@@ -55,7 +56,13 @@ def rank_one(
         checks.integer("slab_size", slab_size)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
         size, dim = jnp.sum(batch.counts), error.shape[0]
@@ -108,7 +115,13 @@ def examples(
         checks.integer("slab_size", slab_size)
 
     def gradient(
-        key: Key, step: Array, data: Any, model: Model, params: Params, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: Any,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
     ) -> tuple[Params, Array]:
         size, dim = jnp.sum(batch.counts), world.invariant_basis.shape[0]
         dtype = world.invariant_basis.dtype
@@ -136,7 +149,9 @@ def examples(
     return Measurement(lambda key, world: (), gradient)
 
 
-def _predictions(model: Model, params: Params, inputs: Array, trace_correction: bool) -> Array:
+def _predictions(
+    model: MatrixModel, params: Params, inputs: Array, trace_correction: bool
+) -> Array:
     """What the model says of inputs [n, d]; [n]."""
     predict = model.predict
     if predict is not None:

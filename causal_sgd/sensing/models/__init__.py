@@ -7,6 +7,16 @@ from causal_sgd.sensing.models._matrices import (
     factored,
     signed_diagonal,
 )
+from causal_sgd.sensing.models._model import MatrixModel
 from causal_sgd.sensing.models._networks import quadratic, relu
 
-__all__ = ["asymmetric", "deep", "diagonal", "factored", "quadratic", "relu", "signed_diagonal"]
+__all__ = [
+    "MatrixModel",
+    "asymmetric",
+    "deep",
+    "diagonal",
+    "factored",
+    "quadratic",
+    "relu",
+    "signed_diagonal",
+]

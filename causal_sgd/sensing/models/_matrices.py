@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.types import Array, Key, Model
+from causal_sgd.sensing.models._model import MatrixModel
+from causal_sgd.types import Array, Key
 
 __all__ = ["Factors", "asymmetric", "deep", "diagonal", "factored", "signed_diagonal"]
 
@@ -25,7 +26,7 @@ def factored(
     rank: int | None = None,
     init_scale: float | Array = 1e-3,
     init: str | None = None,
-) -> Model:
+) -> MatrixModel:
     """The estimate U U' of matrix sensing, with U [d, k] [XGF].
 
     Args:
@@ -56,7 +57,7 @@ def factored(
         # d<C, U U'> = 2 <C U, dU> for symmetric C: one product, where the transpose of `estimate` would take two.
         return linalg.product(2 * cotangent, params)
 
-    return Model(start, estimate, pullback=pullback, factor=lambda params: params)
+    return MatrixModel(start, estimate, pullback=pullback, factor=lambda params: params)
 
 
 class Factors(NamedTuple):
@@ -72,7 +73,7 @@ def asymmetric(
     rank: int | None = None,
     init_scale: float | Array = 1e-3,
     init: str | None = None,
-) -> Model:
+) -> MatrixModel:
     """The estimate U V' of two factors [d, k] that nothing keeps equal: it need not be symmetric, nor positive.
 
     Measurements show it the whole of their matrices, not the symmetric parts alone. Population gradients keep U = V, if
@@ -102,12 +103,12 @@ def asymmetric(
     def estimate(params: Factors) -> Array:
         return linalg.product(params.left, params.right.T)
 
-    return Model(start, estimate, symmetric=False)
+    return MatrixModel(start, estimate, symmetric=False)
 
 
 def deep(
     *, dim: int, depth: int = 3, init_scale: float | Array = 0.1, init: str = "identity"
-) -> Model:
+) -> MatrixModel:
     """The estimate W_L ... W_1, a deep linear factorisation [d, d] of depth L.
 
     Population gradients of commuting signals keep all factors equal, if they start as alpha * I; each direction is then a
@@ -142,10 +143,10 @@ def deep(
     def estimate(params: Array) -> Array:
         return functools.reduce(lambda product, layer: linalg.product(layer, product), params)
 
-    return Model(start, estimate, symmetric=False)
+    return MatrixModel(start, estimate, symmetric=False)
 
 
-def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
+def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:
     """The estimate diag(u)^2: what U U' stays, by population gradients, if it starts at alpha I and the signals commute.
 
     Where A* and all A_e are diagonal (canonical bases, diagonal cores), every coordinate of `factored` moves by itself,
@@ -169,7 +170,7 @@ def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
     def pullback(params: Array, cotangent: Array) -> Array:
         return 2 * jnp.diagonal(cotangent) * params
 
-    return Model(
+    return MatrixModel(
         lambda key: init_scale * jnp.ones(dim),
         lambda params: jnp.diag(params**2),
         pullback=pullback,
@@ -178,7 +179,7 @@ def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
     )
 
 
-def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
+def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:
     """The estimate diag(u^2 - v^2): a diagonal linear network that can learn negative eigenvalues too.
 
     By population gradients each half of a coordinate moves by itself as in `diagonal`, u with the signal's eigenvalue s and
@@ -204,7 +205,7 @@ def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> Model:
         along = 2 * jnp.diagonal(cotangent)
         return jnp.stack([along * params[0], -along * params[1]])
 
-    return Model(
+    return MatrixModel(
         lambda key: init_scale * jnp.ones((2, dim)),
         lambda params: jnp.diag(values(params)),
         pullback=pullback,

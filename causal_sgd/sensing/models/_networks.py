@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.types import Array, Key, Model
+from causal_sgd.sensing.models._model import MatrixModel
+from causal_sgd.types import Array, Key
 
 __all__ = ["TwoLayers", "quadratic", "relu"]
 
@@ -21,7 +22,7 @@ def quadratic(
     neurons: int | None = None,
     negative: int | None = None,
     init_scale: float | Array = 1e-3,
-) -> Model:
+) -> MatrixModel:
     """A two-layer network with quadratic activations, f(x) = sum_j a_j (w_j'x)^2, by its neurons; a_j = +-1 stays.
 
     Its predictions are x' estimate x with the estimate sum_j a_j w_j w_j', so that every measurement of matrices serves it:
@@ -52,7 +53,7 @@ def quadratic(
     def signed(params: Array) -> Array:
         return jnp.asarray(signs, params.dtype)[:, None] * params
 
-    return Model(
+    return MatrixModel(
         lambda key: init_scale * random.normals(key, (width, dim), jnp.result_type(float)),
         lambda params: linalg.product(params.T, signed(params)),
         pullback=lambda params, cotangent: linalg.product(signed(params), 2 * cotangent),
@@ -70,7 +71,7 @@ class TwoLayers(NamedTuple):
 
 def relu(
     *, dim: int, neurons: int = 32, trained_layers: str = "both", init_scale: float | Array = 1e-2
-) -> Model:
+) -> MatrixModel:
     """A two-layer ReLU network, f(x) = sum_j a_j max(w_j'x, 0) + c, for `measurements.examples`.
 
     Half of the neurons start with a_j > 0. For inputs x ~ N(0, I) the network has, to the second order in Hermite polynomials,
@@ -132,7 +133,7 @@ def relu(
         )
         return linalg.product(params.weights.T, shares[:, None] * params.weights)
 
-    return Model(start, estimate, predict=predict)
+    return MatrixModel(start, estimate, predict=predict)
 
 
 def _lengths(weights: Array) -> Array:

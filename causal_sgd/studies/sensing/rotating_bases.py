@@ -369,8 +369,8 @@ def _log_signal(snapshot: Snapshot) -> Array:
 
     from causal_sgd import linalg
 
-    assert snapshot.factor is not None
-    inside = linalg.product(snapshot.world.spurious_basis.T, snapshot.factor)
+    factor = snapshot.model.factor(snapshot.params)
+    inside = linalg.product(snapshot.world.spurious_basis.T, factor)
     largest = jnp.max(jnp.abs(inside))
     return jnp.log(largest) + jnp.log(jnp.sum((inside / largest) ** 2)) / 2
 

@@ -1,10 +1,11 @@
-"""One gradient a step."""
+"""One gradient per step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -13,6 +14,7 @@ from causal_sgd.training.algorithms import _parts
 from causal_sgd.types import (
     Algorithm,
     Array,
+    Batch,
     Evolution,
     Key,
     Measurement,
@@ -50,34 +52,37 @@ def sgd(
     evaluate: Callable[[optax.OptState, Params], Params] | None = None,
     evolve: Evolution | None = None,
 ) -> Algorithm:
-    """One gradient a step: HeteroSGD, PooledSGD and all between them, by the choice of the sampler.
+    """One gradient per step: HeteroSGD, PooledSGD and all between, by the choice of the sampler.
 
     Args:
-        world: how nature is drawn.
+        world: how the world is drawn.
         sampler: which environments feed a step.
         measurement: how examples become a gradient.
         model: parameters and their estimate.
-        optimizer: any optax transformation; its numbers may be traced. With `optax.MultiSteps` gradients of several
-            batches accumulate to one update; those that ask for the loss or for gradients elsewhere by the same batch
-            (`optimizers.sam`, line searches) are given them.
-        evaluate: (optimizer state, params) -> the parameters that metrics see, such as an average kept by the
-            optimiser (`optimizers.averaged`, `optax.contrib.schedule_free_eval_params`); None for the parameters themselves.
-        evolve: how nature changes before every step (see `evolutions`); None for a world that stays as it is.
+        optimizer: any optax transformation; its numbers may be traced. With `optax.MultiSteps`
+            gradients of several batches accumulate to one update; transformations that need the
+            loss or gradients elsewhere by the same batch (`optimizers.sam`, line searches) receive
+            them.
+        evaluate: (optimizer state, params) -> the parameters that metrics see, such as an average
+            in the optimizer's state (`optimizers.averaged`,
+            `optax.contrib.schedule_free_eval_params`); None for the parameters themselves.
+        evolve: how the world changes before every step; None for a constant world.
 
     Returns:
         An algorithm for `run`.
 
     Raises:
-        ValueError: if the sampler's counts do not sum to its batch size, or that is more than the measurement has
-            examples for; if nature is to evolve while the measurement holds labels of the first world.
-        AssertionError: (from chex, with both shapes) if a part hands over an array of the wrong shape.
+        ValueError: if an argument is not of its kind, the sampler's batches are invalid or larger
+            than the measurement allows, or the world would evolve under labels that were drawn
+            once.
+        AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
-    made_of = _parts.Parts.checked(world, sampler, measurement, model, evolve)
+    parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
     checks.transformation("optimizer", optimizer)
     _parts.check_evaluate(evaluate)
 
     def init(key: Key) -> SGDState:
-        start = _parts.begin(key, made_of)
+        start = _parts.init_run(key, parts)
         return SGDState(
             step=jnp.zeros((), jnp.int32),
             world=start.world,
@@ -89,17 +94,17 @@ def sgd(
         )
 
     def step(key: Key, state: SGDState) -> SGDState:
-        world, batch, sampler_state = _parts.meet(
-            key, made_of, state.step, state.world, state.sampler
+        world, batch, sampler_state = _parts.draw_batch(
+            key, parts, state.step, state.world, state.sampler
         )
-        gradient_key = random.fold_in(_parts.stream(key, "measurements"), state.step)
+        gradient_key = _gradient_key(key, state.step)
 
         def measure(params: Params) -> tuple[Params, Array]:
             return measurement.gradient(
                 gradient_key, state.step, state.data, model, params, world, batch
             )
 
-        params, optimizer_state, _, loss = _parts.descend(
+        params, optimizer_state, _, loss = _parts.apply_update(
             optimizer, measure, state.params, state.optimizer
         )
         return state._replace(
@@ -111,8 +116,19 @@ def sgd(
             loss=loss.astype(state.loss.dtype),
         )
 
-    def snapshot(state: SGDState) -> Snapshot:
+    def next_batch(key: Key, state: SGDState) -> tuple[Key, World, Batch]:
+        world, batch, _ = _parts.draw_batch(key, parts, state.step, state.world, state.sampler)
+        return _gradient_key(key, state.step), world, batch
+
+    def snapshot(key: Key, state: SGDState) -> Snapshot:
         params = state.params if evaluate is None else evaluate(state.optimizer, state.params)
-        return _parts.look(model, params, state.step, state.world, state.loss)
+        return _parts.take_snapshot(
+            parts, params, state, jax.tree_util.Partial(next_batch, key, state)
+        )
 
     return Algorithm(init, step, snapshot, lambda state: state.loss)
+
+
+def _gradient_key(key: Key, step: Array) -> Key:
+    """The key of all that the measurement draws in a step."""
+    return random.fold_in(_parts.stream(key, "measurements"), step)
