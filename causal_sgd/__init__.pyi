@@ -16,6 +16,7 @@ from .sweeps import use_compilation_cache as use_compilation_cache
 from .sweeps import use_cpu_cores as use_cpu_cores
 from .sweeps import zipped as zipped
 from .training import algorithms as algorithms
+from .training import curvature as curvature
 from .training import optimizers as optimizers
 from .training import run as run
 from .training import samplers as samplers
