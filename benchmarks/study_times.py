@@ -38,7 +38,7 @@ def reference(out: Path, seed: int) -> dict[str, Any]:
     records = []
     for size, seconds in times.items():
         for name in studies.NAMES:
-            record = _cache.find(_cache.folder(out, name, quick=size == "quick", seed=seed))
+            record = _cache.lookup(_cache.folder(out, name, quick=size == "quick", seed=seed))
             if record is not None:
                 records.append(record)
                 seconds[name] = round(record.seconds, 1)

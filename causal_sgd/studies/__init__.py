@@ -1,10 +1,10 @@
-"""Published results, one module each: what to run, what to plot, and which claims must hold.
+"""Published results and their consequences, one module each: what to run, plot and claim.
 
-A study is a module with a first docstring line that says what it shows, `CLAIMS` that say what must hold, and three functions:
-`run(quick=, key=, progress=)` returns its datasets by name, `measure(data)` a number for each claim, and `figure(data)` the
-matplotlib figure. The docstrings are read by people: the module's is the finding, that of `run` says what was computed, and
-that of `figure` is the figure's caption.
-Importing this package does not start jax.
+A study is a module with `CLAIMS` and three functions: `run(quick=, key=, progress=)` returns
+datasets by name, `measure(data)` a number for each claim, and `figure(data)` a matplotlib figure.
+Its docstrings are published: that of the module is the finding, with a title as first line; that of
+`run` states what was computed; that of `figure` is the caption. Adding a study is adding its module
+to the folder of a system, and its name to `SYSTEMS`. Importing this package does not start jax.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ NAMES = tuple(itertools.chain.from_iterable(SYSTEMS.values()))
 """All studies in that order."""
 
 CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
-"""Those of plain `causal-sgd reproduce`: what the paper shows, in about two minutes."""
+"""The studies of plain `causal-sgd reproduce`: the results of the paper, in about two minutes."""
 
 
 class Claim(NamedTuple):
-    """One statement, where it comes from, and the interval in which the number that is measured for it must lie."""
+    """A statement, the interval in which the number measured for it must lie, and its source."""
 
     text: str
     low: float
@@ -70,53 +70,51 @@ class Claim(NamedTuple):
 
     @property
     def interval(self) -> str:
-        """Where the number must lie, in words."""
+        """The interval in words."""
         if math.isinf(self.high):
             return f"at least {self.low:.4g}"
-        return (
-            f"at most {self.high:.4g}"
-            if math.isinf(self.low)
-            else f"{self.low:.4g} to {self.high:.4g}"
-        )
+        if math.isinf(self.low):
+            return f"at most {self.high:.4g}"
+        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 class Verdict(NamedTuple):
-    """A claim and what was measured for it."""
+    """A claim and the number measured for it."""
 
     claim: Claim
     measured: float
 
     @property
     def holds(self) -> bool:
-        """Whether the measured number lies in the interval."""
+        """Whether the number lies in the interval."""
         return bool(self.claim.low <= self.measured <= self.claim.high)
 
 
 class Study(Protocol):
-    """What a module of this package offers."""
+    """The module of a study."""
 
     __doc__: str | None
     CLAIMS: Mapping[str, Claim]
-    """What must hold, by a short name."""
+    """Claims by short name."""
 
     def run(self, *, quick: bool, key: int, progress: bool | None) -> dict[str, xr.Dataset]:
-        """Simulate."""
+        """Simulate; return datasets by name."""
         ...
 
     def measure(self, data: Mapping[str, xr.Dataset]) -> Mapping[str, float]:
-        """One number for each claim, by its name."""
+        """Measure one number for each claim, by its name."""
         ...
 
     def figure(self, data: Mapping[str, xr.Dataset]) -> Figure:
-        """Draw; to be called within `plots.style()`."""
+        """Draw the figure, within `figures.style()`."""
         ...
 
 
 def verdicts(study: Study, data: Mapping[str, xr.Dataset]) -> list[Verdict]:
-    """Hold what a study measured against what it claims, in the order of its claims.
+    """Compare the numbers that a study measures with its claims, in the order of the claims.
 
     Raises:
-        RuntimeError: if the study measured something else than it claims.
+        RuntimeError: if the study does not measure exactly its claims.
     """
     measured = study.measure(data)
     if set(measured) != set(study.CLAIMS):
@@ -125,7 +123,7 @@ def verdicts(study: Study, data: Mapping[str, xr.Dataset]) -> list[Verdict]:
 
 
 def load(name: str) -> Study:
-    """The module of a study.
+    """Import the module of a study.
 
     Raises:
         ValueError: for an unknown name.

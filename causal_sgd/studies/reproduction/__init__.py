@@ -1,8 +1,4 @@
-"""Reproducing studies: run or reuse them one after another, judge their claims, and write what was found as one page.
-
-`running` runs studies; `kept` holds their results; `sources` tells when those are stale; `drawings` and `settings` make
-what `reports` shows; `times` knows how long studies take.
-"""
+"""Reproduce studies: run or reuse them one after another, check their claims, write the report."""
 
 from __future__ import annotations
 

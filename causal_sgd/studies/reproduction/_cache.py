@@ -1,9 +1,10 @@
-"""The results of finished studies on disk, each with what it was computed from and by.
+"""The results of finished studies on disk, with their provenance.
 
-A study's results are a folder of netCDF files and a `record.json`, which says what they were computed from: the study, its
-size, the seed, the source that `run` reaches and the versions of what computes (`Origin`), and, beside that, by which
-machine and in what time. A folder is written under another name and renamed when it is whole, so that a kill leaves either
-all of it or nothing.
+The results of a study are a folder of netCDF files and a `record.json`. The record states what they
+depend on (`Origin`: the study, its size, the seed, the source that `run` reaches and the versions
+of the packages that compute) and on which machine and in what time they were computed. A folder is
+written under another name and renamed when it is complete: after a kill it is there whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from causal_sgd.studies.reproduction._sources import fingerprint
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["COMPUTING", "Origin", "Record", "find", "folder", "keep", "load"]
+__all__ = ["COMPUTING", "Origin", "Record", "folder", "load", "lookup", "save"]
 
 COMPUTING = ("jax", "jaxlib", "optax", "numpy")
+"""The packages on whose versions results depend, besides this one."""
 """The packages whose versions results depend on, beside this one."""
 
 RECORD = "record.json"
@@ -36,61 +38,54 @@ RECORD = "record.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What results are computed from; those of another origin are not used for it."""
+    """What results depend on; results of another origin are stale."""
 
     study: str
     quick: bool
     seed: int
-    source: str  # a fingerprint of what `run` reaches
-    versions: Mapping[str, str]  # of this package and `COMPUTING`
+    source: str  # a fingerprint of the source that `run` reaches
+    versions: Mapping[str, str]  # of this package and of `COMPUTING`
 
     @classmethod
     def now(cls, name: str, *, quick: bool, seed: int) -> Origin:
-        """That of results that would be computed now."""
+        """The origin of results that would be computed now."""
         path = inspect.getfile(studies.load(name))  # pyright: ignore[reportArgumentType]  # a module
         versions = {"causal_sgd": causal_sgd.__version__}
         versions |= {package: importlib.metadata.version(package) for package in COMPUTING}
-        return cls(
-            study=name,
-            quick=quick,
-            seed=seed,
-            source=fingerprint(Path(path), "run"),
-            versions=versions,
-        )
+        source = fingerprint(Path(path), "run")
+        return cls(study=name, quick=quick, seed=seed, source=source, versions=versions)
 
     @property
     def size(self) -> str:
-        """In a word."""
+        """The size in a word."""
         return "quick" if self.quick else "full"
 
     def differences(self, now: Origin) -> list[str]:
-        """Where this differs from another one, in words; empty where its results may be used for it."""
-        found = [] if self.source == now.source else ["the code that computes it changed"]
+        """Why results of this origin are stale, in words; empty where they are not."""
+        reasons = [] if self.source == now.source else ["the code that computes them changed"]
         for package in now.versions:
             before = self.versions.get(package, "none")
             if before != now.versions[package]:
-                found.append(f"{package} is {now.versions[package]}, was {before}")
-        return found
+                reasons.append(f"{package} is {now.versions[package]}, was {before}")
+        return reasons
 
 
 class Record(NamedTuple):
-    """What is known of the results of a study without reading them."""
+    """The provenance of a study's results."""
 
     origin: Origin
     environment: Mapping[str, Any]  # the machine, as `sweeps._machine.environment` describes it
     seconds: float  # wall time of `run`
     finished: str  # UTC, ISO 8601
-    files: Mapping[
-        str, Mapping[str, str]
-    ]  # dataset -> {"file": its name, "sha256": of its content}
+    files: Mapping[str, Mapping[str, str]]  # dataset -> {"file": name, "sha256": of its content}
 
 
 def folder(out: Path, name: str, *, quick: bool, seed: int) -> Path:
-    """Where the results of a study are kept; those of each size and seed have a place of their own."""
+    """The folder for the results of a study, by size and seed."""
     return Path(out) / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
 
 
-def keep(
+def save(
     path: Path,
     data: Mapping[str, xr.Dataset],
     *,
@@ -102,20 +97,20 @@ def keep(
     """Write the results of a study, in place of earlier ones.
 
     Args:
-        path: of their folder.
+        path: the folder to write.
         data: dataset by name.
-        origin: what they were computed from.
+        origin: what the results depend on.
         environment: the machine, in plain values.
-        seconds: that it took.
-        finished: when.
+        seconds: wall time of the computation.
+        finished: time at its end, ISO 8601.
 
     Raises:
-        ValueError: if a dataset holds something that netCDF has no type for.
+        ValueError: if a dataset holds a value for which netCDF has no type.
         OSError: if the folder cannot be written.
     """
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
-    for left in (new, old):  # by a kill
-        shutil.rmtree(left, ignore_errors=True)
+    for remainder in (new, old):  # of a process that was killed
+        shutil.rmtree(remainder, ignore_errors=True)
     new.mkdir(parents=True)
     files = {}
     for name, dataset in data.items():
@@ -124,7 +119,7 @@ def keep(
             dataset.to_netcdf(file, engine="scipy")
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"dataset {name!r} must hold what a netCDF file can: {error}"
+                f"dataset {name!r} must hold values that netCDF can store: {error}"
             ) from error
         files[name] = {"file": file.name, "sha256": _digest(file)}
     record = Record(origin, environment, seconds, finished, files)
@@ -137,8 +132,8 @@ def keep(
     return record
 
 
-def find(path: Path) -> Record | None:
-    """What is kept in a folder; None where there is nothing, or nothing that can be read."""
+def lookup(path: Path) -> Record | None:
+    """The record of a folder; None where there is none, or none that can be read."""
     try:
         described = json.loads((path / RECORD).read_text(encoding="utf-8"))
         return Record(**described | {"origin": Origin(**described["origin"])})
@@ -147,10 +142,10 @@ def find(path: Path) -> Record | None:
 
 
 def load(path: Path, record: Record) -> dict[str, xr.Dataset]:
-    """The datasets of a folder, in memory.
+    """Read the datasets of a folder into memory.
 
     Raises:
-        ValueError: if a file is missing or is not what was written.
+        ValueError: if a file is missing or differs from what was written.
     """
     import xarray as xr
 

@@ -1,4 +1,4 @@
-"""The figure of a study: files for papers, and one image for the report."""
+"""The figure of a study: files for papers, and an image for the report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing", "draw"]
 
-LARGEST_SVG = 500_000  # bytes; above it pixels are smaller
+LARGEST_SVG = 500_000  # bytes; beyond, a PNG is smaller
 PIXELS_PER_INCH = 180
 
 
 class Drawing(NamedTuple):
-    """A figure as an image that a page can hold."""
+    """A figure as an image inside a page."""
 
     caption: str
     uri: str  # data:image/...
@@ -32,7 +32,7 @@ class Drawing(NamedTuple):
 def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
     """Write the figure of a study to `path` with .png and .pdf, and return it for the report.
 
-    The same data give the same bytes of the SVG: no date, no random names in it.
+    The SVG carries no date and no random names: the same data give the same bytes.
     """
     import matplotlib as mpl
     from matplotlib import pyplot as plt
@@ -40,18 +40,18 @@ def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
     from causal_sgd import figures
 
     with figures.style(), mpl.rc_context({"svg.hashsalt": path.name}):
-        figure = study.figure(data)
+        fig = study.figure(data)
         try:
             for suffix in (".png", ".pdf"):
-                figure.savefig(path.with_name(path.name + suffix))
+                fig.savefig(path.with_name(path.name + suffix))
             kind, content = "svg+xml", io.BytesIO()
-            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(content, format="svg", metadata=nothing)
+            metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            fig.savefig(content, format="svg", metadata=metadata)
             if content.tell() > LARGEST_SVG:
                 kind, content = "png", io.BytesIO()
-                figure.savefig(content, format="png", dpi=PIXELS_PER_INCH)
-            width, height = (round(96 * inches) for inches in figure.get_size_inches())
+                fig.savefig(content, format="png", dpi=PIXELS_PER_INCH)
+            width, height = (round(96 * inches) for inches in fig.get_size_inches())
         finally:
-            plt.close(figure)
+            plt.close(fig)
     uri = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
     return Drawing(inspect.cleandoc(study.figure.__doc__ or ""), uri, width, height)

@@ -1,7 +1,8 @@
-"""What was found, as plain values for programs and as one page for people.
+"""The results of a reproduction as plain values for programs, and as one page for people.
 
-The page needs no network and no scripts: figures are inside it, and a content security policy forbids everything else.
-Every number that is measured stands in the page in full (`<data value=...>`), as it stands in claims.json.
+The page needs no network and no scripts: it contains its figures, and a content security policy
+forbids everything else. Every measured number stands in the page at full precision (`<data
+value=...>`), as in claims.json.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> dict[str, Any]:
-    """Claims, verdicts and errors as values that JSON can hold.
+    """Claims, verdicts, times and errors as values that JSON can hold.
 
-    An open end of an interval is null; a measured value that is no number is "inf", "-inf" or "nan".
+    An open end of an interval is null; a measured value that is not finite is "inf", "-inf" or
+    "nan".
     """
     claims = [
         {
@@ -54,29 +56,30 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> dict
 def report(
     outcomes: Sequence[Outcome], names: Sequence[str], *, quick: bool, seed: int, created: str
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        outcomes: of the studies that have one.
-        names: of all that were asked for.
+        outcomes: of the studies that have run.
+        names: of all requested studies.
         quick: their size.
         seed: the root of all randomness.
-        created: when, as it is to be shown.
+        created: the time, as displayed.
     """
-    by_name = {outcome.name: outcome for outcome in outcomes}
+    finished = {outcome.name for outcome in outcomes}
     verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
     environments: list[Mapping[str, Any]] = []
-    for outcome in outcomes:
-        if outcome.record is not None and outcome.record.environment not in environments:
-            environments.append(outcome.record.environment)
+    for record in records:
+        if record.environment not in environments:
+            environments.append(record.environment)
     return _template().render(
         outcomes=outcomes,
         failing=[outcome for outcome in outcomes if outcome.failed],
         broken=[outcome for outcome in outcomes if outcome.error is not None],
-        missing=[name for name in names if name not in by_name],
+        missing=[name for name in names if name not in finished],
         claims=len(verdicts),
         holding=sum(verdict.holds for verdict in verdicts),
-        seconds=sum(outcome.record.seconds for outcome in outcomes if outcome.record is not None),
+        seconds=sum(record.seconds for record in records),
         environments=environments,
         quick=quick,
         seed=seed,
@@ -87,7 +90,7 @@ def report(
 
 
 def exact(value: float) -> float | str:
-    """A number, or the name of what is none."""
+    """A finite number itself, another one by name."""
     return value if math.isfinite(value) else str(value)
 
 
@@ -96,7 +99,8 @@ def _template() -> jinja2.Template:
     import jinja2
     from markdown_it import MarkdownIt
 
-    # Findings are prose with A* and M_c in it: paragraphs, lists, tables and code have a meaning, stars and underscores none.
+    # Findings contain A* and M_c: paragraphs, lists, tables and code are markup, stars and
+    # underscores are not.
     prose = MarkdownIt("zero").enable(["list", "table", "code", "fence", "backticks"])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("causal_sgd.studies.reproduction"),
@@ -120,39 +124,36 @@ def _template() -> jinja2.Template:
 def _command(names: Sequence[str], *, quick: bool, seed: int) -> str:
     from causal_sgd import studies
 
-    which = list(names)
+    chosen = list(names)
     if tuple(names) == studies.NAMES:
-        which = ["--all"]
+        chosen = ["--all"]
     elif tuple(names) == studies.CORE:
-        which = []
-    words = [
-        "causal-sgd",
-        "reproduce",
-        *which,
-        *(["--quick"] if quick else []),
-        *(["--seed", str(seed)] if seed else []),
-    ]
-    return shlex.join(words)
+        chosen = []
+    size, root = ["--quick"] if quick else [], ["--seed", str(seed)] if seed else []
+    return shlex.join(["causal-sgd", "reproduce", *chosen, *size, *root])
 
 
 def _number(value: float) -> str:
-    """Four digits, with the signs of print."""
+    """Four digits, with typographic signs."""
     if not math.isfinite(value):
         return {"inf": "∞", "-inf": f"{MINUS}∞"}.get(str(value), "not a number")
     return f"{value:.4g}".replace("-", MINUS)
 
 
 def _gauge(verdict: Verdict) -> dict[str, float | None]:
-    """Where the interval begins and ends and where the number lies, in percent of a strip; the latter None for no number."""
+    """Start and width of the interval and place of the number, in per cent of a strip.
+
+    The place is None for NaN.
+    """
     (_, low, high, _), value = verdict.claim, verdict.measured
     if math.isfinite(low) and math.isfinite(high):
         start, end = 25.0, 75.0
         place = 25 + 50 * (value - low) / ((high - low) or max(abs(low), 1) * 1e-3)
-    else:  # an open end is far away: distances from the closed one shrink
+    else:  # with an open end, distances from the closed one are compressed
         bound, sign = (low, 1) if math.isfinite(low) else (high, -1)
-        away = sign * (value - bound) / (abs(bound) or 1)
-        share = 1.0 if math.isinf(away) else abs(away) / (1 + abs(away))
-        place = 25 + (math.copysign(share, away) * (72 if away > 0 else 23))
+        distance = sign * (value - bound) / (abs(bound) or 1)
+        share = 1.0 if math.isinf(distance) else abs(distance) / (1 + abs(distance))
+        place = 25 + (math.copysign(share, distance) * (72 if distance > 0 else 23))
         start, end = 25.0, 100.0
         if sign < 0:
             start, end, place = 0.0, 75.0, 100 - place
@@ -164,7 +165,7 @@ def _gauge(verdict: Verdict) -> dict[str, float | None]:
 
 
 def _value(value: Any) -> str:
-    """A setting, as Python would write it, without quotes around a word."""
+    """A setting as Python writes it, without quotes around a string."""
     if isinstance(value, tuple):
         return ", ".join(map(_value, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Run studies one after another: what is kept is used, what is missing is computed and kept, and what fails is told."""
+"""Run studies one after another: reuse saved results, compute missing ones, and report failures."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ __all__ = ["Outcome", "outcomes", "pending"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one study."""
+    """The outcome of one study."""
 
     name: str
     title: str = ""
     finding: str = ""
     """The rest of the study's docstring."""
     computed: str = ""
-    """What was computed, in words."""
+    """The docstring of `run`: what was computed."""
     verdicts: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
     """By the claim's short name; empty where the study failed before it measured anything."""
     drawing: Drawing | None = None
     settings: Sequence[Settings] = ()
     data: Sequence[Data] = ()
     record: Record | None = None
-    """What the results were computed from, by what and in what time."""
+    """The provenance of the results."""
     reused: bool = False
-    """Whether the results were there before."""
+    """Whether the results were computed earlier."""
     outdated: Sequence[str] = ()
-    """How the results that were there differ from those that would be computed now."""
+    """Why the earlier results are stale."""
     error: str | None = None
-    """The traceback of what the study raised."""
+    """The traceback of an exception that the study raised."""
 
     @property
     def failed(self) -> dict[str, Verdict]:
@@ -73,55 +73,52 @@ def outcomes(
     progress: bool | None = None,
     begin: Callable[[str, int, int], None] = lambda name, place, count: None,
 ) -> Iterator[Outcome]:
-    """Run studies, one at a time; what one of them raises is part of its outcome.
+    """Run studies, one at a time; an exception of one becomes part of its outcome.
 
-    Figures go to `out` (.png and .pdf), results to the folder `results` in it. Claims and figures always come from results
-    that were read back, so that it makes no difference whether they had been kept.
+    Figures go to `out` (.png and .pdf), results to its folder `results`. Claims and figures always
+    come from results read back from disk, whether they were computed now or earlier.
 
     Args:
         names: of the studies.
         out: the folder for everything.
         quick: a reduced size.
         seed: root of all randomness.
-        fresh: whether to compute anew what is kept.
-        redraw: whether to compute nothing: claims and figures from what is kept, even if it is outdated.
+        fresh: compute again even where results are saved.
+        redraw: compute nothing; take claims and figures from saved results, even stale ones.
         progress: as for `sweep`.
-        begin: called with the name of a study, its place among them, from 1 on, and their number before it is simulated.
+        begin: called before each simulation with the study's name, its place from 1 and the count.
     """
     for place, name in enumerate(names, 1):
-        begun: dict[str, Any] = {"name": name}
+        fields: dict[str, Any] = {"name": name}
         try:
             study = studies.load(name)
-            begun |= _words(study)
-            found = _found(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
-            if "datasets" not in found:
+            fields |= _words(study)
+            results = _saved(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
+            if "datasets" not in results:
                 begin(name, place, len(names))
-                found |= _computed(study, name, out, quick=quick, seed=seed, progress=progress)
-            begun |= found
-            data: Mapping[str, xr.Dataset] = begun.pop("datasets")
-            begun["data"] = data_of(data)
-            begun["verdicts"] = dict(zip(study.CLAIMS, studies.verdicts(study, data), strict=True))
-            begun["drawing"] = draw(study, data, out / name)
+                results |= _computed(study, name, out, quick=quick, seed=seed, progress=progress)
+            data: Mapping[str, xr.Dataset] = results.pop("datasets")
+            fields |= results | {"data": data_of(data)}
+            fields["verdicts"] = dict(zip(study.CLAIMS, studies.verdicts(study, data), strict=True))
+            fields["drawing"] = draw(study, data, out / name)
         except Exception:
-            begun.pop("datasets", None)
-            begun["error"] = traceback.format_exc()
-        yield Outcome(**begun)
+            fields["error"] = traceback.format_exc()
+        yield Outcome(**fields)
 
 
 def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[str]:
-    """Those of the studies whose results are not there, or are outdated."""
-    found = []
+    """The studies whose results are missing or stale."""
+    missing = []
     for name in names:
-        record = _cache.find(_cache.folder(out, name, quick=quick, seed=seed))
+        record = _cache.lookup(_cache.folder(out, name, quick=quick, seed=seed))
         try:
-            outdated = record is None or record.origin.differences(
-                Origin.now(name, quick=quick, seed=seed)
-            )
-        except Exception:  # told when it is its turn
+            now = Origin.now(name, quick=quick, seed=seed)
+            outdated = record is None or record.origin.differences(now)
+        except Exception:  # reported when the study runs
             outdated = True
         if outdated:
-            found.append(name)
-    return found
+            missing.append(name)
+    return missing
 
 
 def _words(study: Study) -> dict[str, Any]:
@@ -134,41 +131,38 @@ def _words(study: Study) -> dict[str, Any]:
     }
 
 
-def _found(
+def _saved(
     name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool
 ) -> dict[str, Any]:
-    """What is kept of a study, with its datasets if they are to be used."""
+    """The saved results of a study: fields of its outcome, with `datasets` where usable."""
     path = _cache.folder(out, name, quick=quick, seed=seed)
-    record = None if fresh else _cache.find(path)
-    outdated = (
-        []
-        if record is None
-        else record.origin.differences(Origin.now(name, quick=quick, seed=seed))
-    )
-    if record is not None and (redraw or not outdated):
-        try:
-            data = _cache.load(path, record)
-        except (OSError, ValueError) as error:
-            outdated = [str(error)]
-        else:
-            return {"datasets": data, "record": record, "reused": True, "outdated": outdated}
+    record = None if fresh else _cache.lookup(path)
+    outdated = []
+    if record is not None:
+        outdated = record.origin.differences(Origin.now(name, quick=quick, seed=seed))
+        if redraw or not outdated:
+            try:
+                data = _cache.load(path, record)
+            except (OSError, ValueError) as error:
+                outdated = [str(error)]
+            else:
+                return {"datasets": data, "record": record, "reused": True, "outdated": outdated}
     if redraw:
-        raise ValueError(
-            f"{path} must hold results to redraw, got {outdated[0] if outdated else 'nothing: run it without redraw first'}"
-        )
+        problem = outdated[0] if outdated else "nothing: run it without redraw first"
+        raise ValueError(f"{path} must hold results to redraw, got {problem}")
     return {"outdated": outdated}
 
 
 def _computed(
     study: Study, name: str, out: Path, *, quick: bool, seed: int, progress: bool | None
 ) -> dict[str, Any]:
-    """The datasets of a study, simulated, kept and read back."""
+    """The results of a study, simulated, saved and read back: fields of its outcome, `datasets`."""
     path = _cache.folder(out, name, quick=quick, seed=seed)
     origin = Origin.now(name, quick=quick, seed=seed)
     _import_ahead()
     start = time.perf_counter()
     data = study.run(quick=quick, key=seed, progress=progress)
-    record = _cache.keep(
+    record = _cache.save(
         path,
         data,
         origin=origin,
@@ -181,7 +175,9 @@ def _computed(
 
 @functools.cache  # once is enough
 def _import_ahead() -> None:
-    """Import what labels and draws results while XLA compiles, which leaves Python idle; before, tracing needs it."""
+    """Import what labels and draws results while XLA compiles, which leaves Python idle; before,
+    tracing needs it.
+    """
     from causal_sgd.sweeps import _programs
 
     def load() -> None:

@@ -1,4 +1,4 @@
-"""What a study computes, told from its module and its datasets: experiments, grids, seeds."""
+"""What a study computes, read from its module and its datasets: experiments, grids, seeds."""
 
 from __future__ import annotations
 
@@ -18,47 +18,49 @@ __all__ = ["Data", "Settings", "data_of", "settings_of"]
 
 
 class Settings(NamedTuple):
-    """An experiment that a study's module names."""
+    """An experiment among the constants of a study."""
 
     name: str
-    values: Mapping[str, Any]  # those that are not the defaults
+    values: Mapping[str, Any]  # those that differ from the defaults
 
 
 class Data(NamedTuple):
-    """A dataset in a line."""
+    """A dataset in one line."""
 
     name: str
     axes: Mapping[str, str]  # axis -> its values in a few words
     seeds: int
     runs: int
-    diverged: int | None  # runs; None where the dataset does not say
+    diverged: int | None  # number of runs; None where the dataset does not record it
 
 
 def settings_of(study: Study) -> list[Settings]:
     """The experiments among the constants of a study's module."""
-    plain = Experiment()
-    found = []
-    for name, value in vars(study).items():
-        if isinstance(value, Experiment) and not name.startswith("_"):
-            fields = [field.name for field in dataclasses.fields(value)]
-            own = {
-                field: getattr(value, field)
-                for field in fields
-                if getattr(value, field) != getattr(plain, field)
-            }
-            found.append(Settings(name, own))
-    return found
+    default = Experiment()
+    names = [field.name for field in dataclasses.fields(default)]
+    return [
+        Settings(
+            name,
+            {
+                field: getattr(experiment, field)
+                for field in names
+                if getattr(experiment, field) != getattr(default, field)
+            },
+        )
+        for name, experiment in vars(study).items()
+        if isinstance(experiment, Experiment) and not name.startswith("_")
+    ]
 
 
 def data_of(data: Mapping[str, xr.Dataset]) -> list[Data]:
-    """The grids of datasets."""
+    """The grids of a study's datasets."""
     return [_line(name, dataset) for name, dataset in data.items()]
 
 
 def _line(name: str, dataset: xr.Dataset) -> Data:
     inner = {str(dim) for variable in dataset.data_vars for dim in dataset[variable].dims}
     axes = [str(dim) for dim in dataset.sizes if dim not in ("seed", "step") and dim in inner]
-    if "diverged_at" in dataset:  # which has no dims of a single metric
+    if "diverged_at" in dataset:  # which lacks the dims of single metrics
         axes = [str(dim) for dim in dataset["diverged_at"].dims if dim != "seed"]
     seeds = int(dataset.sizes.get("seed", 1))
     runs = seeds * int(np.prod([dataset.sizes[axis] for axis in axes], dtype=int))

@@ -1,8 +1,10 @@
-"""What a study's results depend on, told from the source: when it changes, results that are kept are stale.
+"""The source on which a study's results depend: a change of it makes saved results stale.
 
-Followed are the names that a function reaches in its module and, from there, whole modules of this package that are
-imported, in functions too. Docstrings, comments and what is for the type checker alone do not count, nor do figures and
-claims, unless the function reaches them. Other packages count by their versions, which the caller adds.
+Starting from a function, its module is followed by name, and from there whole modules of this
+package by import, imports inside functions included. Docstrings, comments and code for type
+checkers do not count. Figures and claims count only if the function reaches them: `figures` is
+followed from the function alone, not from other modules, which only draw with it. Other packages
+count by their versions, which the caller adds.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ import causal_sgd
 __all__ = ["fingerprint"]
 
 PACKAGE = Path(causal_sgd.__file__).parent
+DRAWING = PACKAGE / "figures"
 
 
 def fingerprint(path: Path, function: str) -> str:
-    """A short hash of all source in this package that a function of a module can reach.
+    """A short hash of all source in this package that a function can reach.
 
     Args:
-        path: of the module.
-        function: its name there.
+        path: the module that defines the function.
+        function: name of the function.
 
     Returns:
         16 hexadecimal digits.
@@ -35,9 +38,8 @@ def fingerprint(path: Path, function: str) -> str:
     """
     parsed = _parse(path)
     if function not in parsed.definitions:
-        raise ValueError(
-            f"{path.name} must define {function!r}, got {', '.join(parsed.definitions) or 'nothing'}"
-        )
+        names = ", ".join(parsed.definitions) or "nothing"
+        raise ValueError(f"{path.name} must define {function!r}, got {names}")
     reached = _reached(parsed.definitions, function, parsed.effects)
     texts = [
         ast.unparse(node) for node in reached if not isinstance(node, ast.Import | ast.ImportFrom)
@@ -51,12 +53,12 @@ def fingerprint(path: Path, function: str) -> str:
 
 
 class _Parsed:
-    """A module without docstrings and what is for the type checker."""
+    """A module without docstrings and without code for type checkers."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.body = [node for node in tree.body if not _is_for_types_only(node)]
         self.definitions: dict[str, list[ast.stmt]] = {}
-        self.effects: list[ast.stmt] = []  # what runs at import and defines nothing
+        self.effects: list[ast.stmt] = []  # statements that define nothing but run at import
         for node in self.body:
             names = set(_defined(node))
             for name in names:
@@ -103,7 +105,7 @@ def _is_for_types_only(node: ast.AST) -> bool:
 
 
 def _defined(node: ast.stmt) -> Iterator[str]:
-    """The names that a statement of a module gives a meaning, or changes."""
+    """The names that a statement of a module defines or changes."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -119,29 +121,28 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 def _reached(
     definitions: Mapping[str, list[ast.stmt]], name: str, effects: Iterable[ast.stmt]
 ) -> list[ast.stmt]:
-    """The statements that a name needs, directly or not, in the order in which they are found."""
-    found: dict[ast.stmt, None] = dict.fromkeys([*definitions[name], *effects])
-    waiting = list(found)
+    """The statements that a name needs, directly or indirectly, in the order of the module."""
+    reached: dict[ast.stmt, None] = dict.fromkeys([*definitions[name], *effects])
+    waiting = list(reached)
     while waiting:
         for part in ast.walk(waiting.pop()):
             if isinstance(part, ast.Name):
-                new = [node for node in definitions.get(part.id, ()) if node not in found]
-                found |= dict.fromkeys(new)
+                new = [node for node in definitions.get(part.id, ()) if node not in reached]
+                reached |= dict.fromkeys(new)
                 waiting += new
-    return sorted(found, key=lambda node: node.lineno)
+    return sorted(reached, key=lambda node: node.lineno)
 
 
 def _imported(nodes: Sequence[ast.stmt]) -> Iterator[Path]:
     """The modules of this package that statements import, at any depth."""
     parts = [part for node in nodes for part in ast.walk(node)]
-    packages = set()  # what this package itself is called here
+    packages = set()  # the names of this package itself in these statements
     for part in parts:
         if isinstance(part, ast.Import):
             for alias in part.names:
                 yield from _modules(alias.name)
-                if alias.name == PACKAGE.name or (
-                    alias.name.startswith(f"{PACKAGE.name}.") and not alias.asname
-                ):
+                inner = alias.name.startswith(f"{PACKAGE.name}.")
+                if alias.name == PACKAGE.name or (inner and not alias.asname):
                     packages.add(alias.asname or PACKAGE.name)
         elif isinstance(part, ast.ImportFrom) and part.module:
             for alias in part.names:
@@ -156,29 +157,27 @@ def _imported(nodes: Sequence[ast.stmt]) -> Iterator[Path]:
 
 
 def _modules(module: str, name: str | None = None) -> Iterator[Path]:
-    """The file of a module, or of the module that its `name` is or comes from."""
+    """The file of a module, or of the module that is, or defines, its `name`.
+
+    A lazy package is followed to all modules of its stub, as it may be used as a whole.
+    """
     first, *rest = module.split(".")
     if first != PACKAGE.name:
         return
-    if name is None:
-        found = _file(PACKAGE.joinpath(*rest))
-    else:
+    place = tuple(rest)
+    if name is not None:
         place = _stub(PACKAGE.joinpath(*rest)).get(name, (*rest, name))
-        found = _file(PACKAGE.joinpath(*place)) or _file(PACKAGE.joinpath(*place[:-1]))
-    if found is None:
+    file = _home(place)
+    if file is None:
         return
-    yield found
-    if found.name == "__init__.py" and found.parent not in (PACKAGE, PACKAGE / "figures"):
-        # A lazy package may be used as a whole. Only figures cannot change a result.
-        for place in _stub(found.parent).values():
-            inner = _file(PACKAGE.joinpath(*place)) or _file(PACKAGE.joinpath(*place[:-1]))
-            if inner is not None:
-                yield inner
+    yield file
+    if file.name == "__init__.py" and file.parent != PACKAGE:
+        yield from filter(None, map(_home, _stub(file.parent).values()))
 
 
 @functools.cache
 def _stub(package: Path) -> Mapping[str, tuple[str, ...]]:
-    """Where the names that a lazy package offers are defined, as paths below this package."""
+    """Where a lazy package defines the names that it offers, as paths below this package."""
     stub = package / "__init__.pyi"
     if not stub.exists():
         return {}
@@ -189,10 +188,15 @@ def _stub(package: Path) -> Mapping[str, tuple[str, ...]]:
             inner = node.module.split(".") if node.module else []
             for alias in node.names:
                 place = (*own, *inner, alias.name)
-                places[alias.name] = (
-                    _stub(PACKAGE.joinpath(*place[:-1])).get(alias.name, place) if inner else place
-                )
+                if inner:  # the module may be a lazy package itself
+                    place = _stub(PACKAGE.joinpath(*place[:-1])).get(alias.name, place)
+                places[alias.name] = place
     return places
+
+
+def _home(place: tuple[str, ...]) -> Path | None:
+    """The file of the module at a path below this package, or of the module that defines it."""
+    return _file(PACKAGE.joinpath(*place)) or _file(PACKAGE.joinpath(*place[:-1]))
 
 
 def _file(path: Path) -> Path | None:
@@ -203,10 +207,14 @@ def _file(path: Path) -> Path | None:
 
 
 def _closure(modules: Iterable[Path]) -> set[Path]:
+    """The modules and all that they import, directly or indirectly, except to draw."""
     seen: set[Path] = set()
     waiting = set(modules)
     while waiting:
         module = waiting.pop()
         seen.add(module)
-        waiting |= _parse(module).imports - seen
+        draws = DRAWING in module.parents
+        waiting |= {
+            path for path in _parse(module).imports - seen if draws or DRAWING not in path.parents
+        }
     return seen

@@ -1,4 +1,4 @@
-"""How long studies take: as measured here where they ran, else as measured once elsewhere."""
+"""How long studies take: measured here where they have run, else on a reference machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = ["MACHINE", "REFERENCE", "Time", "duration", "machine_of", "reference"
 
 REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
 MACHINE = ("platform", "device", "machine", "cpu", "cores")
+"""The fields of an environment that identify a kind of machine."""
 """What names a kind of machine in an environment."""
 
 
@@ -20,33 +21,28 @@ class Time(NamedTuple):
     """The wall time of one study, compilation included."""
 
     seconds: float
-    here: bool  # by cores of the same kind and number as this machine's
+    here: bool  # on cores of the same kind and number as this machine's
     machine: str
     date: str
 
 
 def time_of(name: str, out: Path, *, quick: bool) -> Time | None:
-    """The time of the latest run whose results are kept in `out`, else the reference; None where neither is known."""
+    """The time of the latest run with results in `out`, else of the reference, else None."""
+    runs = _cache.folder(out, name, quick=quick, seed=0).parent
     records = [
         record
-        for path in _cache.folder(out, name, quick=quick, seed=0).parent.glob(
-            "quick-*" if quick else "full-*"
-        )
-        if (record := _cache.find(path)) is not None
+        for path in runs.glob("quick-*" if quick else "full-*")
+        if (record := _cache.lookup(path)) is not None
     ]
     if records:
         last = max(records, key=lambda record: record.finished)
-        return Time(
-            last.seconds,
-            _is_here(last.environment),
-            machine_of(last.environment),
-            last.finished[:10],
-        )
-    known = reference()
-    seconds = known["quick" if quick else "full"].get(name)
+        environment, date = last.environment, last.finished[:10]
+        return Time(last.seconds, _is_here(environment), machine_of(environment), date)
+    table = reference()
+    seconds = table["quick" if quick else "full"].get(name)
     if seconds is None:
         return None
-    return Time(seconds, _is_here(known["machine"]), machine_of(known["machine"]), known["date"])
+    return Time(seconds, _is_here(table["machine"]), machine_of(table["machine"]), table["date"])
 
 
 def duration(seconds: float) -> str:
@@ -57,7 +53,7 @@ def duration(seconds: float) -> str:
 
 
 def reference() -> dict[str, Any]:
-    """The times that come with the package, by size and study, the machine of them, and the command that made them."""
+    """The times shipped with the package by size and study, with their machine and command."""
     return json.loads(REFERENCE.read_text(encoding="utf-8"))
 
 
