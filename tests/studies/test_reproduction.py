@@ -1,10 +1,11 @@
-"""Studies run one after another: kept, stale, damaged, killed, failing; and the page that tells of them."""
+"""Studies run one after another: saved, stale, damaged, killed, failing; and the report."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from causal_sgd import cli, studies
 from causal_sgd.studies import sensing
-from causal_sgd.studies.reproduction import _cache, _running, _times
+from causal_sgd.studies.reproduction import _cache, _running, _sources, _times
 from causal_sgd.studies.reproduction._running import Outcome, outcomes
 from causal_sgd.studies.reproduction._sources import fingerprint
 
@@ -37,7 +38,10 @@ from causal_sgd.studies import Claim
 BASE = Experiment(dim=6, spread=2.0)
 SPREADS = np.array([1.0, 2.0])
 LOG = Path(__file__).parent / "log"
-CLAIMS = {"half": Claim("half of it & more", 0.4, 0.6, "theory <here>"), "open": Claim("open", OPEN, np.inf, "this study")}
+CLAIMS = {
+    "half": Claim("half of it & more", 0.4, 0.6, "theory <here>"),
+    "open": Claim("open", OPEN, np.inf, "this study"),
+}
 
 def run(*, quick=False, key=0, progress=None):
     """Nothing to speak of."""
@@ -45,8 +49,10 @@ def run(*, quick=False, key=0, progress=None):
         log.write("TITLE\\n")
     TROUBLE
     values = np.full((2, 3, 1), 0.5 + key)
-    return {"a/b": xr.Dataset({"m": (("spread", "seed", "step"), values), "diverged_at": (("spread", "seed"), -np.ones((2, 3), int))},
-                              {"spread": SPREADS, "seed": np.arange(3), "step": [9]})}
+    variables = {"m": (("spread", "seed", "step"), values)}
+    variables["diverged_at"] = ("spread", "seed"), -np.ones((2, 3), int)
+    coordinates = {"spread": SPREADS, "seed": np.arange(3), "step": [9]}
+    return {"a/b": xr.Dataset(variables, coordinates)}
 
 def measure(data):
     """It."""
@@ -55,9 +61,9 @@ def measure(data):
 def figure(data):
     """A caption with "quotes" & <angles>."""
     from matplotlib import pyplot as plt
-    drawing, ax = plt.subplots(figsize=(2, 1))
+    fig, ax = plt.subplots(figsize=(2, 1))
     ax.plot(data["a/b"].spread, data["a/b"].m.mean(("seed", "step")))
-    return drawing
+    return fig
 '''
 
 
@@ -92,9 +98,9 @@ def write(
 def computed(folder: Path) -> list[str]:
     """The studies that ran since the last call."""
     log = folder / "log"
-    found = log.read_text().split() if log.exists() else []
+    names = log.read_text().split() if log.exists() else []
     log.unlink(missing_ok=True)
-    return found
+    return names
 
 
 def one(out: Path, **options) -> Outcome:
@@ -111,11 +117,11 @@ def call(*arguments: str, capsys) -> tuple[int, str, str]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are not looked at."""
+    """Draw no figures."""
     monkeypatch.setattr(_running, "draw", lambda study, data, path: None)
 
 
-def test_results_are_kept_by_size_and_seed_until_their_source_changes(
+def test_results_are_reused_by_size_and_seed_until_their_source_changes(
     shelf: Path, tmp_path: Path, undrawn, monkeypatch
 ) -> None:
     first = one(tmp_path)
@@ -133,16 +139,16 @@ def test_results_are_kept_by_size_and_seed_until_their_source_changes(
 
     write(shelf, "first-one", opened=9, caption="other caption", finding="other finding")
     judged = one(tmp_path)
-    assert judged.reused, "claims, figures and words are made anew from what is kept"
+    assert judged.reused, "claims, figures and words are derived again from the saved results"
     assert [verdict.holds for verdict in judged.verdicts.values()] == [True, False]
     write(shelf, "first-one", **{"np.array([1.0, 2.0])": "np.array([1.0, 3.0])"})
     old = one(tmp_path, redraw=True)
     assert old.reused
-    assert old.outdated == ["the code that computes it changed"]
+    assert old.outdated == ["the code that computes them changed"]
     assert not computed(shelf)
     new = one(tmp_path)
     assert not new.reused
-    assert new.outdated == ["the code that computes it changed"]
+    assert new.outdated == ["the code that computes them changed"]
     assert computed(shelf) == ["first-one"]
     monkeypatch.setattr(_cache, "COMPUTING", ("jax", "matplotlib"))
     assert one(tmp_path).outdated[0].startswith("matplotlib is ")
@@ -153,7 +159,7 @@ def test_results_are_kept_by_size_and_seed_until_their_source_changes(
     assert one(tmp_path).reused
 
 
-def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_what_the_function_reaches(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
 
     def of(text: str) -> str:
@@ -183,8 +189,36 @@ def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
         of("A = 1")
 
 
+EDITS = {
+    "sweeps/_scheduler.py": True,
+    "training/_run.py": True,
+    "sensing/worlds/_families.py": True,
+    "theory/_boundaries.py": True,
+    "studies/_cells.py": True,
+    "figures/_plots.py": False,
+    "figures/_accessor.py": False,
+    "studies/_drawing.py": False,
+    "studies/reproduction/_reports.py": False,
+    "cli/phases.py": False,
+}
+
+
+def test_an_edit_makes_results_stale_if_the_run_reaches_it(tmp_path: Path, monkeypatch) -> None:
+    package = tmp_path / "causal_sgd"
+    shutil.copytree(_sources.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(_sources, "PACKAGE", package)
+    study = package / "studies" / "sensing" / "heterogeneity.py"
+    before = fingerprint(study, "run")
+    for module, stale in EDITS.items():
+        with (package / module).open("a") as file:
+            file.write("\nEDITED = True\n")
+        after = fingerprint(study, "run")
+        assert (after != before) == stale, module
+        before = after
+
+
 @pytest.mark.slow
-def test_a_killed_reproduction_goes_on_with_the_study_it_was_at(
+def test_a_killed_reproduction_resumes_with_the_interrupted_study(
     shelf: Path, tmp_path: Path, undrawn
 ) -> None:
     trouble = "os.kill(os.getpid(), signal.SIGKILL) if 'RESUMED' not in os.environ else None"
@@ -201,13 +235,13 @@ def test_a_killed_reproduction_goes_on_with_the_study_it_was_at(
     assert computed(shelf) == ["first-one", "second-one"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESUMED", "1")
-        found = list(outcomes(studies.NAMES, out))
-    assert [outcome.reused for outcome in found] == [True, False, False]
-    assert all(outcome.error is None for outcome in found)
+        resumed = list(outcomes(studies.NAMES, out))
+    assert [outcome.reused for outcome in resumed] == [True, False, False]
+    assert all(outcome.error is None for outcome in resumed)
     assert computed(shelf) == ["second-one", "third-one"]
 
 
-def test_an_interrupted_reproduction_writes_what_it_has_and_how_to_go_on(
+def test_an_interrupted_reproduction_writes_a_report_and_how_to_resume(
     shelf: Path, tmp_path: Path, undrawn, capsys
 ) -> None:
     write(shelf, "second-one", trouble="raise KeyboardInterrupt")
@@ -221,7 +255,7 @@ def test_an_interrupted_reproduction_writes_what_it_has_and_how_to_go_on(
     assert page.count("<article") == 1
 
 
-def test_a_reader_that_has_enough_is_no_error(shelf: Path) -> None:
+def test_a_closed_pipe_is_no_error(shelf: Path) -> None:
     script = (
         "import sys; from causal_sgd.cli import main; sys.stdout.write('x' * 10**6); main(['list'])"
     )
@@ -231,7 +265,7 @@ def test_a_reader_that_has_enough_is_no_error(shelf: Path) -> None:
     assert (done.stdout, done.stderr) == ("x", "")
 
 
-def test_a_study_that_fails_stops_no_other_and_is_told_first(
+def test_a_failing_study_stops_no_other_and_is_listed_first(
     shelf: Path, tmp_path: Path, capsys
 ) -> None:
     write(shelf, "first-one", opened=9)
@@ -246,9 +280,9 @@ def test_a_study_that_fails_stops_no_other_and_is_told_first(
     assert set(table["errors"]) == {"second-one", "third-one"}
     page = (tmp_path / "out" / "report.html").read_text()
     check(page)
-    told = page.index("What failed")
-    assert told < page.index('id="contents"')
-    first = page[told : page.index('id="contents"')]
+    start, contents = page.index("Failures</h2>"), page.index('id="contents"')
+    assert start < contents
+    first = page[start:contents]
     assert "ArithmeticError: no &lt;b&gt;numbers" in first
     assert "second-one" in first
     assert "third-one" in first
@@ -258,7 +292,7 @@ def test_a_study_that_fails_stops_no_other_and_is_told_first(
     assert code == 1
 
 
-def test_the_page_is_valid_whole_and_says_what_the_table_says(
+def test_the_page_is_valid_complete_and_agrees_with_the_table(
     shelf: Path, tmp_path: Path, capsys
 ) -> None:
     code, out, _ = call(
@@ -291,7 +325,7 @@ def test_the_page_is_valid_whole_and_says_what_the_table_says(
 
 
 def check(page: str):
-    """Parse a page without any error, and make sure that it needs nothing from outside and can be read aloud."""
+    """Parse a page without errors; it must load nothing and be accessible."""
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
     everything = list(tree.iter())
     tags = {node.tag for node in everything}
@@ -337,7 +371,7 @@ def check(page: str):
     return tree
 
 
-def test_list_tells_claims_and_times(
+def test_list_prints_claims_and_times(
     shelf: Path, tmp_path: Path, undrawn, capsys, monkeypatch
 ) -> None:
     known = {
@@ -396,9 +430,7 @@ def test_the_reference_times_name_their_machine_and_command_but_no_host() -> Non
     assert all(seconds > 0 for size in ("full", "quick") for seconds in known[size].values())
 
 
-def test_reference_times_are_written_from_what_is_kept(
-    shelf: Path, tmp_path: Path, undrawn
-) -> None:
+def test_reference_times_are_read_from_saved_results(shelf: Path, tmp_path: Path, undrawn) -> None:
     study_times = pytest.importorskip("benchmarks.study_times")
     with pytest.raises(ValueError, match="must hold results of one kind of machine, got 0"):
         study_times.reference(tmp_path, 0)

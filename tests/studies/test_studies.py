@@ -1,4 +1,4 @@
-"""Every study keeps the protocol of `causal_sgd.studies`; those that compute something are slow."""
+"""Every study follows the protocol of `causal_sgd.studies`; tests that simulate are slow."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ MODULES = {
 }
 
 
-def test_every_module_is_a_study_that_is_run() -> None:
+def test_every_module_is_a_listed_study() -> None:
     assert set(studies.NAMES) == set(MODULES)
     assert len(set(studies.NAMES)) == len(studies.NAMES)
     assert set(studies.CORE) <= set(studies.NAMES)
 
 
 @pytest.mark.parametrize("name", studies.NAMES)
-def test_a_study_says_what_it_finds_and_claims(name: str) -> None:
+def test_a_study_documents_its_finding_and_claims(name: str) -> None:
     study = studies.load(name)
     first, _, rest = inspect.cleandoc(study.__doc__ or "").partition("\n\n")
-    assert first.endswith("."), "the first line is a sentence that says what the study shows"
+    assert first.endswith("."), "the first line is a sentence that states the finding"
     assert "\n" not in first
-    assert len(rest) > 80, "the docstring tells the finding in a few sentences"
+    assert len(rest) > 80, "the docstring explains the finding in a few sentences"
     for function in (study.run, study.measure, study.figure):
-        assert inspect.getdoc(function), f"{function.__name__} has a docstring that people read"
+        assert inspect.getdoc(function), f"{function.__name__} has a docstring, which is published"
     assert study.CLAIMS
     for short, claim in study.CLAIMS.items():
         assert claim.text.strip(), short
@@ -74,7 +74,7 @@ def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
 
 @pytest.fixture
 def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeps of the right axes and shapes whose values are random numbers: no algorithm is traced, none runs."""
+    """Sweeps of the right axes and shapes with random values: no algorithm is traced, none runs."""
     recorded: dict[int, np.ndarray] = {}
 
     def run(
@@ -150,7 +150,7 @@ def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -
     assert again.drawing == outcome.drawing
 
 
-def test_claims_are_held_against_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_compare_measured_numbers_with_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     study = studies.load("small-batch")
     claims = {"a": studies.Claim("a", 0, 1, "here"), "b": studies.Claim("b", 0, math.inf, "here")}
     monkeypatch.setattr(study, "CLAIMS", claims)
@@ -161,7 +161,7 @@ def test_claims_are_held_against_what_was_measured(monkeypatch: pytest.MonkeyPat
         studies.verdicts(study, {})
 
 
-def test_an_interval_in_words() -> None:
+def test_a_claim_states_its_interval_in_words() -> None:
     assert studies.Claim("", 0.85, 1.15, "").interval == "0.85 to 1.15"
     assert studies.Claim("", 2, math.inf, "").interval == "at least 2"
     assert studies.Claim("", -math.inf, -1.5, "").interval == "at most -1.5"

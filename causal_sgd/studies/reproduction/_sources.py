@@ -20,7 +20,6 @@ import causal_sgd
 __all__ = ["fingerprint"]
 
 PACKAGE = Path(causal_sgd.__file__).parent
-DRAWING = PACKAGE / "figures"
 
 
 def fingerprint(path: Path, function: str) -> str:
@@ -213,8 +212,10 @@ def _closure(modules: Iterable[Path]) -> set[Path]:
     while waiting:
         module = waiting.pop()
         seen.add(module)
-        draws = DRAWING in module.parents
-        waiting |= {
-            path for path in _parse(module).imports - seen if draws or DRAWING not in path.parents
-        }
+        new = _parse(module).imports - seen
+        waiting |= new if _draws(module) else {path for path in new if not _draws(path)}
     return seen
+
+
+def _draws(module: Path) -> bool:
+    return PACKAGE / "figures" in module.parents
