@@ -125,7 +125,7 @@ def finite_time_critical_spread(
 ) -> Array:
     """The apparent transition: the spread [...] at which a share of the runs is below a level.
 
-        `finite_time_rejection` reaches the share there after T steps. It lies below M_c for short
+    `finite_time_rejection` reaches the share there after T steps. It lies below M_c for short
     runs from a small alpha, because slowly growing directions have not reached the level yet, and
     also for long runs, because just below M_c a direction is small most of the time (on-off
     intermittency). It equals M_c if the level is alpha and the barrier is out of reach, as for
