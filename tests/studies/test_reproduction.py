@@ -169,7 +169,8 @@ def test_a_fingerprint_depends_on_what_the_function_reaches(tmp_path: Path) -> N
     plain = of("A = 1\nB = A\ndef run(): return B\nC = 1")
     assert (
         of(
-            "# why\nA = 1\nB = A\ndef run():\n  'What.'\n  return (B)\nC = 2\ndef figure(): return A"
+            "# why\nA = 1\nB = A\ndef run():\n  'What.'\n  return (B)\n"
+            "C = 2\ndef figure(): return A"
         )
         == plain
     )
@@ -224,10 +225,13 @@ def test_a_killed_reproduction_resumes_with_the_interrupted_study(
     trouble = "os.kill(os.getpid(), signal.SIGKILL) if 'RESUMED' not in os.environ else None"
     write(shelf, "second-one", trouble=trouble)
     script = (
-        "import sys; from pathlib import Path; from causal_sgd import studies; from causal_sgd.studies import sensing\n"
-        "sensing.__path__ = [sys.argv[1]]; studies.NAMES = ('first-one', 'second-one', 'third-one')\n"
+        "import sys; from pathlib import Path\n"
+        "from causal_sgd import studies; from causal_sgd.studies import sensing\n"
+        "sensing.__path__ = [sys.argv[1]]\n"
+        "studies.NAMES = ('first-one', 'second-one', 'third-one')\n"
         "studies.SYSTEMS = {'sensing': studies.NAMES}\n"
-        "from causal_sgd.studies.reproduction import outcomes; list(outcomes(studies.NAMES, Path(sys.argv[2])))"
+        "from causal_sgd.studies.reproduction import outcomes\n"
+        "list(outcomes(studies.NAMES, Path(sys.argv[2])))"
     )
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", script, shelf, out], capture_output=True)
@@ -313,15 +317,28 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
     assert len(shown) == 6
     text = " ".join(" ".join(tree.itertext()).split())
     for phrase in (
-        "6 of 6 claims hold in 3 studies", "half of it & more", "theory <here>", "0.4 to 0.6", "at least 1",
-        "stars* and_underscores_ that mean nothing*", "<script>alert(1)</script>", "Nothing to speak of.",
-        "causal-sgd reproduce --all", "causal-sgd reproduce third-one", "spread 1, 2; 3 seeds", "dim 6; spread 2.0", "jax ",
-    ):  # fmt: skip
+        "6 of 6 claims hold in 3 studies",
+        "half of it & more",
+        "theory <here>",
+        "0.4 to 0.6",
+        "at least 1",
+        "stars* and_underscores_ that mean nothing*",
+        "<script>alert(1)</script>",
+        "Nothing to speak of.",
+        "causal-sgd reproduce --all",
+        "causal-sgd reproduce third-one",
+        "spread 1, 2; 3 seeds",
+        "dim 6; spread 2.0",
+        "jax ",
+    ):
         assert phrase in text, phrase
     assert [node.text for node in tree.iter("code")][:1] == ["code"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "claims.json", "report.html", "results", *(f"{name}.{kind}" for name in studies.NAMES for kind in ("png", "pdf")),
-    }  # fmt: skip
+        "claims.json",
+        "report.html",
+        "results",
+        *(f"{name}.{kind}" for name in studies.NAMES for kind in ("png", "pdf")),
+    }
 
 
 def check(page: str):
@@ -411,11 +428,18 @@ def test_list_prints_claims_and_times(
     assert [study["name"] for study in table["studies"]] == list(studies.NAMES)
     assert table["studies"][0]["times"]["full"]["here"] is True
     assert table["studies"][1]["times"]["full"] | {"here": None} == {
-        "seconds": 61.0, "here": None, "machine": "H100, 16 x86_64 cores", "date": "2026-01-02",
-    }  # fmt: skip
+        "seconds": 61.0,
+        "here": None,
+        "machine": "H100, 16 x86_64 cores",
+        "date": "2026-01-02",
+    }
     assert table["studies"][2]["claims"][1] == {
-        "name": "open", "text": "open", "low": 1.0, "high": None, "source": "this study",
-    }  # fmt: skip
+        "name": "open",
+        "text": "open",
+        "low": 1.0,
+        "high": None,
+        "source": "this study",
+    }
     assert "hetero" in table["names"]["sampler"]
     code, _, err = call("list", "firs-one", capsys=capsys)
     assert code == 2
