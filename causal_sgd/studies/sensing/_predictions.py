@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
 
     from causal_sgd.experiment import Experiment
+    from causal_sgd.types import Array
 
 __all__ = ["critical_spread", "error_floor"]
 
@@ -21,7 +20,7 @@ def critical_spread(experiment: Experiment) -> float:
     return float(theory.critical_spread(experiment.learning_rate, experiment.mean))
 
 
-def error_floor(experiment: Experiment, spread: ArrayLike, **changes: Any) -> np.ndarray:
+def error_floor(experiment: Experiment, spread: ArrayLike, **changes: Any) -> Array:
     """The distance to A* that the noise of the batches maintains; see `theory.error_floor`.
 
     Args:
@@ -32,6 +31,5 @@ def error_floor(experiment: Experiment, spread: ArrayLike, **changes: Any) -> np
     from causal_sgd import theory
 
     names = ("learning_rate", "batch_size", "dim", "invariant_rank", "spurious_rank")
-    return np.asarray(
-        theory.error_floor(spread, **{name: getattr(experiment, name) for name in names} | changes)
-    )
+    arguments = {name: getattr(experiment, name) for name in names} | changes
+    return theory.error_floor(spread, **arguments)

@@ -194,4 +194,5 @@ def _powers(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _floor(noise: Any) -> np.ndarray:
-    return error_floor(BASE, np.hypot(BASE.spread, BASE.mean), label_noise=noise)
+    spread = np.hypot(BASE.spread, BASE.mean)
+    return np.asarray(error_floor(BASE, spread, label_noise=noise))

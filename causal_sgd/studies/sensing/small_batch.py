@@ -205,7 +205,7 @@ def _floor(learning_rate: float, batch_size: Any) -> Any:
 
     All r1 + r2 directions are learned, and the spread alone is the residual.
     """
-    return error_floor(
+    floor = error_floor(
         BASE,
         BASE.spread * BASE.spurious_rank**0.5,
         learning_rate=learning_rate,
@@ -213,3 +213,4 @@ def _floor(learning_rate: float, batch_size: Any) -> Any:
         invariant_rank=BASE.invariant_rank + BASE.spurious_rank,
         spurious_rank=1,
     )
+    return np.asarray(floor)
