@@ -41,7 +41,7 @@ def parameters(factory: Callable[..., object]) -> tuple[set[str], set[str]]:
     required, optional = set(), set()
     for name, parameter in inspect.signature(factory).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            (options,) = typing.get_args(typing.get_type_hints(factory)[name])
+            (options,) = typing.get_args(typing.get_type_hints(factory)[name])  # Unpack[...]
             required |= options.__required_keys__
             optional |= options.__optional_keys__
         elif parameter.default is inspect.Parameter.empty:
