@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 
 from causal_sgd.sensing import models
-from causal_sgd.sensing.models import MatrixModel
-from causal_sgd.sensing.models._matrices import Factors
+from causal_sgd.sensing.models import Factors, MatrixModel
 from support.arrays import symmetric
 
 LEVEL = 1e-3

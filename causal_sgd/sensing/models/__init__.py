@@ -1,22 +1,5 @@
-"""From parameters to the estimate that measurements see, or to the predictions of a network."""
+"""Models: from parameters to the estimate that measurements see, or to a network's predictions."""
 
-from causal_sgd.sensing.models._matrices import (
-    asymmetric,
-    deep,
-    diagonal,
-    factored,
-    signed_diagonal,
-)
-from causal_sgd.sensing.models._model import MatrixModel
-from causal_sgd.sensing.models._networks import quadratic, relu
+import lazy_loader
 
-__all__ = [
-    "MatrixModel",
-    "asymmetric",
-    "deep",
-    "diagonal",
-    "factored",
-    "quadratic",
-    "relu",
-    "signed_diagonal",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

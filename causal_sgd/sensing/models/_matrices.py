@@ -1,14 +1,15 @@
-"""Models of a matrix: products of factors, and what is left of them where everything is diagonal.
+"""Models of a matrix: products of factors, and their diagonal counterparts.
 
-The loss of a batch is sum_i r_i^2 / (4 m), made for U U', in which every parameter appears twice. In a product of
-different factors it appears once, so that its gradient is half as large: near zero a direction of `asymmetric` grows by
-1 + learning_rate s / 2 a step where one of `factored` grows by 1 + learning_rate s.
+The loss of a batch, sum_i r_i^2 / (4 m), is scaled for U U', in which every parameter appears
+twice. In a product of different factors it appears once, so that its gradient is half as large:
+near zero a direction of `asymmetric` grows by 1 + learning_rate s / 2 per step, one of `factored`
+by 1 + learning_rate s.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.models._model import MatrixModel
 from causal_sgd.types import Array, Key
 
-__all__ = ["Factors", "asymmetric", "deep", "diagonal", "factored", "signed_diagonal"]
+Init = Literal["identity", "gaussian"]
 
 
 def factored(
@@ -25,22 +26,22 @@ def factored(
     dim: int,
     rank: int | None = None,
     init_scale: float | Array = 1e-3,
-    init: str | None = None,
+    init: Init | None = None,
 ) -> MatrixModel:
     """The estimate U U' of matrix sensing, with U [d, k] [XGF].
 
     Args:
         dim: d.
-        rank: k, the number of columns; None for d. It may lie below, at or above the rank of the signals.
+        rank: k, the number of columns, of any size relative to the rank of the signals; None for d.
         init_scale: alpha > 0, the scale of U at the start; may be traced.
-        init: "identity" for alpha * I (k = d only), "gaussian" for alpha times standard normal entries; None takes
-            "identity" where k = d and "gaussian" otherwise.
+        init: "identity" for alpha * I (k = d only), "gaussian" for alpha times standard normal
+            entries; None takes "identity" if k = d and "gaussian" otherwise.
 
     Returns:
         A model whose parameters are U itself.
 
     Raises:
-        ValueError: if an argument is out of range, or "identity" is asked for with k other than d.
+        ValueError: if an argument is out of range, or `init` is "identity" and k is not d.
     """
     k, init = _size_and_start(dim, rank, init_scale, init)
 
@@ -50,11 +51,11 @@ def factored(
         return init_scale * random.normals(key, (dim, k), jnp.result_type(float))
 
     def estimate(params: Array) -> Array:
-        # not U times U': of that XLA transposes a copy
+        # A product with U' would make XLA transpose a copy.
         return jax.lax.dot_general(params, params, (((1,), (1,)), ((), ())), precision="highest")
 
     def pullback(params: Array, cotangent: Array) -> Array:
-        # d<C, U U'> = 2 <C U, dU> for symmetric C: one product, where the transpose of `estimate` would take two.
+        # d<C, U U'> = 2 <C U, dU> for symmetric C: one product instead of the two of the transpose.
         return linalg.product(2 * cotangent, params)
 
     return MatrixModel(start, estimate, pullback=pullback, factor=lambda params: params)
@@ -72,25 +73,26 @@ def asymmetric(
     dim: int,
     rank: int | None = None,
     init_scale: float | Array = 1e-3,
-    init: str | None = None,
+    init: Init | None = None,
 ) -> MatrixModel:
-    """The estimate U V' of two factors [d, k] that nothing keeps equal: it need not be symmetric, nor positive.
+    """The estimate U V' of two independent factors [d, k].
 
-    Measurements show it the whole of their matrices, not the symmetric parts alone. Population gradients keep U = V, if
-    they start so; it then moves as `factored` does at half the learning rate.
+    It need not be symmetric, nor positive. It sees whole measurement matrices, not only their
+    symmetric parts. Population gradients preserve U = V; the model then moves as `factored` does at
+    half the learning rate.
 
     Args:
         dim: d.
         rank: k; None for d.
         init_scale: alpha > 0, the scale of both at the start; may be traced.
-        init: "identity" for U = V = alpha * I (k = d only), "gaussian" for independent ones of alpha times standard
-            normal entries; None takes "identity" where k = d and "gaussian" otherwise.
+        init: "identity" for U = V = alpha * I (k = d only), "gaussian" for alpha times independent
+            standard normal entries; None takes "identity" if k = d and "gaussian" otherwise.
 
     Returns:
         A model whose parameters are `Factors`.
 
     Raises:
-        ValueError: if an argument is out of range, or "identity" is asked for with k other than d.
+        ValueError: if an argument is out of range, or `init` is "identity" and k is not d.
     """
     k, init = _size_and_start(dim, rank, init_scale, init)
 
@@ -107,20 +109,23 @@ def asymmetric(
 
 
 def deep(
-    *, dim: int, depth: int = 3, init_scale: float | Array = 0.1, init: str = "identity"
+    *, dim: int, depth: int = 3, init_scale: float | Array = 0.1, init: Init = "identity"
 ) -> MatrixModel:
     """The estimate W_L ... W_1, a deep linear factorisation [d, d] of depth L.
 
-    Population gradients of commuting signals keep all factors equal, if they start as alpha * I; each direction is then a
-    scalar, w <- w - (learning_rate / 2) (w^L - s) w^(L - 1). Its growth from zero is exponential for L = 2 only: for
-    larger L it takes a time of the order of alpha^(2 - L), so alpha should not be minute.
+    Population gradients of commuting signals keep all factors equal if they start as alpha * I.
+    Each direction is then a scalar, w <- w - (learning_rate / 2) (w^L - s) w^(L - 1). Its growth
+    from zero is exponential for L = 2 only: for larger L it takes a time of order alpha^(2 - L), so
+    alpha should not be tiny.
 
     Args:
         dim: d.
-        depth: L >= 1, the number of factors. With L = 1 the estimate is the parameter: linear regression.
-        init_scale: alpha > 0, the scale of every factor at the start; may be traced. The estimate starts as alpha^L.
-        init: "identity" for alpha * I, "gaussian" for alpha times entries of N(0, 1/d), which keep the norms of what
-            passes through.
+        depth: L >= 1, the number of factors. L = 1 is linear regression: the estimate is the
+            parameter.
+        init_scale: alpha > 0, the scale of every factor at the start, alpha^L that of the estimate;
+            may be traced.
+        init: "identity" for alpha * I, "gaussian" for alpha times N(0, 1/d) entries, which preserve
+            norms on average.
 
     Returns:
         A model whose parameters are the factors [L, d, d], W_1 first.
@@ -147,12 +152,13 @@ def deep(
 
 
 def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:
-    """The estimate diag(u)^2: what U U' stays, by population gradients, if it starts at alpha I and the signals commute.
+    """The estimate diag(u)^2: equal to `factored` under population gradients of diagonal signals.
 
-    Where A* and all A_e are diagonal (canonical bases, diagonal cores), every coordinate of `factored` moves by itself,
-    u <- u - learning_rate (u^2 - s) u with s the diagonal of the batch's mean signal; `measurements.population` then takes
-    steps of O(d) instead of O(d^3), with the same numbers. With drawn measurements this model is not `factored` but a
-    diagonal linear network: the noise outside of the diagonal cannot reach it.
+    If A* and all A_e are diagonal (canonical basis, diagonal cores) and U starts at alpha I, every
+    coordinate of `factored` moves by itself, u <- u - learning_rate (u^2 - s) u, with s the
+    diagonal of the batch's mean signal. A step of `measurements.population` then costs O(d) instead
+    of O(d^3), with the same numbers. With drawn measurements this model differs from `factored`: it
+    is a diagonal linear network, which the noise off the diagonal does not reach.
 
     Args:
         dim: d.
@@ -180,14 +186,15 @@ def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:
 
 
 def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:
-    """The estimate diag(u^2 - v^2): a diagonal linear network that can learn negative eigenvalues too.
+    """The estimate diag(u^2 - v^2): a diagonal linear network that can learn negative eigenvalues.
 
-    By population gradients each half of a coordinate moves by itself as in `diagonal`, u with the signal's eigenvalue s and
-    v with -s, while the other half is minute. As for `diagonal`, everything is exact for diagonal signals only.
+    Under population gradients each half of a coordinate moves as in `diagonal` while the other half
+    is tiny: u with the signal's eigenvalue s, and v with -s. As for `diagonal`, this is exact for
+    diagonal signals only.
 
     Args:
         dim: d.
-        init_scale: alpha > 0, u and v at the start, so that the estimate starts at zero; may be traced.
+        init_scale: alpha > 0, u and v at the start; the estimate starts at zero. May be traced.
 
     Returns:
         A model whose parameters are u and v, [2, d].
@@ -214,9 +221,9 @@ def signed_diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixMode
 
 
 def _size_and_start(
-    dim: int, rank: int | None, init_scale: float | Array, init: str | None
-) -> tuple[int, str]:
-    """The number of columns k and how they start, checked."""
+    dim: int, rank: int | None, init_scale: float | Array, init: Init | None
+) -> tuple[int, Init]:
+    """The number of columns k and the kind of initialisation, checked."""
     checks.integer("dim", dim)
     k = dim if rank is None else checks.integer("rank", rank)
     checks.number("init_scale", init_scale, above=0)
@@ -225,7 +232,7 @@ def _size_and_start(
     checks.choice("init", init, ("identity", "gaussian"))
     if init == "identity" and k != dim:
         raise ValueError(
-            f"init must be 'gaussian' unless rank equals dim, got 'identity' with rank {k} and dim {dim}: "
-            "a truncated identity would never see some directions"
+            f"init must be 'gaussian' unless rank equals dim, got 'identity' with rank {k} and dim "
+            f"{dim}: a truncated identity would never see some directions"
         )
     return k, init

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 
 from causal_sgd.types import Array, Key, Params
 
-__all__ = ["MatrixModel"]
-
 
 class MatrixModel(NamedTuple):
     """Parameters and the matrix [d, d] that they stand for.

@@ -1,9 +1,9 @@
-"""Networks of neurons whose inputs are vectors: f(x) = sum_j a_j g(w_j'x)."""
+"""Two-layer networks with vectors as inputs: f(x) = sum_j a_j g(w_j'x)."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,6 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.models._model import MatrixModel
 from causal_sgd.types import Array, Key
 
-__all__ = ["TwoLayers", "quadratic", "relu"]
-
 
 def quadratic(
     *,
@@ -23,15 +21,16 @@ def quadratic(
     negative: int | None = None,
     init_scale: float | Array = 1e-3,
 ) -> MatrixModel:
-    """A two-layer network with quadratic activations, f(x) = sum_j a_j (w_j'x)^2, by its neurons; a_j = +-1 stays.
+    """A network with quadratic activations, f(x) = sum_j a_j (w_j'x)^2, with fixed a_j = +-1.
 
-    Its predictions are x' estimate x with the estimate sum_j a_j w_j w_j', so that every measurement of matrices serves it:
-    `rank_one` is the one of a network. Without negative neurons it is `factored` with U' = W.
+    Its predictions are x' estimate x with the estimate sum_j a_j w_j w_j', so every measurement of
+    matrices can train it; `rank_one` is the one for networks. Without negative neurons it is
+    `factored` with U' = W.
 
     Args:
         dim: d, the length of an input.
         neurons: h; None for 2 d, enough for every symmetric matrix.
-        negative: how many neurons have a_j = -1; None for half of them.
+        negative: number of neurons with a_j = -1; None for half of them.
         init_scale: alpha > 0, the standard deviation of the weights at the start; may be traced.
 
     Returns:
@@ -65,29 +64,33 @@ class TwoLayers(NamedTuple):
     """Parameters of `relu`."""
 
     weights: Array  # [h, d] w_j
-    outputs: Array | tuple[()]  # [h]    a_j; () where they are fixed
+    outputs: Array | tuple[()]  # [h]    a_j; () if they are fixed
     offset: Array  # []     c
 
 
 def relu(
-    *, dim: int, neurons: int = 32, trained_layers: str = "both", init_scale: float | Array = 1e-2
+    *,
+    dim: int,
+    neurons: int = 32,
+    trained_layers: Literal["both", "first"] = "both",
+    init_scale: float | Array = 1e-2,
 ) -> MatrixModel:
     """A two-layer ReLU network, f(x) = sum_j a_j max(w_j'x, 0) + c, for `measurements.examples`.
 
-    Half of the neurons start with a_j > 0. For inputs x ~ N(0, I) the network has, to the second order in Hermite polynomials,
-    the quadratic part x' H x with
+    Half of the neurons start with a_j > 0. The second-order term of the network's expansion in
+    Hermite polynomials, for inputs x ~ N(0, I), is x' H x with
 
         H = E[f(x) (x x' - I)] / 2 = E[f''(x)] / 2 = sum_j a_j w_j w_j' / (2 sqrt(2 pi) |w_j|),
 
-    as the second derivative of max(., 0) is a delta function (Stein's identity). That matrix is the model's `estimate`: a
-    network that had learned x'Sx would have H = S, so all metrics of matrices say what was learned. What the network
-    predicts beyond its quadratic part is seen by the metrics of predictions only.
+    as the second derivative of max(., 0) is a delta function (Stein's identity). This matrix is the
+    model's `estimate`: a network that has learned x'Sx has H = S, so all metrics of matrices apply.
+    Only the metrics of predictions see the other terms.
 
     Args:
         dim: d, the length of an input.
         neurons: h, an even number.
-        trained_layers: "both", which start balanced, |a_j| = |w_j|; or "first", with a_j = +-1 for good. The offset c starts
-            at 0 and is trained in either case.
+        trained_layers: "both", which start balanced, |a_j| = |w_j|; or "first", with a_j = +-1
+            fixed. The offset c starts at 0 and is always trained.
         init_scale: alpha > 0, the standard deviation of the weights at the start; may be traced.
 
     Returns:
@@ -108,19 +111,14 @@ def relu(
 
     def start(key: Key) -> TwoLayers:
         weights = init_scale * random.normals(key, (neurons, dim), jnp.result_type(float))
-        outputs = (
-            ()
-            if trained_layers == "first"
-            else jnp.asarray(signs, weights.dtype) * _lengths(weights)
-        )
+        balanced = jnp.asarray(signs, weights.dtype) * _lengths(weights)
+        outputs = () if trained_layers == "first" else balanced
         return TwoLayers(weights, outputs, jnp.zeros((), weights.dtype))
 
     def outputs_of(params: TwoLayers) -> Array:
-        return (
-            jnp.asarray(signs, params.weights.dtype)
-            if isinstance(params.outputs, tuple)
-            else params.outputs
-        )
+        if isinstance(params.outputs, tuple):
+            return jnp.asarray(signs, params.weights.dtype)
+        return params.outputs
 
     def predict(params: TwoLayers, inputs: Array) -> Array:
         hidden = jax.nn.relu(linalg.product(params.weights, inputs))
@@ -128,9 +126,8 @@ def relu(
 
     def estimate(params: TwoLayers) -> Array:
         lengths = _lengths(params.weights)
-        shares = (
-            outputs_of(params) / jnp.where(lengths > 0, lengths, 1) / (2 * math.sqrt(2 * math.pi))
-        )
+        scale = 2 * math.sqrt(2 * math.pi)
+        shares = outputs_of(params) / jnp.where(lengths > 0, lengths, 1) / scale
         return linalg.product(params.weights.T, shares[:, None] * params.weights)
 
     return MatrixModel(start, estimate, predict=predict)

@@ -1,0 +1,10 @@
+from ._matrices import Factors as Factors
+from ._matrices import asymmetric as asymmetric
+from ._matrices import deep as deep
+from ._matrices import diagonal as diagonal
+from ._matrices import factored as factored
+from ._matrices import signed_diagonal as signed_diagonal
+from ._model import MatrixModel as MatrixModel
+from ._networks import TwoLayers as TwoLayers
+from ._networks import quadratic as quadratic
+from ._networks import relu as relu
