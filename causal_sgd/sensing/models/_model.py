@@ -16,17 +16,18 @@ class MatrixModel(NamedTuple):
     Attributes:
         init: key -> params, any pytree.
         estimate: params -> the estimate [d, d] that measurements and metrics see.
-        pullback: (params, cotangent [d, d]) -> gradient with respect to params, where that is cheaper
-            than `jax.vjp`; the cotangent is symmetric if the estimate is. None for `jax.vjp`.
+        pullback: (params, cotangent [d, d]) -> gradient with respect to params, where that is
+            cheaper than `jax.vjp`; the cotangent is symmetric if the estimate is. None for
+            `jax.vjp`.
         factor: params -> U [d, k] with estimate U U'; None where the model has no such factor. A
             metric reads it as `snapshot.model.factor(snapshot.params)`.
-        diagonal: params -> the diagonal [d] of an estimate that is zero elsewhere; None where it may
-            not be.
+        diagonal: params -> the diagonal [d] of an estimate that is zero elsewhere; None where it
+            may not be.
         symmetric: whether the estimate is symmetric whatever the parameters; measurements then need
             symmetric parts only.
         predict: (params, input [d]) -> prediction []; None for x' estimate x. A model that has its
-            own is no linear function of an estimate, and only `measurements.examples` trains it; its
-            `estimate` is what metrics see.
+            own is no linear function of an estimate, and only `measurements.examples` trains it;
+            its `estimate` is what metrics see.
     """
 
     init: Callable[[Key], Params]
