@@ -16,6 +16,9 @@ from causal_sgd.analysis import divergences, final, metric_names, summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from causal_sgd.figures._diagrams import Diagram
+    from causal_sgd.figures._plots import FinalValue, Trajectories
+
 __all__ = ["Runs"]
 
 
@@ -55,7 +58,9 @@ class Runs:
         """Median, band and diverged fraction over the seeds; see `analysis.summary`."""
         return summary(self._dataset, metric, quantiles)
 
-    def plot(self, metric: str | None = None, ax: Axes | None = None, **options: Any) -> Any:
+    def plot(
+        self, metric: str | None = None, ax: Axes | None = None, **options: Any
+    ) -> Diagram | FinalValue | Trajectories:
         """Draw a phase diagram over two axes, final values over one axis, or trajectories.
 
         A dim of names, such as the `variant` of `compare`, becomes lines of different colours.

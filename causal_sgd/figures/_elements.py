@@ -76,7 +76,12 @@ def boundary_band(ax: Axes, bounds: xr.Dataset, x: str, y: str) -> tuple[PolyCol
 
 
 def note(
-    ax: Axes, text: str, point: Any, coords: Any, offset: tuple[float, float], **properties: Any
+    ax: Axes,
+    text: str,
+    point: tuple[float, float],
+    coords: str | tuple[str, str],
+    offset: tuple[float, float],
+    **properties: Any,
 ) -> None:
     """A text at an offset in points from a point, which may lie outside the axes."""
     properties = {"color": "0.2", "fontsize": mpl.rcParams["legend.fontsize"]} | properties
@@ -98,7 +103,7 @@ def set_scale(ax: Axes, which: str, log: bool) -> None:
         axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def arrays(argument: str, values: Iterable[Any], counts: tuple[int, ...]) -> list[np.ndarray]:
+def arrays(argument: str, values: Iterable[ArrayLike], counts: tuple[int, ...]) -> list[np.ndarray]:
     """Convert values to float arrays of one shape (n,); their number must be in `counts`."""
     try:
         converted = [np.asarray(array, float) for array in values]

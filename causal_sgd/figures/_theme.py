@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import matplotlib as mpl
 import xarray as xr
 from cycler import cycler
 from matplotlib import patheffects
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
 
 __all__ = [
     "COLOURS",
@@ -57,7 +60,7 @@ NAMES: Mapping[str, str] = {
 """Labels of metrics and axes in figures, in TeX."""
 # The palette of Okabe and Ito without yellow, which is hardly visible on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = (
+DASHES: tuple[LineStyleType, ...] = (
     "-",
     (0, (5, 1.6)),
     (0, (5, 1.5, 1, 1.5)),
@@ -125,7 +128,7 @@ def percent(fraction: float) -> str:
     return f"{fraction:.0%}" if fraction >= 0.01 else "<1%"
 
 
-def line_properties(index: int, colour: Any) -> Properties:
+def line_properties(index: int, colour: str | tuple[float, ...]) -> Properties:
     """The dash and marker of the line `index`, in a colour."""
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     return {"color": colour, "linestyle": dash, "marker": marker, "markeredgewidth": 0.8}

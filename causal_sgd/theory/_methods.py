@@ -129,8 +129,8 @@ def scaffold_factors(
 ) -> Array:
     """The matrices [E, 1 + E, 1 + E] of a SCAFFOLD round on (u, eta c_1, ..., eta c_E).
 
-    There is one per participant. In environment e a local step is y <- a y + b with a = 1 + eta s_e, b = eta (c_e - c) and c the
-    mean of all c_e. After K steps eta c_e becomes (u - y) / K + b.
+    There is one per participant. In environment e a local step is y <- a y + b with a = 1 + eta
+    s_e, b = eta (c_e - c) and c the mean of all c_e. After K steps eta c_e becomes (u - y) / K + b.
 
     Args:
         learning_rate: eta [].

@@ -31,8 +31,8 @@ def test_deep_factors_fall_like_a_power_of_the_noise(depth: int) -> None:
     noise = 2 * 30.0**2 / 2
     law = stats.gamma((2 * depth - 3) / (depth - 2), scale=(depth - 2) * noise / 2)
     expected = law.ppf([0.9, 0.5]) ** (-depth / (depth - 2))
-    found = theory.deep_spurious_quantile(depth, 2.0, 1.0, 30.0, np.array([0.1, 0.5]))
-    np.testing.assert_allclose(found, expected, rtol=0.05)
+    result = theory.deep_spurious_quantile(depth, 2.0, 1.0, 30.0, np.array([0.1, 0.5]))
+    np.testing.assert_allclose(result, expected, rtol=0.05)
 
 
 @pytest.mark.parametrize(("depth", "spread"), [(3, 12.0), (4, 10.0)])
@@ -41,8 +41,8 @@ def test_the_scalar_dynamics_has_the_predicted_median(depth: int, spread: float)
     rng, w = np.random.default_rng(0), np.full(2000, 0.5)
     for _ in range(2500):
         w = w + 0.005 * (1 + spread * rng.choice([-1, 1], w.size) - w**depth) * w ** (depth - 1)
-    found = np.median(w**depth)
-    assert found == pytest.approx(
+    result = np.median(w**depth)
+    assert result == pytest.approx(
         float(theory.deep_spurious_quantile(depth, 0.01, 1.0, spread)), rel=0.08
     )
 

@@ -33,10 +33,10 @@ def test_the_share_that_rejects_is_that_of_the_simulated_map(
     exact = float(
         np.mean(simulated(spread * 0.7, rate=rate, mean=mean, steps=steps, alpha=alpha) < level)
     )
-    found = theory.finite_time_rejection(
+    result = theory.finite_time_rejection(
         rate, mean, spread * 0.7, num_steps=steps, init_scale=alpha, level=level
     )
-    assert float(found) == pytest.approx(exact, abs=0.06)
+    assert float(result) == pytest.approx(exact, abs=0.06)
 
 
 def test_half_of_the_free_walks_cross_the_level_where_the_drift_reaches_it() -> None:
@@ -81,7 +81,7 @@ def test_after_a_long_time_it_is_the_stationary_law_whatever_the_start() -> None
 )
 def test_every_family_tends_to_its_critical_spread_and_arguments_broadcast(family: str) -> None:
     rates = np.array([0.02, 0.05], np.float32)
-    found = jax.jit(
+    result = jax.jit(
         lambda alpha: theory.finite_time_critical_spread(
             rates,
             np.float32(1.0),
@@ -91,7 +91,7 @@ def test_every_family_tends_to_its_critical_spread_and_arguments_broadcast(famil
             family=family,
         )
     )(np.float32(1e-20))
-    np.testing.assert_allclose(found, theory.critical_spread(rates, 1.0, family), rtol=0.01)
+    np.testing.assert_allclose(result, theory.critical_spread(rates, 1.0, family), rtol=0.01)
     critical = float(theory.critical_spread(0.05, 1.0, family))
     numbers: dict[str, Any] = {"num_steps": 500, "init_scale": 1e-3, "level": 0.1}
     rejections = [

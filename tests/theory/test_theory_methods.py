@@ -89,11 +89,11 @@ def test_control_variates_by_hand() -> None:
 
 def test_without_momentum_the_exponent_is_that_of_sgd() -> None:
     matrices = theory.momentum_factors(ETA, 0.0, EIGENVALUES)
-    found = theory.lyapunov_exponents(
+    result = theory.lyapunov_exponents(
         matrices, WEIGHTS, key=jax.random.key(0), num_steps=300, num_chains=16
     )
     exact = float(theory.lyapunov_environments(ETA, EIGENVALUES, WEIGHTS))
-    assert abs(float(found.exponents[0]) - exact) < 4 * float(found.standard_error[0])
+    assert abs(float(result.exponents[0]) - exact) < 4 * float(result.standard_error[0])
 
 
 def test_growth_is_measured_between_the_second_and_the_last_frame() -> None:
@@ -103,8 +103,8 @@ def test_growth_is_measured_between_the_second_and_the_last_frame() -> None:
         {"spurious_signal": (("seed", "step"), signal), "diverged_at": ("seed", [-1, -1])},
         {"seed": [0, 1], "step": steps},
     )
-    found = growth_rate(dataset)
-    np.testing.assert_allclose(found.rate, rates.mean())
-    np.testing.assert_allclose(found.standard_error, 0.2)
+    result = growth_rate(dataset)
+    np.testing.assert_allclose(result.rate, rates.mean())
+    np.testing.assert_allclose(result.standard_error, 0.2)
     with pytest.raises(ValueError, match="at least three frames"):
         growth_rate(dataset.isel(step=[0, 1]))

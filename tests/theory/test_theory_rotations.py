@@ -35,8 +35,8 @@ def test_goe_exponents_match_quadrature(directions: int) -> None:
         integrate.dblquad(integrand, low, high, 0, 8, epsabs=1e-6)[0]
         for low, high in ((-7, -a / b), (-a / b, 7))
     ]
-    found = float(theory.lyapunov_goe(0.02, 1.0, b / 0.02, directions))
-    assert found == pytest.approx(sum(pieces), abs=1e-4)
+    result = float(theory.lyapunov_goe(0.02, 1.0, b / 0.02, directions))
+    assert result == pytest.approx(sum(pieces), abs=1e-4)
 
 
 @pytest.mark.parametrize("directions", [2, 4, 10])
@@ -63,13 +63,13 @@ def test_products_of_drawn_matrices_agree_with_the_closed_forms() -> None:
 
         return theory.top_exponent(draw, key=jax.random.key(0), num_steps=200, num_chains=32)
 
-    found = {
+    result = {
         "goe": jax.jit(lambda s: exponent(worlds.goe, s))(spread),
         "haar": jax.jit(lambda s: exponent(worlds.two_point, s, balanced=False, rotation=1.0))(
             spread
         ),
     }
-    for name, (value, error) in found.items():
+    for name, (value, error) in result.items():
         closed = float(getattr(theory, f"lyapunov_{name}")(eta, 1.0, spread, number))
         assert abs(float(value) - closed) < 3.3 * float(error)
         assert float(error) < 0.01
