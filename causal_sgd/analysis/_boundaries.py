@@ -46,11 +46,11 @@ def order_parameter_boundary(
 ) -> Boundary:
     """The critical value of an axis, from the order parameter extrapolated to zero.
 
-    In the stationary state E log|1 + eta (s - u^2)| = 0, so the time average of u^2 is about lambda
-    / eta. It crosses zero linearly in the squared spread, in the learning rate and in the mean: for
-    small steps it is mu - eta (Var s + mu^2) / 2. The boundary is therefore the root of a line
-    fitted to the mean over seeds of the time average, as a function of the squared spread or of
-    another axis itself. Medians and thresholds of final values misplace it by 5 to 15 %, because
+    In the stationary state E log|1 + eta (s - u^2)| = 0, so the time average of u^2 is about
+    lambda / eta. It crosses zero linearly in the squared spread, in the learning rate and in the
+    mean: for small steps it is mu - eta (Var s + mu^2) / 2. The boundary is therefore the root of a
+    line fitted to the mean over seeds of the time average, as a function of the squared spread or
+    of another axis itself. Medians and thresholds of final values misplace it by 5 to 15 %, because
     just below the boundary the signal is off most of the time.
 
     Args:

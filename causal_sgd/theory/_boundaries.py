@@ -65,9 +65,9 @@ def critical_spread(learning_rate: ArrayLike, mean: ArrayLike, family: str = "tw
         family: one of `families`.
 
     Returns:
-        M_c [...]: 0 where mu <= 0 (pooled training also rejects the direction, as long as eta mu >
-        -2); inf where no spread makes lambda negative (eta mu above 0.509 for uniform, 0.278 for
-        normal).
+        M_c [...]: 0 where mu <= 0 (pooled training also rejects the direction, as long as
+        eta mu > -2); inf where no spread makes lambda negative (eta mu above 0.509 for uniform,
+        0.278 for normal).
 
     >>> [f"{critical_spread(0.1, 1.0, name):.2f}" for name in families]
     ['4.58', '7.62', '4.12']
@@ -151,10 +151,10 @@ def critical_mass(
 ) -> Array:
     """The critical probability of a contradicting environment: beyond it the direction dies.
 
-    With probability p the eigenvalue is the outlier, otherwise that of another environment: lambda
-    = p l + (1 - p) L with l = log|1 + eta outlier| and L the exponent of the others, which is zero
-    at p = L/(L - l). Pooled training needs the mean to vanish, p = mean/(mean - outlier). As log(1
-    + x) is concave, that is more for any outlier below zero with eta |outlier| <= 1.
+    With probability p the eigenvalue is the outlier, otherwise that of another environment:
+    lambda = p l + (1 - p) L with l = log|1 + eta outlier| and L the exponent of the others, which
+    is zero at p = L/(L - l). Pooled training needs the mean to vanish, p = mean/(mean - outlier).
+    As log(1 + x) is concave, that is more for any outlier below zero with eta |outlier| <= 1.
 
     Args:
         learning_rate: eta [...].
@@ -250,8 +250,8 @@ def least_positive_exponent(learning_rate: ArrayLike, mean: ArrayLike, highest: 
 
     As log(1 + eta s) is concave it lies above its chord, so the minimum is attained by eigenvalues
     that are either 0 or `highest`. It is positive: where no environment contradicts, heterogeneity
-    slows a spurious direction but never stops it. Where no sequence can diverge (`is_bounded`: eta
-    highest <= 1.38), it is at least 0.628 eta mu.
+    slows a spurious direction but never stops it. Where no sequence can diverge (`is_bounded`:
+    eta highest <= 1.38), it is at least 0.628 eta mu.
 
     Args:
         learning_rate: eta [...].
@@ -268,9 +268,9 @@ def divergence_bound(learning_rate: ArrayLike, mean: ArrayLike) -> Array:
 
     Equality in `is_bounded`, (4/27) y^3 + y = 3 + 2 eta mu for y = 1 + eta mu + eta M, has the
     single real solution y = 3 sinh(asinh(3 + 2 eta mu)/3). At eta mu = 0.1 this is eta M = 0.905.
-    In simulations of two points over 600 steps from uniform |u| <= u_max no run diverged at eta M =
-    0.904, 6 % at 0.92, 16 % at 0.95 and 47 % at 1.1. Beyond M_c, runs that start near zero mostly
-    shrink before they reach the peak: from u = 1e-3 fewer than 0.1 % diverged.
+    In simulations of two points over 600 steps from uniform |u| <= u_max no run diverged at
+    eta M = 0.904, 6 % at 0.92, 16 % at 0.95 and 47 % at 1.1. Beyond M_c, runs that start near zero
+    mostly shrink before they reach the peak: from u = 1e-3 fewer than 0.1 % diverged.
 
     Args:
         learning_rate: eta [...].

@@ -9,8 +9,9 @@ spread. For small steps, dw = (eta / 2) [(mu - w^L) dt + M dB] w^(L - 1) has the
     p(w) ~ w^(-2 (L - 1)) exp{(2 / n) [mu g(w) - w^2 / 2]},
     n = eta M^2 / 2,  g(w) = w^(2 - L) / (2 - L), or log w for L = 2.
 
-It is normalisable near zero for every n if L > 2, and for L = 2 only if n < 2 mu, that is lambda >
-0. (Standard form for a one-dimensional diffusion: Risken, The Fokker-Planck Equation, section 5.2.)
+It is normalisable near zero for every n if L > 2, and for L = 2 only if n < 2 mu, that is
+lambda > 0. (Standard form for a one-dimensional diffusion: Risken, The Fokker-Planck Equation,
+section 5.2.)
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ def deep_spurious_quantile(
 def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike) -> Array:
     """The least M at which one step can carry a spurious direction of `models.deep` across zero.
 
-    For two points. At the highest level w = (mu + M)^(1/L) the other environment multiplies w by 1
-    - eta M (mu + M)^(1 - 2/L), which is negative beyond this M. For L = 2 this has no consequence.
-    For L > 2 a direction that lands near zero stays there for a time of order |w|^(2 - L); for odd
-    L it stays forever if it lands below zero, which is the only way to forget.
+    For two points. At the highest level w = (mu + M)^(1/L) the other environment multiplies w by
+    1 - eta M (mu + M)^(1 - 2/L), which is negative beyond this M. For L = 2 this has no
+    consequence. For L > 2 a direction that lands near zero stays there for a time of order
+    |w|^(2 - L); for odd L it stays forever if it lands below zero, which is the only way to forget.
 
     Args:
         depth: L [...], at least 2.

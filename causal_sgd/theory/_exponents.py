@@ -111,8 +111,11 @@ def lyapunov_asymmetric(learning_rate: ArrayLike, up: ArrayLike, down: ArrayLike
 def lyapunov_uniform(learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> Array:
     """Lyapunov exponent [...] of eigenvalues uniform on mu +- M.
 
-    The integral of log|y| over [a - b, a + b] gives [(a + b) log|a + b| - (a - b) log|a - b|]/(2b)
-    - 1 = log|a| + h(b/|a|); h is evaluated by its power series for b <= |a|/2.
+    The integral of log|y| over [a - b, a + b] gives log|a| + h(b/|a|), equal to
+
+        [(a + b) log|a + b| - (a - b) log|a - b|]/(2b) - 1;
+
+    h is evaluated by its power series for b <= |a|/2.
 
     Args:
         learning_rate: eta [...].

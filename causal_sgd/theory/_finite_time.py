@@ -66,8 +66,8 @@ def finite_time_rejection(
     """The probability [...] that a spurious direction |u| lies below a level after T steps.
 
     log|u| starts at log alpha and is approximated by a Brownian motion with drift lambda and
-    variance v per step, reflected at a barrier that stands for the nonlinearity. With L =
-    log(level/alpha) and s = sqrt(v T),
+    variance v per step, reflected at a barrier that stands for the nonlinearity. With
+    L = log(level/alpha) and s = sqrt(v T),
 
         P = 1 - Phi((lambda T - L)/s) + Q Phi((lambda T - L - 2 b)/s)
 

@@ -60,8 +60,9 @@ def federated_factors(
 ) -> Array:
     """The factor [...] by which K local steps in environment e multiply u.
 
-    It is (1 + eta s_e)^K without a proximal term. With a term of strength rho a local step is y <-
-    a y + eta rho u, a = 1 + eta (s_e - rho), and the factor a^K + eta rho (1 + a + ... + a^(K-1)).
+    It is (1 + eta s_e)^K without a proximal term. With a term of strength rho a local step is
+    y <- a y + eta rho u, a = 1 + eta (s_e - rho), and the factor
+    a^K + eta rho (1 + a + ... + a^(K-1)).
 
     Args:
         learning_rate: eta [...].
@@ -86,9 +87,9 @@ def lyapunov_federated(
     """Lyapunov exponent [...] per round of federated averaging over the participating environments.
 
     With one participant it is E log|f_e|, as for HeteroSGD; with full participation log|E f_e|. As
-    f_e = (1 + eta s_e)^K is convex in s for even K (and wherever factors are positive), E f_e >= (1
-    + eta mu)^K: with full participation the spurious direction grows at least as fast as in pooled
-    training, and faster for more heterogeneous environments.
+    f_e = (1 + eta s_e)^K is convex in s for even K (and wherever factors are positive),
+    E f_e >= (1 + eta mu)^K: with full participation the spurious direction grows at least as fast
+    as in pooled training, and faster for more heterogeneous environments.
 
     Args:
         factors: f_e [..., E], such as `federated_factors`.
@@ -129,8 +130,9 @@ def scaffold_factors(
 ) -> Array:
     """The matrices [E, 1 + E, 1 + E] of a SCAFFOLD round on (u, eta c_1, ..., eta c_E).
 
-    There is one per participant. In environment e a local step is y <- a y + b with a = 1 + eta
-    s_e, b = eta (c_e - c) and c the mean of all c_e. After K steps eta c_e becomes (u - y) / K + b.
+    There is one per participant. In environment e a local step is y <- a y + b with
+    a = 1 + eta s_e, b = eta (c_e - c) and c the mean of all c_e. After K steps eta c_e becomes
+    (u - y) / K + b.
 
     Args:
         learning_rate: eta [].

@@ -64,12 +64,12 @@ def stationary_spurious_moments(
 ) -> SpuriousMoments:
     """The stationary <u^2> and <u^4> of a spurious direction near the transition.
 
-    <u^2> = lambda/eta and <u^4> = lambda (lambda + v)/eta^2. For small steps d log u = (lambda -
-    eta u^2) dt + sqrt(v) dB: u^2 follows a logistic equation with multiplicative noise, whose
-    stationary law is Gamma with shape lambda/v and scale v/eta. v is exact for two points,
-    otherwise (eta sd/a)^2. The relative error is of order eta mu and largest near the transition.
-    Moments of simulated two-point dynamics, divided by these formulas, at M/M_c = 0.5, 0.8 and 0.95
-    (standard error up to 0.03):
+    <u^2> = lambda/eta and <u^4> = lambda (lambda + v)/eta^2. For small steps
+    d log u = (lambda - eta u^2) dt + sqrt(v) dB: u^2 follows a logistic equation with
+    multiplicative noise, whose stationary law is Gamma with shape lambda/v and scale v/eta. v is exact for two
+    points, otherwise (eta sd/a)^2. The relative error is of order eta mu and largest near the
+    transition. Moments of simulated two-point dynamics, divided by these formulas, at M/M_c = 0.5,
+    0.8 and 0.95 (standard error up to 0.03):
 
         eta mu    <u^2>               <u^4>
         0.005     1.00  0.99  0.98    1.00  0.99  0.97
@@ -174,12 +174,12 @@ def complement_power(
     """The stationary power that batch noise sustains outside all signals, E|(I - P) U|_F^2.
 
     Let n = d - r1 - r2 and v = (M^2 r2 + sigma_y^2)/(2m), the variance of an entry of the batch
-    gradient G. The r1 columns of U that represent A* are driven as in `error_floor`: r1 n eta v/(2
-    - eta sigma*). The other q columns follow w <- w - eta (G + w w') w. For a GOE matrix G, log det
-    w'w is stationary where the mean of |w|^2 is q eta v (n - 1 - 2q)/2. With q > (n - 1)/4 columns
-    the noise suppresses the smallest ones, so at most (n - 1)/4 columns are active. From a scale
-    alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First order in eta, v and (r1
-    + r2)/d; the study `over-parameterisation` compares it with simulations.
+    gradient G. The r1 columns of U that represent A* are driven as in `error_floor`:
+    r1 n eta v/(2 - eta sigma*). The other q columns follow w <- w - eta (G + w w') w. For a GOE
+    matrix G, log det w'w is stationary where the mean of |w|^2 is q eta v (n - 1 - 2q)/2. With
+    q > (n - 1)/4 columns the noise suppresses the smallest ones, so at most (n - 1)/4 columns are
+    active. From a scale alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First
+    order in eta, v and (r1 + r2)/d; the study `over-parameterisation` compares it with simulations.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -231,11 +231,11 @@ def finite_data_error(
     """The error |UU' - A*|_F from a fixed data set of n examples per environment, for k = d.
 
     The residuals -A_e multiply the same n measurements in every step, so the mean gradient has a
-    symmetric error D that does not average out, with entries of variance v = (M^2 r2 +
-    sigma_y^2)/(2 n E), and U U' converges to the positive part of A* + D. With N = d - r1 - r2 the
-    squared error is 2 r1 d v from the directions of A* plus N^2 v/2 from all others, the positive
-    half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if the spurious
-    directions are rejected.
+    symmetric error D that does not average out, with entries of variance
+    v = (M^2 r2 + sigma_y^2)/(2 n E), and U U' converges to the positive part of A* + D. With N = d - r1 - r2
+    the squared error is 2 r1 d v from the directions of A* plus N^2 v/2 from all others, the
+    positive half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if the
+    spurious directions are rejected.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.

@@ -51,9 +51,9 @@ def tail_exponent(
 
     Below the transition theta < 0: log|u| is a random walk that drifts up against the nonlinearity,
     and in the laminar phases the density is ~ |u|^(|theta| - 1). Above it theta > 0: repeated
-    perturbations (batch noise, a tilt) are amplified to bursts with a heavy tail, P(|u| > x) ~
-    x^-theta (Kesten 1973), up to the nonlinearity. Without perturbations, a direction that starts
-    at u0 reaches x with a probability ~ (u0/x)^theta.
+    perturbations (batch noise, a tilt) are amplified to bursts with a heavy tail,
+    P(|u| > x) ~ x^-theta (Kesten 1973), up to the nonlinearity. Without perturbations, a direction
+    that starts at u0 reaches x with a probability ~ (u0/x)^theta.
 
     Args:
         learning_rate: eta [...].
