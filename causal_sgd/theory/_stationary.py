@@ -66,10 +66,10 @@ def stationary_spurious_moments(
 
     <u^2> = lambda/eta and <u^4> = lambda (lambda + v)/eta^2. For small steps
     d log u = (lambda - eta u^2) dt + sqrt(v) dB: u^2 follows a logistic equation with
-    multiplicative noise, whose stationary law is Gamma with shape lambda/v and scale v/eta. v is exact for two
-    points, otherwise (eta sd/a)^2. The relative error is of order eta mu and largest near the
-    transition. Moments of simulated two-point dynamics, divided by these formulas, at M/M_c = 0.5,
-    0.8 and 0.95 (standard error up to 0.03):
+    multiplicative noise, whose stationary law is Gamma with shape lambda/v and scale v/eta. v is
+    exact for two points, otherwise (eta sd/a)^2. The relative error is of order eta mu and largest
+    near the transition. Moments of simulated two-point dynamics, divided by these formulas, at
+    M/M_c = 0.5, 0.8 and 0.95 (standard error up to 0.03):
 
         eta mu    <u^2>               <u^4>
         0.005     1.00  0.99  0.98    1.00  0.99  0.97
@@ -232,10 +232,10 @@ def finite_data_error(
 
     The residuals -A_e multiply the same n measurements in every step, so the mean gradient has a
     symmetric error D that does not average out, with entries of variance
-    v = (M^2 r2 + sigma_y^2)/(2 n E), and U U' converges to the positive part of A* + D. With N = d - r1 - r2
-    the squared error is 2 r1 d v from the directions of A* plus N^2 v/2 from all others, the
-    positive half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if the
-    spurious directions are rejected.
+    v = (M^2 r2 + sigma_y^2)/(2 n E), and U U' converges to the positive part of A* + D. With
+    N = d - r1 - r2 the squared error is 2 r1 d v from the directions of A* plus N^2 v/2 from all
+    others, the positive half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if
+    the spurious directions are rejected.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
