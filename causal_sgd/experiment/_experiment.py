@@ -70,8 +70,7 @@ class Experiment(
         from causal_sgd.training import run
 
         checks.integer("steps", self.steps, maximum=2**31 - 1)
-        module = _options.metrics_module()
-        metrics = {name: getattr(module, name) for name in self.metrics}
+        metrics = {name: _options.metric(name) for name in self.metrics}
         known = _build.world_of_file(self.world_file)
 
         def cell(key: Any, **numbers: Any) -> Trace:

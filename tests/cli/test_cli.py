@@ -1,6 +1,7 @@
-"""The shell's view: one JSON object, one line for a mistake, files where they were asked for."""
+"""The command line: one JSON object, files as requested, one line for a mistake."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,34 +18,15 @@ from causal_sgd.sweeps import sweep
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Key, Trace
+from support.shell import call, words
 
-SMALL = [
-    "--dim",
-    "6",
-    "--invariant-rank",
-    "2",
-    "--spurious-rank",
-    "1",
-    "--steps",
-    "20",
-    "--seeds",
-    "3",
-]
-QUICK = ["--measurement", "population", "--basis", "canonical"]  # quickly compiled
-
-
-def call(*arguments: str, capsys) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+SMALL = words("--dim 6 --invariant-rank 2 --spurious-rank 1 --steps 20 --seeds 3")
+QUICK = words("--measurement population --basis canonical")  # compiles quickly
 
 
 def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> None:
-    code, out, _ = call(
-        "run", *SMALL, *QUICK, "--json", "--seed", "4", "--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png"),
-        capsys=capsys,
-    )  # fmt: skip
+    files = ["--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png")]
+    code, out, _ = call("run", *SMALL, *QUICK, "--json", "--seed", "4", *files, capsys=capsys)
     report = json.loads(out)
     assert code == 0
     assert set(report) == {"config", "metrics", "diverged_fraction", "seconds"}
@@ -75,10 +57,9 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> N
 
 
 def test_phase_writes_the_diagram_and_the_table(capsys, tmp_path) -> None:
-    code, out, _ = call(
-        "phase", "--x", "spread=0:6:3", "--y", "learning-rate=0.02:0.2:2:log", *SMALL, *QUICK, "--out", str(tmp_path / "d.nc"),
-        "--plot", str(tmp_path / "d.png"), capsys=capsys,
-    )  # fmt: skip
+    axes = words("--x spread=0:6:3 --y learning-rate=0.02:0.2:2:log")
+    files = ["--out", str(tmp_path / "d.nc"), "--plot", str(tmp_path / "d.png")]
+    code, out, _ = call("phase", *axes, *SMALL, *QUICK, *files, capsys=capsys)
     assert code == 0
     assert "18 runs" in out
     with xr.open_dataset(tmp_path / "d.nc") as stored:
@@ -97,10 +78,9 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
     np.savez(
         tmp_path / "signals.npz", invariant=np.diag([1.0, 1.0, 0.0]), spurious=np.stack([own, -own])
     )
-    code, out, _ = call(
-        "run", "--world-file", str(tmp_path / "signals.npz"), "--steps", "5", "--seeds", "2", "--json",
-        "--measurement", "population", "--metrics", "invariant_error", capsys=capsys,
-    )  # fmt: skip
+    options = words("--steps 5 --seeds 2 --json --measurement population --metrics invariant_error")
+    file = str(tmp_path / "signals.npz")
+    code, out, _ = call("run", "--world-file", file, *options, capsys=capsys)
     assert code == 0
     assert json.loads(out)["metrics"]["invariant_error"]["median"] == pytest.approx(
         2**0.5, abs=1e-2
@@ -108,23 +88,12 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
+def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
     _, out, _ = call("list", capsys=capsys)
     assert "fixed-design" in out
-    own = [
-        "--measurement",
-        "fixed-design",
-        "--num-examples",
-        "12",
-        "--batch-size",
-        "3",
-        "--label-noise",
-        "0.5",
-        "--fresh-noise",
-        "0.3",
-    ]
-    own += ["--basis", "canonical", "--sampler", "cyclic", "--metrics", "invariant_error"]
-    code, out, _ = call("run", *SMALL, *own, "--json", capsys=capsys)
+    data = "--measurement fixed-design --num-examples 12 --label-noise 0.5 --fresh-noise 0.3"
+    others = "--batch-size 3 --basis canonical --sampler cyclic --metrics invariant_error"
+    code, out, _ = call("run", *SMALL, *data.split(), *others.split(), "--json", capsys=capsys)
     assert code == 0
 
     def cell(key: Key) -> Trace:
@@ -150,7 +119,13 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
     [
         ("run --sampler heter", "did you mean 'hetero'"),
         ("run --optimizer adma", "did you mean 'adam'"),
-        ("run --dmi 3", "--dim"),
+        ("run --dmi 3", "--dmi, 3; did you mean --dim. .see causal-sgd run --help"),
+        ("phase", "--x STR, --y STR must be given .see causal-sgd phase --help"),
+        ("run --means 1 x", "--means must be a number, got 'x'"),
+        (
+            "run --sampler block --probabilities 0.5 0.5",
+            "error: probabilities must not be given where sampler is 'block'",
+        ),
         ("run --dim x", "--dim"),
         ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
         ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
@@ -226,8 +201,6 @@ def test_a_fixed_design_is_named_and_is_that_of_the_parts(capsys) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:
-    import re
-
     code, out, err = call(*arguments.split(), capsys=capsys)
     assert code == 2
     assert out == ""
@@ -235,20 +208,19 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, c
     assert re.search(message, err)
 
 
-def test_help_does_not_start_jax_and_list_knows_every_study(capsys) -> None:
-    script = "import sys, causal_sgd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'jax' not in sys.modules"
+def test_help_does_not_start_jax_and_list_names_every_study(capsys) -> None:
+    script = "import sys, causal_sgd.cli as c\ntry: c.main(['run', '--help'])\n"
+    script += "except SystemExit: assert 'jax' not in sys.modules"
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    assert (
-        time.perf_counter() - begin < 10
-    )  # half a second on a quiet machine; the import of jax is what is tested
+    assert time.perf_counter() - begin < 10  # half a second on a quiet machine
     code, out, _ = call("list", capsys=capsys)
     assert code == 0
     assert all(name in out for name in studies.NAMES)
 
 
-def test_what_the_machine_has_not_is_told_in_one_line(capsys, monkeypatch) -> None:
-    for error, words in (
+def test_an_exhausted_machine_is_reported_in_one_line(capsys, monkeypatch) -> None:
+    for error, text in (
         (MemoryError("Unable to allocate 1 TiB"), "out of memory"),
         (OSError("No space left"), "No space left"),
     ):
@@ -260,11 +232,27 @@ def test_what_the_machine_has_not_is_told_in_one_line(capsys, monkeypatch) -> No
         code, out, err = call("run", capsys=capsys)
         assert (code, out) == (1, "")
         assert len(err.strip().splitlines()) == 1
-        assert words in err
+        assert text in err
+
+
+def test_help_shows_the_choices(capsys) -> None:
+    code, out, _ = call("run", "--help", capsys=capsys)
+    assert code == 0
+    assert "--sampler {hetero,pooled,cyclic,shuffled,block,sticky,mixed,stratified}" in out
+    assert "--means [FLOAT ...]" in out
+
+
+def test_hyphens_and_underscores_are_the_same(capsys) -> None:
+    options = words("--family log_normal --num_environments 3 --metrics effective-rank --json")
+    code, out, _ = call("run", *options, *SMALL, *QUICK, capsys=capsys)
+    assert code == 0
+    report = json.loads(out)
+    assert report["config"]["family"] == "log-normal"
+    assert list(report["metrics"]) == ["effective_rank"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_gets_what_completes_commands(shell: str, capsys) -> None:
+def test_shells_complete_commands_and_choices(shell: str, capsys) -> None:
     code, out, _ = call("--tyro-print-completion", shell, capsys=capsys)
     assert code == 0
-    assert all(name in out for name in cli.COMMANDS)
+    assert all(name in out for name in (*cli.COMMANDS, "stratified", "low-rank-law"))

@@ -1,4 +1,4 @@
-"""`causal-sgd phase` with a boundary, and refined: what it prints, draws and keeps, and its mistakes in one line."""
+"""`causal-sgd phase`, in full and refined: output, figures, stores, and mistakes in one line."""
 
 import json
 from pathlib import Path
@@ -7,56 +7,33 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from causal_sgd import cli
 from causal_sgd.cli.axes import parse_axis
 from causal_sgd.experiment import INTEGER_AXES, Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
+from support.shell import call, words
 
-MAP = [
-    "--dim",
-    "2",
-    "--invariant-rank",
-    "1",
-    "--spurious-rank",
-    "1",
-    "--measurement",
-    "population",
-    "--model",
-    "diagonal",
-]
-MAP += [
-    "--basis",
-    "canonical",
-    "--steps",
-    "100",
-    "--init-scale",
-    "0.01",
-    "--metrics",
-    "spurious_signal",
-]
-AXES = ["--x", "spread=1:8:12", "--y", "learning-rate=0.08:0.2:9:log"]
-
-
-def call(*arguments: str, capsys) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["phase", *arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+MAP = words("--dim 2 --invariant-rank 1 --spurious-rank 1 --measurement population")
+MAP += words(
+    "--model diagonal --basis canonical --steps 100 --init-scale 0.01 --metrics spurious_signal"
+)
+AXES = words("--x spread=1:8:12 --y learning-rate=0.08:0.2:9:log")
 
 
 @pytest.mark.slow
-def test_a_refined_diagram_goes_on_from_its_store_and_tells_the_boundary(
+def test_a_refined_diagram_continues_from_its_store_and_prints_the_boundary(
     capsys, tmp_path: Path
 ) -> None:
     path = tmp_path / "refined.zarr"
     command = [*AXES, *MAP, "--refine", "--level", "0.1", "--seeds", "16", "--out", str(path)]
-    code, out, _ = call(*command, "--budget", "200", capsys=capsys)
+    code, out, _ = call("phase", *command, "--budget", "200", capsys=capsys)
     assert code == 0
     assert "where half of the seeds reject, spread by learning_rate" in out
     assert "at finite time" in out
     assert "200 runs, 8.6 times fewer than all" in out
     assert Store(path).progress() == (200, 200)
-    code, out, _ = call(*command, "--json", "--plot", str(tmp_path / "refined.png"), capsys=capsys)
+    code, out, _ = call(
+        "phase", *command, "--json", "--plot", str(tmp_path / "refined.png"), capsys=capsys
+    )
     report = json.loads(out)
     assert Store(path).progress() == (report["runs"],) * 2
     assert 200 < report["runs"] < 12 * 9 * 16 / 2
@@ -75,17 +52,11 @@ def test_a_refined_diagram_goes_on_from_its_store_and_tells_the_boundary(
 
 
 def test_a_full_diagram_has_a_boundary_where_a_level_is_given(capsys, tmp_path: Path) -> None:
-    options = [
-        "--level",
-        "0.1",
-        "--along",
-        "learning-rate",
-        "--seeds",
-        "4",
-        "--out",
-        str(tmp_path / "d.nc"),
-    ]
-    code, out, _ = call(*AXES, *MAP, *options, "--plot", str(tmp_path / "d.svg"), capsys=capsys)
+    options = words("--level 0.1 --along learning-rate --seeds 4")
+    options += ["--out", str(tmp_path / "d.nc")]
+    code, out, _ = call(
+        "phase", *AXES, *MAP, *options, "--plot", str(tmp_path / "d.svg"), capsys=capsys
+    )
     assert code == 0
     assert "rows learning_rate, columns spread" in out
     assert "where half of the seeds reject, learning_rate by spread" in out
@@ -112,8 +83,8 @@ def test_a_full_diagram_has_a_boundary_where_a_level_is_given(capsys, tmp_path: 
         (["--refine", "--y", "learning-rate=0.1"], "at least two increasing values"),
     ],
 )
-def test_mistakes_are_told_in_one_line(options: list[str], message: str, capsys) -> None:
-    code, out, err = call(*AXES, *MAP, *options, capsys=capsys)
+def test_mistakes_are_reported_in_one_line(options: list[str], message: str, capsys) -> None:
+    code, out, err = call("phase", *AXES, *MAP, *options, capsys=capsys)
     assert code == 2
     assert not out
     assert message in err

@@ -1,4 +1,4 @@
-"""Stores from the shell: begin, look, go on, repair, export, and every mistake in one line."""
+"""Stores from the shell: start, inspect, resume, repair, export, and mistakes in one line."""
 
 from __future__ import annotations
 
@@ -16,24 +16,13 @@ import pytest
 import xarray as xr
 
 import causal_sgd
-from causal_sgd import cli
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store
+from support.shell import call, words
 
-SMALL = [
-    "--dim",
-    "4",
-    "--invariant-rank",
-    "1",
-    "--spurious-rank",
-    "1",
-    "--steps",
-    "20",
-    "--measurement",
-    "population",
-]
-SMALL += ["--model", "diagonal", "--basis", "canonical"]  # quickly compiled
+SMALL = words("--dim 4 --invariant-rank 1 --spurious-rank 1 --steps 20 --measurement population")
+SMALL += words("--model diagonal --basis canonical")  # compiles quickly
 FIELDS = {
     "dim": 4,
     "invariant_rank": 1,
@@ -42,23 +31,8 @@ FIELDS = {
     "measurement": "population",
 }
 EXPERIMENT = Experiment(**FIELDS, model="diagonal", basis="canonical", metrics=("spurious_signal",))
-DIAGRAM = [
-    "phase",
-    "--x",
-    "spread=0:4:3",
-    "--y",
-    "learning-rate=0.05,0.2",
-    *SMALL,
-    "--metrics",
-    "spurious_signal",
-]
-
-
-def call(*arguments: str, capsys) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+DIAGRAM = words("phase --x spread=0:4:3 --y learning-rate=0.05,0.2 --metrics spurious_signal")
+DIAGRAM += SMALL
 
 
 @pytest.fixture
@@ -70,33 +44,23 @@ def store(tmp_path, capsys) -> str:
     return path
 
 
-def test_status_tells_what_is_there(store: str, capsys) -> None:
+def test_status_prints_the_contents(store: str, capsys) -> None:
     code, out, _ = call("status", store, "--verify", capsys=capsys)
     assert code == 0
     assert "12 of 12 runs done (100.0%), 0 missing, 0 diverged" in out
-    for words in (
+    for text in (
         "3 values, 0 to 4",
         "2 values, 0.05 to 0.2",
         "spurious_signal",
         "computed by",
         "jax",
     ):
-        assert words in out
+        assert text in out
     code, out, _ = call("status", store, "--json", capsys=capsys)
     report = json.loads(out)
-    assert (
-        report["runs"],
-        report["done"],
-        report["missing"],
-        report["diverged"],
-        report["damaged"],
-    ) == (
-        12,
-        12,
-        0,
-        0,
-        {},
-    )
+    counts = {name: report[name] for name in ("runs", "done", "missing", "diverged")}
+    assert counts == {"runs": 12, "done": 12, "missing": 0, "diverged": 0}
+    assert report["damaged"] == {}
     assert report["axes"] == {"spread": [0, 2, 4], "learning_rate": [0.05, 0.2], "seed": [0, 1]}
     assert report["configuration"]["experiment"]["dim"] == 4
 
@@ -162,7 +126,7 @@ def test_export(store: str, capsys, suffix: str) -> None:
         assert len(pd.read_csv(out)) == 3 * 2 * 2 * 2
 
 
-def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
+def test_a_store_from_python_says_how_to_complete_it(tmp_path, capsys) -> None:
     def own(key, *, spread):
         return EXPERIMENT.cell()(key, spread=spread)
 
@@ -171,14 +135,14 @@ def test_a_store_made_from_python_says_how_to_go_on(tmp_path, capsys) -> None:
     next(file for file in (path / "diverged_at" / "c").rglob("*") if file.is_file()).unlink()
     code, out, _ = call("repair", str(path), capsys=capsys)
     assert code == 0
-    assert "run the same sweep of the cell test_a_store_made" in out
+    assert "run the same sweep of the cell test_a_store_from" in out
     code, _, err = call("resume", str(path), capsys=capsys)
     assert code == 2
     assert "was created from Python" in err
     assert "complete it with: run the same sweep" in call("status", str(path), capsys=capsys)[1]
 
 
-# A process that a shell began in the background ignores SIGINT, and so does what it begins.
+# A process in the background of a shell ignores SIGINT, and so do its children.
 LISTENING = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,23 +153,17 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, capsys) -> None:
+def test_an_interrupted_command_prints_how_to_continue(tmp_path, how: int, capsys) -> None:
     path = tmp_path / "long.zarr"
-    command = [
-        "phase",
-        "--x",
-        "spread=0:4:40",
-        "--y",
-        "learning-rate=0.01:0.05:20",
-        *SMALL,
-        "--steps",
-        "4000",
-    ]
-    command += ["--metrics", "spurious_signal"]
+    command = words("phase --x spread=0:4:40 --y learning-rate=0.01:0.05:20 --steps 4000")
+    options = ["--seeds", "64", "--metrics", "spurious_signal", "--out", str(path)]
     process = subprocess.Popen(
-        [sys.executable, "-c", LISTENING, *command, "--seeds", "64", "--out", str(path)],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
+        [sys.executable, "-c", LISTENING, *command, *SMALL[:6], *SMALL[8:], *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
     deadline = time.monotonic() + 100
     while process.poll() is None and not (
         path.exists() and any((path / "status" / "c").rglob("*/0"))
@@ -220,10 +178,8 @@ def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, 
     store = Store(path)
     runs, done = store.progress()
     assert 0 < done < runs
-    assert (
-        last
-        == f"causal-sgd: interrupted; {done} of {runs} runs are saved; continue with: causal-sgd resume {path}"
-    )
+    progress = f"{done} of {runs} runs are saved"
+    assert last == f"causal-sgd: interrupted; {progress}; continue with: causal-sgd resume {path}"
     assert not store.faults()
     assert "stopped: KeyboardInterrupt" in Path(f"{path}.log").read_text(), (
         "without a terminal there is a log"
@@ -233,7 +189,7 @@ def test_an_interrupted_command_prints_the_one_that_goes_on(tmp_path, how: int, 
     )
 
 
-def test_resume_completes_what_was_stopped(store: str, capsys) -> None:
+def test_resume_computes_the_missing_runs(store: str, capsys) -> None:
     whole = causal_sgd.open_results(store).load()
     opened = Store(store)
     opened.array("status")[0] = 0

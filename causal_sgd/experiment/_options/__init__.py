@@ -11,7 +11,7 @@ from causal_sgd.experiment._options._metrics import (
     METRICS,
     MetricFields,
     MetricName,
-    metrics_module,
+    metric,
 )
 from causal_sgd.experiment._options._models import MODELS, ModelFields
 from causal_sgd.experiment._options._samplers import SAMPLERS, SamplerFields
@@ -39,7 +39,7 @@ __all__ = [
     "Table",
     "TrainingFields",
     "WorldFields",
-    "metrics_module",
+    "metric",
 ]
 
 TABLES = (
