@@ -62,7 +62,7 @@ PLAIN = {
 }
 # The exponents are measured here.
 PROBED = {"learning_rate": (float(RATES[SLOW]), float(RATES[FAST])), "spread": (3.0, 6.0)}
-BLOWN_UP = 100.0  # a level that no environment comes near wanting; such a run counts as diverged
+BLOWN_UP = 100.0  # far above all levels that environments want: the run has diverged
 FRAMES = (0, 1, 3)  # of the growth
 
 

@@ -150,7 +150,7 @@ def _cell(name: str) -> Any:
         world: WorldFactory
         if name == "log_normal":
             world = worlds.log_normal(num_environments=1, mean=MEAN, spread=spread, **ranks)
-            evolve = nonstationary.redraw(world)  # no environment is met twice
+            evolve = nonstationary.redraw(world)  # no environment occurs twice
         elif name == "rare":
             largest = _largest(spread)
             weights = jnp.stack([1 - MEAN / largest, MEAN / largest])
@@ -174,7 +174,7 @@ def _cell(name: str) -> Any:
 
 
 def _largest(spread: Any) -> Any:
-    """The rare eigenvalue: 0 or this value have the mean and the given standard deviation."""
+    """The rare eigenvalue: with it and zero, the mean is MEAN and the deviation the spread."""
     return MEAN + spread**2 / MEAN
 
 
