@@ -15,8 +15,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 import tyro
 
@@ -115,7 +115,7 @@ def _version() -> int:
     return 0
 
 
-def _command(arguments: Sequence[str]) -> Any:
+def _command(arguments: Sequence[str]) -> Callable[[], int]:
     """The command, ready to be called."""
     if list(arguments[:1]) == ["--version"]:
         return _version

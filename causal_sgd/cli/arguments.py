@@ -113,15 +113,15 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
         return None
     metavar = "{" + ",".join(names) + "}" if names else leaf.__name__.upper()
 
-    def read(word: str) -> Any:
+    def read(word: str) -> object:
         return _name(word, names) if names else _value(word, leaf)
 
-    def instance(words: list[str]) -> Any:
+    def instance(words: list[str]) -> object:
         if optional and words == ["None"]:
             return None
         return tuple(map(read, words)) if several else read(words[0])
 
-    def words(value: Any) -> list[str]:
+    def words(value: object) -> list[str]:
         return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
 
     return PrimitiveConstructorSpec(
@@ -153,7 +153,7 @@ def _name(word: str, names: Sequence[str]) -> str:
         raise ValueError(str(error).removeprefix("name ")) from None  # tyro names the option
 
 
-def _value(word: str, kind: type) -> Any:
+def _value(word: str, kind: type) -> object:
     try:
         return kind(word)
     except ValueError:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import xarray as xr
 
     from causal_sgd.experiment import Experiment
+    from causal_sgd.types import Trace
 
 __all__ = ["Computation", "Workplace", "start"]
 
@@ -30,7 +33,7 @@ class Workplace:
 
     def sweep(
         self,
-        cell: Callable[..., Any],
+        cell: Callable[..., Trace],
         *,
         store: Path | None,
         by: Callable[..., xr.Dataset] | None = None,
@@ -60,7 +63,7 @@ class Workplace:
             raise KeyboardInterrupt(message) from None
 
     @contextlib.contextmanager
-    def _executor(self) -> Iterator[Any]:
+    def _executor(self) -> Iterator[Executor | None]:
         if self.scheduler is None:
             yield None
             return

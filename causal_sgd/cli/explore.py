@@ -10,7 +10,7 @@ import http.server
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -32,7 +32,9 @@ class Explore:
     For example: causal-sgd explore diagram.zarr --serve
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    paths: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[PATH ...]")
+    ] = ()
     """Stores (.zarr) or files (.nc) of `phase`. The page switches between several over the same
     axes, such as those of different samplers."""
     out: Path | None = None
@@ -108,7 +110,7 @@ class Explore:
                 self.end_headers()
                 self.wfile.write(content)
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         content_of_page = functools.partial(_page_or_error, self.page)
@@ -174,7 +176,7 @@ def _experiment(configuration: dict[str, Any]) -> Experiment | None:
         return None
 
 
-def _name(experiment: Experiment | None, path: Path, taken: dict[str, Any]) -> str:
+def _name(experiment: Experiment | None, path: Path, taken: dict[str, xr.Dataset]) -> str:
     """A short name that distinguishes the datasets: the sampler, or else the file."""
     name = path.stem if experiment is None else experiment.sampler
     return path.stem if name in taken else name

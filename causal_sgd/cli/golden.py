@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
 
 import numpy as np
 import optax
@@ -46,7 +45,7 @@ def golden_cell(key: Key) -> Trace:
     return run(key, algorithm=algorithm, metrics=recorded, num_steps=30, record_every=10)
 
 
-def golden_numbers() -> dict[str, list[Any]]:
+def golden_numbers() -> dict[str, list[object]]:
     """Four golden runs by a sweep over all devices: step and metrics -> values."""
     dataset = sweep(golden_cell, seeds=4, key=KEY, tile=2, progress=False)
     return {"step": dataset.step.values.tolist()} | {
@@ -54,7 +53,7 @@ def golden_numbers() -> dict[str, list[Any]]:
     }
 
 
-def worst_deviation(numbers: Mapping[str, Any]) -> float:
+def worst_deviation(numbers: Mapping[str, object]) -> float:
     """The largest relative deviation from the released numbers; infinite if the shapes differ."""
     golden = json.loads(resources.files("causal_sgd.cli").joinpath(FILE).read_text("utf-8"))
     if set(golden) != set(numbers):

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,6 +15,7 @@ from causal_sgd.cli.outputs import plain
 from causal_sgd.experiment import CHOICES, SWEEPABLE
 
 if TYPE_CHECKING:
+    from causal_sgd.studies import Study
     from causal_sgd.studies.reproduction import Time
 
 __all__ = ["List"]
@@ -27,7 +28,7 @@ class List:
     For example: causal-sgd list phase-diagram
     """
 
-    study: tyro.conf.Positional[str | None] = None
+    study: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[STUDY]")] = None
     """Describe this study only."""
     out: Path = Path("figures")
     """Results of `causal-sgd reproduce`, whose times are listed."""
@@ -43,8 +44,10 @@ class List:
         else:
             names = studies.NAMES
         if self.json:
-            report = {"studies": [self._report(name) for name in names]}
-            print(json.dumps(report | (_names() if self.study is None else {})))
+            report: dict[str, object] = {"studies": [self._report(name) for name in names]}
+            if self.study is None:
+                report |= {"names": CHOICES, "axes": _axes()}
+            print(json.dumps(report))
         elif self.study is not None:
             self._print_one(names[0])
         else:
@@ -70,11 +73,10 @@ class List:
             totals["core"] += seconds if name in studies.CORE else 0
         more = "more than " if unknown else ""
         print(f"\ntotal: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
-        listed = _names()
         print("\nnames, in which hyphens and underscores are the same:")
-        for field, options in listed["names"].items():
+        for field, options in CHOICES.items():
             print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
-        print(f"\naxes of `causal-sgd phase`:\n  {', '.join(listed['axes'])}")
+        print(f"\naxes of `causal-sgd phase`:\n  {', '.join(_axes())}")
 
     def _print_one(self, name: str) -> None:
         from causal_sgd import studies
@@ -88,7 +90,7 @@ class List:
         _print_claims(study)
         print(f"run it:   causal-sgd reproduce {name}")
 
-    def _report(self, name: str) -> dict[str, Any]:
+    def _report(self, name: str) -> dict[str, object]:
         from causal_sgd import studies
 
         study = studies.load(name)
@@ -132,11 +134,10 @@ class List:
         return ", ".join(texts)
 
 
-def _print_claims(study: Any) -> None:
+def _print_claims(study: Study) -> None:
     for claim in study.CLAIMS.values():
         print(f"    {claim.interval:<18} {claim.text}  ({claim.source})")
 
 
-def _names() -> dict[str, Any]:
-    names = {field: list(options) for field, options in CHOICES.items()}
-    return {"names": names, "axes": [name.replace("_", "-") for name in SWEEPABLE]}
+def _axes() -> list[str]:
+    return [name.replace("_", "-") for name in SWEEPABLE]

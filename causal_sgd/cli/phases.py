@@ -211,13 +211,13 @@ class _Diagram:
             ),
         )
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """The result as plain values for --json."""
         from causal_sgd.analysis import summary
 
         x, y = self.axes
         table = summary(self.dataset, self.metric).transpose(y, x, ...)
-        report: dict[str, Any] = {
+        report: dict[str, object] = {
             "axes": {name: values.tolist() for name, values in self.axes.items()},
             "metric": self.metric,
             "median": plain(table["median"].values),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -34,7 +34,9 @@ class Reproduce:
     For example: causal-sgd reproduce small-batch --quick
     """
 
-    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    studies: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[STUDY ...]")
+    ] = ()
     """Names of studies, see `causal-sgd list`; by default the few with the results of the paper."""
     all: bool = False
     """Run all studies."""

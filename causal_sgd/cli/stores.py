@@ -15,6 +15,7 @@ from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from causal_sgd.sweeps.store import Store
+    from causal_sgd.types import Key
 
 __all__ = ["Export", "Repair", "Resume", "Status"]
 
@@ -206,7 +207,7 @@ def _complete(store: Store, workplace: Workplace) -> None:
     print(f"{store.path}: {done} of {runs} runs done")
 
 
-def _key(store: Store) -> Any:
+def _key(store: Store) -> Key:
     import jax
 
     words = np.array(store.configuration["key"].split(), np.uint32)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from causal_sgd import checks
-from causal_sgd.experiment._options import TABLES
+from causal_sgd.experiment._options import TABLES, Parts
 from causal_sgd.sensing import worlds
 from causal_sgd.types import Algorithm
 
 __all__ = ["algorithm", "naming_fields", "world_of_file"]
 
 
-def algorithm(experiment: Any, known: Mapping[str, Any]) -> Algorithm:
+def algorithm(experiment: Any, known: Parts) -> Algorithm:
     """The algorithm of an experiment, whose sweepable numbers may be traced.
 
     Args:
@@ -37,7 +37,7 @@ def algorithm(experiment: Any, known: Mapping[str, Any]) -> Algorithm:
     return parts["algorithm"]
 
 
-def world_of_file(path: Path | None) -> dict[str, Any]:
+def world_of_file(path: Path | None) -> Parts:
     """The world of a file and its dimension; nothing without a file."""
     if path is None:
         return {}
@@ -47,7 +47,7 @@ def world_of_file(path: Path | None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def naming_fields(experiment: Any) -> Iterator[None]:
+def naming_fields(experiment: object) -> Iterator[None]:
     """Let messages that begin with the argument of a part name the field instead."""
     try:
         yield

@@ -109,7 +109,7 @@ class Experiment(
         reasons = (table.why_unused(self, field) for table in TABLES)
         return next((reason for reason in reasons if reason is not None), None)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The fields as plain values that JSON can hold."""
         return {
             name: str(value)
@@ -132,14 +132,14 @@ class Experiment(
         return cls(**values)
 
 
-def _spelled(field: str, value: Any, options: tuple[str, ...]) -> str:
+def _spelled(field: str, value: object, options: tuple[str, ...]) -> str:
     """The option that a value names, with hyphens or underscores."""
     spelling = {option.replace("_", "-"): option for option in options}
     canonical = spelling.get(value.replace("_", "-"), value) if isinstance(value, str) else value
     return checks.choice(field, canonical, options)
 
 
-def _leaves(hint: Any) -> Iterator[Any]:
+def _leaves(hint: object) -> Iterator[object]:
     """The types and annotations that a type is composed of, itself first."""
     yield hint
     for part in (*typing.get_args(hint), *getattr(hint, "__metadata__", ())):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 from optax import adam, adamw, lion, noisy_sgd, sgd, sign_sgd
 
@@ -25,7 +23,9 @@ __all__ = [
 ]
 
 
-def sgdw(learning_rate: Any, *, weight_decay: float | Array) -> optax.GradientTransformation:
+def sgdw(
+    learning_rate: optax.ScalarOrSchedule, *, weight_decay: float | Array
+) -> optax.GradientTransformation:
     """SGD with decoupled weight decay.
 
     Args:
@@ -35,7 +35,9 @@ def sgdw(learning_rate: Any, *, weight_decay: float | Array) -> optax.GradientTr
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
 
 
-def scheduled(learning_rate: float | Array, schedule: Any, accumulate: int | Array) -> Any:
+def scheduled(
+    learning_rate: float | Array, schedule: optax.Schedule | None, accumulate: int | Array
+) -> optax.ScalarOrSchedule:
     """The learning rate: a number, or a function of the number of updates.
 
     Args:

@@ -15,7 +15,7 @@ from causal_sgd.experiment._options._metrics import (
 )
 from causal_sgd.experiment._options._models import MODELS, ModelFields
 from causal_sgd.experiment._options._samplers import SAMPLERS, SamplerFields
-from causal_sgd.experiment._options._table import SWEEPABLE, Option, Table
+from causal_sgd.experiment._options._table import SWEEPABLE, Option, Parts, Table
 from causal_sgd.experiment._options._training import (
     ALGORITHMS,
     AVERAGES,
@@ -35,6 +35,7 @@ __all__ = [
     "MetricName",
     "ModelFields",
     "Option",
+    "Parts",
     "SamplerFields",
     "Table",
     "TrainingFields",

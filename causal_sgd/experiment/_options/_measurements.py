@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from causal_sgd.experiment._options._samplers import SamplerFields
 from causal_sgd.experiment._options._table import Axis, Computed, Table, option
 
 __all__ = ["MEASUREMENTS", "MeasurementFields"]
@@ -17,7 +18,7 @@ def _module() -> ModuleType:
     return measurements
 
 
-def _largest_batch(experiment: Any, parts: object) -> int | None:
+def _largest_batch(experiment: SamplerFields, parts: object) -> int | None:
     """The batch size unless it is swept: it only saves time, so it may be omitted."""
     return experiment.batch_size if isinstance(experiment.batch_size, int) else None
 

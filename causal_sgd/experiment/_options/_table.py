@@ -16,6 +16,7 @@ __all__ = [
     "Axis",
     "Computed",
     "Option",
+    "Parts",
     "Requirement",
     "Table",
     "absent",
@@ -27,6 +28,9 @@ __all__ = [
     "part",
     "zero",
 ]
+
+Parts = Mapping[str, Any]
+"""The parts of an experiment that are built already."""
 
 T = TypeVar("T")
 SWEEPABLE = "sweepable"
@@ -40,12 +44,12 @@ class FirstOf:
 
     fields: tuple[str, ...]
 
-    def read(self, experiment: Any) -> tuple[str, ...]:
+    def read(self, experiment: object) -> tuple[str, ...]:
         """The field that takes effect."""
         present = (field for field in self.fields if getattr(experiment, field) is not None)
         return (next(present, self.fields[-1]),)
 
-    def value(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+    def value(self, experiment: object, parts: Parts) -> Any:
         """The value; an array where the field holds a tuple of numbers."""
         value = getattr(experiment, self.read(experiment)[0])
         return np.asarray(value, float) if isinstance(value, tuple) else value
@@ -55,15 +59,15 @@ class FirstOf:
 class Computed:
     """An argument that is computed from the experiment and from the parts that are built before."""
 
-    function: Callable[[Any, Mapping[str, Any]], Any]
+    function: Callable[[Any, Parts], Any]
     fields: tuple[str, ...] = ()
     """The fields that it reads; messages name the first."""
 
-    def read(self, experiment: Any) -> tuple[str, ...]:
+    def read(self, experiment: object) -> tuple[str, ...]:
         """The fields that take effect."""
         return self.fields
 
-    def value(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+    def value(self, experiment: object, parts: Parts) -> Any:
         """The value."""
         return self.function(experiment, parts)
 
@@ -91,7 +95,7 @@ class Requirement:
     """What follows "must" in a message."""
     reason: str
 
-    def check(self, experiment: Any, chosen: str) -> None:
+    def check(self, experiment: object, chosen: str) -> None:
         """Raise ValueError unless the field has an allowed value; `chosen` states the option."""
         value = getattr(experiment, self.field)
         if not self.holds(value):
@@ -190,33 +194,33 @@ class Table:
     replacement: tuple[str, Option] | None = None
     """A field that replaces all options where it is given, and its row."""
 
-    def chosen(self, experiment: Any) -> str:
+    def chosen(self, experiment: object) -> str:
         """The name that an experiment chooses."""
         return getattr(experiment, self.field)
 
-    def replaced_by(self, experiment: Any) -> str | None:
+    def replaced_by(self, experiment: object) -> str | None:
         """The field that replaces all options, where it is given."""
         if self.replacement is None or getattr(experiment, self.replacement[0]) is None:
             return None
         return self.replacement[0]
 
-    def row(self, experiment: Any) -> Option:
+    def row(self, experiment: object) -> Option:
         """The row that applies to an experiment."""
         if self.replacement is not None and self.replaced_by(experiment) is not None:
             return self.replacement[1]
         return self.options[self.chosen(experiment)]
 
-    def check(self, experiment: Any) -> None:
+    def check(self, experiment: object) -> None:
         """Raise ValueError if other fields do not fit the chosen option."""
         name = self.chosen(experiment)
         for requirement in self.options[name].requires:
             requirement.check(experiment, f"{self.field} is {name!r}")
 
-    def factory(self, name: str, row: Option) -> Callable[..., Any]:
+    def factory(self, name: str, row: Option) -> Callable[..., object]:
         """The function that builds the part."""
         return getattr(self.module(), row.factory or name.replace("-", "_"))
 
-    def build(self, experiment: Any, parts: Mapping[str, Any]) -> Any:
+    def build(self, experiment: object, parts: Parts) -> Any:
         """The part; None for an option that builds nothing.
 
         Args:
@@ -231,19 +235,19 @@ class Table:
         arguments = {name: value for name, value in values.items() if value is not None}
         return self.factory(self.chosen(experiment), row)(**arguments)
 
-    def fields_used(self, experiment: Any) -> set[str]:
+    def fields_used(self, experiment: object) -> set[str]:
         """The fields that take effect."""
         return {
             field for source in self.row(experiment).sources for field in source.read(experiment)
         }
 
-    def fields_of_arguments(self, experiment: Any) -> Iterator[tuple[str, str]]:
+    def fields_of_arguments(self, experiment: object) -> Iterator[tuple[str, str]]:
         """Pairs of an argument and the field that it comes from."""
         for name, source in (self.row(experiment).arguments or {}).items():
             for field in source.read(experiment)[:1]:
                 yield name, field
 
-    def why_unused(self, experiment: Any, field: str) -> str | None:
+    def why_unused(self, experiment: object, field: str) -> str | None:
         """Why a field has no effect here, as the end of a sentence; None if no option reads it."""
         users = [name for name, row in self.options.items() if field in row.fields]
         if not users:

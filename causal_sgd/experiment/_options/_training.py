@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from causal_sgd import checks
 from causal_sgd.experiment._options._table import (
     Axis,
     Computed,
     Option,
+    Parts,
     Source,
     Table,
     only,
     option,
     part,
 )
+
+if TYPE_CHECKING:
+    import optax
 
 __all__ = ["ALGORITHMS", "AVERAGES", "OPTIMIZERS", "SCHEDULES", "TrainingFields"]
 
@@ -48,13 +51,13 @@ def _averages() -> ModuleType:
     return optimizers
 
 
-def _rate(experiment: Any, parts: Mapping[str, Any]) -> Any:
+def _rate(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
     return _optimizers.scheduled(experiment.learning_rate, parts["schedule"], experiment.accumulate)
 
 
-def _optimizer(experiment: Any, parts: Mapping[str, Any]) -> Any:
+def _optimizer(experiment: TrainingFields, parts: Parts) -> optax.GradientTransformation:
     from causal_sgd.experiment import _optimizers
 
     return _optimizers.with_options(
@@ -65,20 +68,20 @@ def _optimizer(experiment: Any, parts: Mapping[str, Any]) -> Any:
     )
 
 
-def _averaged(experiment: Any, parts: Mapping[str, Any]) -> Any:
+def _averaged(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
     return _optimizers.chain(_optimizer(experiment, parts), parts["average"])
 
 
-def _server(experiment: Any, parts: Mapping[str, Any]) -> Any:
+def _server(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
     rate = checks.number("server_learning_rate", experiment.server_learning_rate, above=0)
     return _optimizers.chain(_optimizers.sgd(rate), parts["average"])
 
 
-def _evaluate(experiment: Any, parts: Mapping[str, Any]) -> Any:
+def _evaluate(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.training import optimizers
 
     return None if parts["average"] is None else optimizers.averaged

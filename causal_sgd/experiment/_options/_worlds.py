@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from causal_sgd.experiment._options._table import (
     Axis,
@@ -43,7 +43,7 @@ NO_EIGENVALUES = (absent("eigenvalues", "only the discrete family takes its eige
 def _number(default: int | None) -> Computed:
     """The number of environments; one is enough where every step draws them anew."""
 
-    def number(experiment: Any, parts: object) -> int | None:
+    def number(experiment: WorldFields, parts: object) -> int | None:
         if experiment.num_environments is not None:
             return experiment.num_environments
         return 1 if experiment.evolution == "redraw" else default
