@@ -1,5 +1,9 @@
 """Settings of the whole suite. They have to be in place before jax starts, hence at import."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 import hypothesis
 import jax
 import matplotlib as mpl
@@ -44,6 +48,17 @@ def one_device(monkeypatch):
     monkeypatch.setattr(
         _machine, "local_devices", lambda devices: chosen(first if devices is None else devices)
     )
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """Compile without most of XLA's optimisations, in two thirds of the time.
+
+    For modules that compare with definitions. Tests of bits, memory or speed need what users run.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

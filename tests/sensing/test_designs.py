@@ -39,6 +39,7 @@ from support.designs import (
     world,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
 UPPER = np.triu_indices(DIM)
 

@@ -151,7 +151,9 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind
     judge(check_mean_and_covariance(sample, case, noise), enough=150)
 
 
-@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize(
+    "kind", ["law", pytest.param("low rank", marks=pytest.mark.slow)]  # see test_low_rank.py
+)
 @pytest.mark.parametrize(
     ("name", "noise"),
     [
@@ -194,8 +196,15 @@ def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
     judge(check_higher_moments(draw(case, 0.7, "law"), streamed, case, 0.7), enough=80)
 
 
-@pytest.mark.parametrize("kind", LAWS)
-@pytest.mark.parametrize("name", ["one environment", "two environments"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("one environment", "law"),
+        ("two environments", "law"),
+        ("two environments", "low rank"),
+        pytest.param("one environment", "low rank", marks=pytest.mark.slow),
+    ],
+)
 def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str, kind: str) -> None:
     sample = draw(CASES[name], 0.0, kind, plain=False)
     judge(check_mean_and_covariance(sample, CASES[name], 0.0), enough=150)

@@ -13,6 +13,7 @@ from causal_sgd.sensing import models
 from causal_sgd.sensing.models import Factors, MatrixModel
 from support.arrays import symmetric
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
 
 

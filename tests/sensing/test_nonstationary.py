@@ -17,6 +17,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import World, nonstationary, worlds
 from causal_sgd.types import Evolution
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
 RANKS: dict[str, Any] = {"dim": 6, "invariant_rank": 2, "spurious_rank": 2}
 

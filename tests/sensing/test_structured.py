@@ -22,6 +22,7 @@ from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.types import Batch, Measurement
 from support.arrays import symmetric
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
 MAX_Z, RMS_Z = 5.0, 1.7
 READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)

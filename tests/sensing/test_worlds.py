@@ -5,6 +5,7 @@ Statistical tests are at the level 1e-3 each, with fixed seeds.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,10 @@ from scipy import stats
 from causal_sgd.sensing import World, worlds
 from support.contracts import DIM, RANKS, draw_world, own_signals
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
+# Spectra do not depend on the directions; drawing those takes most of the time that XLA needs.
+SPECTRA = RANKS | {"basis": "canonical"}
 
 
 @pytest.mark.parametrize("basis", ["random", "canonical"])
@@ -64,7 +68,9 @@ def eigenvalues(world: World) -> np.ndarray:
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_two_point_makes_one_environment_for_each_pattern_of_signs(rank: int) -> None:
     world = draw_world(
-        worlds.two_point(dim=9, invariant_rank=2, spurious_rank=rank, mean=1.0, spread=6.0)
+        worlds.two_point(
+            dim=9, invariant_rank=2, spurious_rank=rank, mean=1.0, spread=6.0, basis="canonical"
+        )
     )
     found = sorted(map(tuple, eigenvalues(world)))
     assert found == sorted(itertools.product([7.0, -5.0], repeat=rank))
@@ -74,18 +80,18 @@ def test_balanced_environments_have_exactly_the_mean() -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     for world in map(
         eigenvalues,
-        unstack(jax.jit(jax.vmap(worlds.two_point(**RANKS, num_environments=10)))(keys)),
+        unstack(jax.jit(jax.vmap(worlds.two_point(**SPECTRA, num_environments=10)))(keys)),
     ):
         assert set(world.ravel()) == {7.0, -5.0}
         np.testing.assert_array_equal(world.mean(0), 1.0)
     for family in (worlds.uniform, worlds.gaussian):
-        factory = family(**RANKS, mean=1.0, spread=6.0, num_environments=9, balanced=True)
+        factory = family(**SPECTRA, mean=1.0, spread=6.0, num_environments=9, balanced=True)
         for world in unstack(jax.jit(jax.vmap(factory))(keys)):
             np.testing.assert_allclose(eigenvalues(world).mean(0), 1.0, atol=1e-5)
 
 
 def test_directions_of_a_balanced_world_are_shuffled_on_their_own() -> None:
-    world = draw_world(worlds.uniform(**RANKS, num_environments=50, balanced=True))
+    world = draw_world(worlds.uniform(**SPECTRA, num_environments=50, balanced=True))
     first, second = eigenvalues(world).T
     np.testing.assert_allclose(np.sort(first), np.sort(second), atol=1e-6)
     assert abs(stats.spearmanr(first, second).statistic) < 0.5  # 3.5 standard deviations
@@ -96,7 +102,7 @@ def test_directions_of_a_balanced_world_are_shuffled_on_their_own() -> None:
     [(worlds.uniform, stats.uniform(-2.0, 6.0)), (worlds.gaussian, stats.norm(1.0, 3.0))],
 )
 def test_spectra_have_their_distribution(family: Callable, law: Any) -> None:
-    world = draw_world(family(**RANKS, mean=1.0, spread=3.0, num_environments=2000))
+    world = draw_world(family(**SPECTRA, mean=1.0, spread=3.0, num_environments=2000))
     for direction in eigenvalues(world).T:
         assert stats.kstest(direction, law.cdf).pvalue > LEVEL
     assert abs(stats.pearsonr(*eigenvalues(world).T).statistic) < 3.3 / np.sqrt(2000)
@@ -106,7 +112,7 @@ def test_a_family_takes_two_lines() -> None:
     def logistic(**options: Any) -> worlds.WorldFactory:
         return worlds.from_quantile(lambda u: 3**0.5 / np.pi * jnp.log(u / (1 - u)), **options)
 
-    world = draw_world(logistic(**RANKS, mean=1.0, spread=3.0, num_environments=2000))
+    world = draw_world(logistic(**SPECTRA, mean=1.0, spread=3.0, num_environments=2000))
     for direction in eigenvalues(world).T:
         assert stats.kstest(direction, stats.logistic(1.0, 3.0 * 3**0.5 / np.pi).cdf).pvalue > LEVEL
 
@@ -120,7 +126,9 @@ def test_a_quantile_function_must_be_elementwise() -> None:
 
 
 def test_unbalanced_signs_are_independent_and_equally_likely() -> None:
-    factory = worlds.two_point(**RANKS, mean=0.0, spread=1.0, num_environments=4001, balanced=False)
+    factory = worlds.two_point(
+        **SPECTRA, mean=0.0, spread=1.0, num_environments=4001, balanced=False
+    )
     signs = eigenvalues(draw_world(factory)) > 0
     patterns = np.bincount(signs @ [1, 2], minlength=4)
     assert stats.chisquare(patterns).pvalue > LEVEL
@@ -139,8 +147,12 @@ def test_random_directions_are_haar_distributed() -> None:
 
 
 def test_worlds_of_one_key_differ_only_in_their_numbers() -> None:
-    here = draw_world(worlds.gaussian(**RANKS, num_environments=5, mean=0.0, spread=1.0))
-    there = draw_world(worlds.gaussian(**RANKS, num_environments=5, mean=2.0, spread=3.0))
+    @jax.jit
+    def draw(mean: float, spread: float) -> World:
+        factory = worlds.gaussian(**RANKS, num_environments=5, mean=mean, spread=spread)
+        return factory(jax.random.key(0))
+
+    here, there = draw(0.0, 1.0), draw(2.0, 3.0)
     np.testing.assert_array_equal(here.invariant_basis, there.invariant_basis)
     np.testing.assert_array_equal(here.spurious_basis, there.spurious_basis)
     np.testing.assert_allclose(eigenvalues(there), 2 + 3 * eigenvalues(here), rtol=1e-5)
@@ -175,13 +187,15 @@ def test_arrays_may_leave_an_environment_without_a_spurious_signal() -> None:
 
 def test_every_direction_may_have_its_own_mean_and_spread() -> None:
     mean, spread = np.array([1.0, -2.0]), np.array([0.0, 3.0])
-    world = eigenvalues(draw_world(worlds.two_point(**RANKS, mean=mean, spread=spread)))
+    world = eigenvalues(draw_world(worlds.two_point(**SPECTRA, mean=mean, spread=spread)))
     assert sorted(map(tuple, world)) == [(1.0, -5.0), (1.0, -5.0), (1.0, 1.0), (1.0, 1.0)]
 
 
 def test_log_normal_and_discrete_spectra_are_what_they_say() -> None:
     mean, spread = 2.0, 3.0
-    world = draw_world(worlds.log_normal(**RANKS, mean=mean, spread=spread, num_environments=2000))
+    world = draw_world(
+        worlds.log_normal(**SPECTRA, mean=mean, spread=spread, num_environments=2000)
+    )
     width = np.sqrt(np.log1p((spread / mean) ** 2))
     law = stats.lognorm(width, scale=mean * np.exp(-(width**2) / 2))
     assert law.mean() == pytest.approx(mean)
@@ -189,25 +203,31 @@ def test_log_normal_and_discrete_spectra_are_what_they_say() -> None:
     for direction in eigenvalues(world).T:
         assert stats.kstest(direction, law.cdf).pvalue > LEVEL
     given, weights = np.array([3.0, -4.0, 0.0]), np.array([0.7, 0.2, 0.1])
-    world = draw_world(worlds.discrete(**RANKS, eigenvalues=given, probabilities=weights))
+    world = draw_world(worlds.discrete(**SPECTRA, eigenvalues=given, probabilities=weights))
     np.testing.assert_array_equal(
         eigenvalues(world), np.stack([given, given], 1).astype(np.float32)
     )
     np.testing.assert_allclose(world.mean_core, 1.3 * np.eye(2), atol=1e-6)
 
 
+@functools.cache
+def with_and_without_rotation() -> tuple[Callable[[float], World], World]:
+    """Worlds of a rank at which there are too many patterns of signs for one environment each."""
+    options = {"dim": 12, "invariant_rank": 2, "spurious_rank": 10, "num_environments": 6}
+
+    @jax.jit
+    def draw(rotation: jax.Array) -> World:  # traced, so that 0 is drawn too
+        return worlds.two_point(**options, rotation=rotation)(jax.random.key(0))
+
+    return draw, draw_world(worlds.two_point(**options))
+
+
 @pytest.mark.parametrize("rotation", [0.0, 0.4, 1.0])
 def test_rotation_turns_the_eigenbasis_of_each_environment_and_keeps_its_spectrum(
     rotation: float,
 ) -> None:
-    # at a rank where there are too many patterns of signs for one environment each
-    ranks = {"dim": 12, "invariant_rank": 2, "spurious_rank": 10}
-
-    @jax.jit
-    def draw(rotation: jax.Array) -> World:  # traced, so that 0 is drawn too
-        return worlds.two_point(**ranks, num_environments=6, rotation=rotation)(jax.random.key(0))
-
-    world, plain = draw(rotation), draw_world(worlds.two_point(**ranks, num_environments=6))
+    draw, plain = with_and_without_rotation()
+    world = draw(rotation)
     cores, expected = np.asarray(world.spurious_cores), eigenvalues(plain)
     np.testing.assert_allclose(np.linalg.eigvalsh(cores), np.sort(expected, 1), atol=2e-5)
     np.testing.assert_array_equal(world.spurious_basis, plain.spurious_basis)
@@ -220,7 +240,7 @@ def test_rotation_turns_the_eigenbasis_of_each_environment_and_keeps_its_spectru
 
 def test_full_rotation_is_haar_and_full_coupling_the_orthogonal_ensemble() -> None:
     number = 4000
-    ranks = {"dim": 6, "invariant_rank": 1, "spurious_rank": 3}
+    ranks = {"dim": 6, "invariant_rank": 1, "spurious_rank": 3, "basis": "canonical"}
     # core = e1 e1' rotated: its first entry is the square of an entry of a Haar frame, which is
     # Beta(1/2, (n - 1)/2) distributed
     turned = worlds.discrete(

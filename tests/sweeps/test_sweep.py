@@ -134,9 +134,13 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
             jnp.isfinite(algorithm(rate).snapshot(key, state).estimate).all(),
         )
 
+    @jax.jit
+    def initial(rate: Array) -> Any:
+        return algorithm(rate).init(key)
+
     def plainly(rate: float) -> tuple[int, int]:
         """After how many updates the loss, and the estimate, is first not finite; -1 for never."""
-        state, losses, estimates = jax.jit(lambda rate: algorithm(rate).init(key))(rate), [], [True]
+        state, losses, estimates = initial(rate), [], [True]
         for _ in range(steps):
             state, loss, fine = advance(rate, state)
             losses.append(bool(np.isfinite(loss)))

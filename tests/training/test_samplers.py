@@ -18,6 +18,7 @@ from causal_sgd.training import samplers
 from causal_sgd.types import Batch, Sampler
 from support.contracts import PROBABILITIES, SAMPLERS, draws, make
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
 
 
