@@ -7,6 +7,7 @@ The arguments of each member stand in `support/contracts.py`; a member without a
 from __future__ import annotations
 
 import functools
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 
+from causal_sgd import sensing, training
 from causal_sgd.sensing import World, measurements, models, worlds
 from causal_sgd.training import algorithms, optimizers, samplers
 from causal_sgd.types import Batch
@@ -24,6 +26,7 @@ from support.contracts import (
     ALGORITHMS,
     DIM,
     MEASUREMENTS,
+    METRIC_ROOMS,
     OWN_RANK,
     RANKS,
     ROOMS,
@@ -45,7 +48,7 @@ def world_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[str, Any]) -> Any:
-    """What a member makes of a key and of numbers: the contract is about this function."""
+    """Return what a member makes of a key and of numbers; the contract is about this function."""
     if room == "algorithms":
         return train(key, name, **ALGORITHMS[name].static, **numbers)
     if room == "optimizers":
@@ -114,7 +117,7 @@ def nature() -> World:
 
 @functools.cache
 def program(room: str, name: str, world_file: Path) -> tuple[Any, Any]:
-    """What a member makes of a key and of numbers, and the same compiled; it may be traced once only."""
+    """The function that the contract is about, plain and compiled; it may be traced once only."""
 
     def plain(key: jax.Array, numbers: dict[str, Any]) -> Any:
         return use(room, name, world_file, key, numbers)
@@ -135,12 +138,62 @@ def equal(one: Any, other: Any) -> bool:
     return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", [*ROOMS, *METRIC_ROOMS])
 def test_every_member_has_a_row(room: str) -> None:
-    module, rows = ROOMS[room]
-    assert set(rows) == {name for name in module.__all__ if name.islower()} - {"stream"}, (
-        "classes and constants need none"
+    module, rows = (ROOMS | METRIC_ROOMS)[room]
+    # classes and constants need none, and `stream` makes keys
+    members = {name for name in module.__all__ if name.islower()} - {"stream"}
+    assert not members - set(rows), f"support/contracts.py lacks rows of {room}"
+    assert not set(rows) - members, f"support/contracts.py has rows of no member of {room}"
+
+
+def test_every_room_of_ingredients_has_a_table() -> None:
+    tables = {module.__name__ for module, _ in (ROOMS | METRIC_ROOMS).values()}
+    rooms = {
+        f"{package.__name__}.{info.name}"
+        for package in (sensing, training)
+        for info in pkgutil.iter_modules(package.__path__)
+        if not info.name.startswith("_")
+    }
+    assert tables == rooms
+
+
+def all_metrics(key: jax.Array) -> dict[str, jax.Array]:
+    """All metrics of a run of one step, after it."""
+    algorithm = algorithms.sgd(
+        world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, basis="canonical"),
+        sampler=samplers.hetero(batch_size=5),
+        measurement=measurements.population(),
+        model=models.factored(dim=4, rank=3, init="gaussian", init_scale=0.5),
+        optimizer=optax.sgd(0.1),
     )
+    watched = {
+        name: getattr(module, name) for module, rows in METRIC_ROOMS.values() for name in rows
+    }
+    trace = training.run(key, algorithm=algorithm, metrics=watched, num_steps=1)
+    return {name: values[-1] for name, values in trace.metrics.items()}
+
+
+def test_metrics_have_their_shapes() -> None:
+    values, sizes = jax.eval_shape(all_metrics, jax.random.key(0)), {"E": 2, "k": 3}
+    for _, rows in METRIC_ROOMS.values():
+        for name, shape in rows.items():
+            assert values[name].shape == tuple(sizes[size] for size in shape), name
+            assert values[name].dtype == jnp.float32, name
+
+
+@pytest.mark.slow  # values under `vmap` are in the tests of each room too
+def test_metrics_are_pure_functions_and_map_over_runs() -> None:
+    chex.clear_trace_counter()
+    traced = jax.jit(chex.assert_max_traces(all_metrics, n=1))
+    keys = jax.random.split(jax.random.key(0), 2)
+    first, second = map(traced, keys)
+    for name, value in first.items():
+        assert not equal(value, second[name]), f"{name} is the same in every run"
+    assert equal(traced(keys[0]), first), "the same key gave another result"
+    mapped = jax.jit(jax.vmap(all_metrics))(keys)
+    stacked = jax.tree.map(lambda *values: jnp.stack(values), first, second)
+    chex.assert_trees_all_close(mapped, stacked, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("room", "name"), members())

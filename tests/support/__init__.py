@@ -1,1 +1,1 @@
-"""What several test modules share: cases, oracles and builders. Tests import no other test module."""
+"""Cases, oracles and builders that test modules share; they do not import each other."""

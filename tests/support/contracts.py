@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd.sensing import World, measurements, models, nonstationary, worlds
-from causal_sgd.training import algorithms, optimizers, samplers
+from causal_sgd.sensing import World, measurements, metrics, models, nonstationary, worlds
+from causal_sgd.training import algorithms, curvature, optimizers, samplers
 from causal_sgd.types import Sampler
 from support.arrays import symmetric
 
@@ -25,7 +25,7 @@ PROBABILITIES = np.array([0.5, 0.3, 0.15, 0.05, 0.0])
 
 
 class Row(NamedTuple):
-    """A member's static arguments, two sets of numbers that may be traced, and whether its key matters."""
+    """Static arguments, two sets of numbers that may be traced, and whether the key matters."""
 
     static: Mapping[str, Any] = MappingProxyType({})
     numbers: Mapping[str, Any] = MappingProxyType({})
@@ -162,6 +162,36 @@ OPTIMIZERS = {
     "tail_average": Row({}, {"start": 1}, {"start": 0}),
     "averaged": Row({}),
 }
+# The shape of each metric: E environments, k columns of the factor.
+METRICS: dict[str, tuple[str, ...]] = {
+    "batch_loss": (),
+    "complement_prediction": (),
+    "complement_signal": (),
+    "effective_rank": (),
+    "environment_losses": ("E",),
+    "gradient_norm": (),
+    "invariant_error": (),
+    "invariant_prediction_error": (),
+    "invariant_signal": (),
+    "largest_principal_angle": (),
+    "pooled_error": (),
+    "relative_invariant_error": (),
+    "relative_pooled_error": (),
+    "singular_values": ("k",),
+    "spurious_power": (),
+    "spurious_prediction": (),
+    "spurious_signal": (),
+    "training_loss": (),
+    "worst_environment_loss": (),
+}
+CURVATURE: dict[str, tuple[str, ...]] = {
+    "batch_sharpness": (),
+    "environment_sharpness": ("E",),
+    "hessian_trace": (),
+    "lowest_curvature": (),
+    "sharpness": (),
+}
+METRIC_ROOMS = {"metrics": (metrics, METRICS), "curvature": (curvature, CURVATURE)}
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
     "evolutions": (nonstationary, EVOLUTIONS),
@@ -195,5 +225,5 @@ def draws(sampler: Sampler, key: jax.Array, probabilities: Any, steps: int) -> j
 
 
 def draw_world(factory: worlds.WorldFactory, seed: int = 0) -> World:
-    """In one program: piece by piece it would be compiled piece by piece."""
+    """Draw a world in one program; op by op, each would be compiled."""
     return jax.jit(factory)(jax.random.key(seed))
