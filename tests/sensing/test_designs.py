@@ -6,6 +6,7 @@ each, with fixed seeds, unless they say otherwise.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections import Counter
@@ -326,7 +327,7 @@ def test_the_label_noise_is_drawn_once() -> None:
 
 
 def test_whole_measurements_show_what_is_not_symmetric() -> None:
-    dense, model = dense_design(), READ_OUT._replace(symmetric=False)
+    dense, model = dense_design(), dataclasses.replace(READ_OUT, symmetric=False)
     point = np.random.default_rng(5).normal(size=(DIM, DIM)).astype(np.float32)
     weights = np.zeros((ENVIRONMENTS, EXAMPLES))
     weights[[1, 3]] = np.array([[2.0], [4.0]]) / EXAMPLES

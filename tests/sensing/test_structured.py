@@ -8,6 +8,7 @@ standard normal for correct code, apart from the heavy tails of products; a case
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
 MAX_Z, RMS_Z = 5.0, 1.7
 READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
-INTEGER_AXES = READ_OUT._replace(symmetric=False)
+INTEGER_AXES = dataclasses.replace(READ_OUT, symmetric=False)
 STEP = jnp.zeros((), jnp.int32)
 COUNTS = {"pure": [40, 0, 0], "mixed": [23, 0, 17]}
 

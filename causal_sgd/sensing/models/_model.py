@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
 from causal_sgd.types import Array, Key, Params
 
 
-class MatrixModel(NamedTuple):
+@dataclass(frozen=True)
+class MatrixModel:
     """Parameters and the matrix [d, d] that they stand for.
 
     Attributes:
