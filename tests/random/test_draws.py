@@ -74,10 +74,24 @@ def test_chi_square_ends_for_any_number_of_lanes(lanes: int) -> None:
 @pytest.mark.parametrize(
     ("number", "share"),
     [
-        (1, 0.5), (5, 0.3), (40, 0.1), (40, 0.9), (20, 0.5), (100, 0.0999), (100, 0.1), (105, 0.1), (100, 0.5), (1000, 0.02),
-        (4000, 0.125), (16000, 0.5), (10**6, 1e-6), (10**6, 2e-5), (10**6, 0.3), (2**24, 0.7),
+        (1, 0.5),
+        (5, 0.3),
+        (40, 0.1),
+        (40, 0.9),
+        (20, 0.5),
+        (100, 0.0999),
+        (100, 0.1),
+        (105, 0.1),
+        (100, 0.5),
+        (1000, 0.02),
+        (4000, 0.125),
+        (16000, 0.5),
+        (10**6, 1e-6),
+        (10**6, 2e-5),
+        (10**6, 0.3),
+        (2**24, 0.7),
     ],
-)  # fmt: skip
+)
 def test_binomial_has_its_distribution(number: int, share: float) -> None:
     drawn = np.asarray(
         binomials(jax.random.key(5), jnp.asarray([float(number)]), jnp.asarray([share]))[:, 0], int
@@ -105,10 +119,13 @@ def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
 @pytest.mark.parametrize(
     ("number", "share", "on_average", "at_most"),
     [  # few trials: Stirling's series at a single success; many: rounding, times the distance from the mean
-        (20, 0.5, 2e-6, 6e-4), (10**7, 1e-6, 2e-6, 6e-4), (16000, 0.5, 1e-5, 2e-4), (10**6, 0.3, 1e-4, 2e-3),
+        (20, 0.5, 2e-6, 6e-4),
+        (10**7, 1e-6, 2e-6, 6e-4),
+        (16000, 0.5, 1e-5, 2e-4),
+        (10**6, 0.3, 1e-4, 2e-3),
         (2**30, 0.1, 1e-3, 0.02),
     ],
-)  # fmt: skip
+)
 def test_the_rejection_knows_the_chances_of_binomials(
     number: int, share: float, on_average: float, at_most: float
 ) -> None:

@@ -39,9 +39,13 @@ def work() -> dict[str, Any]:
 
 def problem(order: np.ndarray, batch_size: int | None = None) -> peers.FiniteProblem:
     return peers.FiniteProblem(
-        design=work()["design"], labels=work()["labels"], order=order, init_scale=SCALE, learning_rate=RATE,
+        design=work()["design"],
+        labels=work()["labels"],
+        order=order,
+        init_scale=SCALE,
+        learning_rate=RATE,
         batch_size=batch_size,
-    )  # fmt: skip
+    )
 
 
 def engine(seeds: int, batch_size: int, **options: Any) -> np.ndarray:

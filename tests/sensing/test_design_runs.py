@@ -107,8 +107,10 @@ def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, m
     square = jax.jit(jax.vmap(jax.vmap(one)))(seeds[:12].reshape(3, 4))
     chex.assert_trees_all_close(
         jax.tree.map(lambda leaf: leaf.reshape(12, *leaf.shape[2:]), square),
-        jax.tree.map(lambda leaf: leaf[:12], together), rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+        jax.tree.map(lambda leaf: leaf[:12], together),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.slow

@@ -76,9 +76,16 @@ WITHOUT_RESIDUAL = {
 
 @functools.partial(jax.jit, static_argnames=("kind", "plain", "slab_size"))
 def gradients(
-    keys: jax.Array, world: World, estimate: jax.Array, counts: jax.Array, noise: float,
-    *, kind: str, plain: bool = False, slab_size: int = 5,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    keys: jax.Array,
+    world: World,
+    estimate: jax.Array,
+    counts: jax.Array,
+    noise: float,
+    *,
+    kind: str,
+    plain: bool = False,
+    slab_size: int = 5,
+) -> tuple[jax.Array, jax.Array]:
     """G [n, d, d] and batch loss [n] for each key; `plain` passes a plain 0 for the noise instead of a tracer."""
     noise = 0.0 if plain else noise
     measurement = {
@@ -152,7 +159,8 @@ def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind
 
 
 @pytest.mark.parametrize(
-    "kind", ["law", pytest.param("low rank", marks=pytest.mark.slow)]  # see test_low_rank.py
+    "kind",
+    ["law", pytest.param("low rank", marks=pytest.mark.slow)],  # see test_low_rank.py
 )
 @pytest.mark.parametrize(
     ("name", "noise"),
@@ -213,10 +221,14 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str,
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a pure batch", "law"), ("a mixture with an empty environment", "law"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("a mixture", "law"), ("four environments", "streamed"))),
+        ("a pure batch", "law"),
+        ("a mixture with an empty environment", "law"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("a mixture", "law"), ("four environments", "streamed"))
+        ),
     ],
-)  # fmt: skip
+)
 def test_without_residuals_only_the_label_noise_moves_anything(name: str, kind: str) -> None:
     case = WITHOUT_RESIDUAL[name]
     assert not case.residuals.any()

@@ -98,22 +98,36 @@ CASES = {
     "k above d, one environment": with_factor(normal(DIM, 8), **ONE, mixing=normal(8, 4)),
     "k above d": with_factor(normal(DIM, 8), **TWO, mixing=normal(8, 4)),
     "spurious signals in every direction": with_factor(normal(DIM, 2), **TWO, spurious_rank=5),
-    "duplicates and a zero": with_factor(normal(DIM, 2)[:, [0, 0, 1, 1]] * np.array([1, 1, 0, -2.0]), **TWO),
+    "duplicates and a zero": with_factor(
+        normal(DIM, 2)[:, [0, 0, 1, 1]] * np.array([1, 1, 0, -2.0]), **TWO
+    ),
     # every column to its own scale: a minute one must not be drowned by the errors of a large one
     "columns from 1 to 1e-9": with_factor(LEFT * STEEP, **TWO, mixing=np.diag(1 / STEEP)),
-    "columns from 1e-9 to 1": with_factor((LEFT * STEEP)[:, ::-1], **TWO, mixing=np.diag(1 / STEEP[::-1])),
-    "nearly parallel columns from 1 to 1e-9": with_factor((LEFT + LEFT[:, :1]) * STEEP, **TWO, mixing=np.diag(1 / STEEP)),
+    "columns from 1e-9 to 1": with_factor(
+        (LEFT * STEEP)[:, ::-1], **TWO, mixing=np.diag(1 / STEEP[::-1])
+    ),
+    "nearly parallel columns from 1 to 1e-9": with_factor(
+        (LEFT + LEFT[:, :1]) * STEEP, **TWO, mixing=np.diag(1 / STEEP)
+    ),
     # U itself is known to 6e-8, so its singular directions below that are not looked at in their own scale
-    "singular values from 1 to 3e-5": with_factor(LEFT * MILD @ RIGHT.T, **TWO, mixing=RIGHT / MILD),
+    "singular values from 1 to 3e-5": with_factor(
+        LEFT * MILD @ RIGHT.T, **TWO, mixing=RIGHT / MILD
+    ),
     "singular values from 1 to 1e-9": with_factor(LEFT * STEEP @ RIGHT.T, **TWO),
     "a minute U": with_factor(1e-6 * normal(DIM, 4), **TWO, mixing=1e6 * np.eye(4)),
     "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
-}  # fmt: skip
+}
 FURTHER = (  # of a kind with others
-    "r + k below d", "k below the rank, one environment", "k at the rank, one environment",
-    "k at the rank, empty environments", "k at the rank, counts of one", "k above d, one environment", "duplicates and a zero",
-    "columns from 1e-9 to 1", "singular values from 1 to 1e-9",
-)  # fmt: skip
+    "r + k below d",
+    "k below the rank, one environment",
+    "k at the rank, one environment",
+    "k at the rank, empty environments",
+    "k at the rank, counts of one",
+    "k above d, one environment",
+    "duplicates and a zero",
+    "columns from 1e-9 to 1",
+    "singular values from 1 to 1e-9",
+)
 NOISELESS = ("k at the rank, one environment", "k at the rank", "singular values from 1 to 3e-5")
 HIGHER = (
     ("k below the rank", 0.7),
@@ -278,9 +292,15 @@ KEY = jax.random.key(0)
 
 
 def build(
-    dim: int, k: int, sampler: str,
-    *, law: str = "low_rank_law", rate: Any = 0.05, model: MatrixModel | None = None, basis: str = "random",
-) -> Algorithm:  # fmt: skip
+    dim: int,
+    k: int,
+    sampler: str,
+    *,
+    law: str = "low_rank_law",
+    rate: Any = 0.05,
+    model: MatrixModel | None = None,
+    basis: str = "random",
+) -> Algorithm:
     return sgd(
         world=worlds.two_point(
             dim=dim, invariant_rank=2, spurious_rank=2, mean=1.0, spread=3.0, basis=basis

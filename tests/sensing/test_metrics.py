@@ -73,12 +73,14 @@ def of_estimate(snapshot: Snapshot) -> Snapshot:
 
 
 KINDS = (
-    "one column", "square", "almost learned",
+    "one column",
+    "square",
+    "almost learned",
     *(
         pytest.param(kind, marks=pytest.mark.slow)
         for kind in ("three columns", "overlapping signals", "spurious signals in every direction")
     ),
-)  # fmt: skip
+)
 
 
 class Dense(NamedTuple):

@@ -102,9 +102,19 @@ def test_an_experiment_may_have_any_family_and_evolution(changes: dict[str, Any]
 def test_a_run_learns_from_the_world_of_its_step() -> None:
     # one direction, small steps: log u changes by log(1 + eta s_t), where s_t = 1 + t goes up by one a step
     experiment = Experiment(
-        dim=2, invariant_rank=1, spurious_rank=1, spread=0.0, measurement="population", model="diagonal", basis="canonical",
-        evolution="drift", mean_drift=5.0, learning_rate=0.1, steps=5, metrics=("spurious_signal", "pooled_error"),
-    )  # fmt: skip
+        dim=2,
+        invariant_rank=1,
+        spurious_rank=1,
+        spread=0.0,
+        measurement="population",
+        model="diagonal",
+        basis="canonical",
+        evolution="drift",
+        mean_drift=5.0,
+        learning_rate=0.1,
+        steps=5,
+        metrics=("spurious_signal", "pooled_error"),
+    )
     trace = jax.jit(experiment.cell())(jax.random.key(0))
     growth = trace.metrics["spurious_signal"][-1] / trace.metrics["spurious_signal"][0]
     assert float(growth) == pytest.approx(np.prod(1 + 0.1 * np.arange(1, 6)), rel=1e-4)

@@ -20,9 +20,16 @@ AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.02, 0.05, 0.1, 0.2]}
 SEEDS = 12
 NUM_UNITS = 3 * 4 * 12 // TILE
 CELL = Experiment(
-    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=75_000,
-    record_every=15_000, metrics=("spurious_signal", "invariant_error"),
-).cell()  # fmt: skip
+    dim=3,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    steps=75_000,
+    record_every=15_000,
+    metrics=("spurious_signal", "invariant_error"),
+).cell()
 
 
 def main(path: Path, log: Path, *full: str) -> None:

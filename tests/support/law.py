@@ -109,11 +109,15 @@ def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
         mean += count / size * (own + last * variance / 4)
         both = np.outer(own, last)
         covariance += (
-            count / size**2 * (
-                variance * np.diag(goe) + np.outer(own, own) + np.outer(last, last) * variance**2 / 8
+            count
+            / size**2
+            * (
+                variance * np.diag(goe)
+                + np.outer(own, own)
+                + np.outer(last, last) * variance**2 / 8
                 + (both + both.T) * variance / 2
             )
-        )  # fmt: skip
+        )
     return mean, covariance
 
 

@@ -56,9 +56,15 @@ def gradient(u: np.ndarray, environment: int) -> np.ndarray:
 
 
 def rounds_by_hand(
-    members: Callable[[int], list[int]], weights: np.ndarray, *, local_steps: int, server: float = 1.0,
-    proximal: float = 0.0, controlled: bool = False, rate: float = 0.1,
-) -> np.ndarray:  # fmt: skip
+    members: Callable[[int], list[int]],
+    weights: np.ndarray,
+    *,
+    local_steps: int,
+    server: float = 1.0,
+    proximal: float = 0.0,
+    controlled: bool = False,
+    rate: float = 0.1,
+) -> np.ndarray:
     """The server's parameters after every round, as the papers say it."""
     u, controls, found = np.full(3, START), np.zeros((3, 3)), []
     for turn in range(ROUNDS):
@@ -128,9 +134,12 @@ def test_one_local_step_of_everybody_is_the_stratified_step_and_no_strength_is_f
         one[1] = trained(key, "scaffold", everyone, weights="probabilities")
         three = trained(key, "fedavg", everyone, local_steps=3)
         return (
-            trained(key, "sgd", everyone), *one, trained(key, "fedavg", everyone, weights="probabilities"), three,
+            trained(key, "sgd", everyone),
+            *one,
+            trained(key, "fedavg", everyone, weights="probabilities"),
+            three,
             trained(key, "fedprox", everyone, local_steps=3, proximal=proximal),
-        )  # fmt: skip
+        )
 
     sgd, fedavg, scaffold, weighted, three, no_strength = found(jnp.asarray(0.0))
     np.testing.assert_allclose(fedavg, sgd, rtol=1e-6)
@@ -274,9 +283,18 @@ def test_an_average_that_is_not_kept_is_told() -> None:
 
 
 BASE = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, spread=3.0, measurement="population", model="diagonal", basis="canonical",
-    sampler="stratified", init_scale=0.1, steps=8, metrics=("spurious_signal",),
-)  # fmt: skip
+    dim=2,
+    invariant_rank=1,
+    spurious_rank=1,
+    spread=3.0,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    sampler="stratified",
+    init_scale=0.1,
+    steps=8,
+    metrics=("spurious_signal",),
+)
 
 
 def test_an_experiment_names_methods_and_sweeps_their_numbers() -> None:
