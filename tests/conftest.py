@@ -13,12 +13,13 @@ from causal_sgd.sweeps import _machine
 
 pytest.register_assert_rewrite("support")
 mpl.use("Agg")
-# Two devices wherever the tests run, so that what a sweep spreads over devices is always tested; see `one_device`.
+# Two devices on every machine, so that spreading a sweep over devices is always tested; see
+# `one_device`.
 jax.config.update("jax_num_cpu_devices", 2)
 # A shape that broadcasts by accident is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Derandomised: a failure is the code's fault, never the draw's. The machine is shared, so there are no deadlines.
+# Derandomised: a failure is the code's fault, not the draw's. Machines are shared: no deadlines.
 hypothesis.settings.register_profile(
     "suite",
     max_examples=10,
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """A sweep uses one device unless a test asks for more: every program has to be loaded for a second one."""
+    """Let a sweep use one device unless a test asks for more; a second one costs every program."""
     chosen = _machine.local_devices
     first = jax.local_devices()[:1]
     monkeypatch.setattr(

@@ -1,7 +1,7 @@
 """Four small runs, number by number: whatever changes it changes every user's results.
 
-A change of a random stream is at least a minor version and an entry in the changelog. Write the file anew with
-`python tests/test_golden.py`. `causal-sgd doctor` makes the same comparison.
+A change of a random stream takes a minor version and an entry in the changelog at least. Rewrite
+the file with `python tests/test_golden.py`. `causal-sgd doctor` makes the same comparison.
 """
 
 from __future__ import annotations

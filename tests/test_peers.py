@@ -1,4 +1,4 @@
-"""The peers of the benchmarks simulate one and the same law, so that their timings may be compared."""
+"""The peers of the benchmarks simulate the same law, so that their timings are comparable."""
 
 import functools
 import importlib.util
@@ -27,7 +27,7 @@ SETTING = {
 # Slabs of 31 and 30 of the 61 measurements: the shorter one is easily lost or counted twice.
 SLABS = {"slab_bytes": 40 * RUNS * 8**2 * 4}
 
-# First seeds and options of the samples. Seeds do not overlap: the samples that are compared are independent.
+# First seeds and options of the samples. Seeds do not overlap: compared samples are independent.
 SAMPLES = {
     "numpy_loop": (0, {}),
     "numpy_plain": (4000, {}),
@@ -46,12 +46,12 @@ def slow_in_torch(name, *values):
     )
 
 
-# 15 pairs and 2 outcomes: were the seeds drawn anew, right peers would fail somewhere once in 1,000 times.
+# 15 pairs and 2 outcomes: with new seeds, correct peers would fail somewhere once in 1,000 times.
 LEVEL = 1e-3 / (2 * len(PAIRS))
 
 
 def _simulate(name, seeds, **change):
-    """Simulates these seeds with one peer; returns spurious signals and invariant errors, a row each."""
+    """Simulate these seeds with one peer; return rows of spurious signals and invariant errors."""
     if "torch" in name and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
     options = {"slab_bytes": change.pop("slab_bytes")} if "slab_bytes" in change else {}
@@ -120,7 +120,7 @@ def test_large_batches_reach_the_population_dynamics(name):
 
 @pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
 def test_few_columns_learn_what_they_reach(name):
-    """The factor starts at columns of the identity, so two of them find the invariant signal and nothing else."""
+    """The factor starts at columns of the identity; two of them find the invariant signal alone."""
     signal, error = _simulate(name, [7], rank=2, spread=0.0, batch_size=4000, steps=100)
     assert signal < 0.2
     np.testing.assert_allclose(error, 0, atol=0.5)

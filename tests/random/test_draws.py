@@ -1,4 +1,7 @@
-"""The random draws against SciPy's distributions. Every p-value is below 1e-4 by chance for one choice of keys in 10^4."""
+"""The random draws against SciPy's distributions.
+
+Every p-value is below 1e-4 by chance for one choice of keys in 10^4.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,8 @@ def test_binomial_has_its_distribution(number: int, share: float) -> None:
 
 
 def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
-    # p rises from where the rarer outcome has the mean 10; modes are whole, so the worst mean lies between two of them
+    # p rises from where the rarer outcome has the mean 10; modes are whole, so the worst mean lies
+    # between two of them
     for share in np.geomspace(1e-6, 0.5, 40):
         number = np.unique(
             np.round(np.concatenate([np.linspace(10, 40, 1000), [100.5, 1000.5]]) / share)
@@ -118,7 +122,9 @@ def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
 
 @pytest.mark.parametrize(
     ("number", "share", "on_average", "at_most"),
-    [  # few trials: Stirling's series at a single success; many: rounding, times the distance from the mean
+    # few trials: Stirling's series at a single success; many: rounding, times the distance from
+    # the mean
+    [
         (20, 0.5, 2e-6, 6e-4),
         (10**7, 1e-6, 2e-6, 6e-4),
         (16000, 0.5, 1e-5, 2e-4),
@@ -287,7 +293,7 @@ def test_streams_of_normals_and_their_words_are_apart() -> None:
 def coefficients(
     function: Callable[[Any], Any], ends: tuple[float, float], degree: int
 ) -> tuple[np.ndarray, float]:
-    """Of the polynomial that meets a function in the places of Chebyshev, and its largest relative error."""
+    """Coefficients of the interpolation at Chebyshev nodes, and its largest relative error."""
     made = chebyshev.Chebyshev.interpolate(function, degree, domain=ends)
     places = np.linspace(*ends, 10_000)  # an even number: 0 is none of them
     error = np.abs(made(places) / function(places) - 1).max()
@@ -323,7 +329,8 @@ def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
     x, y = np.concatenate(
         [rng.integers(0, 2**32, (2, 10**6)), [ends, rng.permutation(ends)]], 1
     ).astype(np.uint32)
-    # the angle turns around the right of the first axis; a bit mirrors it to the left, another one swaps the axes
+    # the angle lies to the right of the first axis; one bit mirrors it to the left, another swaps
+    # the axes
     angle = (y << np.uint32(2)).view(np.int32) * (np.pi / 4 * 2.0**-31)
     along, across = np.cos(angle) * np.where(y >> 31, -1, 1), np.sin(angle)
     swapped = (y >> 30 & 1).astype(bool)

@@ -1,4 +1,4 @@
-"""The peers on finite data sets simulate what the engine simulates, so that their timings may be compared."""
+"""Peers on finite data sets simulate what the engine does, so that timings are comparable."""
 
 import functools
 import importlib.util

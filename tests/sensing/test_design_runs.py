@@ -1,4 +1,4 @@
-"""Many runs on data sets are many single runs, and share the products with a data set that they share."""
+"""Many runs on data sets equal single runs; runs on one data set share its products."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-# Every kind of batch, with one environment and with all of them, on a shared design and on each run's own.
+# Every kind of batch, with one environment and with all, on a shared design and on each run's own.
 SLOW = [
     ("without replacement", "stratified", False),
     ("full", "stratified", True),
@@ -87,7 +87,8 @@ def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, m
     measurement = measurements.fixed_design(noise=0.1, **options, **KINDS[kind])
     one = functools.partial(one_run, measurement=measurement, sampler=sampler)
     seeds = keys(13)
-    # As sweeps compile it: with narrower vectors XLA rounds the last numbers of an odd number of runs otherwise.
+    # As sweeps compile it: with narrower vectors XLA rounds the last of an odd number of runs
+    # differently.
     mapped = jax.jit(jax.vmap(one)).lower(seeds).compile(compiler_options=CPU_OPTIONS)
     together = mapped(seeds)
     alone = jax.jit(one)

@@ -1,7 +1,7 @@
-"""Do data sets, and the batches drawn from them, give the gradient that plain NumPy gives with the same examples?
+"""Do data sets and batches from them give the gradient of plain NumPy on the same examples?
 
-The model's parameters are the estimate itself, so that its gradient is G / 2. Statistical tests are at the level 1e-3
-each, with fixed seeds, unless they say otherwise.
+The model's parameters are the estimate itself, so that its gradient is G / 2. Statistical tests are
+at the level 1e-3 each, with fixed seeds, unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def gradient(
 def definition(
     dense: np.ndarray, labels: np.ndarray, weights: np.ndarray, size: float, point: Any = None
 ) -> tuple[np.ndarray, float]:
-    """G and loss in double precision, from dense measurements [E, n, d, d], labels and weights [E, n]."""
+    """G and loss in double precision: dense design [E, n, d, d], labels and weights [E, n]."""
     point = np.asarray(estimate() if point is None else point, np.float64)
     residual = np.einsum("enij,ij->en", dense.astype(np.float64), point) - labels
     matrix = np.einsum("en,enij->ij", weights * residual, dense) / size
@@ -95,9 +95,10 @@ def definition(
 def revealed(
     replacement: bool, largest_batch: int | None
 ) -> Callable[[jax.Array, Batch, World], jax.Array]:
-    """How often each example is in the batch of each key, [keys, p], read off a design of unit coordinates.
+    """How often each example is in the batch of each key, [keys, p], from unit coordinates.
 
-    Every example has a coordinate of its own; with labels of zero the gradient at an estimate of ones counts them.
+    Every example has its own coordinate; with labels of zero, the gradient at an estimate of ones
+    counts them.
     """
     measurement = measurements.fixed_design(
         design=unit_design(), replacement=replacement, largest_batch=largest_batch
@@ -112,7 +113,7 @@ def revealed(
 
 
 def unit_design() -> np.ndarray:
-    """Two environments with seven examples each, of which the i-th of all sees the i-th packed coordinate alone."""
+    """Two environments with seven examples each; the i-th of all sees the i-th coordinate alone."""
     return np.eye(WIDTH, dtype=np.float32)[: 2 * 7].reshape(2, 7, WIDTH)
 
 
@@ -217,7 +218,7 @@ DRAWN = [([1, 0], [4, 0]), ([0, 1], [4, 3]), ([1, 0], [7, 0])]
             for batch in DRAWN[1:]
             for kind in KINDS
         ),
-        # batches of one environment; how they are drawn does not depend on the number of environments
+        # batches of one environment; their draws do not depend on the number of environments
         *(([1], [4], *kind) for kind in [(False, None), (True, 7)]),
     ],
 )
@@ -233,14 +234,14 @@ def test_a_batch_holds_the_right_number_of_examples_of_each_environment(
     asked[environments] = counts
     np.testing.assert_array_equal(times.sum(2), np.broadcast_to(asked, (4000, 2)))
     assert (times.max() > 1) == replacement, "an example is in a batch twice, or never"
-    # each of the examples alike: means of counts, whose variance is known in both cases; 14 z-scores
+    # all examples alike: means of counts, whose variance is known in both cases; 14 z-scores
     share = asked / 7
     variance = share * (1 - 1 / 7) if replacement else share * (1 - share)
     error = np.sqrt(np.maximum(variance, 1e-12) / 4000)[:, None]
     assert (
         np.abs(times.mean(0) - share[:, None]) <= 4.2 * error
     ).all()  # by chance in 4e-4 of all cases
-    # and no pair of examples more often than others: the covariance of two examples of one environment
+    # and all pairs alike: the covariance of two examples of one environment
     if counts in ([4], [4, 0]):
         pair = np.cov(times[:, 1, 0], times[:, 1, 1])[0, 1]
         expected = -share[1] / 7 if replacement else -share[1] * (1 - share[1]) / 6
@@ -250,7 +251,7 @@ def test_a_batch_holds_the_right_number_of_examples_of_each_environment(
 def batches(
     environments, counts, largest_batch, replacement, monkeypatch, *, number: int
 ) -> np.ndarray:
-    """How often each example is in each of so many batches, [number, 2, 7], also where rows are gathered."""
+    """How often each example is in each batch, [number, 2, 7], also where rows are gathered."""
     if largest_batch == 7:  # gathered, though that would not pay here
         monkeypatch.setattr(_designs, "GATHERED", 1)
     batch = Batch(jnp.asarray(environments), jnp.asarray(counts))

@@ -1,13 +1,15 @@
-"""Do `gaussian_law`, `low_rank_law` and `streamed` have the law that the definition of the batch gradient gives them?
+"""Do `gaussian_law`, `low_rank_law` and `streamed` have the law of the batch gradient?
 
-The oracle is that definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with iid normal X_i and
-r_i = <X_i, R_e> - noise. Its mean and covariance are known in closed form; third and fourth moments come from an
-independent NumPy implementation. A model whose parameters are the estimate itself reads the gradient out, as G / 2;
-from the low-rank law it comes as G U of a square factor U, divided by U. What else that law has is in test_low_rank.py.
+The oracle is its definition: G = (1/m) sum_i r_i sym(X_i) and loss = sum_i r_i^2 / (4 m), with iid
+normal X_i and r_i = <X_i, R_e> - noise. Its mean and covariance are known in closed form; third and
+fourth moments come from an independent NumPy implementation. A model whose parameters are the
+estimate itself returns the gradient as G / 2; the low-rank law returns G U for a square factor U,
+which is divided by U. More tests of that law are in test_low_rank.py.
 
-Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case looks at fewer than
-250 of them, so `max |z| < 5` fails by chance in 1.5e-4 of all cases, and `rms z < 1.7` in about 2e-4, if no more
-than 15 of them are independent. Seeds are fixed, so that chance was tried once, when they were chosen.
+Error rates: every z-score is standard normal for correct code (fourth moments nearly so). A case
+has fewer than 250 of them, so `max |z| < 5` fails by chance in 1.5e-4 of all cases, and
+`rms z < 1.7` in about 2e-4, if no more than 15 of them are independent. Seeds are fixed: chance was
+tried once, when they were chosen.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def gradients(
     plain: bool = False,
     slab_size: int = 5,
 ) -> tuple[jax.Array, jax.Array]:
-    """G [n, d, d] and batch loss [n] for each key; `plain` passes a plain 0 for the noise instead of a tracer."""
+    """G [n, d, d] and batch loss [n] for each key; `plain` passes a plain 0 for the noise."""
     noise = 0.0 if plain else noise
     measurement = {
         "law": lambda: measurements.gaussian_law(noise=noise),

@@ -1,4 +1,4 @@
-"""Do whole runs on the exact law end like runs on drawn measurements, and like the population for huge batches?"""
+"""Do runs on the exact law end like runs on drawn data, and, for huge batches, the population?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of_all_environments(sampler: Sampler) -> Sampler:
 def final_values(
     keys: jax.Array, batch_size: float, *, sampler: str, kind: str, mixture: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """Spurious signal and invariant error after 200 steps, [n] each: d = 8 and a signal that keeps fluctuating."""
+    """Spurious signal, which fluctuates, and invariant error after 200 steps at d = 8, [n] each."""
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         chosen = getattr(samplers, sampler)(batch_size=batch_size)
@@ -74,7 +74,8 @@ def seeds(first: int) -> jax.Array:
     ],
 )
 def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
-    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
+    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice
+    # of seeds in 1000
     law = final_values(seeds(0), 50.0, sampler=sampler, kind=kind)
     drawn = final_values(seeds(1000), 50.0, sampler=sampler, kind="streamed")
     for one, other in zip(law, drawn, strict=True):

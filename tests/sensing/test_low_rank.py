@@ -1,8 +1,9 @@
-"""Does `low_rank_law` have the law of G U for every U, and does a run with few columns stay free of d x d arrays?
+"""Does `low_rank_law` have the law of G U for every U, and do thin runs avoid d x d arrays?
 
-The oracle is that of test_law.py: G U and the loss are linear in G and the loss, whose mean and covariance are known
-and whose definition is simulated. Error rates are those of test_law.py: a case looks at fewer than 260 z-scores, so that
-`max |z| < 5` fails by chance in 1.5e-4 of all cases. Seeds are fixed.
+The oracle is that of test_law.py: G U and the loss are linear in G and the loss, whose mean and
+covariance are known and whose definition is simulated. Error rates are as in test_law.py: a case
+has fewer than 260 z-scores, so `max |z| < 5` fails by chance in 1.5e-4 of all cases. Seeds are
+fixed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ FACTORED = models.factored(dim=DIM)  # its factor is its parameters, of any numb
 
 
 class Factored(NamedTuple):
-    """A batch of test_law.py with U U' for its estimate, and the mixtures G U mixing that are looked at."""
+    """A batch of test_law.py with the estimate U U', and the tested mixtures G U mixing."""
 
     case: Case
     factor: np.ndarray  # [d, k] float32
@@ -109,7 +110,7 @@ CASES = {
     "nearly parallel columns from 1 to 1e-9": with_factor(
         (LEFT + LEFT[:, :1]) * STEEP, **TWO, mixing=np.diag(1 / STEEP)
     ),
-    # U itself is known to 6e-8, so its singular directions below that are not looked at in their own scale
+    # U itself is known to 6e-8, so smaller singular directions are not tested in their own scale
     "singular values from 1 to 3e-5": with_factor(
         LEFT * MILD @ RIGHT.T, **TWO, mixing=RIGHT / MILD
     ),
@@ -154,7 +155,7 @@ def gradients(
     *,
     plain: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """G U [n, d, k] and batch loss [n] for each key; `plain` passes a plain 0 for the noise instead of a tracer."""
+    """G U [n, d, k] and batch loss [n] for each key; `plain` passes a plain 0 for the noise."""
     measurement = measurements.low_rank_law(noise=0.0 if plain else noise)
     batch, step = Batch(jnp.arange(len(counts)), counts), jnp.zeros((), jnp.int32)
     return jax.vmap(
@@ -318,7 +319,10 @@ def build(
 def final_values(
     keys: jax.Array, rates: jax.Array, *, k: int, sampler: str, law: str
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Three metrics after 200 steps and when a run diverged, [n] each: d = 12 and, at rate 0.05, signals that keep fluctuating."""
+    """Three metrics after 200 steps and when a run diverged, [n] each; d = 12.
+
+    At the rate 0.05 the signals keep fluctuating.
+    """
     watched = [metrics.spurious_signal, metrics.invariant_error, metrics.complement_signal]
 
     def one(key: jax.Array, rate: jax.Array) -> Any:
@@ -346,7 +350,8 @@ def seeds(first: int) -> jax.Array:
     ],
 )
 def test_runs_end_like_those_on_the_dense_law(k: int, sampler: str) -> None:
-    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice of seeds in 1000
+    # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice
+    # of seeds in 1000
     rates = np.full(400, 0.05, np.float32)
     low, _ = final_values(seeds(0), rates, k=k, sampler=sampler, law="low_rank_law")
     dense, _ = final_values(seeds(1000), rates, k=k, sampler=sampler, law="gaussian_law")
@@ -392,7 +397,7 @@ PREDICTIONS = {name for name in metrics.__all__ if "prediction" in name}
 
 
 def largest(law: str, sampler: str, names: Iterable[str]) -> int:
-    """Of the arrays of a whole run with these metrics, the number of elements of the largest; d = 1000."""
+    """The size of the largest array in a run with these metrics, at d = 1000."""
     every: list[Callable[[Snapshot], jax.Array]] = [
         getattr(metrics, name) for name in sorted(names)
     ]

@@ -38,7 +38,7 @@ def tilted_world() -> World:
 
 
 def make_snapshot(kind: str) -> Snapshot:
-    """A snapshot in single precision of a factor with k below, at and above the ranks, in several worlds."""
+    """A snapshot of a factor with k below, at and above the ranks, in several worlds."""
     rng = np.random.default_rng(5)
     world = tilted_world()
     factor = rng.normal(size=(DIM, {"one column": 1, "three columns": 3}.get(kind, DIM)))
@@ -205,7 +205,7 @@ def test_every_metric_has_a_definition() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_agree_with_their_definitions(kind: str) -> None:
-    """To 2e-5 of the definition in double precision, and 2e-5 of the size of the signals where they cancel."""
+    """To 2e-5 of the definition in double precision, or of the signals where they cancel."""
     snapshot = make_snapshot(kind)
     found, again = measure_both(snapshot)
     d = dense(snapshot)
@@ -214,9 +214,10 @@ def test_metrics_agree_with_their_definitions(kind: str) -> None:
         chex.assert_type(value, jnp.float32)
         chex.assert_shape(value, np.shape(expected))
         assert (value.ndim > 0) == (name in VECTORS)
-        # what is left of a signal in no direction at all is rounding: the square root of it for the estimate alone
+        # of a signal in no direction only rounding is left, and its square root for the estimate
         np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5, err_msg=name)
-        # A metric of the estimate alone gives the same; a sum of squares that cancels leaves the root of its rounding.
+        # A metric of the estimate alone gives the same; a sum of squares that cancels leaves the
+        # root of its rounding.
         if name == "largest_principal_angle" and kind == "one column":
             continue  # an estimate does not say how many columns it came from
         if name == "gradient_norm":

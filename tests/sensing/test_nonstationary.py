@@ -1,4 +1,4 @@
-"""Nature changes as promised: fresh environments keep their law, the mean moves without loss, directions stay a frame.
+"""Nature changes as promised: redrawn environments keep their law, directions stay a frame.
 
 Statistical tests are at the level 1e-3 each, with fixed seeds.
 """
@@ -71,7 +71,7 @@ def test_wandering_directions_stay_a_frame_and_turn_by_the_angle() -> None:
         np.diff(own, axis=0), axis=1
     )  # the chord is the angle, as far as it is small
     np.testing.assert_allclose(np.sqrt((turned**2).mean(0)), 0.02, rtol=0.02)
-    # isotropic: the last direction forgets where it was as fast as the first; correlation exp(-n angle^2 / 2)
+    # isotropic: the last direction forgets as fast as the first; correlation exp(-n angle^2 / 2)
     after = np.einsum("tdi,tdi->ti", own[:-500], own[500:]).mean(0)
     assert np.all(np.abs(after - np.exp(-500 * 0.02**2 / 2)) < 0.05)
 
@@ -100,7 +100,7 @@ def test_an_experiment_may_have_any_family_and_evolution(changes: dict[str, Any]
 
 
 def test_a_run_learns_from_the_world_of_its_step() -> None:
-    # one direction, small steps: log u changes by log(1 + eta s_t), where s_t = 1 + t goes up by one a step
+    # one direction, small steps: log u changes by log(1 + eta s_t), where s_t = 1 + t
     experiment = Experiment(
         dim=2,
         invariant_rank=1,

@@ -1,9 +1,10 @@
-"""Do rank-one measurements, single entries, inputs with labels and the law without symmetry follow their definitions?
+"""Do rank-one, entry-wise, labelled and asymmetric measurements follow their definitions?
 
-The oracle is the definition: the mean of G = (1/m) sum_i r_i X_i and its covariance in closed form, from the moments of
-quadratic forms (Isserlis). The parameters are the estimate itself, so that the gradient is G / 2. Every z-score is
-standard normal for correct code, apart from the heavy tails of products; a case looks at fewer than 200 of them, so
-`max |z| < 5` fails by chance in 1e-4 of all cases and `rms z < 1.7` in about 2e-4. Seeds are fixed.
+The oracle is the definition: the mean of G = (1/m) sum_i r_i X_i and its covariance in closed form,
+from the moments of quadratic forms (Isserlis). The parameters are the estimate itself, so that the
+gradient is G / 2. Every z-score is standard normal for correct code, apart from the heavy tails of
+products; a case has fewer than 200 of them, so `max |z| < 5` fails by chance in 1e-4 of all cases
+and `rms z < 1.7` in about 2e-4. Seeds are fixed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def gradients(
 def second_moments(
     kind: str, r: np.ndarray, basis: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """E[r <X, M_a>] [k], E[r^2 <X, M_a> <X, M_b>] [k, k] and E[r^2], for r = <X, R> - noise and matrices M_a [k, d, d]."""
+    """E[r <X, M_a>] [k], E[r^2 <X, M_a> <X, M_b>] [k, k] and E[r^2] for matrices M_a [k, d, d].
+
+    Here r = <X, R> - noise.
+    """
     along = np.einsum("ij,aij->a", r, basis)
     gram = np.einsum("aij,bij->ab", basis, basis)
     square = (r**2).sum()
@@ -99,7 +103,8 @@ def second_moments(
     if kind.startswith("completion"):
         moments = DIM**2 * np.einsum("ij,aij,bij->ab", r**2, basis, basis)
         return along, moments + NOISE**2 * gram, square + NOISE**2
-    # moments of q_A = x'Ax - tr A: E q_A q_B = 2 tr AB, E q_A q_B q_C = 8 tr ABC, and the fourth cumulant
+    # moments of q_A = x'Ax - tr A: E q_A q_B = 2 tr AB, E q_A q_B q_C = 8 tr ABC, and the fourth
+    # cumulant
     fourth = 8 * (
         4 * np.einsum("ij,jk,akl,bli->ab", r, r, basis, basis)
         + 2 * np.einsum("ij,ajk,kl,bli->ab", r, basis, r, basis)
@@ -180,7 +185,10 @@ def test_examples_of_a_matrix_model_are_rank_one_measurements(trace_correction: 
 
 
 def test_a_small_relu_network_first_sees_the_quadratic_form_along_its_neurons() -> None:
-    """-4 dL/da_j = |w_j| v'Sv / sqrt(2 pi) and -4 dL/dw_j = a_j (2 S v - (v'Sv) v) / sqrt(2 pi), v = w_j / |w_j|."""
+    """The gradient -4 dL/da_j = |w_j| v'Sv / sqrt(2 pi), with v = w_j / |w_j|, and
+
+    -4 dL/dw_j = a_j (2 S v - (v'Sv) v) / sqrt(2 pi).
+    """
     model = models.relu(dim=DIM, neurons=4, init_scale=1e-3)
     params = model.init(jax.random.key(3))
     measurement = measurements.examples(slab_size=40)

@@ -1,8 +1,8 @@
-"""A sweep into a store that logs what it begins and ends, for tests that stop it; run as a script by them.
+"""A sweep into a store that logs the units it begins and ends; tests run it and stop it.
 
     python interrupted.py STORE LOG [full UNITS]
 
-With `full`, files can no longer grow after so many units: the disk is full.
+With `full`, files can no longer grow after that number of units, as on a full disk.
 """
 
 import contextlib

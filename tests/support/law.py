@@ -43,7 +43,7 @@ class Case(NamedTuple):
 def make_case(
     counts: list[int], *, cores: list[int], spurious_rank: int = 2, error: str = "generic"
 ) -> Case:
-    """Environments with the numbered cores (equal numbers: identical environments) in a tilted random world."""
+    """Environments with the numbered cores in a tilted random world; equal numbers, equal cores."""
     rng = np.random.default_rng(7)
     frame = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0]
     shared = frame[:, :2]
@@ -97,8 +97,9 @@ def definition(case: Case, noise: float, *, seed: int = 1) -> np.ndarray:
 def closed_form(case: Case, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean [16] and covariance [16, 16] of the features.
 
-    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R, Var(r^2) = 2 v^2,
-    Cov(r sym(X)) = v cov(sym X) + R R' and Cov(r^2, r sym(X)) = 2 v R; examples add up.
+    For one example, with v = |R|^2 + noise^2 and Isserlis' theorem: E r sym(X) = R,
+    Var(r^2) = 2 v^2, Cov(r sym(X)) = v cov(sym X) + R R' and Cov(r^2, r sym(X)) = 2 v R; examples
+    add up.
     """
     goe = np.append(np.where(UPPER[0] == UPPER[1], 1.0, 0.5), 0.0)
     mean, covariance, size = np.zeros(16), np.zeros((16, 16)), case.counts.sum()
@@ -141,7 +142,7 @@ def low_moments(sample: np.ndarray, mean: np.ndarray, covariance: np.ndarray) ->
 
 
 def high_moments(sample: np.ndarray, oracle: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """z-scores of third and fourth moments of every feature and of 24 mixtures of all, against the definition's."""
+    """z-scores of third and fourth moments of every feature and 24 mixtures, against the oracle."""
     mixtures = np.random.default_rng(3).normal(size=(len(mean), 24)) / oracle.std(0)[:, None] / 4
     directions = np.concatenate([np.diag(1 / oracle.std(0)), mixtures], 1)
     z = []

@@ -1,4 +1,4 @@
-"""Federated methods, sharpness-aware steps and averages against plain loops in double precision, and against `sgd`."""
+"""Federated methods, sharpness-aware steps and averages against plain loops and `sgd`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def diagonal_world() -> Any:
 def trained(
     key: jax.Array, name: str, sampler: Any, *, steps: int = ROUNDS, **options: Any
 ) -> Array:
-    """The parameters [d] of every frame, by population gradients in three environments with diagonal signals."""
+    """The parameters [d] of every frame, by population gradients in three diagonal environments."""
     algorithm = getattr(algorithms, name)(
         world=diagonal_world(),
         sampler=sampler,
@@ -130,7 +130,8 @@ def test_one_local_step_of_everybody_is_the_stratified_step_and_no_strength_is_f
     def found(proximal: Array) -> tuple[Array, ...]:
         key = jax.random.key(0)
         one = [trained(key, name, everyone, weights="examples") for name in ("fedavg", "scaffold")]
-        # SCAFFOLD's mean control is by the probabilities: the mean of all gradients only with these weights
+        # SCAFFOLD's mean control is by the probabilities: the mean of all gradients only with
+        # these weights
         one[1] = trained(key, "scaffold", everyone, weights="probabilities")
         three = trained(key, "fedavg", everyone, local_steps=3)
         return (

@@ -1,6 +1,6 @@
-"""Any optax transformation trains a run as it is, its numbers may be swept, and averages of parameters can be measured.
+"""Any optax transformation trains a run, its numbers are swept, and averages are measured.
 
-The reference is a plain Python loop: the population gradient in double precision, and optax by hand.
+The reference is a plain Python loop: population gradients in double precision, optax by hand.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def cell(
     steps: int = STEPS,
     **options: Any,
 ) -> Array:
-    """The parameters at the end, [4, 3], of a run whose every batch is the population of one environment."""
+    """Final parameters [4, 3] of a run whose batches are the population of one environment."""
     algorithm = sgd(
         world=worlds.two_point(
             dim=4, invariant_rank=1, spurious_rank=1, mean=1.0, spread=2.0, basis="canonical"
@@ -149,7 +149,7 @@ def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_pro
 
 
 def averaged(inner: Optimizer, decay: float) -> Optimizer:
-    """Any optimizer with a moving average of the parameters in its state: what a user would write."""
+    """An optimizer with a moving average of the parameters in its state, as a user would write."""
 
     def update(gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
         updates, inner_state = inner.update(gradient, state[0], params)
