@@ -20,7 +20,7 @@ import jax.monitoring
 
 import causal_sgd as cs
 from causal_sgd import studies
-from causal_sgd.sweeps import _sweep
+from causal_sgd.sweeps import _comparison
 
 EVENT = "/jax/core/compile/backend_compile_duration"
 
@@ -59,7 +59,7 @@ def main() -> None:
             times.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    _sweep.ThreadPoolExecutor = SynchronousExecutor
+    _comparison.ThreadPoolExecutor = SynchronousExecutor
     cs.use_cpu_cores()
     print("| study | programs | all of them, s | slowest, s |\n|---|---|---|---|")
     slowest = 0.0

@@ -27,7 +27,8 @@ import numpy as np
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps._grid import Grid
-from causal_sgd.sweeps._programs import Program, root_key
+from causal_sgd.sweeps._keys import root_key
+from causal_sgd.sweeps._programs import Program
 
 SEEDS = 8
 AXES = {"spread": np.linspace(0, 9, 10), "learning_rate": np.geomspace(0.02, 0.2, 8)}

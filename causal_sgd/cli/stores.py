@@ -15,7 +15,6 @@ from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from causal_sgd.sweeps.store import Store
-    from causal_sgd.types import Key
 
 __all__ = ["Export", "Repair", "Resume", "Status"]
 
@@ -190,27 +189,20 @@ def _complete(store: Store, workplace: Workplace) -> None:
     if "experiment" not in store.configuration:
         raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
     from causal_sgd.experiment import Experiment
+    from causal_sgd.sweeps._keys import decode_key
 
     experiment = Experiment.parse(store.configuration["experiment"])
     cell = experiment.cell()
+    key = decode_key(store.configuration["key"], store.configuration["key_implementation"])
     for grid in store.requests:
         options: dict[str, Any] = grid.arguments() | {"label": store.path.name}
         workplace.sweep(
             cell,
             store=store.path,
-            key=_key(store),
+            key=key,
             config=store.configuration.get("config"),
             **options,
         )
     store.refresh()
     runs, done = store.progress()
     print(f"{store.path}: {done} of {runs} runs done")
-
-
-def _key(store: Store) -> Key:
-    import jax
-
-    words = np.array(store.configuration["key"].split(), np.uint32)
-    return jax.random.wrap_key_data(
-        jax.numpy.asarray(words), impl=store.configuration["key_implementation"]
-    )

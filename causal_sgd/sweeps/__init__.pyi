@@ -1,5 +1,5 @@
 from . import store as store
-from ._executors import slurm as slurm
+from ._comparison import compare as compare
 from ._grid import zipped as zipped
 from ._machine import use_compilation_cache as use_compilation_cache
 from ._machine import use_cpu_cores as use_cpu_cores
@@ -10,8 +10,8 @@ from ._refinement import check_metric as check_metric
 from ._refinement import refine as refine
 from ._refinement import refinement as refinement
 from ._refinement import tell as tell
+from ._slurm import slurm as slurm
 from ._sweep import SweepError as SweepError
-from ._sweep import compare as compare
 from ._sweep import sweep as sweep
 from .store import StoreError as StoreError
 from .store import open_results as open_results

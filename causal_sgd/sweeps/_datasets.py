@@ -19,13 +19,13 @@ __all__ = ["labelled", "provenance", "write_netcdf"]
 def labelled(
     grid: Grid, variables: Mapping[str, Any], steps: np.ndarray, attributes: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Name the dims of a sweep's results.
+    """Label the results of a sweep.
 
     Args:
-        grid: of the runs.
+        grid: the runs.
         variables: metric -> [*axes, seed, step, ...], and `diverged_at` [*axes, seed].
         steps: the recorded steps, [F].
-        attributes: of the dataset.
+        attributes: the attributes of the dataset.
     """
     dims = (*grid.axes, "seed")
     coordinates: dict[str, Any] = {"seed": grid.seeds, "step": steps}
@@ -41,7 +41,7 @@ def labelled(
 def provenance(
     environment: Mapping[str, Any], tile: int, key: str, key_implementation: str
 ) -> dict[str, Any]:
-    """The attributes that every sweep's dataset has: what computed it, and from which key."""
+    """The attributes of every sweep's dataset: what computed it, and the root key."""
     return {
         "causal_sgd": environment["versions"]["causal_sgd"],
         "jax": environment["versions"]["jax"],
@@ -54,10 +54,10 @@ def provenance(
 
 
 def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
-    """Write a netCDF file: version 4 where a library for it is installed, else 3.
+    """Write a netCDF file: version 4 if a library for it is installed, otherwise version 3.
 
-    xarray's own choice is h5netcdf wherever that is installed, which from version 1.8 on comes without the h5py that it
-    writes with, and fails.
+    xarray's default is h5netcdf wherever it is installed. From version 1.8 it no longer requires
+    h5py, with which it writes, and fails without it.
     """
     libraries = {"netcdf4": ("netCDF4",), "h5netcdf": ("h5netcdf", "h5py")}
     engines = [

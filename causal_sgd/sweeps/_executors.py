@@ -1,7 +1,7 @@
-"""Where tiles are computed: on this process's devices, or by the workers of any `concurrent.futures.Executor`.
+"""Where tiles are computed: on this process's devices, or by the workers of any executor.
 
-A backend takes a few tiles and gives a future of what came of each: a trace, or the error that it ended with. A worker is
-told everything it needs; nothing is shared but the numbers that travel.
+A backend takes a few tiles and returns a future with the trace or the error of each. Workers share
+nothing: a job carries all that they need.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import functools
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -19,112 +18,101 @@ import cloudpickle
 import jax
 import numpy as np
 
-from causal_sgd import checks
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._grid import Columns
+from causal_sgd.sweeps._keys import decode_key, encode_key
+from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Cell, Program
 from causal_sgd.types import Key, Trace
 
-__all__ = [
-    "Answer",
-    "Backend",
-    "Job",
-    "LocalDevices",
-    "Slurm",
-    "Workers",
-    "compute",
-    "described_by",
-    "slurm",
-]
+__all__ = ["Answer", "Backend", "Job", "LocalDevices", "Workers", "compute", "describe"]
 
 
 class Answer(NamedTuple):
-    """What came of a few tiles."""
+    """The results of a few tiles."""
 
     environment: Mapping[str, Any]
     outcomes: Sequence[Trace | Exception]  # traces hold NumPy arrays [B, ...]
 
 
 class Backend(Protocol):
-    """What `dispatch` asks of a place where tiles are computed.
+    """A place where tiles are computed, as `schedule` uses it.
 
     Attributes:
-        window: how many requests to have under way at a time.
-        waits: whether what is under way is waited for when the sweep is stopped.
+        window: the number of tasks to submit ahead.
+        waits: whether to wait for running tasks when the sweep is stopped.
     """
 
     window: int
     waits: bool
 
     def submit(self, tiles: Sequence[Columns], /) -> Future[Answer]:
-        """Begin to compute some tiles."""
+        """Start computing some tiles."""
         ...
 
     def renew(self) -> bool:
-        """Replace what broke; False where that cannot be done."""
+        """Replace a broken executor; return False if that is impossible."""
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         ...
 
 
 class LocalDevices:
-    """The devices of this process, each with host threads of its own.
+    """The devices of this process, each fed by its own host threads.
 
-    An accelerator has two, so that its next tile is there before the host has taken the last one's results; a CPU has
-    nothing to gain from that.
+    An accelerator has two, so that its next tile is ready before the host has copied the results
+    of the last one; a CPU device has one, which keeps one core busy.
     """
 
     waits = True
 
-    def __init__(self, kernel: Program, devices: Sequence[Any], columns: Columns) -> None:
-        """Compile for columns like these on every device."""
-        programs = kernel.compile(columns, devices)
-        seats: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def __init__(self, program: Program, devices: Sequence[Device], columns: Columns) -> None:
+        """Compile for columns of this length on every device."""
+        calls = program.compile(columns, devices)
+        seats: queue.SimpleQueue[Callable[[Columns], Trace]] = queue.SimpleQueue()
         for device in devices:
             for _ in range(1 if device.platform == "cpu" else 2):
-                seats.put(device)
-        mine = threading.local()
+                seats.put(calls[device])
+        own = threading.local()
 
-        def sit() -> None:
-            mine.device = seats.get()
+        def take_seat() -> None:
+            own.call = seats.get()
 
-        described, settings = described_by(kernel, devices[0]), _machine.settings()
+        environment, settings = describe(program, devices[0]), _machine.settings()
 
         def work(tiles: Sequence[Columns]) -> Answer:
             with _machine.applied(settings):
-                return Answer(
-                    described, [_attempt(programs[mine.device], columns) for columns in tiles]
-                )
+                return Answer(environment, [_attempt(own.call, columns) for columns in tiles])
 
         self.window = 2 * seats.qsize()
         self._work = work
-        self._pool = ThreadPoolExecutor(seats.qsize(), "tiles", initializer=sit)
+        self._pool = ThreadPoolExecutor(seats.qsize(), "tiles", initializer=take_seat)
 
     def submit(self, tiles: Sequence[Columns]) -> Future[Answer]:
-        """Queue tiles for the next device that is free."""
+        """Queue tiles for the next free device."""
         return self._pool.submit(self._work, tiles)
 
     def renew(self) -> bool:
-        """Devices are not replaced."""
+        """Return False: devices are not replaced."""
         return False
 
     def close(self) -> None:
-        """Wait for the tiles that have begun."""
+        """Wait for the running tiles."""
         self._pool.shutdown(cancel_futures=True)
 
 
 class Workers:
-    """The workers of an executor: a process pool, Dask's `client.get_executor()`, `slurm(...)`, ..."""
+    """The workers of an executor: a process pool, Dask's `client.get_executor()`, `slurm(...)`."""
 
     waits = False
-    window = 10_000  # a bound on what waits in the executor, not on the workers, whose number is not known
+    window = 10_000  # bounds the queue of the executor, whose number of workers is not known
 
     def __init__(self, executor: Executor | Callable[[], Executor], job: Job) -> None:
-        """Take an executor, or a function that makes one, which is then asked again where a pool broke."""
-        self._make = None if isinstance(executor, Executor) else executor
-        self._executor = executor if isinstance(executor, Executor) else self._made()
+        """Take an executor, or a factory, which is called again when a pool breaks."""
+        self._factory = None if isinstance(executor, Executor) else executor
+        self._executor = executor if isinstance(executor, Executor) else self._make()
         self._job = cloudpickle.dumps(job)
 
     def submit(self, tiles: Sequence[Columns]) -> Future[Answer]:
@@ -132,26 +120,27 @@ class Workers:
         return self._executor.submit(compute, self._job, list(tiles))
 
     def renew(self) -> bool:
-        """A new executor where there is a function that makes one."""
-        if self._make is None:
+        """Make a new executor, if there is a factory."""
+        if self._factory is None:
             return False
         self.close()
-        self._executor = self._made()
+        self._executor = self._make()
         return True
 
     def close(self) -> None:
-        """Shut down what was made here; an executor that was given stays its owner's."""
-        if self._make is not None:
+        """Shut down an executor that was made here; any other belongs to the caller."""
+        if self._factory is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _made(self) -> Executor:
-        assert self._make is not None
-        made = self._make()
-        if not isinstance(made, Executor):
+    def _make(self) -> Executor:
+        assert self._factory is not None
+        executor = self._factory()
+        if not isinstance(executor, Executor):
             raise ValueError(
-                f"executor must be a concurrent.futures.Executor or a function that makes one, got {made!r}"
+                "executor must be a concurrent.futures.Executor or a function that makes one, "
+                f"got {executor!r}"
             )
-        return made
+        return executor
 
 
 class Job(NamedTuple):
@@ -159,125 +148,52 @@ class Job(NamedTuple):
 
     cell: Cell
     names: tuple[str, ...]
-    key_data: np.ndarray
-    key_implementation: str
+    key: Mapping[str, str]  # encoded by `encode_key`
     settings: Mapping[str, Any]
 
     @classmethod
     def make(cls, cell: Cell, names: tuple[str, ...], root: Key) -> Job:
         """The job of a sweep, with this process's settings."""
-        implementation = str(jax.random.key_impl(root))
-        return cls(
-            cell, names, np.asarray(jax.random.key_data(root)), implementation, _machine.settings()
-        )
+        return cls(cell, names, encode_key(root), _machine.settings())
 
 
 def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
     """Compute tiles in a worker, on its first device.
 
     Args:
-        job: a `Job` pickled by cloudpickle; unpickled, traced and compiled once in a worker.
+        job: a `Job` pickled by cloudpickle; loaded, traced and compiled once per worker.
         tiles: the columns of each.
     """
     device = jax.local_devices()[0]
-    unpickled = _unpickled(job)
+    cell, names, key, settings = _load(job)
     outcomes = []
-    with _machine.applied(unpickled.settings):
-        root = jax.random.wrap_key_data(
-            jax.numpy.asarray(unpickled.key_data), impl=unpickled.key_implementation
-        )
-        kernel = Program.make(
-            unpickled.cell, unpickled.names, [column.dtype for column in tiles[0][1:]], root
-        )
+    with _machine.applied(settings):
+        kinds = [column.dtype for column in tiles[0][1:]]
+        program = Program.make(cell, names, kinds, decode_key(**key))
         for columns in tiles:
-            with _lapack if kernel.batches_lapack else contextlib.nullcontext():
-                outcomes.append(_attempt(kernel.compile(columns, [device])[device], columns))
-        return Answer(described_by(kernel, device), outcomes)
+            with _lapack if program.batches_lapack else contextlib.nullcontext():
+                outcomes.append(_attempt(program.compile(columns, [device])[device], columns))
+        return Answer(describe(program, device), outcomes)
 
 
-def described_by(kernel: Program, device: Any) -> dict[str, Any]:
-    """The environment that a program's results come from, with the fingerprint that the program has there."""
-    return _machine.environment(device) | {"program": kernel.fingerprint}
+def describe(program: Program, device: Device) -> dict[str, Any]:
+    """The environment in which a program computes its results, and the program's fingerprint."""
+    return _machine.environment(device) | {"program": program.fingerprint}
 
 
-_lapack = (
-    threading.Lock()
-)  # for executors of threads: two at a time may wait for each other; see `linalg`
+# For executors of threads: two such programs at a time may wait for each other; see `linalg`.
+_lapack = threading.Lock()
 
 
 @functools.lru_cache(maxsize=4)
-def _unpickled(job: bytes) -> Job:
-    """A job, whose cell stays the same for all its tiles: what is traced and compiled belongs to the cell."""
+def _load(job: bytes) -> Job:
+    """Unpickle a job once, so that all its tiles have the same cell and share its programs."""
     return cloudpickle.loads(job)
 
 
-def _attempt(program: Callable[[Columns], Trace], columns: Columns) -> Trace | Exception:
-    """The trace of a tile as NumPy arrays, or its error in a form that travels between processes."""
+def _attempt(call: Callable[[Columns], Trace], columns: Columns) -> Trace | Exception:
+    """The trace of a tile as NumPy arrays, or its error in a form that can be pickled."""
     try:
-        return jax.tree.map(np.asarray, program(columns))
-    except Exception as error:  # whatever a user's cell does: the other tiles go on
+        return jax.tree.map(np.asarray, call(columns))
+    except Exception as error:  # whatever a user's cell raises: the other tiles go on
         return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def slurm(executor: Any, *, poll: float = 2.0) -> Slurm:
-    """Jobs of a cluster's queue as an executor for `sweep`.
-
-    Args:
-        executor: a submitit executor (`pip install 'causal_sgd[slurm]'`) with its partition, time, ... set.
-        poll: seconds between two looks at the jobs.
-
-    Returns:
-        An executor, for `sweep(..., executor=..., tiles_per_task=...)`; every task is one job of the queue.
-    """
-    if not hasattr(executor, "submit"):
-        raise ValueError(f"executor must be one of submitit's, got {executor!r}")
-    return Slurm(executor, checks.number("poll", poll, above=0))
-
-
-class Slurm(Executor):
-    """Jobs of a submitit executor as futures; see `slurm`."""
-
-    def __init__(self, executor: Any, poll: float) -> None:
-        """Nothing is submitted yet."""
-        self._executor, self._poll = executor, poll
-        self._jobs: list[tuple[Any, Future[Any]]] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="slurm", daemon=True)
-        self._watcher.start()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """One job of the queue."""
-        future: Future[Any] = Future()
-        job = self._executor.submit(fn, *args, **kwargs)
-        with self._lock:
-            self._jobs.append((job, future))
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop watching; cancel the jobs that are left when asked to."""
-        while wait and not cancel_futures and self._jobs:
-            time.sleep(self._poll)
-        self._stop.set()
-        self._watcher.join()
-        for job, future in self._jobs:
-            if cancel_futures:
-                job.cancel()
-            future.cancel()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(self._poll):
-            with self._lock:
-                jobs = list(self._jobs)
-            for job, future in jobs:
-                if future.cancelled():
-                    job.cancel()
-                elif not job.done():
-                    continue
-                else:
-                    try:
-                        future.set_result(job.result())
-                    except Exception as error:  # the job's own error, or that it was lost
-                        future.set_exception(error)
-                with self._lock:
-                    self._jobs.remove((job, future))

@@ -1,4 +1,4 @@
-"""Which runs a sweep is made of: axes of parameters, and seeds. Imports no jax, so that stored results open quickly."""
+"""The runs of a sweep: axes of parameters, and seeds. Imports no jax, for stored results."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from causal_sgd import checks
 
 __all__ = ["LARGEST_SEED", "Columns", "Grid", "Zipped", "zipped"]
 
 Columns = tuple[np.ndarray, ...]
-"""Seed indices [B] and then the values [B] of every parameter in the order of `Grid.names`: the input of B runs."""
+"""The input of B runs: seed indices [B], then the values [B] of each parameter of `Grid.names`."""
 
 LARGEST_SEED = 2**32 - 1
 
 
 class Zipped(NamedTuple):
-    """An axis along which several parameters change together; made by `zipped`."""
+    """An axis along which several parameters change together; `zipped` makes one."""
 
     values: Mapping[str, np.ndarray]
 
 
 def zipped(**values: Any) -> Zipped:
-    """An axis along which several parameters change together.
+    """Make an axis along which several parameters change together.
 
     Args:
-        **values: parameter name -> values, all of one length.
+        **values: parameter name -> values, all of the same length.
+
+    Raises:
+        ValueError: if the lengths differ, or a parameter has no finite numbers.
 
     >>> axis = zipped(learning_rate=[0.1, 0.05], batch_size=[100, 200])
     """
@@ -52,11 +56,16 @@ class Grid(NamedTuple):
     def make(
         cls, cell: Callable[..., Any], axes: Mapping[str, Any], seeds: int | Sequence[int]
     ) -> Grid:
-        """The grid of `sweep`'s arguments; a ValueError says what is wrong with them."""
+        """The grid of `sweep`'s arguments.
+
+        Raises:
+            ValueError: for an argument that is not allowed, by name.
+        """
         if not callable(cell):
             hint = "; pass what its .cell() returns" if hasattr(cell, "cell") else ""
             raise ValueError(
-                f"cell must be a function cell(key, *, names...) -> Trace, got a {type(cell).__name__}{hint}"
+                "cell must be a function cell(key, *, names...) -> Trace, "
+                f"got a {type(cell).__name__}{hint}"
             )
         checks.instance("axes", axes, Mapping, "a mapping of parameter names to their values")
         named: dict[str, Mapping[str, np.ndarray]] = {}
@@ -65,37 +74,20 @@ class Grid(NamedTuple):
                 axis.values if isinstance(axis, Zipped) else {name: axis_values(name, axis)}
             )
         parameters = list(itertools.chain.from_iterable(named.values()))
-        twice = [name for name, count in collections.Counter(parameters).items() if count > 1]
-        if twice:
-            raise ValueError(f"axes must name a parameter once, got {twice[0]!r} more than once")
-        reserved = {"seed", "step"} & set(named)
+        repeated = [name for name, count in collections.Counter(parameters).items() if count > 1]
+        if repeated:
+            raise ValueError(f"axes must name a parameter once, got {repeated[0]!r} more than once")
+        reserved = sorted({"seed", "step"} & set(named))
         if reserved:
             raise ValueError(
-                f"axes must not be called {sorted(reserved)[0]!r}: the results have such a dimension"
+                f"axes must not be called {reserved[0]!r}: the results have such a dimension"
             )
         _check_parameters(cell, parameters)
-        if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-            indices = np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED))
-        else:
-            indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
-            if (
-                indices.ndim != 1
-                or not len(indices)
-                or indices.dtype.kind not in "iu"
-                or (indices < 0).any()
-            ):
-                raise ValueError(
-                    f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}"
-                )
-            if indices.max() > LARGEST_SEED:
-                raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {indices.max()}")
-            if len(np.unique(indices)) < len(indices):
-                raise ValueError(f"seeds must be different, got {seeds!r}")
-        return cls(named, indices.astype(np.int64))
+        return cls(named, _seed_indices(seeds))
 
     @classmethod
     def parse(cls, description: Mapping[str, Any]) -> Grid:
-        """The grid that `describe` described."""
+        """Invert `describe`."""
         axes = {
             dim: {name: np.asarray(values) for name, values in parameters.items()}
             for dim, parameters in description["axes"].items()
@@ -108,14 +100,14 @@ class Grid(NamedTuple):
 
     @classmethod
     def hull(cls, grids: Sequence[Grid], kinds: Mapping[str, Any]) -> Grid:
-        """The least grid that holds some grids of the same parameters, its values and seeds in ascending order.
+        """The smallest grid that contains grids of the same parameters, in ascending order.
 
-        An axis of parameters that change together keeps its points in the order in which they came; where the grids
-        differ in which parameters do, all of them change together along one axis `point`.
+        Points of an axis of zipped parameters keep the order in which they first appear. If the
+        grids differ in which parameters are zipped, all are zipped along one axis `point`.
 
         Args:
             grids: at least one.
-            kinds: parameter -> the type in which programs see it; values that are equal in it are one value.
+            kinds: parameter -> its type in programs; values that are equal in it are one value.
         """
         if len(grids) == 1:
             return grids[0]
@@ -129,52 +121,43 @@ class Grid(NamedTuple):
         for dim, parameters in grids[0].axes.items():
             points: dict[tuple[Any, ...], tuple[Any, ...]] = {}
             for grid in grids:
-                columns = [grid.axes[dim][name] for name in parameters]
-                seen = [
-                    column.astype(kinds[name]).tolist()
-                    for name, column in zip(parameters, columns, strict=True)
-                ]
-                for place, point in zip(
-                    zip(*seen, strict=True),
-                    zip(*(c.tolist() for c in columns), strict=True),
+                columns = {name: grid.axes[dim][name] for name in parameters}
+                rounded = zip(
+                    *(column.astype(kinds[name]).tolist() for name, column in columns.items()),
                     strict=True,
-                ):
-                    points.setdefault(place, point)
-            found = sorted(points.values()) if len(parameters) == 1 else list(points.values())
-            axes[dim] = dict(
-                zip(parameters, map(np.asarray, zip(*found, strict=True)), strict=True)
-            )
+                )
+                exact = zip(*(column.tolist() for column in columns.values()), strict=True)
+                for identity, point in zip(rounded, exact, strict=True):
+                    points.setdefault(identity, point)
+            ordered = sorted(points.values()) if len(parameters) == 1 else list(points.values())
+            values = map(np.asarray, zip(*ordered, strict=True))
+            axes[dim] = dict(zip(parameters, values, strict=True))
         return cls(axes, np.unique(np.concatenate([grid.seeds for grid in grids])))
 
     def flattened(self) -> Grid:
-        """The same points along one axis `point`, the seeds as they are."""
-        places = (
-            np.unravel_index(np.arange(int(np.prod(self.shape[:-1]))), self.shape[:-1])
-            if self.axes
-            else ()
-        )
+        """The same points along one axis `point`, with the same seeds."""
+        shape = self.shape[:-1]
+        indices = np.unravel_index(np.arange(int(np.prod(shape))), shape) if self.axes else ()
         columns = {
-            name: values[place]
-            for place, axis in zip(places, self.axes.values(), strict=True)
+            name: values[index]
+            for index, axis in zip(indices, self.axes.values(), strict=True)
             for name, values in axis.items()
         }
         return Grid({"point": columns} if columns else {}, self.seeds)
 
     def describe(self) -> dict[str, Any]:
-        """The grid as plain values that JSON can hold, every number to its last digit."""
+        """The grid as plain values for JSON, without loss of digits."""
         axes = {
             dim: {name: values.tolist() for name, values in parameters.items()}
             for dim, parameters in self.axes.items()
         }
         first, count = int(self.seeds[0]), len(self.seeds)
-        in_a_row = np.array_equal(self.seeds, np.arange(first, first + count))
-        return {
-            "axes": axes,
-            "seeds": {"range": [first, first + count]} if in_a_row else self.seeds.tolist(),
-        }
+        consecutive = np.array_equal(self.seeds, np.arange(first, first + count))
+        seeds = {"range": [first, first + count]} if consecutive else self.seeds.tolist()
+        return {"axes": axes, "seeds": seeds}
 
     def arguments(self) -> dict[str, Any]:
-        """The axes and seeds as `sweep` takes them."""
+        """The axes and seeds as arguments of `sweep`."""
         axes = {
             dim: axis[dim] if list(axis) == [dim] else Zipped(axis)
             for dim, axis in self.axes.items()
@@ -183,12 +166,12 @@ class Grid(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters that vary, in alphabetical order: that of the axes makes no other program."""
+        """The parameters of all axes, sorted: the order of the axes does not change the program."""
         return tuple(sorted(itertools.chain.from_iterable(self.axes.values())))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Length of every axis, then the number of seeds."""
+        """The length of each axis, then the number of seeds."""
         sizes = (len(next(iter(values.values()))) for values in self.axes.values())
         return (*sizes, len(self.seeds))
 
@@ -197,18 +180,23 @@ class Grid(NamedTuple):
         """The number of runs."""
         return int(np.prod(self.shape))
 
-    def runs(self, flat: np.ndarray, real: Any = np.float32) -> Columns:
-        """The input of some runs, given by their places in the flat order; `real` is the type of numbers with a point."""
-        *places, seed = np.unravel_index(flat, self.shape)
+    def runs(self, flat: np.ndarray, real: npt.DTypeLike = np.float32) -> Columns:
+        """The input of runs.
+
+        Args:
+            flat: their indices in the flat order, [B].
+            real: the type of floating-point parameters.
+        """
+        *indices, seed = np.unravel_index(flat, self.shape)
         columns = {
-            name: values.astype(real if values.dtype.kind == "f" else np.int32)[place]
-            for place, parameters in zip(places, self.axes.values(), strict=True)
+            name: values.astype(real if values.dtype.kind == "f" else np.int32)[index]
+            for index, parameters in zip(indices, self.axes.values(), strict=True)
             for name, values in parameters.items()
         }
         return (self.seeds[seed].astype(np.uint32), *(columns[name] for name in self.names))
 
     def corners(self) -> list[dict[str, Any]]:
-        """The first point, and it again with each parameter at its least and its greatest value."""
+        """The first point, and its copies with each parameter at its smallest and largest value."""
         first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
         points = [first]
         for axis in self.axes.values():
@@ -222,6 +210,7 @@ class Grid(NamedTuple):
 
 
 def axis_values(name: str, values: Any) -> np.ndarray:
+    """Check the values of an axis, and return them as an array."""
     array = np.asarray(values)
     if (
         array.ndim != 1
@@ -235,23 +224,45 @@ def axis_values(name: str, values: Any) -> np.ndarray:
     return array
 
 
+def _seed_indices(seeds: int | Sequence[int]) -> np.ndarray:
+    """Check a number of seeds or a list of seed indices, and return the indices."""
+    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
+        return np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED)).astype(np.int64)
+    indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
+    if (
+        indices.ndim != 1
+        or not len(indices)
+        or indices.dtype.kind not in "iu"
+        or (indices < 0).any()
+    ):
+        raise ValueError(
+            f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}"
+        )
+    if indices.max() > LARGEST_SEED:
+        raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {indices.max()}")
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"seeds must be different, got {seeds!r}")
+    return indices.astype(np.int64)
+
+
 def _check_parameters(cell: Callable[..., Any], names: Sequence[str]) -> None:
-    """The axes must be keyword parameters of the cell, and cover those without a default."""
+    """Check that the axes are keyword parameters of the cell, and cover those without a default."""
     parameters = list(inspect.signature(cell).parameters.values())[1:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    allowed = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"axes must be parameters of the cell ({', '.join(known) or 'none'}), got {name!r}{hint}"
+                f"axes must be parameters of the cell ({', '.join(allowed) or 'none'}), "
+                f"got {name!r}{hint}"
             )
     missing = [
         p.name
         for p in parameters
-        if p.default is p.empty and p.name in known and p.name not in names
+        if p.default is p.empty and p.name in allowed and p.name not in names
     ]
     if missing:
         raise ValueError(

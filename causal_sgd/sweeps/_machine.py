@@ -1,4 +1,4 @@
-"""The machine that runs compute on: its cores and devices, what compiled programs are kept, and how it is described."""
+"""This machine: its cores and devices, the compilation cache, and a description for provenance."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ import jax
 from causal_sgd import checks
 
 __all__ = [
-    "applied", "cores", "environment", "kind_of_cpu", "local_devices", "setting", "settings", "use_compilation_cache",
+    "applied",
+    "cores",
+    "environment",
+    "kind_of_cpu",
+    "local_devices",
+    "setting",
+    "settings",
+    "use_compilation_cache",
     "use_cpu_cores",
-]  # fmt: skip
+]
 
-Device = Any  # a jax.Device, which jax does not declare as a type
+Device = Any  # a jax.Device, which type checkers do not see as a type
 
 
 def use_cpu_cores(count: int | None = None) -> int:
-    """Let jax use several CPU cores as devices of their own, which is what makes a sweep use them all.
+    """Make jax treat CPU cores as devices, so that a sweep uses them all.
 
-    It has to come before the first use of jax. A sweep that is itself the first use does it for all cores.
+    Call it before the first use of jax. A sweep that is the first use of jax does it for all cores.
 
     Args:
-        count: how many; None for all cores that this process may use.
+        count: the number of cores; None for all that this process may use.
 
     Returns:
         The number of local devices that sweeps will use.
@@ -41,7 +48,7 @@ def use_cpu_cores(count: int | None = None) -> int:
         ValueError: if `count` is out of range.
 
     Warns:
-        UserWarning: if jax has started already with fewer CPU devices; it keeps those.
+        UserWarning: if jax has already started with fewer CPU devices, which it keeps.
     """
     wanted = cores() if count is None else checks.integer("count", count)
     try:
@@ -52,22 +59,23 @@ def use_cpu_cores(count: int | None = None) -> int:
 
 
 def local_devices(devices: Sequence[Device] | None) -> list[Device]:
-    """The devices given, or all local ones of the default backend: every core of a CPU where jax can still be told so.
+    """The given devices, or all local ones of the default backend.
+
+    If jax has not started, every CPU core becomes a device first.
 
     Raises:
-        ValueError: for an empty list.
+        ValueError: if `devices` is empty or not a list of devices.
     """
     if devices is not None:
-        known = "a list of devices, such as jax.devices() returns"
-        for device in checks.instance("devices", devices, Sequence, known):
-            checks.instance("devices", device, jax.Device, known)
+        allowed = "a list of devices, such as jax.devices() returns"
+        for device in checks.instance("devices", devices, Sequence, allowed):
+            checks.instance("devices", device, jax.Device, allowed)
         if not len(devices):
             raise ValueError("devices must name at least one device, got none")
         return list(devices)
-    untouched = setting(
-        "jax_num_cpu_devices"
-    ) < 0 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
-    if untouched:
+    # A user's own choice is kept.
+    chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if setting("jax_num_cpu_devices") < 0 and not chosen:
         try:
             jax.config.update("jax_num_cpu_devices", cores())
         except RuntimeError:
@@ -76,12 +84,12 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
 
 
 def use_compilation_cache(folder: str | Path) -> Path:
-    """Keep compiled programs on disk, so that the next process that needs one loads it.
+    """Keep compiled programs on disk, so that later processes load instead of compiling them.
 
-    Every kind of machine gets a folder of its own inside: code compiled for one CPU may not run on another.
+    Each kind of machine has its own subfolder: code compiled for one CPU may not run on another.
 
     Args:
-        folder: where; it is made where it is missing.
+        folder: where; created if missing.
 
     Returns:
         The folder of this kind of machine.
@@ -103,7 +111,7 @@ def use_compilation_cache(folder: str | Path) -> Path:
 
 
 def environment(device: Device) -> dict[str, Any]:
-    """What results may depend on beyond their configuration, as plain values: versions, platform, device, precision."""
+    """What results depend on beyond their configuration: versions, platform, device, precision."""
     return {
         "versions": dict(_versions()),
         "platform": device.platform,
@@ -117,18 +125,18 @@ def environment(device: Device) -> dict[str, Any]:
 
 
 def setting(name: str) -> Any:
-    """A setting of jax, whose names its types do not declare."""
+    """Read a setting of jax; its type stubs do not declare them."""
     return getattr(jax.config, name)
 
 
 def settings() -> dict[str, Any]:
-    """The settings of jax that results depend on, as they hold in this thread."""
+    """The settings of jax that affect results, in this thread."""
     return {name: setting(name) for name in _CONTEXTS}
 
 
 @contextlib.contextmanager
 def applied(values: Mapping[str, Any]) -> Iterator[None]:
-    """Let settings hold in this thread for a while; another thread's, or another process's."""
+    """Apply the settings of another thread or process to this thread, within a context."""
     with contextlib.ExitStack() as stack:
         for name, value in values.items():
             if setting(name) != value:
@@ -144,51 +152,53 @@ _CONTEXTS = {
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_told: set[int] = set()
+_warned: set[int] = set()
 
 
 def _warn_too_late(wanted: int) -> None:
     have = jax.local_devices()
-    if have[0].platform == "cpu" and len(have) < wanted and wanted not in _told:
-        _told.add(wanted)
+    if have[0].platform == "cpu" and len(have) < wanted and wanted not in _warned:
+        _warned.add(wanted)
         warnings.warn(
-            f"jax had started before it could be told to use {wanted} CPU cores, so sweeps use {len(have)}: call "
-            "causal_sgd.use_cpu_cores() before the first use of jax, or set JAX_NUM_CPU_DEVICES",
+            f"jax had started before it could be told to use {wanted} CPU cores, so sweeps use "
+            f"{len(have)}: call causal_sgd.use_cpu_cores() before the first use of jax, or set "
+            "JAX_NUM_CPU_DEVICES",
             stacklevel=4,
         )
 
 
 @functools.cache
 def kind_of_cpu() -> str:
-    """A short name that differs where the instructions that a CPU knows differ."""
+    """A short name that is equal for CPUs with equal instruction sets."""
     flags = ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next(
             (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), ""
         )
-    known = " ".join(sorted(flags.split())) or platform.processor()
-    return f"{platform.system()}-{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}".lower()
+    instructions = " ".join(sorted(flags.split())) or platform.processor()
+    digest = hashlib.sha256(instructions.encode()).hexdigest()
+    return f"{platform.system()}-{platform.machine()}-{digest[:8]}".lower()
 
 
 @functools.cache
 def _versions() -> dict[str, str]:
     packages = ("causal_sgd", "jax", "jaxlib", "optax", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {**found, "python": platform.python_version()}
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {**versions, "python": platform.python_version()}
 
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit checked out where the process runs, where that is a repository."""
+    """The commit of the working directory, if it is a repository."""
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal and in a notebook, lines in a log elsewhere."""
+"""The progress of a sweep: a bar on a terminal and in a notebook, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,33 +19,38 @@ EVERY = 30.0  # seconds between two lines
 
 
 class Progress:
-    """Counts runs that are done and that diverged; used as a context.
+    """A context that counts finished and diverged runs.
 
-    On a terminal or in a notebook it is a bar with the time left and the rate. Elsewhere the same goes, about every half minute and at the
-    end, as a line to the logger `causal_sgd` (level INFO) and, where there is one, to a log file.
+    On a terminal or in a notebook it shows a bar with the rate and the remaining time. Elsewhere it
+    writes the same as lines, about every half minute and at the end, to the logger `causal_sgd`
+    (level INFO) and to a log file, if there is one.
     """
 
     def __init__(
         self, label: str, total: int, done: int, *, shown: bool | None, log_file: Path | None
     ) -> None:
-        """Begin.
+        """Show the bar.
 
         Args:
-            label: what is computed.
-            total: runs in all.
-            done: of them, those that were there before.
-            shown: whether to draw the bar; None for where standard error is a terminal, or a notebook's.
-            log_file: where lines are appended when there is no bar.
+            label: the title of the bar.
+            total: the number of runs.
+            done: the number of runs that were finished before.
+            shown: whether to draw the bar; None for on a terminal and in a notebook.
+            log_file: where lines are appended if there is no bar.
         """
         notebook = _in_notebook()
         terminal = notebook or sys.stderr.isatty()
         self._bar = _bar(notebook)(
-            total=total, initial=done, unit="run", desc=label, disable=not (terminal if shown is None else shown),
+            total=total,
+            initial=done,
+            unit="run",
+            desc=label,
+            disable=not (terminal if shown is None else shown),
             dynamic_ncols=True,
-        )  # fmt: skip
+        )
         self._label, self._total, self._before = label, total, done
         self.done, self.diverged = done, 0
-        self._begin = self._told = time.monotonic()
+        self._begin = self._last_line = time.monotonic()
         self._lines = shown is None and not terminal
         self._log_file = log_file
 
@@ -59,10 +64,10 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
-        self._say("stopped: " + kind.__name__ if kind else "finished")
+        self._write("stopped: " + kind.__name__ if kind else "finished")
 
     def add(self, runs: int, diverged: int) -> None:
-        """Some runs are done."""
+        """Count finished runs."""
         self.done += runs
         self.diverged += diverged
         self._bar.update(runs)
@@ -70,15 +75,15 @@ class Progress:
             self._bar.set_postfix_str(f"{self.diverged} diverged", refresh=False)
 
     def tick(self) -> None:
-        """Write a line if it is time for one."""
-        if time.monotonic() - self._told > EVERY:
-            self._say("running")
+        """Write a line if the last one is old."""
+        if time.monotonic() - self._last_line > EVERY:
+            self._write("running")
 
-    def _say(self, state: str) -> None:
+    def _write(self, state: str) -> None:
         if not self._lines:
             return
-        self._told = time.monotonic()
-        seconds = self._told - self._begin
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._begin
         rate = (self.done - self._before) / seconds if seconds else 0.0
         left = (
             f"{(self._total - self.done) / rate:.0f} s left, "
@@ -86,28 +91,26 @@ class Progress:
             else ""
         )
         text = (
-            f"{self._label}: {state}, {self.done} of {self._total} runs, {self.diverged} diverged, {left}"
-            f"{rate:.3g} runs/s, {seconds:.0f} s"
+            f"{self._label}: {state}, {self.done} of {self._total} runs, "
+            f"{self.diverged} diverged, {left}{rate:.3g} runs/s, {seconds:.0f} s"
         )
         LOG.info(text)
         if self._log_file is not None:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
-            with (
-                contextlib.suppress(OSError),
-                self._log_file.open("a") as file,
-            ):  # a log is not worth a sweep
+            # A log that cannot be written does not stop the sweep.
+            with contextlib.suppress(OSError), self._log_file.open("a") as file:
                 file.write(f"{now} {text}\n")
 
 
 def _in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, whose output is no terminal but shows bars."""
+    """Whether this is a Jupyter kernel: not a terminal, but it shows bars."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return hasattr(shell, "kernel")
 
 
 def _bar(notebook: bool) -> type[tqdm]:
-    """A bar of widgets where these are installed, else one of letters."""
+    """A widget if ipywidgets is installed, otherwise a bar of characters."""
     if notebook and importlib.util.find_spec("ipywidgets"):
         from tqdm.notebook import tqdm as widget
 

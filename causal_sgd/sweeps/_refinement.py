@@ -1,11 +1,12 @@
-"""Refine a diagram where the boundary passes: ask which runs are needed next, tell what they gave.
+"""Refine a diagram near a boundary: ask which runs are needed next, tell their results.
 
-The diagram is the full grid of some axes, of which only some cells are run. It begins with a coarse subset of the grid,
-whose neighbours span boxes. As long as the binomial interval of a cell that was run straddles the share, it gets more
-seeds, up to a limit; then every box in which cells lie on different sides (rejects, keeps, mostly diverged) is cut in
-half along each axis, and its new corners are run. What remains unresolved is a chain of boxes of neighbouring cells:
-the boundary at the resolution of the full grid. Runs are those of a sweep over it, seed by seed, so that estimators
-and figures take the result like any sweep with missing cells, and a store can be shared with such a sweep.
+The diagram is a full grid, of which only some cells are run. It begins with a coarse subset of the
+grid, whose neighbours span boxes. While the binomial interval of a cell straddles the share, the
+cell gets more seeds, up to a limit. Then every box with cells on different sides (rejects, keeps,
+mostly diverged) is halved along each axis, and its new corners are run. What remains unresolved is
+a chain of boxes of neighbouring cells: the boundary at the resolution of the full grid. The runs
+are a subset of the sweep over the full grid, with the same seeds. Estimators and figures therefore
+treat the result as a sweep with missing cells, and a store can be shared with such a sweep.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Refinement", "Request", "ask", "refine", "refinement", "tell"]
 
-FIRST_SEEDS = 8  # the least number that, all of one mind, decides at 95 % with a seed to spare
-COARSE_STEP = 8  # at most so many cells lie between neighbours of the coarse grid
+FIRST_SEEDS = 8  # if all agree, the 95 % interval excludes 1/2, even with one seed less
+COARSE_STEP = 8  # the most cells between neighbours of the coarse grid
 UNKNOWN, KEEPS, REJECTS, LOST = -1, 0, 1, 2  # sides
 
 Box = tuple[tuple[int, int], ...]
@@ -36,14 +37,14 @@ Box = tuple[tuple[int, int], ...]
 
 
 class Refinement(NamedTuple):
-    """What is known of a diagram; `tell` makes a new one."""
+    """The state of a refined diagram; `tell` returns a new one."""
 
     axes: Mapping[str, np.ndarray]  # parameter -> its increasing values
     metric: str
     level: float  # a final value below it is a rejection
-    share: float  # of the seeds, which makes a cell one that rejects
-    confidence: float  # of the interval of a cell's binomial
-    coarse: int  # cells along each axis to begin with
+    share: float  # of rejecting seeds, from which on a cell rejects
+    confidence: float  # of the binomial interval of a cell
+    coarse: int  # initial cells along each axis
     first_seeds: int  # of every cell that is run
     max_seeds: int  # of a cell whose interval straddles the share
     values: np.ndarray  # [*axes, max_seeds] final values of the metric, NaN where not run
@@ -52,11 +53,11 @@ class Refinement(NamedTuple):
 
     @property
     def runs(self) -> int:
-        """How many runs were told."""
+        """The number of runs with results."""
         return int(self.done.sum())
 
     def dataset(self) -> xr.Dataset:
-        """The results over the full grid, dims (*axes, seed); False in the coordinate `done` where a run is missing."""
+        """The results over the full grid, dims (*axes, seed), with the coordinate `done`."""
         dims = (*self.axes, "seed")
         coordinates = {**self.axes, "seed": np.arange(self.max_seeds), "done": (dims, self.done)}
         variables = {self.metric: (dims, self.values), "diverged_at": (dims, self.diverged_at)}
@@ -91,18 +92,18 @@ def refinement(
     first_seeds: int = FIRST_SEEDS,
     max_seeds: int = 32,
 ) -> Refinement:
-    """A diagram of which nothing is known yet.
+    """A diagram without results.
 
     Args:
-        axes: parameter name -> increasing values: the grid in whose cells the boundary is wanted. Any number of axes.
-        metric: whose final values are taken.
+        axes: parameter name -> increasing values of the full grid; any number of axes.
+        metric: the metric whose final values decide.
         level: a value below it is a rejection.
-        share: of the seeds, in (0, 1); with more than that rejecting, a cell rejects.
+        share: fraction of rejecting seeds, in (0, 1), from which on a cell rejects.
         confidence: of the Clopper-Pearson interval of each cell, in (0, 1).
-        coarse: cells along each axis to begin with, evenly spread; None for every eighth, and at least 5. What is smaller
-            than their distance, such as an island, may be missed.
-        first_seeds: of every cell that is run.
-        max_seeds: of a cell that stays undecided.
+        coarse: initial cells along each axis, evenly spaced; None for every eighth, and at least 5.
+            Features smaller than their distance, such as islands, may be missed.
+        first_seeds: seeds of every cell that is run.
+        max_seeds: seeds of a cell that stays undecided.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -125,17 +126,26 @@ def refinement(
     checks.integer("coarse", coarse, minimum=2)
     shape = (*map(len, grid.values()), max_seeds)
     return Refinement(
-        grid, metric, float(level), share, confidence, coarse, first_seeds, max_seeds,
-        np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32), np.zeros(shape, bool),
-    )  # fmt: skip
+        axes=grid,
+        metric=metric,
+        level=float(level),
+        share=share,
+        confidence=confidence,
+        coarse=coarse,
+        first_seeds=first_seeds,
+        max_seeds=max_seeds,
+        values=np.full(shape, np.nan, np.float32),
+        diverged_at=np.full(shape, -1, np.int32),
+        done=np.zeros(shape, bool),
+    )
 
 
 def ask(state: Refinement) -> Request | None:
-    """What is needed next; None once the boundary is known as well as the grid and the seeds allow.
+    """Return the runs that are needed next; None once more would not sharpen the boundary.
 
-    First more seeds, twice as many each time, for cells whose interval straddles the share; where there are none, the
-    first seeds of the new corners of the boxes through which the boundary passes; and at last all seeds for the
-    neighbouring cells between which it passes, as it is interpolated between their fractions.
+    First come more seeds, doubled each time, for cells whose interval straddles the share. If there
+    are none, the first seeds of the new corners of boxes that the boundary crosses follow. Last
+    come all seeds of the neighbouring cells between which the boundary is interpolated.
     """
     sides, undecided = _sides(state)
     counts = _counts(state)
@@ -147,20 +157,21 @@ def ask(state: Refinement) -> Request | None:
         return None
     fewest = int(counts[wanted].min())
     target = state.first_seeds if fewest < state.first_seeds else min(2 * fewest, state.max_seeds)
-    places = np.nonzero(wanted & (counts == fewest))
+    indices = np.nonzero(wanted & (counts == fewest))
     points = {
-        name: values[place]
-        for (name, values), place in zip(state.axes.items(), places, strict=True)
+        name: values[index]
+        for (name, values), index in zip(state.axes.items(), indices, strict=True)
     }
     return Request(points, range(fewest, target))
 
 
 def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
-    """Add the results of runs, asked for or not; the same run told again changes nothing.
+    """Add the results of runs, requested or not; adding the same runs again changes nothing.
 
     Args:
-        state: what was known.
-        dataset: of a sweep over points or over any subset of the grid, with the metric, and seeds counted from 0.
+        state: the diagram so far.
+        dataset: of a sweep over points or any subset of the grid, with the metric, and with seeds
+            counted from 0.
 
     Raises:
         ValueError: if the metric or an axis is missing, or a point is not on the grid.
@@ -174,17 +185,19 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     table = final(dataset.reset_coords("done") if "done" in names else dataset)[names]
     dims = [str(dim) for dim in table["diverged_at"].dims if dim != "seed"]
     flat = table.stack(cell=dims, create_index=False).transpose("cell", "seed")
-    places = [
-        _places(name, values, flat[name].values)[:, None] for name, values in state.axes.items()
+    indices = [
+        _indices(name, values, flat[name].values)[:, None] for name, values in state.axes.items()
     ]
     seeds = flat["seed"].values
-    kept = np.broadcast_to(seeds < state.max_seeds, flat["diverged_at"].shape)
+    valid = np.broadcast_to(seeds < state.max_seeds, flat["diverged_at"].shape)
     if "done" in names:
-        kept = kept & flat["done"].values
-    where = tuple(np.broadcast_to(index, kept.shape)[kept] for index in (*places, seeds[None, :]))
+        valid = valid & flat["done"].values
+    where = tuple(
+        np.broadcast_to(index, valid.shape)[valid] for index in (*indices, seeds[None, :])
+    )
     values, diverged_at, done = state.values.copy(), state.diverged_at.copy(), state.done.copy()
-    values[where] = flat[state.metric].values[kept]
-    diverged_at[where] = flat["diverged_at"].values[kept]
+    values[where] = flat[state.metric].values[valid]
+    diverged_at[where] = flat["diverged_at"].values[valid]
     done[where] = True
     return state._replace(values=values, diverged_at=diverged_at, done=done)
 
@@ -205,31 +218,32 @@ def refine(
     along: str | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Sweep those cells of a grid through which a boundary passes.
+    """Sweep only those cells of a grid that a boundary needs.
 
-    With a store, the same call goes on where it was stopped: what it asks for follows from what is known, so that nothing
-    is lost and nothing is computed twice.
+    With a store, the same call resumes an interrupted refinement: its requests follow from the
+    results so far, so nothing is lost or computed twice.
 
     Args:
         cell: as for `sweep`.
         axes: parameter name -> increasing values of the full grid.
-        metric: see `refinement`, as for the other arguments that are not named here.
+        metric: as for `refinement`, like the next six arguments.
         level: a value below it is a rejection.
-        share: of the seeds that reject.
+        share: fraction of rejecting seeds.
         confidence: of the intervals.
-        coarse: cells along each axis to begin with.
-        first_seeds: of every cell that is run.
-        max_seeds: of a cell that stays undecided.
-        budget: the most runs; None for as many as it takes.
-        precision: begin with twice the first seeds as the limit and double it, up to `max_seeds`, until half the interval of
-            the boundary is at most this, in units of the axis `along` and in the median along the boundary. None
-            for `max_seeds` at once.
-        along: the axis that `precision` is measured along; None for the first.
+        coarse: initial cells along each axis.
+        first_seeds: seeds of every cell that is run.
+        max_seeds: seeds of a cell that stays undecided.
+        budget: the maximal number of runs; None for no limit.
+        precision: limit the seeds to twice the first seeds, and double the limit, up to
+            `max_seeds`, until the median half-width of the boundary's interval is at most this, in
+            units of the axis `along`. None for `max_seeds` at once.
+        along: the axis along which `precision` is measured; None for the first.
         **options: as for `sweep`: key, store, executor, progress, ...
 
     Returns:
-        A dataset with the metric and `diverged_at`, dims (*axes, seed), and the coordinate `done`: False, NaN and -1
-        where a run was not needed. `rejection_boundary` finds the boundary in it.
+        A dataset with the metric and `diverged_at`, dims (*axes, seed), and the coordinate `done`:
+        False where a run was not needed, with NaN and -1 as values. `rejection_boundary` finds the
+        boundary in it.
 
     Raises:
         ValueError: if an argument is out of range; see `sweep`.
@@ -252,10 +266,10 @@ def refine(
         if request is None:
             if precision is None or state.max_seeds >= max_seeds:
                 break
-            found = rejection_boundary(
+            boundary = rejection_boundary(
                 state.dataset(), metric, along=along, level=level, share=share, resamples=199
             )
-            half = ((found.high - found.low) / 2).where(found["value"].notnull())
+            half = ((boundary.high - boundary.low) / 2).where(boundary["value"].notnull())
             if half.notnull().any() and float(half.median()) <= precision:
                 break
             state = _limited(state, min(2 * state.max_seeds, max_seeds))
@@ -269,14 +283,18 @@ def refine(
             request = request._replace(
                 points={name: values[:points] for name, values in request.points.items()}
             )
-        told = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
-        attributes = attributes or dict(told.attrs)
-        state = tell(state, told)
+        results = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
+        attributes = attributes or dict(results.attrs)
+        state = tell(state, results)
     return state.dataset().assign_attrs(attributes)
 
 
 def check_metric(cell: Cell, axes: Mapping[str, Any], metric: str) -> None:
-    """Raise ValueError unless a cell records a metric that is one number a frame; nothing is run."""
+    """Check, without running anything, that a cell records a metric with one number per frame.
+
+    Raises:
+        ValueError: if it does not.
+    """
     import jax
 
     from causal_sgd.sweeps import _machine
@@ -290,40 +308,43 @@ def check_metric(cell: Cell, axes: Mapping[str, Any], metric: str) -> None:
 
 
 def _limited(state: Refinement, max_seeds: int) -> Refinement:
-    """With another limit of the seeds."""
-    room = [(0, 0)] * len(state.axes) + [(0, max(max_seeds - state.max_seeds, 0))]
-    grown = {
-        name: np.pad(array, room, constant_values=fill)[..., :max_seeds]
-        for name, array, fill in (
-            ("values", state.values, np.nan), ("diverged_at", state.diverged_at, -1), ("done", state.done, False),
-        )
-    }  # fmt: skip
-    return state._replace(max_seeds=max_seeds, **grown)
+    """The same results with another limit of the seeds."""
+    padding = [(0, 0)] * len(state.axes) + [(0, max(max_seeds - state.max_seeds, 0))]
+
+    def resized(array: np.ndarray, fill: float) -> np.ndarray:
+        return np.pad(array, padding, constant_values=fill)[..., :max_seeds]
+
+    return state._replace(
+        max_seeds=max_seeds,
+        values=resized(state.values, np.nan),
+        diverged_at=resized(state.diverged_at, -1),
+        done=resized(state.done, False),
+    )
 
 
 def _counts(state: Refinement) -> np.ndarray:
-    """How many seeds of each cell were run without a gap, [*axes]."""
+    """The number of consecutive seeds of each cell that were run, [*axes]."""
     return np.where(state.done.all(-1), state.max_seeds, np.argmin(state.done, -1))
 
 
 def _sides(state: Refinement) -> tuple[np.ndarray, np.ndarray]:
-    """On which side each cell lies by what is known, and whether an interval straddles what decides it, [*axes]."""
+    """The side of each cell so far, and whether it is undecided, [*axes]."""
     runs = state.done.sum(-1)
     finite = state.done & (state.diverged_at < 0) & np.isfinite(state.values)
-    stayed = finite.sum(-1)
+    finite_runs = finite.sum(-1)
     rejects = (finite & (state.values < state.level)).sum(-1)
-    sides = np.where(rejects >= state.share * stayed, REJECTS, KEEPS)
-    sides = np.where(2 * stayed < runs, LOST, sides)
+    sides = np.where(rejects >= state.share * finite_runs, REJECTS, KEEPS)
+    sides = np.where(2 * finite_runs < runs, LOST, sides)
     sides = np.where(runs > 0, sides, UNKNOWN)
 
     def straddles(count: np.ndarray, total: np.ndarray, share: float) -> np.ndarray:
         low, high = clopper_pearson(count, total, state.confidence)
         return (low <= share) & (high >= share)
 
-    open_ = straddles(runs - stayed, runs, 0.5) | (
-        (sides != LOST) & straddles(rejects, stayed, state.share)
+    undecided = straddles(runs - finite_runs, runs, 0.5) | (
+        (sides != LOST) & straddles(rejects, finite_runs, state.share)
     )
-    return sides, open_ & (runs > 0)
+    return sides, undecided & (runs > 0)
 
 
 def _corners(state: Refinement, sides: np.ndarray, *, crossed: bool) -> np.ndarray:
@@ -336,20 +357,24 @@ def _corners(state: Refinement, sides: np.ndarray, *, crossed: bool) -> np.ndarr
 
 
 def _boxes(state: Refinement, sides: np.ndarray) -> Iterator[tuple[Box, bool]]:
-    """The boxes of the refined grid, and whether known cells in each lie on different sides; such are cut as far as they go."""
+    """The boxes of the refined grid, and whether each has cells on different sides.
+
+    A box whose corners were run and that has cells on different sides is halved as often as
+    possible.
+    """
     starts = []
     for values in state.axes.values():
-        places = np.unique(
-            np.round(np.linspace(0, len(values) - 1, min(state.coarse, len(values)))).astype(int)
-        )
-        starts.append(list(itertools.pairwise(places.tolist())))
+        count = min(state.coarse, len(values))
+        indices = np.unique(np.round(np.linspace(0, len(values) - 1, count)).astype(int))
+        starts.append(list(itertools.pairwise(indices.tolist())))
     waiting: list[Box] = list(itertools.product(*starts))
     while waiting:
         box = waiting.pop()
         inside = sides[tuple(slice(first, last + 1) for first, last in box)]
-        # Those on the rim that only the neighbours asked for count too: so the boundary is followed into the next box.
-        known = inside[inside != UNKNOWN]
-        mixed = bool((known != known[:1]).any())
+        # Cells on the rim that only a neighbour requested count too, so that the boundary is
+        # followed into the next box.
+        decided = inside[inside != UNKNOWN]
+        mixed = bool((decided != decided[:1]).any())
         whole = (sides[np.ix_(*box)] != UNKNOWN).all()
         if mixed and whole and any(last - first > 1 for first, last in box):
             waiting += itertools.product(*map(_halves, box))
@@ -363,13 +388,13 @@ def _halves(side: tuple[int, int]) -> list[tuple[int, int]]:
     return [side] if last - first == 1 else [(first, middle), (middle, last)]
 
 
-def _places(name: str, axis: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _indices(name: str, axis: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The indices of values on an axis."""
-    place = np.clip(np.searchsorted(axis, values), 1, len(axis) - 1)
-    place = place - (np.abs(values - axis[place - 1]) < np.abs(values - axis[place]))
-    off = ~np.isclose(values, axis[place], rtol=1e-6, atol=0)
+    index = np.clip(np.searchsorted(axis, values), 1, len(axis) - 1)
+    index = index - (np.abs(values - axis[index - 1]) < np.abs(values - axis[index]))
+    off = ~np.isclose(values, axis[index], rtol=1e-6, atol=0)
     if off.any():
         raise ValueError(
             f"dataset must have values of {name!r} that are on the grid, got {values[off][0]:g}"
         )
-    return place
+    return index

@@ -1,7 +1,8 @@
-"""Many runs: grids times seeds, in tiles of one compiled shape, on every device or worker, into labelled arrays.
+"""Many runs in tiles of one compiled shape, on all devices or workers, into labelled arrays.
 
-The runs of a sweep are laid out flat (axes in the order given, seeds last) and cut into units of one tile each, the last
-one filled up. Units are computed in any order and anywhere (`dispatch`, `executors`), and kept in memory or in a store.
+The runs of a sweep are laid out flat (axes in the given order, seeds last) and cut into units of
+one tile each; the last one is padded. Units may be computed in any order and anywhere, and their
+results are kept in memory or in a store.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,13 +20,15 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
-from causal_sgd.sweeps._executors import Backend, Job, LocalDevices, Workers, described_by
+from causal_sgd.sweeps._executors import Backend, Job, LocalDevices, Workers, describe
 from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
-from causal_sgd.sweeps._programs import Cell, Program, dry_run, root_key
+from causal_sgd.sweeps._programs import Cell, Program, dry_run
 from causal_sgd.sweeps._progress import Progress
-from causal_sgd.sweeps._scheduler import Failure, dispatch
-from causal_sgd.sweeps._sinks import Disk, Memory, Sink, manifest_of
+from causal_sgd.sweeps._results import MemoryResults, Results
+from causal_sgd.sweeps._scheduler import Failure, schedule
+from causal_sgd.sweeps._tiles import lay_out_tiles
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -34,19 +36,19 @@ if TYPE_CHECKING:
 
     from causal_sgd.sweeps.store import Store
 
-__all__ = ["SweepError", "compare", "sweep"]
+__all__ = ["Sweep", "SweepError", "sweep"]
 
 
 class SweepError(RuntimeError):
-    """Some runs of a sweep failed; all others are in `dataset`, and in the store where there is one.
+    """Some runs of a sweep failed; all others are in `dataset`, and in the store if there is one.
 
     Attributes:
-        failures: the units that failed and why.
-        dataset: the results, with the coordinate `done` False for runs that are missing.
+        failures: the failed units with their errors.
+        dataset: the results, with the coordinate `done` False for missing runs.
     """
 
     def __init__(self, message: str, failures: Sequence[Failure], dataset: xr.Dataset) -> None:
-        """Keep what there is."""
+        """Attach the results so far."""
         super().__init__(message)
         self.failures, self.dataset = failures, dataset
 
@@ -68,142 +70,72 @@ def sweep(
     progress: bool | None = None,
     label: str = "sweep",
 ) -> xr.Dataset:
-    """Run a cell for every combination of the axes and every seed, compiled once.
+    """Run a cell for every combination of axis values and seeds, compiled once.
 
     Args:
-        cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ... inside and calls `run`.
-            The axis values reach it as traced numbers.
-        axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis name -> `zipped`.
-        seeds: how many, or which seed indices. Seed i has the same key at every grid point and in every method.
-        key: root key, or the integer to make one of. Each run's key is the root folded with its seed index.
-        store: path of a store to keep the results in (a folder, by custom named .zarr). The same call goes on where it was
-            stopped; more seeds or other axis values compute only what is new; another configuration is refused.
-        executor: any `concurrent.futures.Executor` to compute on, or a function that makes one, in which case it is
-            replaced when a worker's death breaks it; None for this process's devices. Workers use one device each.
-        config: what to call the configuration in the store, as plain values, beside what can be told from the program.
-            A cell of `Experiment` has its own.
-        tile: runs in one compiled program; None for the store's, or a size chosen from the program. It may change the last bits.
-        tiles_per_task: tiles in one task of the executor; one job of a cluster's queue should hold many.
-        retries: how often a tile that fails is tried again.
-        memory: bytes that the tiles in flight may use; None for half of what is free.
-        devices: where to run; None for all local devices of jax's default backend, which are all cores of a CPU where jax
-            had not started (see `use_cpu_cores`).
-        progress: show a bar with the time left on standard error; None for a terminal or a notebook, and elsewhere for a line
-            now and then to the logger `causal_sgd` and, with a store, to a file beside it (diagram.zarr.log).
-        label: what the bar is called.
+        cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ...
+            inside and calls `run`. It receives axis values as traced numbers.
+        axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis
+            name -> `zipped`.
+        seeds: the number of seeds, or a list of seed indices. Seed i has the same key at every grid
+            point and in every method.
+        key: root key, or an integer to make one. The key of a run is the root folded with its seed.
+        store: path of a store for the results (a folder, conventionally named .zarr). The same call
+            resumes an interrupted sweep; more seeds or other axis values compute only new runs;
+            another configuration is refused.
+        executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
+            which is called again when a dying worker breaks it; None for this process's devices.
+            Each worker uses one device.
+        config: a description of the configuration for the store, as plain values, in addition to
+            the traced program. A cell of `Experiment` has its own.
+        tile: runs in one compiled program; None for the tile of the store, or a size chosen from
+            the program. It may change the last bits.
+        tiles_per_task: tiles in one task of the executor; a job of a cluster's queue should hold
+            many.
+        retries: further attempts for a tile that fails.
+        memory: bytes for all tiles that run at a time; None for half of the free memory.
+        devices: where to run; None for all local devices of jax's default backend: all CPU cores,
+            unless jax had started before (see `use_cpu_cores`). Every CPU device keeps one core
+            busy.
+        progress: show a bar with the remaining time on standard error. None shows it on a terminal
+            and in a notebook; elsewhere the logger `causal_sgd` and, with a store, the file beside
+            it (diagram.zarr.log) get a line about every half minute.
+        label: the title of the bar.
 
     Returns:
-        A dataset with one variable [*axes, seed, step, ...] per metric and `diverged_at` [*axes, seed] (-1 for never),
-        with the axis values, the seed indices and the steps as coordinates. With a store its values are read from disk when
-        they are looked at.
+        A dataset with one variable [*axes, seed, step, ...] per metric and `diverged_at` [*axes,
+        seed] (-1 for never); axis values, seed indices and steps are coordinates. With a store,
+        values are read from disk on access.
 
     Raises:
-        ValueError: before anything is compiled, if an axis is malformed or not a parameter of the cell, there are no
-            seeds, a parameter is out of range at an end of its axis, or the memory does not hold even one run.
-        StoreError: (a ValueError) if the store cannot be used: another configuration, another writer, no room, ...
-        SweepError: at the end, if some tiles failed; everything else is kept.
+        ValueError: before anything is compiled, if an axis is malformed or not a parameter of the
+            cell, there are no seeds, a parameter is out of range at an end of its axis, or the
+            memory does not hold one run.
+        StoreError: (a ValueError) if the store cannot be used: another configuration, another
+            writer, no space, ...
+        SweepError: at the end, if some tiles failed; all other results are kept.
     """
-    return _Sweep(
-        cell=cell, axes=axes, seeds=seeds, key=key, store=store, executor=executor, config=config, tile=tile,
-        tiles_per_task=tiles_per_task, retries=retries, memory=memory, devices=devices, progress=progress, label=label,
-    ).run()  # fmt: skip
-
-
-def compare(
-    cells: Mapping[str, Cell],
-    *,
-    dim: str = "variant",
-    store: str | Path | None = None,
-    **options: Any,
-) -> xr.Dataset:
-    """Sweep several cells over the same axes and seeds, and stack the results.
-
-    Everything that is not an array shape or a number (a sampler, an optimiser, a measurement) varies this way. All
-    methods share worlds, data, initialisations and measurements seed by seed, so their differences are paired. All cells
-    are checked before any is run, and the next one is compiled while one is.
-
-    Args:
-        cells: method name -> cell.
-        dim: the name of the new leading dimension.
-        store: a folder that holds a store for every cell, named after it.
-        **options: as for `sweep`.
-
-    Returns:
-        The dataset of `sweep` with `dim` in front. A metric that not all cells have is NaN where it is missing.
-
-    Raises:
-        ValueError: as `sweep` does for any of the cells, or if they record other steps or metrics of other shapes.
-        SweepError: at the end, if some tiles failed; the dataset in it has all methods.
-    """
-    import xarray as xr
-
-    checks.instance("cells", cells, Mapping, "a mapping of names to cells")
-    checks.instance("dim", dim, str, "the name of a dimension")
-    taken = ["seed", "step", *(options.get("axes") or {})]
-    if dim in taken:
-        raise ValueError(
-            f"dim must not be one of {', '.join(taken)}, which the results have already, got {dim!r}"
-        )
-    if not cells:
-        raise ValueError("cells must name at least one cell, got none")
-    if store is not None:
-        with contextlib.suppress(OSError):  # the first store says what is wrong
-            Path(store).mkdir(parents=True, exist_ok=True)
-    sweeps: list[_Sweep] = []
-    for name, cell in cells.items():
-        own = None if store is None else Path(store) / f"{name}.zarr"
-        given = inspect.signature(sweep).bind(cell, label=name, store=own, **options)
-        given.apply_defaults()
-        sweeps.append(_Sweep(**given.arguments))
-        _check_alike(sweeps[0], sweeps[-1])
-    parts: list[xr.Dataset] = []
-    steps: xr.DataArray | None = None
-    failed: dict[str, SweepError] = {}
-    with ThreadPoolExecutor(_machine.cores()) as pool:
-        sweeps[0].begin(pool)
-        for index, current in enumerate(sweeps):
-            for following in sweeps[index + 1 : index + 2]:
-                following.begin(pool)
-            try:
-                part = current.run()
-            except SweepError as error:
-                failed[current.label] = error
-                part = error.dataset
-            if _done(part).any():  # what failed as a whole has no steps
-                steps = part["step"] if steps is None else steps
-                if not steps.equals(part["step"]):
-                    raise ValueError(
-                        f"cells must record the same steps, got {steps.values.tolist()} and, for {current.label!r}, "
-                        f"{part['step'].values.tolist()}"
-                    )
-            parts.append(part)
-    if failed:
-        parts = [
-            part.assign_coords(done=_done(part), step=part["step"] if steps is None else steps)
-            for part in parts
-        ]
-    variants = xr.Variable(dim, list(cells))
-    dataset = xr.concat(
-        parts, dim=variants, combine_attrs="override", join="exact", data_vars="all"
-    )
-    if failed:
-        told = "\n".join(f"{label}: {error}" for label, error in failed.items())
-        raise SweepError(
-            told, [failure for error in failed.values() for failure in error.failures], dataset
-        )
-    return dataset
-
-
-def _done(part: xr.Dataset) -> xr.DataArray:
-    """Which runs are there."""
-    import xarray as xr
-
-    return part["done"] if "done" in part.coords else xr.ones_like(part["diverged_at"], dtype=bool)
+    return Sweep(
+        cell=cell,
+        axes=axes,
+        seeds=seeds,
+        key=key,
+        store=store,
+        executor=executor,
+        config=config,
+        tile=tile,
+        tiles_per_task=tiles_per_task,
+        retries=retries,
+        memory=memory,
+        devices=devices,
+        progress=progress,
+        label=label,
+    ).run()
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Sweep:
-    """A sweep whose arguments, those of `sweep`, were checked. Nothing of it is traced as a program or compiled yet."""
+class Sweep:
+    """The checked arguments of `sweep`. Nothing is traced as a program or compiled yet."""
 
     cell: Cell
     axes: Mapping[str, Any] | None
@@ -223,7 +155,7 @@ class _Sweep:
     def __post_init__(self) -> None:
         self.grid = Grid.make(self.cell, {} if self.axes is None else self.axes, self.seeds)
         # Before the first key, which would start jax: this may set up all cores.
-        self.allowed = _machine.local_devices(self.devices)
+        self.local_devices = _machine.local_devices(self.devices)
         self.root = root_key(self.key)
         if self.tile is not None:
             checks.integer("tile", self.tile)
@@ -235,134 +167,148 @@ class _Sweep:
             isinstance(self.executor, Executor) or callable(self.executor)
         ):
             raise ValueError(
-                f"executor must be a concurrent.futures.Executor or a function that makes one, got {self.executor!r}"
+                "executor must be a concurrent.futures.Executor or a function that makes one, "
+                f"got {self.executor!r}"
             )
-        self.opened = None if self.store is None else _opened(Path(self.store))
+        self.opened = None if self.store is None else _open(Path(self.store))
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(
-                f"tile must be that of the store, {self.opened.tile}, got {self.tile}: results depend on it"
+                f"tile must be that of the store, {self.opened.tile}, got {self.tile}: "
+                "results depend on it"
             )
         self.shapes = dry_run(self.cell, self.grid, self.root)
 
     @functools.cached_property
-    def plan(self) -> _Plan:
-        """The program, its tile and devices, and the place for the results; traced when it is first asked for."""
+    def plan(self) -> Plan:
+        """The program, its tile and devices, and the results; traced on first access."""
         grid, store = self.grid, self.store
         kinds = [column.dtype for column in grid.runs(np.zeros(1, int), jnp.result_type(float))[1:]]
-        kernel = Program.make(self.cell, grid.names, kinds, self.root)
-        held = kernel.result_bytes * grid.size if store is None else 0
-        tile = self.tile if self.opened is None else self.opened.tile
-        tile, devices = kernel.layout(self.allowed, memory=self.memory, tile=tile, held=held)
-        environment = described_by(kernel, devices[0])
+        program = Program.make(self.cell, grid.names, kinds, self.root)
+        result_bytes = program.result_bytes * grid.size if store is None else 0
+        tile, devices = lay_out_tiles(
+            program,
+            self.local_devices,
+            memory=self.memory,
+            tile=self.tile if self.opened is None else self.opened.tile,
+            result_bytes=result_bytes,
+        )
+        environment = describe(program, devices[0])
         if store is None:
-            sink: Sink = Memory(grid, kernel, tile, environment)
-        else:
-            header = manifest_of(self.cell, grid, kernel, kinds, self.config)
-            sink = Disk(Path(store), self.opened, header, tile, grid, environment)
-        return _Plan(kernel, tile, devices, sink)
+            results: Results = MemoryResults(grid, program, tile, environment)
+            return Plan(program, tile, devices, results)
+        from causal_sgd.sweeps.store import Manifest, StoredResults
+
+        manifest = Manifest.make(
+            self.cell,
+            grid,
+            program.shapes,
+            kinds=kinds,
+            program=program.fingerprint,
+            key=encode_key(self.root),
+            config=self.config,
+        )
+        results = StoredResults(Path(store), self.opened, manifest, tile, grid, environment)
+        return Plan(program, tile, devices, results)
 
     def begin(self, pool: Executor) -> None:
-        """Have the pool compile what `run` will need here."""
-        kernel, tile, devices, sink = self.plan
-        if self.executor is None and not sink.complete():
+        """Let the pool compile the program that `run` will need."""
+        program, tile, devices, results = self.plan
+        if self.executor is None and not results.complete():
+            columns = self.grid.runs(np.zeros(tile, int), jnp.result_type(float))
             units = -(-self.grid.size // tile)
-            kernel.begin(
-                self.grid.runs(np.zeros(tile, int), jnp.result_type(float)), devices[:units], pool
-            )
+            program.begin(columns, devices[:units], pool)
 
     def run(self) -> xr.Dataset:
-        """Compute what is missing, and give all of it."""
-        grid, (kernel, _, devices, sink) = self.grid, self.plan
-        with contextlib.ExitStack() as context:
-            context.enter_context(sink)
-            failures = []
-            if units := sink.missing():
-                if self.executor is None:
-                    backend: Backend = LocalDevices(
-                        kernel, devices[: len(units)], sink.columns(units[0])
-                    )
-                else:
-                    backend = Workers(self.executor, Job.make(self.cell, grid.names, self.root))
-                context.enter_context(contextlib.closing(backend))
-                missing = sum(map(sink.count, units))
-                log_file = None if self.store is None else Path(f"{self.store}.log")
-                shown = context.enter_context(
-                    Progress(
-                        self.label,
-                        grid.size,
-                        grid.size - missing,
-                        shown=self.progress,
-                        log_file=log_file,
-                    )
-                )
-
-                def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
-                    sink.write(unit, trace, environment)
-                    count = sink.count(unit)
-                    shown.add(count, int((trace.diverged_at[:count] >= 0).sum()))
-
-                failures = dispatch(
-                    units, sink.columns, backend, collect,
-                    retries=self.retries, tiles_per_task=self.tiles_per_task, tick=shown.tick,
-                )  # fmt: skip
-            dataset = sink.dataset()
+        """Compute the missing runs, and return the dataset of all runs."""
+        results = self.plan.results
+        with results:
+            units = results.missing()
+            failures = self._compute(units) if units else []
+            dataset = results.dataset()
         if failures:
-            untried = len(sink.missing()) - len(failures)
-            kept = "all others are in `dataset` of this error"
+            untried = len(results.missing()) - len(failures)
+            others = "all others are in `dataset` of this error"
             if self.store is not None:
-                kept = f"all others are saved in {self.store}"
-            if untried:  # as the first few had failed and none had succeeded
-                kept = f"{untried} others were not tried"
-            raise SweepError(_told(failures, sink.columns, grid.names, kept), failures, dataset)
+                others = f"all others are saved in {self.store}"
+            if untried:  # because the first few failed and none succeeded
+                others = f"{untried} others were not tried"
+            message = _message(failures, results.columns, self.grid.names, others)
+            raise SweepError(message, failures, dataset)
         return dataset
 
+    def _compute(self, units: Sequence[int]) -> list[Failure]:
+        """Compute units into the results, and show the progress."""
+        program, _, devices, results = self.plan
+        with contextlib.ExitStack() as context:
+            if self.executor is None:
+                backend: Backend = LocalDevices(
+                    program, devices[: len(units)], results.columns(units[0])
+                )
+            else:
+                job = Job.make(self.cell, self.grid.names, self.root)
+                backend = Workers(self.executor, job)
+            context.enter_context(contextlib.closing(backend))
+            progress = Progress(
+                self.label,
+                self.grid.size,
+                self.grid.size - sum(map(results.count, units)),
+                shown=self.progress,
+                log_file=None if self.store is None else Path(f"{self.store}.log"),
+            )
+            context.enter_context(progress)
 
-def _check_alike(one: _Sweep, other: _Sweep) -> None:
-    """Refuse cells whose results could not be stacked."""
-    known, others = (
-        {"step": shapes.step, **shapes.metrics} for shapes in (one.shapes, other.shapes)
-    )
-    for name in known:
-        if name in others and known[name].shape != others[name].shape:
-            raise ValueError(
-                f"cells must give the same shapes, got {known[name].shape} for {name!r} in {one.label!r} and "
-                f"{others[name].shape} in {other.label!r}"
+            def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+                results.write(unit, trace, environment)
+                count = results.count(unit)
+                progress.add(count, int((trace.diverged_at[:count] >= 0).sum()))
+
+            return schedule(
+                units,
+                results.columns,
+                backend,
+                collect,
+                retries=self.retries,
+                tiles_per_task=self.tiles_per_task,
+                tick=progress.tick,
             )
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a sweep will be computed."""
 
-    kernel: Program
+    program: Program
     tile: int
-    devices: Sequence[Device]  # those that have room
-    sink: Sink
+    devices: Sequence[Device]  # for which the memory suffices
+    results: Results
 
 
-def _opened(path: Path) -> Store | None:
-    """The store at a path; None where there is nothing yet."""
+def _open(path: Path) -> Store | None:
+    """The store at a path; None if there is none yet."""
     from causal_sgd.sweeps.store import Store
 
     return Store(path) if path.exists() else None
 
 
-def _told(
-    failures: Sequence[Failure], columns: Callable[[int], Columns], names: Sequence[str], kept: str
+def _message(
+    failures: Sequence[Failure],
+    columns: Callable[[int], Columns],
+    names: Sequence[str],
+    others: str,
 ) -> str:
-    """Which runs failed, and how."""
+    """The failed runs with their errors, one unit per line."""
     lines = []
     for unit, error in failures:
         seeds, *values = columns(unit)
-        where = [
+        runs = ", ".join(
             f"{name} {_range(column)}"
             for name, column in (("seed", seeds), *zip(names, values, strict=True))
-        ]
-        lines.append(f"  {', '.join(where)}: {_short(error)}")
-    return "\n".join([f"{len(failures)} of the sweep's tiles failed; {kept}", *lines])
+        )
+        lines.append(f"  {runs}: {_short(error)}")
+    return "\n".join([f"{len(failures)} of the sweep's tiles failed; {others}", *lines])
 
 
 def _short(error: Exception) -> str:
-    """The first and the last line of an error: in between there may be a traceback."""
+    """The first and the last line of an error, without a traceback in between."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip() if len(lines) == 1 else f"{lines[0].strip()} ... {lines[-1].strip()}"
 

@@ -104,8 +104,8 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
         return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
 
     monkeypatch.setattr(training, "run", run)
-    monkeypatch.setattr(_sweep._Sweep, "begin", lambda sweep, pool: None)
-    monkeypatch.setattr(_sweep._Sweep, "run", results)
+    monkeypatch.setattr(_sweep.Sweep, "begin", lambda sweep, pool: None)
+    monkeypatch.setattr(_sweep.Sweep, "run", results)
 
 
 LONG = (

@@ -1,4 +1,4 @@
-"""Methods are compared on the same draws; all are checked first, and the next is compiled while one is compiled or run."""
+"""Methods are compared on the same draws; all are checked before the first is compiled."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def of_steps(
 def test_compared_cells_are_compiled_once_each_and_give_the_bits_of_their_sweeps() -> None:
     cells = {name: of_steps(12, name) for name in ("cyclic", "shuffled")}
     options: dict[str, Any] = {"axes": {"spread": [1.0, 4.0]}, "seeds": 3, "tile": 4}
-    sweep(of_steps(11), **options)  # what is small and shared is compiled by now
+    sweep(of_steps(11), **options)  # compiles what is small and shared
     COMPILATIONS.clear()
     dataset = compare(cells, **options)
     assert len(COMPILATIONS) == len(cells)
@@ -74,7 +74,7 @@ def test_compared_cells_are_compiled_once_each_and_give_the_bits_of_their_sweeps
         (of_steps(0), "num_steps must"),
         (
             of_steps(14, every=7),
-            r"cells must give the same shapes, got \(2,\) for 'step' in 'right' and \(3,\) in 'wrong'",
+            r"the same shapes, got \(2,\) for 'step' in 'right' and \(3,\) in 'wrong'",
         ),
         (
             of_steps(14, watched={"loss": metrics.singular_values}),
@@ -82,9 +82,7 @@ def test_compared_cells_are_compiled_once_each_and_give_the_bits_of_their_sweeps
         ),
     ],
 )
-def test_a_compared_cell_that_is_wrong_is_told_before_any_is_compiled(
-    wrong: Any, message: str
-) -> None:
+def test_a_wrong_cell_is_refused_before_any_is_compiled(wrong: Any, message: str) -> None:
     COMPILATIONS.clear()
     with pytest.raises(ValueError, match=message):
         compare({"right": of_steps(14), "wrong": wrong}, axes={"spread": [1.0]})
@@ -102,20 +100,20 @@ def test_compared_cells_record_the_same_steps() -> None:
         )
 
 
-def test_what_was_given_up_while_it_was_compiled_is_compiled_when_it_is_needed() -> None:
+def test_a_cancelled_compilation_is_repeated_when_it_is_needed() -> None:
     class Idle(Executor):
         def submit(self, *_: Any, **__: Any) -> Future[Any]:
-            given_up: Future[Any] = Future()
-            given_up.cancel()
-            return given_up
+            cancelled: Future[Any] = Future()
+            cancelled.cancel()
+            return cancelled
 
     cell = of_steps(15)
     grid = Grid.make(cell, {"spread": [1.0]}, 2)
     columns = grid.runs(np.arange(2), np.float32)
-    kernel = Program.make(
+    program = Program.make(
         cell, grid.names, [column.dtype for column in columns[1:]], jax.random.key(0)
     )
-    kernel.begin(columns, jax.devices(), Idle())
-    programs = kernel.compile(columns, jax.devices())
-    assert list(programs) == jax.devices()
-    assert np.isfinite(programs[jax.devices()[0]](columns).metrics["spurious"]).all()
+    program.begin(columns, jax.devices(), Idle())
+    calls = program.compile(columns, jax.devices())
+    assert list(calls) == jax.devices()
+    assert np.isfinite(calls[jax.devices()[0]](columns).metrics["spurious"]).all()

@@ -1,4 +1,4 @@
-"""What a sweep's dataset says of itself, and what it draws."""
+"""The summary, the figure and the files of a sweep's dataset."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def results(*axes: str, variants: bool = False) -> xr.Dataset:
     return xr.Dataset(found | {"diverged_at": (dims, diverged)}, coordinates)
 
 
-def test_a_line_says_what_there_is() -> None:
+def test_a_dataset_is_summarised_in_one_line() -> None:
     dataset = results("spread", "learning_rate")
     assert repr(dataset.sgd) == (
-        "24 runs: spread (3) x learning_rate (2) x seed (4); 10 steps; 4.2% diverged; batch_loss, spurious_signal"
+        "24 runs: spread (3) x learning_rate (2) x seed (4); 10 steps; 4.2% diverged; "
+        "batch_loss, spurious_signal"
     )
     done = np.ones(dataset.diverged_at.shape, bool)
     done[0, 0, 0] = False
@@ -67,7 +68,7 @@ def test_the_obvious_figure_is_drawn(dataset: xr.Dataset, kind: type) -> None:
         assert len(ax.lines) >= (2 if "variant" in dataset.dims else 1)
 
 
-def test_what_no_figure_shows_is_refused() -> None:
+def test_too_many_axes_for_a_figure_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"at most two axes.*got \['variant', 'spread', 'learning_rate'\].*\.sel\("
     ):

@@ -1,4 +1,4 @@
-"""The same bits from any worker; a lost worker is replaced, a poisoned tile is named, and everything else is kept."""
+"""Any worker gives the same bits; lost workers are replaced, and failing tiles are named."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ import causal_sgd
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import SweepError, compare, sweep
 from causal_sgd.sweeps._executors import Answer
-from causal_sgd.sweeps._scheduler import ExecutorError, dispatch
+from causal_sgd.sweeps._scheduler import ExecutorError, schedule
 from causal_sgd.sweeps.store import Store
 from causal_sgd.types import Trace
 
 AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.05, 0.2]}
 SMALL = Experiment(
-    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical", steps=20,
+    dim=3,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    steps=20,
     metrics=("spurious_signal",),
-)  # fmt: skip
+)
 CELL = SMALL.cell()
 OPTIONS: dict[str, Any] = {"axes": AXES, "seeds": 4, "tile": 4}  # six tiles
 
@@ -110,7 +116,7 @@ def test_settings_of_jax_travel(processes) -> None:
 
 
 @pytest.mark.parametrize("where", ["here", pytest.param("pool", marks=pytest.mark.slow)])
-def test_a_poisoned_tile_is_named_and_all_others_are_kept(processes, tmp_path, where: str) -> None:
+def test_a_poisoned_tile_is_named_and_all_others_are_saved(processes, tmp_path, where: str) -> None:
     path = tmp_path / "poisoned.zarr"
     executor = processes if where == "pool" else None
     with pytest.raises(SweepError) as error:
@@ -158,7 +164,7 @@ def test_a_poisoned_tile_of_one_method_leaves_all_methods_in_the_error() -> None
     assert error.value.dataset.sel(variant="well", drop=True).drop_vars("done").equals(reference())
 
 
-def test_where_every_tile_fails_it_is_said_that_the_rest_was_not_tried(tmp_path) -> None:
+def test_if_every_tile_fails_the_error_says_that_the_others_were_not_tried(tmp_path) -> None:
     def broken(key: jax.Array, *, spread: Any, learning_rate: Any) -> Trace:
         return poisoned("raise", 2.0)(key, spread=0 * spread + 2, learning_rate=learning_rate)
 
@@ -168,7 +174,7 @@ def test_where_every_tile_fails_it_is_said_that_the_rest_was_not_tried(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_tile_that_kills_its_worker_is_told_from_those_beside_it(tmp_path) -> None:
+def test_a_tile_that_kills_its_worker_is_told_apart_from_its_neighbours(tmp_path) -> None:
     path = tmp_path / "killer.zarr"
     with pytest.raises(SweepError) as error:
         sweep(
@@ -305,14 +311,14 @@ def test_slurm_jobs_give_the_same_bits(tmp_path) -> None:
     )
 
 
-def test_what_is_no_executor_is_refused() -> None:
+def test_other_objects_than_executors_are_refused() -> None:
     with pytest.raises(ValueError, match="executor must be one of submitit's"):
         causal_sgd.slurm(3)
     with pytest.raises(ValueError, match=r"a function that makes one, got 7"):
         sweep(CELL, executor=lambda: 7, **OPTIONS)  # pyright: ignore
 
 
-# The loop, against a backend that does what it is told
+# The scheduler, with a scripted backend
 
 
 class Scripted:
@@ -348,10 +354,10 @@ class Scripted:
                 self.under_way -= 1
 
     def _outcome(self, unit: int) -> Any:
-        told = self.script(unit, self.attempts[unit], self.under_way)
-        if isinstance(told, BaseException) and not isinstance(told, ValueError):
-            raise told
-        return told if told is not None else trace(unit)
+        outcome = self.script(unit, self.attempts[unit], self.under_way)
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ValueError):
+            raise outcome
+        return outcome if outcome is not None else trace(unit)
 
     def close(self) -> None:
         pass
@@ -365,7 +371,7 @@ def trace(unit: int) -> Trace:
     return Trace(np.zeros((1, 1)), {"unit": np.array([unit])}, np.array([-1]))  # pyright: ignore
 
 
-def dispatched(
+def scheduled(
     backend: Scripted, units: int = 20, **options: Any
 ) -> tuple[list[int], dict[int, str]]:
     done: list[int] = []
@@ -374,7 +380,7 @@ def dispatched(
         assert found.metrics["unit"][0] == unit
         done.append(unit)
 
-    failures = dispatch(
+    failures = schedule(
         list(range(units)), lambda unit: (np.array([unit]),), backend, collect, **options
     )
     return done, {failure.unit: str(failure.error) for failure in failures}
@@ -383,21 +389,21 @@ def dispatched(
 @pytest.mark.parametrize("group", [1, 3, 50])
 def test_every_unit_is_done_once_within_the_window(group: int) -> None:
     backend = Scripted(lambda *_: None)
-    done, failures = dispatched(backend, tiles_per_task=group)
+    done, failures = scheduled(backend, tiles_per_task=group)
     assert sorted(done) == list(range(20))
     assert not failures
     assert backend.most <= backend.window
     assert set(backend.attempts.values()) == {1}
 
 
-def test_failures_are_tried_again_and_then_told() -> None:
+def test_failures_are_retried_and_then_reported() -> None:
     def script(unit: int, attempt: int, _: int) -> Any:
         if unit == 3 or (unit == 5 and attempt < 3) or (unit == 6 and attempt < 2):
             return ValueError(f"attempt {attempt}")
         return None
 
     backend = Scripted(script)
-    done, failures = dispatched(backend, retries=2)
+    done, failures = scheduled(backend, retries=2)
     assert sorted(done) == sorted(set(range(20)) - {3})
     assert failures == {3: "attempt 3"}
     assert (backend.attempts[3], backend.attempts[5], backend.attempts[6]) == (3, 3, 2)
@@ -405,7 +411,7 @@ def test_failures_are_tried_again_and_then_told() -> None:
 
 def test_an_answer_that_is_lost_counts_against_its_units_alone() -> None:
     backend = Scripted(lambda unit, attempt, _: OSError("lost") if unit == 4 else None)
-    done, failures = dispatched(backend, retries=1, tiles_per_task=5)
+    done, failures = scheduled(backend, retries=1, tiles_per_task=5)
     assert sorted(done) == sorted(set(range(20)) - {4})
     assert failures == {4: "lost"}
 
@@ -420,21 +426,21 @@ def test_a_breaking_unit_is_isolated() -> None:
         return None
 
     backend = Scripted(script)
-    done, failures = dispatched(backend, retries=1)
+    done, failures = scheduled(backend, retries=1)
     assert sorted(done) == sorted(set(range(20)) - {7})
     assert failures == {7: "its worker died (gone)"}
     assert beside[1:] == [1] * (len(beside) - 1), "after the first time it was tried alone"
 
 
-def test_where_everything_fails_the_rest_is_not_tried() -> None:
+def test_if_everything_fails_the_others_are_not_tried() -> None:
     backend = Scripted(lambda *_: ValueError("no"))
-    done, failures = dispatched(backend, units=1000, retries=0)
+    done, failures = scheduled(backend, units=1000, retries=0)
     assert not done
     assert 3 <= len(failures) <= 3 + backend.window
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk")])
-def test_what_is_under_way_is_collected_when_the_sweep_is_stopped(error: BaseException) -> None:
+def test_running_tiles_are_collected_when_the_sweep_is_stopped(error: BaseException) -> None:
     backend = Scripted(lambda *_: None)
     done: list[int] = []
 
@@ -444,14 +450,14 @@ def test_what_is_under_way_is_collected_when_the_sweep_is_stopped(error: BaseExc
             raise error
 
     with pytest.raises(type(error)):
-        dispatch(list(range(50)), lambda unit: (np.array([unit]),), backend, collect)
+        schedule(list(range(50)), lambda unit: (np.array([unit]),), backend, collect)
     assert sorted(done) == sorted(backend.begun), "what had begun was lost, or collected twice"
     assert len(backend.attempts) <= 4 + backend.window
 
 
 def test_an_executor_is_any_executor() -> None:
     class Own(Executor):
-        """The least that `concurrent.futures` asks for."""
+        """The smallest executor that `concurrent.futures` allows."""
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()

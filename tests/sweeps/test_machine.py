@@ -1,4 +1,4 @@
-"""All cores are used, where jax can still be told to; compiled programs are kept where one asks for it."""
+"""Sweeps use all cores if jax has not started; compiled programs can be cached on disk."""
 
 import logging
 import subprocess
@@ -15,7 +15,8 @@ SWEEP = """
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
 cell = Experiment(
-    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", steps=4, metrics=("spurious_signal",)
+    dim=3, invariant_rank=1, spurious_rank=1, measurement="population", steps=4,
+    metrics=("spurious_signal",),
 ).cell()
 cs.sweep(cell, seeds=4, tile=2)
 """
@@ -30,13 +31,16 @@ def python(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
     }
     return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
         env=clean | {"JAX_PLATFORMS": "cpu"} | environment,
-    )  # fmt: skip
+    )
 
 
 CORES = _machine.cores()
-needs_cores = pytest.mark.skipif(CORES < 2, reason="one core: nothing to tell")
+needs_cores = pytest.mark.skipif(CORES < 2, reason="needs two cores")
 
 
 @pytest.mark.slow
@@ -49,7 +53,7 @@ def test_a_sweep_sets_up_all_cores_by_itself() -> None:
 
 @pytest.mark.slow
 @needs_cores
-def test_it_is_said_when_it_is_too_late() -> None:
+def test_a_warning_says_that_jax_has_started() -> None:
     done = python("import jax; jax.devices()\n" + SWEEP + SWEEP)
     assert done.stderr.count(f"told to use {CORES} CPU cores, so sweeps use 1") == 1
     assert "causal_sgd.use_cpu_cores()" in done.stderr
@@ -61,41 +65,41 @@ def test_it_is_said_when_it_is_too_late() -> None:
 @needs_cores
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "told", ["JAX_NUM_CPU_DEVICES=1", "XLA_FLAGS=--xla_force_host_platform_device_count=1"]
+    "choice", ["JAX_NUM_CPU_DEVICES=1", "XLA_FLAGS=--xla_force_host_platform_device_count=1"]
 )
-def test_a_user_who_chose_is_not_overruled(told: str) -> None:
-    name, _, value = told.partition("=")
+def test_the_choice_of_a_user_is_respected(choice: str) -> None:
+    name, _, value = choice.partition("=")
     done = python(SWEEP + "import jax; print(jax.local_device_count())", **{name: value})
     assert done.stdout.strip() == "1"
     assert "had started" not in done.stderr
 
 
 @pytest.mark.slow
-def test_compiled_programs_are_kept(tmp_path) -> None:
+def test_compiled_programs_are_cached(tmp_path) -> None:
     script = (
         f"import causal_sgd as cs; print(cs.use_compilation_cache({str(tmp_path)!r}))\n" + SWEEP
     )
     first = python(script)
     folder = first.stdout.strip()
     assert folder.startswith(str(tmp_path))
-    kept = {path.name for path in tmp_path.rglob("*-cache")}
-    assert kept
+    cached = {path.name for path in tmp_path.rglob("*-cache")}
+    assert cached
     hits = "jax.monitoring.register_event_listener(lambda event, **_: print(event))\n"
     second = python("import jax\n" + hits + script)
     assert "/jax/compilation_cache/cache_hits" in second.stdout
     assert "/jax/compilation_cache/cache_misses" not in second.stdout
-    assert {path.name for path in tmp_path.rglob("*-cache")} == kept
+    assert {path.name for path in tmp_path.rglob("*-cache")} == cached
 
 
-def test_the_environment_is_told() -> None:
-    told = _machine.environment(jax.local_devices()[0])
-    assert told["versions"]["jax"] == jax.__version__
-    assert told["platform"] == jax.default_backend()
-    assert told["x64"] is False
+def test_the_environment_is_described() -> None:
+    environment = _machine.environment(jax.local_devices()[0])
+    assert environment["versions"]["jax"] == jax.__version__
+    assert environment["platform"] == jax.default_backend()
+    assert environment["x64"] is False
     with _machine.applied({"jax_enable_x64": True, "jax_default_matmul_precision": "highest"}):
         changed = _machine.environment(jax.local_devices()[0])
     assert (changed["x64"], changed["matmul_precision"]) == (True, "highest")
-    assert _machine.environment(jax.local_devices()[0]) == told
+    assert _machine.environment(jax.local_devices()[0]) == environment
 
 
 class Terminal:
@@ -124,11 +128,11 @@ def test_progress_is_a_bar_or_lines(
     monkeypatch.setattr(_progress, "EVERY", 0.0)
     caplog.set_level(logging.INFO, "causal_sgd")
     log = tmp_path / "sweep.log"
-    with Progress("diagram", 10, 4, shown=shown, log_file=log) as told:
+    with Progress("diagram", 10, 4, shown=shown, log_file=log) as progress:
         time.sleep(0.01)
-        told.add(3, 1)
-        told.tick()
-        told.add(3, 0)
+        progress.add(3, 1)
+        progress.tick()
+        progress.add(3, 0)
     bar = shown is True or (shown is None and terminal)
     assert ("diagram" in error.text) == bar
     if bar:
@@ -146,8 +150,8 @@ def test_progress_is_a_bar_or_lines(
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal(False))
-    with Progress("diagram", 1, 0, shown=None, log_file=tmp_path / "nowhere" / "log") as told:
-        told.add(1, 0)
+    with Progress("diagram", 1, 0, shown=None, log_file=tmp_path / "nowhere" / "log") as progress:
+        progress.add(1, 0)
 
 
 @pytest.mark.parametrize("widgets", [True, False])
@@ -167,7 +171,7 @@ def test_a_notebook_shows_a_bar(monkeypatch, capsys, widgets: bool) -> None:
     notebook = types.ModuleType("tqdm.notebook")
     notebook.tqdm = lambda **options: made.append(options) or _progress.tqdm(**options)  # pyright: ignore
     monkeypatch.setitem(_progress.sys.modules, "tqdm.notebook", notebook)
-    with Progress("diagram", 2, 0, shown=None, log_file=None) as told:
-        told.add(2, 0)
+    with Progress("diagram", 2, 0, shown=None, log_file=None) as progress:
+        progress.add(2, 0)
     assert "diagram: 100%" in capsys.readouterr().err
     assert len(made) == widgets

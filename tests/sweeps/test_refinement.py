@@ -1,4 +1,4 @@
-"""Refined diagrams: made-up transitions whose boundary is known, the third phase, budgets, and a store that is stopped."""
+"""Refined diagrams: synthetic transitions with a known boundary, three phases, budgets, stores."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Outcome = Callable[..., np.ndarray]
 
 
 def answer(outcome: Outcome, points: Mapping[str, np.ndarray], seeds: range) -> xr.Dataset:
-    """What a sweep over points gives."""
+    """The dataset of a sweep over points."""
     values = outcome(np.array(seeds)[None, :], *(column[:, None] for column in points.values()))
     coords = {name: ("point", column) for name, column in points.items()} | {
         "seed": np.array(seeds)
@@ -38,7 +38,7 @@ def curve(rate: np.ndarray) -> np.ndarray:
     return 2 + 10 * (1 - rate) ** 2
 
 
-def made_up(width: float, key: int = 0) -> Outcome:
+def synthetic(width: float, key: int = 0) -> Outcome:
     """Every seed has its own threshold, normal about the curve: half of the seeds reject on it."""
     shifts = np.random.default_rng(key).normal(0, width, 256)
 
@@ -72,7 +72,7 @@ def test_the_boundary_is_that_of_the_full_grid_with_a_fraction_of_its_runs(
 ) -> None:
     errors, runs = {"refined": [], "full": []}, []
     for key in range(4 if count == 16 else 1):
-        outcome = made_up(width, key)
+        outcome = synthetic(width, key)
         empty = sweeps.refinement(axes(count), metric="signal", level=0.5)
         state = explored(empty, outcome)
         runs.append(state.runs)
@@ -86,7 +86,7 @@ def test_the_boundary_is_that_of_the_full_grid_with_a_fraction_of_its_runs(
 
 
 def test_asking_and_telling_change_nothing_and_telling_again_adds_nothing() -> None:
-    outcome = made_up(0.5)
+    outcome = synthetic(0.5)
     state = sweeps.refinement(axes(16), metric="signal", level=0.5)
     before = state.dataset().copy(deep=True)
     request = sweeps.ask(state)
@@ -135,14 +135,20 @@ def test_one_axis_and_three(count: int) -> None:
 
 
 EXPERIMENT = Experiment(
-    dim=2, invariant_rank=1, spurious_rank=1, measurement="population", model="diagonal", basis="canonical",
-    steps=150, metrics=("spurious_signal", "invariant_signal"),
-)  # fmt: skip
+    dim=2,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    steps=150,
+    metrics=("spurious_signal", "invariant_signal"),
+)
 CELL = EXPERIMENT.cell()
 REAL = {"spread": np.linspace(2, 8, 12), "learning_rate": np.geomspace(0.08, 0.2, 9)}
 
 
-def test_with_a_store_a_refinement_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+def test_a_refinement_with_a_store_resumes(tmp_path: Path) -> None:
     options = {"axes": REAL, "level": 0.1, "max_seeds": 16, "tile": 64, "progress": False}
     whole = sweeps.refine(CELL, **options)
     path = tmp_path / "refined.zarr"
@@ -193,11 +199,11 @@ def test_bad_arguments_are_named(options: dict, message: str) -> None:
         )
 
 
-def test_results_that_do_not_belong_are_refused() -> None:
+def test_results_of_another_diagram_are_refused() -> None:
     state = sweeps.refinement(axes(16), metric="signal", level=0.5)
     request = sweeps.ask(state)
     assert request is not None
-    told = answer(made_up(1.0), request.points, request.seeds)
+    told = answer(synthetic(1.0), request.points, request.seeds)
     with pytest.raises(ValueError, match="on the grid"):
         sweeps.tell(state, told.assign_coords(spread=told.spread + 0.1))
     with pytest.raises(ValueError, match="did you mean 'signal'"):

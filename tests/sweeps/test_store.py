@@ -1,4 +1,4 @@
-"""A stored sweep is the sweep: bit by bit, whatever was asked for before, in whatever order, on whatever devices."""
+"""A stored sweep has the bits of a sweep in memory, whatever was requested before, in any order."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ REQUEST = st.tuples(
 @given(requests=st.lists(REQUEST, min_size=1, max_size=3))
 @settings(max_examples=12)
 def test_a_store_grows_to_the_bits_of_one_sweep(requests: list[tuple]) -> None:
-    """Seeds appended, axes widened, cells permuted, axes swapped, one device or two: only what is new is computed."""
+    """More seeds, other values, other orders, one device or two: only new runs are computed."""
     asked: set[tuple] = set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "grown.zarr"
@@ -97,8 +97,10 @@ def test_a_store_grows_to_the_bits_of_one_sweep(requests: list[tuple]) -> None:
                 run[["spread", "learning_rate", "seed"].index(name)] for run in asked
             }
         done = {
-            run for run in asked if bool(whole.done.sel(spread=run[0], learning_rate=run[1], seed=run[2]))
-        }  # fmt: skip
+            (m, rate, seed)
+            for m, rate, seed in asked
+            if bool(whole.done.sel(spread=m, learning_rate=rate, seed=seed))
+        }
         assert done == asked
         assert int(whole.done.sum()) == len(asked)
         expected = reference().sel(coordinates).transpose(*whole["values"].dims)
@@ -106,11 +108,13 @@ def test_a_store_grows_to_the_bits_of_one_sweep(requests: list[tuple]) -> None:
         assert whole["diverged_at"].equals(expected["diverged_at"].where(whole.done, -1))
 
 
-@given(requests=st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=9), max_size=4),
-       tile=st.integers(1, 5))  # fmt: skip
+POINTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=9)
+
+
+@given(requests=st.lists(POINTS, max_size=4), tile=st.integers(1, 5))
 @settings(max_examples=100)
 def test_every_run_has_one_row(requests: list[list[tuple[int, int]]], tile: int) -> None:
-    """Against the plain way: a dictionary from runs to rows."""
+    """Compare with a dictionary from runs to rows."""
     grids = [
         Grid.make(
             lambda key, *, a, b: None,
@@ -172,11 +176,17 @@ def test_a_resumed_sweep_of_an_equal_cell_compiles_nothing(tmp_path) -> None:
     assert not compiled
 
 
-def test_only_what_is_looked_at_is_read(tmp_path, monkeypatch) -> None:
+def test_values_are_read_on_access(tmp_path, monkeypatch) -> None:
     path = tmp_path / "lazy.zarr"
     sweep(cell, axes={"spread": SPREADS}, seeds=8, tile=4, store=path)
     read = []
-    monkeypatch.setattr(Store, "read", lambda self, name, units, read_=Store.read: (read.append((name, list(units))), read_(self, name, units))[1])  # fmt: skip
+    read_chunks = Store.read
+
+    def watched(self: Store, name: str, units: np.ndarray) -> np.ndarray:
+        read.append((name, list(units)))
+        return read_chunks(self, name, units)
+
+    monkeypatch.setattr(Store, "read", watched)
     whole = open_results(path)
     assert not read
     point = whole["values"].sel(spread=3.0, seed=[1, 5], step=8)
@@ -264,18 +274,52 @@ AXES: dict[str, Any] = {"spread": [1.0, 2.0]}
 @pytest.mark.parametrize(
     ("first", "then", "messages"),
     [
-        (experiment(), {"cell": experiment(batch_size=7, label_noise=0.5)},
-         ["experiment.batch_size is 1000 in the store and 7 now", "experiment.label_noise is 0.0 in the store and 0.5 now"]),
-        (experiment(), {"cell": experiment(steps=4)}, ["experiment.steps is 3 in the store and 4 now"]),
-        (experiment(), {"cell": experiment(metrics=("spurious_signal", "batch_loss"))}, ["metrics.batch_loss is nothing in"]),
+        (
+            experiment(),
+            {"cell": experiment(batch_size=7, label_noise=0.5)},
+            [
+                "experiment.batch_size is 1000 in the store and 7 now",
+                "experiment.label_noise is 0.0 in the store and 0.5 now",
+            ],
+        ),
+        (
+            experiment(),
+            {"cell": experiment(steps=4)},
+            ["experiment.steps is 3 in the store and 4 now"],
+        ),
+        (
+            experiment(),
+            {"cell": experiment(metrics=("spurious_signal", "batch_loss"))},
+            ["metrics.batch_loss is nothing in"],
+        ),
         (experiment(), {"key": 5}, ["key is 0 0 in the store and 0 5 now"]),
-        (experiment(), {"axes": {"mean": [1.0]}}, ["parameters.mean is nothing in the store and float32 now"]),
-        (experiment(), {"axes": {"spread": [1, 2]}}, ["parameters.spread is float32 in the store and int32 now"]),
-        (experiment(), {"config": {"note": "mine"}}, ["config is nothing in the store and {'note': 'mine'} now"]),
-        (closure(1.0), {"cell": closure(2.0)}, ["the cell computes something else", "refers to changed"]),
-        (closure(1.0), {"cell": other_closure}, ["cell is closure.<locals>.cell in the store and other_closure now"]),
+        (
+            experiment(),
+            {"axes": {"mean": [1.0]}},
+            ["parameters.mean is nothing in the store and float32 now"],
+        ),
+        (
+            experiment(),
+            {"axes": {"spread": [1, 2]}},
+            ["parameters.spread is float32 in the store and int32 now"],
+        ),
+        (
+            experiment(),
+            {"config": {"note": "mine"}},
+            ["config is nothing in the store and {'note': 'mine'} now"],
+        ),
+        (
+            closure(1.0),
+            {"cell": closure(2.0)},
+            ["the cell computes something else", "refers to changed"],
+        ),
+        (
+            closure(1.0),
+            {"cell": other_closure},
+            ["cell is closure.<locals>.cell in the store and other_closure now"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_configuration_is_refused_with_every_difference(
     tmp_path, first: Any, then: dict, messages: Sequence[str]
 ) -> None:
@@ -389,9 +433,8 @@ def test_results_are_exported(tmp_path, suffix: str) -> None:
             assert stored.load().equals(whole)
         return
     table = pd.read_csv(out)
-    assert set(table.columns) == {
-        "spread", "learning_rate", "seed", "step", "spurious", "diverged_at", "values_0", "values_1", "done"
-    }  # fmt: skip
+    columns = "spread learning_rate seed step spurious diverged_at values_0 values_1 done"
+    assert set(table.columns) == set(columns.split())
     assert len(table) == 3 * 2 * 3 * 4
     for row in table.sample(20, random_state=0).itertuples():
         point = whole.sel(spread=row.spread, learning_rate=row.learning_rate, seed=row.seed)

@@ -1,4 +1,4 @@
-"""Whatever happens to a sweep or to its store, nothing that was computed is lost, and nothing false is ever read."""
+"""Nothing computed is lost and nothing false is read, whatever happens to a sweep or its store."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ SCRIPT = Path(interrupted.__file__)
 def swept(path: Path | None) -> xr.Dataset:
     """In this process, on both devices."""
     return sweep(
-        interrupted.CELL, axes=interrupted.AXES, seeds=interrupted.SEEDS, tile=interrupted.TILE, store=path,
+        interrupted.CELL,
+        axes=interrupted.AXES,
+        seeds=interrupted.SEEDS,
+        tile=interrupted.TILE,
+        store=path,
         devices=jax.local_devices(),
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -57,9 +61,11 @@ def store(complete, tmp_path) -> Path:
 
 def begun(path: Path, log: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(path), str(log), *more], stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(SCRIPT), str(path), str(log), *more],
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
+    )
 
 
 def lines(log: Path) -> list[str]:
@@ -67,14 +73,14 @@ def lines(log: Path) -> list[str]:
 
 
 def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
-    """Kill a sweep at random moments, let it finish, and look at every bit and at all that was computed."""
+    """Kill a sweep at random moments, let it finish, and check every bit and the units computed."""
     moments = random.Random(seed)
     path, log = folder / "killed.zarr", folder / "log"
     landed = 0
     for _ in range(kills):
         before = len(lines(log))
         process = begun(path, log)
-        # Mostly some moment after the first unit of this process has begun, now and then one of its start.
+        # Usually after the first unit of this process has begun, sometimes while it starts.
         early, deadline = moments.random() < 0.1, time.monotonic() + 60
         while not early and len(lines(log)) == before and process.poll() is None:
             assert time.monotonic() < deadline
@@ -157,15 +163,17 @@ def test_a_second_writer_is_told_who_the_first_is(store: Path) -> None:
 
 READ_ONLY = """
 import ctypes, os, sys
-if os.geteuid() == 0:  # root may write anywhere, until it gives up its capabilities (this thread, and those that it starts)
+if os.geteuid() == 0:  # root may write anywhere until this thread gives up its capabilities
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     assert ctypes.CDLL(None).capset(header, none) == 0
 import causal_sgd
 from support import interrupted
-for path, seeds in ((sys.argv[1], interrupted.SEEDS), (sys.argv[1], 20), (sys.argv[2], 1)):
+own, new = sys.argv[1:]
+for path, seeds in ((own, interrupted.SEEDS), (own, 20), (new, 1)):
+    options = {"axes": interrupted.AXES, "seeds": seeds, "tile": 4, "store": path}
     try:
-        found = causal_sgd.sweep(interrupted.CELL, axes=interrupted.AXES, seeds=seeds, tile=4, store=path)
-        print(float(found.spurious_signal.sum()))
+        results = causal_sgd.sweep(interrupted.CELL, **options)
+        print(float(results.spurious_signal.sum()))
     except causal_sgd.StoreError as error:
         print(error)
 """
@@ -303,20 +311,38 @@ def edit(store: Path, change: Callable[[dict], None]) -> None:
     file.write_text(json.dumps(content))
 
 
+def edit_dim(store: Path) -> None:
+    edit(store, lambda attributes: attributes["configuration"]["experiment"].update(dim=7))
+
+
+def edit_hash(store: Path) -> None:
+    edit(store, lambda attributes: attributes.update(configuration_hash="0" * 64))
+
+
+def edit_version(store: Path) -> None:
+    edit(store, lambda attributes: attributes.update(format_version=99))
+
+
+def remove_format(store: Path) -> None:
+    edit(store, lambda attributes: attributes.pop("format"))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda store: edit(store, lambda a: a["configuration"]["experiment"].update(dim=7)), "does not match its hash"),
-        (lambda store: edit(store, lambda a: a.update(configuration_hash="0" * 64)), "does not match its hash"),
-        (lambda store: edit(store, lambda a: a.update(format_version=99)), "format 99, which a newer causal_sgd wrote"),
-        (lambda store: edit(store, lambda a: a.pop("format")), "is a zarr group but not a sweep's results"),
-        (lambda store: (store / "zarr.json").unlink(), "is not a sweep's results: it has no zarr.json"),
+        (edit_dim, "does not match its hash"),
+        (edit_hash, "does not match its hash"),
+        (edit_version, "format 99, which a newer causal_sgd wrote"),
+        (remove_format, "is a zarr group but not a sweep's results"),
+        (lambda store: (store / "zarr.json").unlink(), "is not a sweep's results: it has no zarr"),
         (lambda store: truncate(store / "zarr.json"), "cannot be opened as zarr"),
         (lambda store: shutil.rmtree(store / "status"), "the array status cannot be opened"),
-        (lambda store: shutil.rmtree(store), "does not exist"),
+        (shutil.rmtree, "does not exist"),
     ],
-)  # fmt: skip
-def test_what_is_no_store_says_so(store: Path, harm: Callable[[Path], None], message: str) -> None:
+)
+def test_anything_but_a_store_is_refused_and_left_alone(
+    store: Path, harm: Callable[[Path], None], message: str
+) -> None:
     harm(store)
     with pytest.raises(StoreError, match=message):
         open_results(store)

@@ -1,4 +1,4 @@
-"""A run records what it should; a sweep is many runs and nothing else: whatever the order, the chunks or the devices."""
+"""A run records its frames; a sweep is many runs, whatever their order, tiles or devices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from causal_sgd.types import Algorithm, Array, Snapshot, Trace
 from support.sweeps import COMPILATIONS, WATCHED, build, same_bits
 
 
-# What is said of sweeps is said of any cell; that of the population gradient is compiled in a quarter of the time.
+# Sweeps treat all cells alike; one with population gradients compiles in a quarter of the time.
 def cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -> Trace:
     algorithm = build(spread=spread, learning_rate=learning_rate)
     return run(key, algorithm=algorithm, metrics=WATCHED, num_steps=8, record_every=3)
@@ -51,7 +51,7 @@ def short_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -
 
 
 def counter() -> Algorithm:
-    """An algorithm whose state is the number of its updates; the loss of an update is that before it."""
+    """An algorithm whose state counts its updates; the loss of an update is the count before it."""
 
     model = MatrixModel(lambda key: jnp.zeros(()), lambda count: jnp.ones((2, 2)) * count)
 
@@ -139,7 +139,7 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
         return algorithm(rate).init(key)
 
     def plainly(rate: float) -> tuple[int, int]:
-        """After how many updates the loss, and the estimate, is first not finite; -1 for never."""
+        """The first updates at which the loss and the estimate are not finite; -1 for never."""
         state, losses, estimates = initial(rate), [], [True]
         for _ in range(steps):
             state, loss, fine = advance(rate, state)
@@ -152,7 +152,7 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
     assert by_loss[0] == -1
     assert len(set(by_loss)) >= 4, f"the rates should diverge at different steps, not at {by_loss}"
     np.testing.assert_array_equal(many(rates, steps).diverged_at, by_loss)
-    # A run that ends with the blow-up has no later loss to tell of it: the estimate does.
+    # A run that ends with the blow-up has no later loss; the estimate shows it.
     index, last = next(
         (index, both[1]) for index, both in enumerate(expected) if both[0] == both[1] > 0
     )
@@ -276,7 +276,7 @@ def test_a_tile_of_the_usual_size_is_not_traced_again() -> None:
 
         sweep(counted, seeds=tile, tile=tile, devices=jax.devices()[:1])
         traced[tile] = len(calls)
-    assert traced == {16: 2, 8: 3}  # to check it, to look at it, and for another tile
+    assert traced == {16: 2, 8: 3}  # dry run, measurement, and another tile
 
 
 @functools.cache
@@ -309,7 +309,7 @@ def subset(pool: list[Any]) -> st.SearchStrategy[list[Any]]:
 def test_a_run_has_the_same_bits_in_any_sweep_of_one_tile(
     cell: Any, spreads: list[float], rates: list[float], seeds: list[int], swap: bool, devices: int
 ) -> None:
-    """In any order of axes, values and seeds, among any other runs, with any padding, on one device or two."""
+    """In any order of axes, values and seeds, among any runs and padding, on one device or two."""
     axes = {"spread": spreads, "learning_rate": rates}
     if swap:
         axes = dict(reversed(axes.items()))
@@ -322,12 +322,20 @@ def test_a_run_has_the_same_bits_in_any_sweep_of_one_tile(
 @pytest.mark.parametrize(("dim", "tile"), [(7, 3), (33, 2)])
 @pytest.mark.parametrize("measurement", ["gaussian_law", "low_rank_law", "fixed_design"])
 def test_the_place_in_a_tile_changes_no_bit(measurement: str, dim: int, tile: int) -> None:
-    """Where vectors do not divide the numbers of a tile, those of its last run are computed otherwise."""
+    """If the vector width does not divide the tile, its last numbers are computed differently."""
     options = {"fixed_design": {"num_examples": 60}, "low_rank_law": {"rank": 3}}
     odd = Experiment(
-        dim=dim, measurement=measurement, invariant_rank=2, spurious_rank=2, batch_size=50, init_scale=0.3, steps=6,
-        sampler="stratified", num_environments=4, **options.get(measurement, {}),
-    ).cell()  # fmt: skip
+        dim=dim,
+        measurement=measurement,
+        invariant_rank=2,
+        spurious_rank=2,
+        batch_size=50,
+        init_scale=0.3,
+        steps=6,
+        sampler="stratified",
+        num_environments=4,
+        **options.get(measurement, {}),
+    ).cell()
     forward, backward = (
         sweep(odd, seeds=seeds, tile=tile) for seeds in (range(tile), range(tile)[::-1])
     )
@@ -370,7 +378,7 @@ def test_little_memory_makes_smaller_tiles() -> None:
     while True:
         try:
             little = sweep(short_cell, axes=axes, seeds=4, memory=memory)
-        except ValueError:  # `test_bad_input` looks at the message
+        except ValueError:  # `test_bad_input` checks the message
             memory *= 1.5
         else:
             break
@@ -421,7 +429,7 @@ def test_divergence_is_data() -> None:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Afterwards, how many bytes the process held at most beyond what it held before."""
+    """After the context: the peak growth of the process, in bytes."""
     process, done, grown = psutil.Process(), threading.Event(), [0]
     before = process.memory_info().rss
 
@@ -442,12 +450,13 @@ def test_a_hundred_thousand_runs_hold_little_more_than_their_results() -> None:
     axes = {"spread": np.linspace(0, 5, 100), "learning_rate": np.linspace(0.01, 0.1, 10)}
     sweep(
         short_cell, axes=axes, seeds=1
-    )  # what a thousand runs hold is there already, compiled code too
+    )  # allocates what a thousand runs need, compiled code included
     start = time.monotonic()
     with peak_memory() as grown:
         dataset = sweep(short_cell, axes=axes, seeds=100)
     assert dataset["spurious_signal"].size == 2 * 10**5
-    # Results, their copy while labelled, and 64 MB for tiles in flight and allocators: all runs at once would take GBs.
+    # The results, their copy while they are labelled, and 64 MB for running tiles and allocators;
+    # all runs at once would take GBs.
     assert grown[0] < 2 * dataset.nbytes + 64e6, f"grew by {grown[0] / 1e6:.0f} MB"
     assert time.monotonic() - start < 60
 

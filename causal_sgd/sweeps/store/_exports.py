@@ -1,4 +1,4 @@
-"""The results of a store as files that other programs read."""
+"""The results of a store as files for other programs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
 
     Args:
         path: of the store.
-        out: a netCDF file (.nc), labelled as the dataset is; or a table (.csv) with a row for every run and recorded step
-            and a column for every axis, metric (for each of its entries, where it has several), `diverged_at` and `done`.
+        out: a netCDF file (.nc) with the labels of the dataset; or a table (.csv) with one row per
+            run and recorded step, and one column per axis, metric (per entry, for arrays),
+            `diverged_at` and `done`.
 
     Returns:
         The dataset of the store.
 
     Raises:
-        StoreError: (a ValueError) if the store is none or is damaged.
-        ValueError: for another kind of file.
+        StoreError: (a ValueError) if there is no store or it is damaged.
+        ValueError: for another type of file.
     """
     out = Path(out)
     checks.choice("out's suffix", out.suffix, (".nc", ".csv"))
@@ -42,7 +43,7 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
 
 
 def _write_table(dataset: xr.Dataset, out: Path) -> None:
-    """In pieces along the first dim, so that a large store needs little memory."""
+    """Write pieces along the first dimension, so that a large store needs little memory."""
     first = str(next(iter(dataset["diverged_at"].dims)))
     rows = int(np.prod([dataset.sizes[dim] for dim in (*dataset["diverged_at"].dims, "step")]))
     piece = max(ROWS_AT_ONCE * dataset.sizes[first] // rows, 1)

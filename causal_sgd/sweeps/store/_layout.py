@@ -27,74 +27,84 @@ __all__ = [
 
 FORMAT, FORMAT_VERSION = "causal_sgd.sweep", 1
 FIELDS = ("done", "environment", "configuration")
-"""Columns of `status`, before the checksums of the variables; the last is the beginning of the configuration's hash."""
+"""Columns of `status` before the checksums of the variables. `configuration` begins its hash."""
 
 COORDINATE_CHUNK = 2**16  # rows
 
 
-def lay_out(path: Path, header: Manifest, tile: int) -> None:
-    """Make the group of a store without runs in an empty folder."""
+def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
+    """Create the group of a store without runs in an empty folder."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
     rows = max(COORDINATE_CHUNK // tile, 1) * tile
 
     def array(
-        name: str, shape: tuple[int, ...], chunks: tuple[int, ...], kind: Any, fill: Any, dims: Any
+        name: str,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        kind: str,
+        fill: float,
+        dims: tuple[str, ...],
     ) -> None:
         group.create_array(
-            name, shape=shape, chunks=chunks, dtype=kind, fill_value=fill, dimension_names=dims,
-            compressors=[Crc32cCodec()], config={"write_empty_chunks": True},
-        )  # fmt: skip
-
-    for name, (kind, shape) in header.variables.items():
-        fill = (
-            np.nan
-            if np.dtype(kind).kind == "f"
-            else np.iinfo(kind).min
-            if np.dtype(kind).kind == "i"
-            else 0
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=kind,
+            fill_value=fill,
+            dimension_names=dims,
+            compressors=[Crc32cCodec()],
+            config={"write_empty_chunks": True},
         )
+
+    for name, (kind, shape) in manifest.variables.items():
+        fill = 0.0
+        if np.dtype(kind).kind == "f":
+            fill = np.nan
+        elif np.dtype(kind).kind == "i":
+            fill = np.iinfo(kind).min
         framed = () if name == "diverged_at" else ("step",)
         dims = ("run", *framed, *(f"{name}_{index}" for index in range(len(shape) - len(framed))))
         array(name, (0, *shape), (tile, *(max(size, 1) for size in shape)), kind, fill, dims)
-    array("status", (0, len(FIELDS) + len(header.variables)), (1, len(FIELDS) + len(header.variables)), "uint32", 0,
-          ("unit", "field"))  # fmt: skip
-    group["status"].attrs["fields"] = [*FIELDS, *(f"crc32 of {name}" for name in header.variables)]
+    fields = len(FIELDS) + len(manifest.variables)
+    array("status", (0, fields), (1, fields), "uint32", 0, ("unit", "field"))
+    sums = (f"crc32 of {name}" for name in manifest.variables)
+    group["status"].attrs["fields"] = [*FIELDS, *sums]
     array("seed", (0,), (rows,), "int64", -1, ("run",))
-    for name, kind in header.parameters.items():
+    for name, kind in manifest.parameters.items():
         array(name, (0,), (rows,), kind, 0, ("run",))
-    array("step", (header.num_frames,), (header.num_frames,), "int32", -1, ("step",))
+    array("step", (manifest.num_frames,), (manifest.num_frames,), "int32", -1, ("step",))
     group.attrs.update(
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "created": now(),
-            "configuration": dict(header.configuration),
-            "configuration_hash": header.digest,
-            "parameters": dict(header.parameters),
-            "variables": list(header.variables),
+            "configuration": dict(manifest.configuration),
+            "configuration_hash": manifest.digest,
+            "parameters": dict(manifest.parameters),
+            "variables": list(manifest.variables),
             "tile": tile,
             "steps": None,
-            "source": header.source,
+            "source": manifest.source,
             "requests": [],
             "environments": [],
         }
     )
 
 
-def put_chunk(array: Any, place: int, block: np.ndarray, folder: Path) -> None:
-    """Write a whole chunk of an array of `lay_out`: its little-endian bytes and their CRC-32C, in one piece or not at all.
+def put_chunk(array: Any, index: int, block: np.ndarray, folder: Path) -> None:
+    """Write a whole chunk of an array of `lay_out` atomically: its little-endian bytes and CRC-32C.
 
-    zarr does the same at several times the cost, which is felt where tiles are done quickly.
+    zarr does the same, but takes several times as long, which matters for fast tiles.
 
     Args:
-        array: the zarr array, cut into chunks along its first axis alone.
-        place: the number of the chunk along that axis.
-        block: its values.
+        array: the zarr array, chunked along its first axis only.
+        index: of the chunk along that axis.
+        block: the values of the chunk.
         folder: of the array.
     """
     ordered = np.ascontiguousarray(block, array.dtype.newbyteorder("<"))
     content = ordered.tobytes()
-    chunk = folder / array.metadata.encode_chunk_key((place,) + (0,) * (array.ndim - 1))
+    chunk = folder / array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
     chunk.parent.mkdir(parents=True, exist_ok=True)
     draft = chunk.with_name(f".{chunk.name}.{os.getpid()}")
     try:
@@ -106,7 +116,11 @@ def put_chunk(array: Any, place: int, block: np.ndarray, folder: Path) -> None:
 
 
 def open_group(path: Path) -> zarr.Group:
-    """The group of a store; a StoreError says why it is none."""
+    """Open the group of a store.
+
+    Raises:
+        StoreError: if the path is not a store.
+    """
     if not path.exists():
         raise StoreError(f"{path} does not exist")
     if not (path / "zarr.json").is_file():
@@ -118,15 +132,15 @@ def open_group(path: Path) -> zarr.Group:
             zarr_format=3,
             use_consolidated=False,
         )
-    except Exception as error:  # whatever zarr makes of a broken file
+    except Exception as error:  # zarr raises many types for broken files
         raise StoreError(f"{path} cannot be opened as zarr: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message, or its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def now() -> str:
-    """The local time to the second, with its zone."""
+    """The local time with its zone, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

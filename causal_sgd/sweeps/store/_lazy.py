@@ -1,59 +1,47 @@
-"""Variables of a store as xarray reads them: at the first look, and only the units that are looked at."""
+"""Variables of a store that xarray reads on access, and only the units that it needs."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
+
+if TYPE_CHECKING:
+    from causal_sgd.sweeps.store._reader import StoreReader
 
 __all__ = ["lazily"]
 
 READ_AT_ONCE = 64  # units
 
 
-class Reader(Protocol):
-    """What is asked of a store."""
-
-    tile: int
-
-    def array(self, name: str) -> Any:
-        """The zarr array of a variable, [row, ...]."""
-        ...
-
-    def read(self, name: str, units: np.ndarray) -> np.ndarray:
-        """Its values in some units, [len(units), tile, ...]."""
-        ...
-
-
-def lazily(store: Reader, name: str, rows: np.ndarray) -> Any:
-    """A variable of some runs, read at the first look and then kept, as xarray does with files.
+def lazily(store: StoreReader, name: str, rows: np.ndarray) -> Any:
+    """A variable of some runs, read on first access and then cached, as xarray does with files.
 
     Args:
-        store: to read from.
-        name: of the variable.
-        rows: where the runs are, of any shape; -1 for a run that is missing.
+        store: the store.
+        name: the variable.
+        rows: the rows of the runs, of any shape; -1 for a missing run.
 
     Returns:
-        An array [*rows.shape, ...] that `xarray.Dataset` takes.
+        An array [*rows.shape, ...] for `xarray.Dataset`.
     """
     indexed = indexing.LazilyIndexedArray(_Stored(store, name, rows))
     return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(indexed))  # pyright: ignore
 
 
 class _Stored(BackendArray):
-    """A variable of some runs as xarray reads it: only the units that are looked at; row -1 is a missing run."""
+    """A variable of some runs in xarray's interface; row -1 is a missing run."""
 
-    def __init__(self, store: Reader, name: str, rows: np.ndarray) -> None:
+    def __init__(self, store: StoreReader, name: str, rows: np.ndarray) -> None:
         inner = store.array(name)
         self.store, self.name, self.rows = store, name, rows
         self.inner_shape = inner.shape[1:]
         self.shape = (*rows.shape, *self.inner_shape)
         self.dtype = inner.dtype
-        self.fill = (
-            np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0
-        )  # for missing runs
+        # For missing runs.
+        self.fill = np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -78,7 +66,7 @@ class _Stored(BackendArray):
 
 
 def _outer(values: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
-    """Index every axis on its own."""
+    """Index each axis separately."""
     axis = 0
     for index in key:
         if isinstance(index, int | np.integer):

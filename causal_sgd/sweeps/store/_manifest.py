@@ -1,34 +1,108 @@
-"""What a store is made for, and how two of that differ."""
+"""The configuration that a store is made for, and the differences between two of them."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from causal_sgd.sweeps._grid import Grid
+    from causal_sgd.types import Trace
 
 __all__ = ["Manifest", "StoreError", "changed_lines", "differences", "digest"]
 
 
 class StoreError(ValueError):
-    """A store that cannot be used as it is; the message says what is wrong and what to do."""
+    """A store cannot be used as it is; the message states the reason and the remedy."""
 
 
 class Manifest(NamedTuple):
-    """What a store is made for: two sweeps with the same header may share it."""
+    """The sweep that a store is made for: two sweeps with equal manifests may share it."""
 
     configuration: Mapping[str, Any]  # all that decides the results, as plain values
     parameters: Mapping[str, str]  # parameter -> type of its column
     variables: Mapping[str, tuple[str, tuple[int, ...]]]  # name -> type, shape of one run's values
     num_frames: int
     program: str  # fingerprint, comparable among equal versions
-    source: str | None  # of the cell, where it can be had
+    source: str | None  # of the cell, where available
+
+    @classmethod
+    def make(
+        cls,
+        cell: Callable[..., Trace],
+        grid: Grid,
+        shapes: Trace,
+        *,
+        kinds: Sequence[np.dtype],
+        program: str,
+        key: Mapping[str, str],
+        config: Mapping[str, Any] | None,
+    ) -> Manifest:
+        """The manifest of a sweep.
+
+        Args:
+            cell: its cell, described by the attribute `configuration`, by `config`, or by its name.
+            grid: its runs.
+            shapes: of one run's results.
+            kinds: the types of the columns, in the order of `grid.names`.
+            program: the fingerprint of the program.
+            key: the root key as text.
+            config: the user's description, as plain values.
+
+        Raises:
+            ValueError: if `config` cannot be written as JSON.
+        """
+        described = _describe(cell, grid, config)
+        source = None
+        if not described:
+            described["cell"] = getattr(cell, "__qualname__", repr(type(cell)))
+            with contextlib.suppress(OSError, TypeError):
+                source = inspect.getsource(cell)
+        parameters = {name: str(kind) for name, kind in zip(grid.names, kinds, strict=True)}
+        leaves: dict[str, Any] = {**shapes.metrics, "diverged_at": shapes.diverged_at}
+        variables = {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in leaves.items()}
+        configuration = {
+            **described,
+            "parameters": parameters,
+            "metrics": {name: [kind, list(shape)] for name, (kind, shape) in variables.items()},
+            **key,
+        }
+        frames = shapes.step.shape[0]
+        return cls(configuration, parameters, variables, frames, program, source)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the configuration as canonical JSON."""
         return digest(self.configuration)
+
+
+def _describe(
+    cell: Callable[..., Trace], grid: Grid, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The configurations of the experiment and of the user, where there are any."""
+    described: dict[str, Any] = {}
+    experiment = getattr(cell, "configuration", None)
+    if experiment is not None:
+        # An axis is not part of the configuration: a store may grow along it.
+        described["experiment"] = {
+            name: value for name, value in experiment.items() if name not in grid.names
+        }
+    if config is not None:
+        described["config"] = dict(config)
+        try:
+            json.dumps(described["config"], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"config must hold plain values that JSON can hold, got {config!r}: {error}"
+            ) from None
+    return described
 
 
 def digest(configuration: Mapping[str, Any]) -> str:
@@ -38,30 +112,25 @@ def digest(configuration: Mapping[str, Any]) -> str:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Lines that say where two plain values differ."""
+    """One line for each difference between two plain values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        names = dict.fromkeys((*old, *new))
-        return [
-            line
-            for key in names
-            for line in differences(
-                old.get(key, "nothing"), new.get(key, "nothing"), f"{name}.{key}" if name else key
-            )
-        ]
+        lines = []
+        for key in dict.fromkeys((*old, *new)):
+            inner = f"{name}.{key}" if name else key
+            lines += differences(old.get(key, "nothing"), new.get(key, "nothing"), inner)
+        return lines
     return [] if old == new else [f"{name} is {old} in the store and {new} now"]
 
 
 def changed_lines(old: str | None, new: str | None) -> list[str]:
-    """The lines of a cell's source that changed, where both are known."""
-    if old is None or new is None or old == new:
-        return (
-            ["something that it refers to changed (its source did not)"]
-            if old == new and old
-            else []
-        )
-    changed = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
+    """The first lines of a cell's source that changed, where both sources are available."""
+    if old is None or new is None:
+        return []
+    if old == new:
+        return ["something that it refers to changed (its source did not)"] if old else []
+    diff = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
     return [
         f"{line[0]} {line[1:].strip()}"
-        for line in changed
+        for line in diff
         if line[0] in "+-" and line[:3] not in ("+++", "---")
     ][:8]

@@ -1,4 +1,4 @@
-"""Which runs a store holds, and in which rows: every run is known by its seed and parameter values."""
+"""The runs of a store and their rows; a run is identified by its seed and parameter values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Table"]
 
 
 class Table(NamedTuple):
-    """The rows of a store: runs in the order in which they were asked for, in whole units."""
+    """The rows of a store: runs in the order of the requests, in whole units."""
 
     columns: Columns
-    filled: np.ndarray  # [rows], False for rows that only fill up a unit
-    keys: np.ndarray  # [rows], every run as bytes
+    filled: np.ndarray  # [rows], False for padding
+    keys: np.ndarray  # [rows], each run as bytes
 
     @classmethod
     def make(cls, requests: Sequence[Grid], parameters: Mapping[str, str], tile: int) -> Table:
-        """The table that some requests, one after another, make."""
+        """The table of consecutive requests."""
         kinds = (np.uint32, *(parameters[name] for name in sorted(parameters)))
         columns = tuple(np.zeros(0, kind) for kind in kinds)
         table = cls(columns, np.zeros(0, bool), _keys(columns))
@@ -35,23 +35,23 @@ class Table(NamedTuple):
         return len(self.filled)
 
     def rows(self, grid: Grid) -> np.ndarray:
-        """The row of every run of a grid in its flat order; -1 for those that are not there."""
+        """The row of every run of a grid, in its flat order; -1 for absent runs."""
+        stored = np.flatnonzero(self.filled)
         wanted = _keys(self.columns_of(grid))
-        everyone = np.concatenate([self.keys[self.filled], wanted])
-        _, first, inverse = np.unique(everyone, return_index=True, return_inverse=True)
-        place = first[inverse[len(everyone) - len(wanted) :]]
-        known = np.flatnonzero(self.filled)
-        return np.where(place < len(known), np.append(known, -1)[np.minimum(place, len(known))], -1)
+        keys = np.concatenate([self.keys[stored], wanted])
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        index = first[inverse[len(stored) :]]
+        return np.append(stored, -1)[np.minimum(index, len(stored))]  # an absent run comes later
 
     def columns_of(self, grid: Grid) -> Columns:
-        """The input of every run of a grid, in the types of this table."""
+        """The input of every run of a grid, with the types of this table."""
         runs = grid.runs(np.arange(grid.size), np.float64)
         return tuple(
             column.astype(own.dtype) for column, own in zip(runs, self.columns, strict=True)
         )
 
     def extended(self, grid: Grid, tile: int) -> Table:
-        """With the runs of a grid that are new, in whole units of `tile` rows."""
+        """Append the new runs of a grid, in whole units of `tile` rows."""
         columns = self.columns_of(grid)
         new = np.flatnonzero(self.rows(grid) < 0)
         _, first = np.unique(_keys(columns)[new], return_index=True)
@@ -67,7 +67,7 @@ class Table(NamedTuple):
 
 
 def _keys(columns: Columns) -> np.ndarray:
-    """Every run as bytes: equal where all its numbers are, -0 and 0 too."""
+    """Each run as bytes, equal if and only if all numbers are equal; so -0 becomes 0."""
     plain = [np.ascontiguousarray(column + column.dtype.type(0)) for column in columns]
     words = np.concatenate(
         [column.view(np.uint8).reshape(len(column), column.itemsize) for column in plain], axis=1

@@ -1,0 +1,119 @@
+"""The results of a sweep while it runs: in memory here, on disk in `store`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._keys import encode_key
+from causal_sgd.sweeps._programs import Program
+from causal_sgd.types import Trace
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["MemoryResults", "Results"]
+
+
+class Results(Protocol):
+    """The results of a sweep, in units of one tile. Enter the context before writing."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def complete(self) -> bool:
+        """Whether nothing is missing; may be called before the context is entered."""
+        ...
+
+    def missing(self) -> list[int]:
+        """The units still to be computed."""
+        ...
+
+    def count(self, unit: int) -> int:
+        """The number of runs in a unit that belong to the sweep; the others are padding."""
+        ...
+
+    def columns(self, unit: int) -> Columns:
+        """The input of a unit."""
+        ...
+
+    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+        """Store the trace of a unit."""
+        ...
+
+    def dataset(self) -> xr.Dataset:
+        """All results, with the coordinate `done` if some are missing."""
+        ...
+
+
+class MemoryResults:
+    """Results in arrays that are allocated at once."""
+
+    def __init__(
+        self, grid: Grid, program: Program, tile: int, environment: Mapping[str, Any]
+    ) -> None:
+        """Allocate the arrays."""
+        self._grid, self._program, self._tile = grid, program, tile
+        self._environment = environment
+        self._results = jax.tree.map(
+            lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), program.shapes
+        )
+        self._done = np.zeros(-(-grid.size // tile), bool)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def complete(self) -> bool:
+        """Whether all units are written."""
+        return bool(self._done.all())
+
+    def missing(self) -> list[int]:
+        """The units that are not written."""
+        return np.flatnonzero(~self._done).tolist()
+
+    def count(self, unit: int) -> int:
+        """The tile, or less in the last unit."""
+        return min(self._tile, self._grid.size - unit * self._tile)
+
+    def columns(self, unit: int) -> Columns:
+        """The runs of a unit in the flat order of the grid; copies of the last run pad the end."""
+        flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
+        return self._grid.runs(np.minimum(flat, self._grid.size - 1), jnp.result_type(float))
+
+    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+        """Copy the trace of a unit without its padding."""
+        first, count = unit * self._tile, self.count(unit)
+        for target, source in zip(
+            jax.tree.leaves(self._results), jax.tree.leaves(trace), strict=True
+        ):
+            target[first : first + count] = source[:count]
+        self._done[unit] = True
+        self._environment = environment
+
+    def dataset(self) -> xr.Dataset:
+        """The arrays, labelled."""
+        from causal_sgd.sweeps._datasets import labelled, provenance
+
+        grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
+        if not done.all():
+            for leaf in jax.tree.leaves(self._results):
+                leaf[~done] = np.nan if leaf.dtype.kind == "f" else -1
+        values = {**self._results.metrics, "diverged_at": self._results.diverged_at}
+        shaped = {
+            name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()
+        }
+        steps = self._results.step[np.argmax(done)]
+        attributes = provenance(self._environment, self._tile, **encode_key(self._program.root))
+        dataset = labelled(grid, shaped, steps, attributes)
+        if done.all():
+            return dataset
+        return dataset.assign_coords(done=((*grid.axes, "seed"), done.reshape(grid.shape)))

@@ -1,0 +1,238 @@
+"""A store opened for reading: its runs, their status, and their results verified by checksums."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causal_sgd.sweeps._datasets import labelled, provenance
+from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps.store._layout import (
+    FIELDS,
+    FORMAT,
+    FORMAT_VERSION,
+    first_line,
+    open_group,
+)
+from causal_sgd.sweeps.store._lazy import lazily
+from causal_sgd.sweeps.store._manifest import StoreError, digest
+from causal_sgd.sweeps.store._tables import Table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["StoreReader"]
+
+
+class StoreReader:
+    """The part of a store that reads."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open an existing store, for reading.
+
+        Raises:
+            StoreError: if there is no store at the path, or it has a newer format or was altered.
+        """
+        self.path = Path(path)
+        self._group = open_group(self.path)
+        attributes: dict[str, Any] = dict(self._group.attrs)
+        if attributes.get("format") != FORMAT:
+            raise StoreError(f"{path} is a zarr group but not a sweep's results")
+        version = attributes.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise StoreError(
+                f"{path} has format {version}, which a newer causal_sgd wrote; "
+                f"this one reads up to {FORMAT_VERSION}: upgrade"
+            )
+        if digest(attributes["configuration"]) != attributes["configuration_hash"]:
+            raise StoreError(
+                f"{path} was altered: its configuration does not match its hash "
+                f"{attributes['configuration_hash'][:12]}; restore its zarr.json or "
+                "begin a new store"
+            )
+        self.tile: int = attributes["tile"]
+        self.configuration: dict[str, Any] = attributes["configuration"]
+        self.hash: str = attributes["configuration_hash"]
+        self.parameters: dict[str, str] = attributes["parameters"]
+        self.variables: list[str] = attributes["variables"]
+        self.created: str = attributes["created"]
+        self.source: str | None = attributes["source"]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read again which runs are requested and which are done."""
+        self._group = open_group(self.path)
+        self._arrays: dict[str, Any] = {}
+        self.requests = [Grid.parse(request) for request in self._group.attrs["requests"]]  # pyright: ignore
+        self.environments: list[dict[str, Any]] = list(self._group.attrs["environments"])  # pyright: ignore
+        self._table = Table.make(self.requests, self.parameters, self.tile)
+        self._status, self.damaged = self._read_status()
+        steps: Any = self._group.attrs["steps"]
+        frames = self.array("step").shape[0]
+        self.steps = np.full(frames, -1, np.int32) if steps is None else np.asarray(steps, np.int32)
+
+    @property
+    def num_units(self) -> int:
+        """The number of units of all requests so far."""
+        return self._table.size // self.tile
+
+    @property
+    def done(self) -> np.ndarray:
+        """Whether each unit is done, [units]."""
+        own = int(self.hash[:8], 16)
+        return (self._status[:, 0] == 1) & (self._status[:, 2] == own)
+
+    def missing(self, grid: Grid | None = None) -> np.ndarray:
+        """The units of a grid (by default, of all requests) that are not done."""
+        units = (
+            np.arange(self.num_units)
+            if grid is None
+            else np.unique(self._table.rows(grid) // self.tile)
+        )
+        return units[~self.done[units]]
+
+    def hull(self) -> Grid:
+        """The smallest grid that contains all requests."""
+        if not self.requests:
+            raise StoreError(f"{self.path} is empty: no run was requested yet")
+        return Grid.hull(self.requests, self.parameters)
+
+    def progress(self) -> tuple[int, int]:
+        """The numbers of requested runs and of runs that are done."""
+        filled = self._table.filled.reshape(-1, self.tile)
+        return int(filled.sum()), int(filled[self.done].sum())
+
+    def diverged(self) -> int:
+        """The number of diverged runs."""
+        units = np.flatnonzero(self.done)
+        filled = self._table.filled.reshape(-1, self.tile)[units]
+        return int((filled & (self.read("diverged_at", units) >= 0)).sum())
+
+    def complete(self, grid: Grid) -> bool:
+        """Whether every run of a grid is done."""
+        rows = self._table.rows(grid)
+        return bool((rows >= 0).all()) and bool(self.done[rows // self.tile].all())
+
+    def counts(self, grid: Grid) -> np.ndarray:
+        """The number of runs of a grid in each unit, [units]."""
+        return np.bincount(self._table.rows(grid) // self.tile, minlength=self.num_units)
+
+    def columns(self, unit: int) -> Columns:
+        """The input of a unit; copies of the last run pad the last unit of a request."""
+        rows = slice(unit * self.tile, (unit + 1) * self.tile)
+        return tuple(column[rows] for column in self._table.columns)
+
+    def dataset(self, grid: Grid | None = None) -> xr.Dataset:
+        """The labelled results of a grid (by default, of all requests), read on access.
+
+        Missing runs are NaN, and False in the coordinate `done`.
+        """
+        grid = self.hull() if grid is None else grid
+        rows = self._table.rows(grid)
+        done = np.append(np.repeat(self.done, self.tile), False)[rows].reshape(grid.shape)
+        rows = np.where(done, rows.reshape(grid.shape), -1)
+        variables = {name: lazily(self, name, rows) for name in self.variables}
+        versions = dict.fromkeys(("causal_sgd", "jax"), "none")
+        none = {"versions": versions, "platform": "none", "device": "none"}
+        environment = self.environments[0] if self.environments else none
+        key, implementation = self.configuration["key"], self.configuration["key_implementation"]
+        attributes = provenance(environment, self.tile, key, implementation)
+        attributes |= {
+            "configuration_hash": self.hash,
+            "environments": max(len(self.environments), 1),
+        }
+        dataset = labelled(grid, variables, self.steps, attributes)
+        return dataset.assign_coords(done=((*grid.axes, "seed"), done))
+
+    def array(self, name: str) -> Any:
+        """A zarr array of the store."""
+        if name not in self._arrays:
+            try:
+                # Write chunks of fill values too, so that a missing chunk is a lost one.
+                self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})  # pyright: ignore
+            except Exception as error:  # zarr raises many types for broken files
+                raise StoreError(
+                    f"{self.path}: the array {name} cannot be opened: {first_line(error)}"
+                ) from error
+        return self._arrays[name]
+
+    def read(self, name: str, units: np.ndarray) -> np.ndarray:
+        """Read a variable in some units, [len(units), tile, ...], and verify the checksums.
+
+        Raises:
+            StoreError: if a chunk is damaged or missing.
+        """
+        array = self.array(name)
+        out = np.empty((len(units), self.tile, *array.shape[1:]), array.dtype)
+        for place, count in _stretches(units):
+            first = int(units[place])
+            try:
+                part = np.asarray(array[first * self.tile : (first + count) * self.tile])
+            except (ValueError, OSError):  # some chunk is damaged; the loop below finds which
+                part = None
+            for index in range(count):
+                block = None if part is None else part[index * self.tile :][: self.tile]
+                if fault := self._fault(name, first + index, block):
+                    raise StoreError(
+                        f"{self.path}: {fault}; recompute it with `causal-sgd repair {self.path}`"
+                    )
+            assert part is not None, "one of the chunks must be damaged"
+            out[place : place + count] = part.reshape(count, self.tile, *array.shape[1:])
+        return out
+
+    def faults(self) -> dict[int, str]:
+        """Describe every damaged unit among those marked as done, or with an unreadable status."""
+        faults = dict(self.damaged)
+        foreign = (self._status[:, 0] == 1) & ~self.done
+        for unit in np.flatnonzero(foreign):
+            faults[int(unit)] = f"unit {unit} belongs to another configuration"
+        for unit in np.flatnonzero(self._status[:, 0] > 1):
+            faults[int(unit)] = f"unit {unit} has an unknown status {self._status[unit, 0]}"
+        for unit in np.flatnonzero(self.done):
+            found = (self._fault(name, int(unit), None) for name in self.variables)
+            if fault := next(filter(None, found), None):
+                faults[int(unit)] = fault
+        return faults
+
+    def _read_status(self) -> tuple[np.ndarray, dict[int, str]]:
+        """The rows of `status`, and the faults of those that cannot be read; these are zero."""
+        array = self.array("status")
+        rows = np.zeros((self.num_units, array.shape[1]), np.uint32)
+        stored = min(self.num_units, array.shape[0])
+        damaged = {}
+        try:
+            rows[:stored] = array[:stored]
+        except (ValueError, OSError):
+            for unit in range(stored):
+                try:
+                    rows[unit] = array[unit]
+                except (ValueError, OSError) as error:
+                    damaged[unit] = f"the status of unit {unit} is damaged ({first_line(error)})"
+        return rows, damaged
+
+    def _fault(self, name: str, unit: int, block: np.ndarray | None) -> str | None:
+        """Describe the damage of a chunk (read here unless given); None if it is intact."""
+        if block is None:
+            try:
+                block = np.asarray(self.array(name)[unit * self.tile : (unit + 1) * self.tile])
+            except (ValueError, OSError) as error:
+                return f"{name} of unit {unit} is damaged ({first_line(error)})"
+        expected = int(self._status[unit, len(FIELDS) + self.variables.index(name)])
+        if zlib.crc32(np.ascontiguousarray(block).data) == expected:
+            return None
+        key = self.array(name).metadata.encode_chunk_key((unit,) + (0,) * (block.ndim - 1))
+        if not (self.path / name / key).exists():
+            return f"{name} of unit {unit} is gone"
+        return f"{name} of unit {unit} does not have the checksum it was written with"
+
+
+def _stretches(units: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Indices and lengths of stretches of consecutive units."""
+    breaks = np.flatnonzero(np.diff(units) != 1) + 1
+    edges = [0, *breaks.tolist(), len(units)]
+    yield from ((first, last - first) for first, last in itertools.pairwise(edges) if last > first)
