@@ -67,7 +67,7 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
         )
     if room == "samplers":
         return draws(member, key, np.full(4, 0.25), 6)
-    if room == "evolutions":
+    if room == "nonstationary":
         return member(key, jnp.asarray(3), nature())
     model = models.factored(dim=DIM, rank=3)
     params = jnp.cos(jnp.arange(3.0 * DIM)).reshape(DIM, 3)
@@ -110,7 +110,7 @@ def train(
 
 @functools.cache
 def nature() -> World:
-    """The world of all measurements; a constant, so that no program has to draw it."""
+    """The world of all measurements, as a constant that no program has to draw."""
     with jax.ensure_compile_time_eval():
         return draw_world(worlds.two_point(**RANKS))
 

@@ -102,7 +102,7 @@ WORLDS = {
     ),
     "from_file": Row({"path": "world.npz"}, random=False),
 }
-EVOLUTIONS = {
+NONSTATIONARY = {
     "redraw": Row(
         {"world": worlds.gaussian(**RANKS, num_environments=4)},
         {"probability": 1.0},
@@ -194,7 +194,7 @@ CURVATURE: dict[str, tuple[str, ...]] = {
 METRIC_ROOMS = {"metrics": (metrics, METRICS), "curvature": (curvature, CURVATURE)}
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
-    "evolutions": (nonstationary, EVOLUTIONS),
+    "nonstationary": (nonstationary, NONSTATIONARY),
     "samplers": (samplers, SAMPLERS),
     "measurements": (measurements, MEASUREMENTS),
     "models": (models, MODELS),
