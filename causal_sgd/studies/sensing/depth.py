@@ -221,8 +221,8 @@ def _levels(dataset: xr.Dataset) -> xr.DataArray:
 
 def _forgotten(dataset: xr.Dataset) -> xr.DataArray:
     """The share of runs that end without a spurious level or that diverged."""
-    kept = (final(dataset).spurious_power >= GONE) & (dataset.diverged_at < 0)
-    return 1 - kept.mean("seed")
+    remains = (final(dataset).spurious_power >= GONE) & (dataset.diverged_at < 0)
+    return 1 - remains.mean("seed")
 
 
 def _crossing() -> float:

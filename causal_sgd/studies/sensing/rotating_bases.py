@@ -182,15 +182,10 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     _draw_growth(axes[0], data)
     _draw_rotations(axes[1], data)
     power = _power(data["power"])
-    for index, rank in enumerate(POWER["directions"]):
-        axes[2].plot(
-            POWER["spread"],
-            power.sel(directions=rank),
-            marker="osD^v"[index],
-            ms=4,
-            color=f"C{index}",
-            label=f"{rank:g}",
-        )
+    shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.9, power.sizes["directions"]))
+    for shade, rank in zip(shades, power["directions"].values, strict=True):
+        line = power.sel(directions=rank)
+        axes[2].plot(power["spread"], line, "o-", ms=3, color=shade, label=f"{rank:g}")
     axes[2].axhline(1, color="0.3", ls=":", lw=1)
     axes[2].set(
         xlabel="spread $M$",
@@ -251,7 +246,7 @@ def _draw_rotations(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
         ylim=(0, HIGHEST),
         title="from fixed to Haar bases",
     )
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower right")
 
 
 def _core(kind: str, size: int) -> Callable[[Key, Any, Any, Any], Array]:
