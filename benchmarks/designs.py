@@ -40,7 +40,7 @@ import peers
 import causal_sgd as cs
 from causal_sgd.sensing import metrics, models, worlds
 from causal_sgd.sensing.measurements import _products, fixed_design, streamed
-from causal_sgd.sensing.measurements._designs import shared_design
+from causal_sgd.sensing.measurements.designs import shared_design
 from causal_sgd.sweeps import _programs
 from causal_sgd.training import samplers
 from causal_sgd.training.algorithms import sgd

@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmarks import peers
 from causal_sgd.sensing import measurements, models, worlds
-from causal_sgd.sensing.measurements import _designs
+from causal_sgd.sensing.measurements import designs
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Snapshot
@@ -28,7 +28,7 @@ def work() -> dict[str, Any]:
     world = worlds.two_point(
         dim=DIM, invariant_rank=2, spurious_rank=1, mean=1.0, spread=3.0, basis="canonical"
     )
-    design = _designs.shared_design(
+    design = designs.shared_design(
         jax.random.key(1), dim=DIM, num_environments=2, num_examples=EXAMPLES
     )
     labels = measurements.fixed_design(design=design).init(

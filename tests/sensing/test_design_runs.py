@@ -14,7 +14,7 @@ import pytest
 from jax.extend import core as jex_core
 
 from causal_sgd.sensing import measurements, metrics, models, worlds
-from causal_sgd.sensing.measurements import _designs, _products
+from causal_sgd.sensing.measurements import _fixed, _products, designs
 from causal_sgd.sweeps._programs import CPU_OPTIONS, Program
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
@@ -82,7 +82,7 @@ CASES = [
 def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, monkeypatch) -> None:
     monkeypatch.setattr(_products, "SLAB", 4 * WIDTH)  # slabs of 4, 4 and 3 examples
     monkeypatch.setattr(_products, "TOGETHER", 3)
-    monkeypatch.setattr(_designs, "GATHERED", 1)
+    monkeypatch.setattr(_fixed, "GATHERED", 1)
     options = {"design": dense_design()} if shared else {"num_examples": EXAMPLES}
     measurement = measurements.fixed_design(noise=0.1, **options, **KINDS[kind])
     one = functools.partial(one_run, measurement=measurement, sampler=sampler)
@@ -130,7 +130,7 @@ def test_data_sets_side_by_side_in_one_array_or_made_in_the_run_are_the_same(
     apart = together(lambda key: given)
     # another array for each run, as far as the compiler knows
     made = together(lambda key: given + 0 * jax.random.uniform(key))
-    monkeypatch.setattr(_designs, "SEPARATE", 0)
+    monkeypatch.setattr(_fixed, "SEPARATE", 0)
     stacked = together(lambda key: given)
     assert np.std(np.asarray(apart["params"])) > 0.01
     for other in (made, stacked):
@@ -222,7 +222,7 @@ def test_batches_that_are_too_large_are_refused_before_anything_runs(
 def test_the_tile_is_that_of_what_a_run_computes_wherever_the_design_is_given(
     largest_batch: int | None,
 ) -> None:
-    large = _designs.shared_design(jax.random.key(0), dim=20, num_environments=8, num_examples=400)
+    large = designs.shared_design(jax.random.key(0), dim=20, num_environments=8, num_examples=400)
     options: dict[str, Any] = (
         {"full": True} if largest_batch is None else {"largest_batch": largest_batch}
     )

@@ -23,7 +23,7 @@ from scipy import stats
 from causal_sgd import random
 from causal_sgd.random import _discrete
 from causal_sgd.sensing import World, measurements
-from causal_sgd.sensing.measurements import _designs
+from causal_sgd.sensing.measurements import _fixed, designs
 from causal_sgd.sensing.measurements._algebra import packed_dim
 from causal_sgd.types import Batch, Measurement
 from support.designs import (
@@ -105,9 +105,9 @@ def revealed(
     )
 
     def one(key: jax.Array, batch: Batch, world: World) -> jax.Array:
-        point, data = _designs.unpack(jnp.ones(WIDTH)), jnp.zeros((2, 7))
+        point, data = designs.unpack(jnp.ones(WIDTH)), jnp.zeros((2, 7))
         found, _ = measurement.gradient(key, STEP, data, READ_OUT, point, world, batch)
-        return jnp.round(_designs.pack(2 * found) * jnp.sum(batch.counts))
+        return jnp.round(designs.pack(2 * found) * jnp.sum(batch.counts))
 
     return jax.jit(jax.vmap(one, (0, None, None)))
 
@@ -122,8 +122,8 @@ def unit_design() -> np.ndarray:
 
 @jax.jit
 def both_ways(measured: jax.Array, symmetric: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    coordinates = _designs.pack(symmetric)
-    return _designs.pack(measured), coordinates, _designs.unpack(coordinates)
+    coordinates = designs.pack(symmetric)
+    return designs.pack(measured), coordinates, designs.unpack(coordinates)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
@@ -144,7 +144,7 @@ def test_packed_inner_products_are_the_dense_ones(dim: int) -> None:
 
 def test_packed_gaussian_measurements_are_independent_standard_normals() -> None:
     matrices = np.random.default_rng(0).normal(size=(20000, 3, 3)).astype(np.float32)
-    packed = np.asarray(_designs.pack(jnp.asarray(matrices)), np.float64)
+    packed = np.asarray(designs.pack(jnp.asarray(matrices)), np.float64)
     for column in packed.T:
         assert stats.kstest(column, stats.norm.cdf).pvalue > LEVEL
     # 15 correlations of standard error 1 / sqrt(n): max |z| > 4 once in 1,000 times
@@ -253,7 +253,7 @@ def batches(
 ) -> np.ndarray:
     """How often each example is in each batch, [number, 2, 7], also where rows are gathered."""
     if largest_batch == 7:  # gathered, though that would not pay here
-        monkeypatch.setattr(_designs, "GATHERED", 1)
+        monkeypatch.setattr(_fixed, "GATHERED", 1)
     batch = Batch(jnp.asarray(environments), jnp.asarray(counts))
     times = revealed(replacement, largest_batch)(keys(4000), batch, world())
     return np.asarray(times)[:number, : 2 * 7].reshape(-1, 2, 7)
@@ -269,7 +269,7 @@ def test_without_replacement_a_promised_size_changes_no_draw(monkeypatch) -> Non
 def test_mini_batches_are_unbiased_given_the_design(
     replacement: bool, largest_batch: int | None, monkeypatch
 ) -> None:
-    monkeypatch.setattr(_designs, "GATHERED", 1)
+    monkeypatch.setattr(_fixed, "GATHERED", 1)
     measurement = measurements.fixed_design(
         design=dense_design(), noise=0.5, replacement=replacement, largest_batch=largest_batch
     )
@@ -412,7 +412,7 @@ def test_with_fresh_noise_the_gradient_is_normal_within_the_span_of_the_examples
 def test_a_run_draws_its_own_design_and_a_shared_one_is_the_same_in_all() -> None:
     @jax.jit
     def of_key(key: jax.Array) -> jax.Array:
-        return _designs.shared_design(
+        return designs.shared_design(
             key, dim=DIM, num_environments=ENVIRONMENTS, num_examples=EXAMPLES
         )
 
@@ -527,9 +527,7 @@ TABLE = [
         "design must .* 4 environments",
     ),
     (
-        lambda: _designs.shared_design(
-            jax.random.key(0), dim=0, num_environments=1, num_examples=1
-        ),
+        lambda: designs.shared_design(jax.random.key(0), dim=0, num_environments=1, num_examples=1),
         "dim must be",
     ),
 ]

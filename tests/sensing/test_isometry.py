@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from causal_sgd.sensing.measurements import _designs
+from causal_sgd.sensing.measurements import designs
 
 
 @functools.partial(jax.jit, static_argnames=("rank", "starts", "iterations"))
 def constants(design: jax.Array, rank: int, **options: int) -> jax.Array:
-    return _designs.restricted_isometry(jax.random.key(0), design, rank=rank, **options)
+    return designs.restricted_isometry(jax.random.key(0), design, rank=rank, **options)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -37,7 +37,7 @@ def test_the_isometry_constant_is_that_of_a_grid(dim: int) -> None:
 
 def test_the_isometry_constant_of_full_rank_is_an_eigenvalue() -> None:
     design = np.random.default_rng(0).normal(size=(1, 60, 3, 3)).astype(np.float32)
-    packed = np.asarray(jax.jit(_designs.pack)(design), np.float64)[0]
+    packed = np.asarray(jax.jit(designs.pack)(design), np.float64)[0]
     expected = np.abs(np.linalg.eigvalsh(packed.T @ packed / 60) - 1).max()
     found = constants(design, rank=3, iterations=300)
     np.testing.assert_allclose(found, [expected], rtol=1e-3)
@@ -62,4 +62,4 @@ def test_the_isometry_constant_grows_with_the_rank_and_falls_with_the_root_of_th
 )
 def test_bad_arguments_are_named(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        _designs.restricted_isometry(jax.random.key(0), np.ones((2, 3, 6), np.float32), **options)
+        designs.restricted_isometry(jax.random.key(0), np.ones((2, 3, 6), np.float32), **options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd.sensing import World, measurements, worlds
-from causal_sgd.sensing.measurements import _designs
+from causal_sgd.sensing.measurements import designs
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.types import Measurement
 
@@ -45,7 +45,7 @@ def dense_design() -> np.ndarray:
 def full(noise: float = 0.0, packed: bool = False) -> Measurement:
     dense = dense_design()
     return measurements.fixed_design(
-        design=_designs.pack(jnp.asarray(dense)) if packed else dense, noise=noise, full=True
+        design=designs.pack(jnp.asarray(dense)) if packed else dense, noise=noise, full=True
     )
 
 

@@ -1,4 +1,4 @@
-"""What the measurements share: products of small stacks of matrices, packed symmetric matrices, and the way back to the parameters."""
+"""What the measurements share: small products, packed symmetric matrices, gradients, slabs."""
 
 from __future__ import annotations
 
@@ -9,41 +9,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd import linalg
+from causal_sgd import checks, linalg
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import Array, Key, Params
 
 Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 
+# Limits of `sandwich`, in columns and rows, from timings on a CPU.
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
-
-__all__ = [
-    "Designs",
-    "combine",
-    "dense_invariant",
-    "diagonal_of",
-    "inner_product",
-    "owners",
-    "pack",
-    "packed_dim",
-    "pull_back",
-    "require_estimate",
-    "safe_inverse",
-    "safe_ratio",
-    "sandwich",
-    "slabs",
-    "unpack",
-]
+SLAB = 2**16  # random numbers that a run holds at once
 
 
 def dense_invariant(key: Key, world: World) -> Array:
-    """Measurements keep A* dense [d, d] beside the run, since every step subtracts it."""
+    """The data of most measurements: the dense A* [d, d], which every step subtracts."""
     return world.invariant
 
 
 def pull_back(model: MatrixModel, params: Params, matrix: Array) -> Params:
-    """The gradient with respect to the parameters of a loss whose gradient in estimate space is `matrix` / 2.
+    """The gradient with respect to the parameters of a loss with a known gradient of the estimate.
+
+    Args:
+        model: of the estimate.
+        params: of the model.
+        matrix: twice the gradient with respect to the estimate, [d, d].
 
     Raises:
         ValueError: for a model whose predictions are not those of its estimate.
@@ -64,20 +53,23 @@ def require_estimate(model: MatrixModel) -> None:
 
 
 def diagonal_of(basis: Array, cores: Array) -> Array:
-    """Return the diagonals of basis @ core_e @ basis' for basis [d, r] and cores [B, r, r]; [B, d]."""
+    """The diagonals [B, d] of basis @ core_e @ basis' for basis [d, r] and cores [B, r, r]."""
     return jnp.sum(linalg.product(basis[None], cores) * basis[None], 2)
 
 
 def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
-    """Whose examples first, first + 1, ... of a batch are, one environment's after the other's.
+    """For a range of examples of a batch, the environment that each belongs to.
+
+    The examples of a batch are ordered by environment.
 
     Args:
         counts: examples [B] of each environment of the batch.
-        first: the number [] of the first example asked for.
-        many: examples asked for.
+        first: the index [] of the first example of the range.
+        many: n, the length of the range.
 
     Returns:
-        The how manieth environment of the batch [many], its last one past the end, and whether there is such an example [many].
+        For each example, the position of its environment within the batch [n] (the last one past
+        the end of the batch), and whether it belongs to the batch [n].
     """
     last = jnp.cumsum(counts)
     example = first + jnp.arange(many)
@@ -85,8 +77,31 @@ def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
     return owner, example < last[-1]
 
 
+def of_owners(values: Array, owner: Array) -> Array:
+    """For each example, the value of its environment: values [n, B] and positions [n] to [n]."""
+    # A sum over the few environments, which is vectorised; a gather would not be.
+    environments = jnp.arange(values.shape[1])[None, :]
+    return jnp.sum(jnp.where(owner[:, None] == environments, values, 0), 1)
+
+
+def checked_slab(slab_size: int | None, numbers: int, most: int = SLAB) -> int:
+    """The examples that a run draws at once.
+
+    Args:
+        slab_size: the user's choice; None for as many as take 2^16 numbers.
+        numbers: that one example takes.
+        most: the largest default.
+
+    Raises:
+        ValueError: if `slab_size` is not a whole number of at least 1.
+    """
+    if slab_size is None:
+        return max(1, min(most, SLAB // numbers))
+    return checks.integer("slab_size", slab_size)
+
+
 def slabs(size: Array, slab: int) -> Array:
-    """How many slabs of examples hold a batch of `size`; []."""
+    """The number [] of slabs that hold a batch of `size` examples."""
     return (size + slab - 1) // slab
 
 
@@ -98,9 +113,10 @@ def combine(weights: Array, matrices: Array) -> Array:
 def sandwich(outer: Array, inner: Array) -> Array:
     """Outer @ inner @ outer' for outer [n, m] and inner [m, m].
 
-    For few columns the second product is a sum of outer products of vectors, which the compiler makes one with what
-    follows: on a CPU a quarter of the time of a product whose result goes through memory. For very few of few rows so is
-    the first one, which is then computed again for every row: starting a product takes longer.
+    For few columns the second product is a sum of outer products of vectors, which the compiler
+    fuses with what follows: on a CPU this takes a quarter of the time of a product whose result
+    goes through memory. For very few columns and few rows so is the first product, although it is
+    then recomputed for every row: launching a product takes longer.
     """
     rows, columns = outer.shape
     if not 0 < columns <= FEW < rows:
@@ -117,12 +133,13 @@ def _sum(terms: list[Array]) -> Array:
 
 
 def inner_product(left: Array, right: Array) -> Array:
-    """<left, right> of matrices [n, m]; []. Column sums first: a loop over both axes at once is not vectorised on a CPU."""
+    """<left, right> of matrices [n, m]; []."""
+    # Column sums first: a loop over both axes at once is not vectorised on a CPU.
     return jnp.sum(jnp.sum(left * right, 0))
 
 
 def safe_inverse(norm: Array) -> Array:
-    """1 / norm, and 0 where the norm is 0: a direction that does not exist takes no part."""
+    """1 / norm, and 0 where the norm is 0, so that a zero vector has no direction."""
     return safe_ratio(jnp.ones_like(norm), norm)
 
 
@@ -134,8 +151,9 @@ def safe_ratio(number: Array, norm: Array) -> Array:
 def pack(matrices: Array) -> Array:
     """The coordinates [..., p], p = d (d + 1) / 2, of the symmetric parts of matrices [..., d, d].
 
-    Row by row of the upper triangle, what lies off the diagonal scaled by sqrt(2): <X, M> = pack(X) . pack(M) for any X
-    and symmetric M, and iid N(0, 1) entries of X become iid N(0, 1) coordinates.
+    The upper triangle row by row, with entries off the diagonal scaled by sqrt(2):
+    <X, M> = pack(X) . pack(M) for any X and symmetric M, and iid N(0, 1) entries of X become iid
+    N(0, 1) coordinates.
     """
     place, mirror, scale, _ = _triangle(matrices.shape[-1])
     flat = matrices.reshape(*matrices.shape[:-2], -1)
@@ -143,7 +161,7 @@ def pack(matrices: Array) -> Array:
 
 
 def unpack(coordinates: Array) -> Array:
-    """The symmetric matrices [..., d, d] with such coordinates [..., p]: the inverse of `pack`."""
+    """The symmetric matrices [..., d, d] with coordinates [..., p]: the inverse of `pack`."""
     dim = packed_dim(coordinates.shape[-1])
     _, _, scale, inverse = _triangle(dim)
     scaled = coordinates * _along_last(1 / scale, coordinates)
@@ -151,7 +169,7 @@ def unpack(coordinates: Array) -> Array:
 
 
 def packed_dim(size: int) -> int:
-    """The d with d (d + 1) / 2 = size, or 0 where there is none."""
+    """The d with d (d + 1) / 2 = size, or 0 if there is none."""
     dim = (math.isqrt(8 * size + 1) - 1) // 2
     return dim if dim * (dim + 1) // 2 == size else 0
 
@@ -161,7 +179,12 @@ def _along_last(vector: np.ndarray, array: Array) -> Array:
 
 
 def _triangle(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Flat places [p] of the upper triangle and of its mirror image, its scale [p], and the way back [d^2]."""
+    """The index arrays of `pack` and `unpack`.
+
+    Returns:
+        Flat indices [p] of the upper triangle and of its mirror image, the scale [p] of each
+        coordinate, and for each entry of a matrix the index of its coordinate [d^2].
+    """
     row, column = np.triu_indices(dim)
     inverse = np.zeros((dim, dim), np.int32)
     inverse[row, column] = inverse[column, row] = np.arange(len(row))

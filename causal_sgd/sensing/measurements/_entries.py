@@ -1,4 +1,4 @@
-"""Matrix completion: of the signal single entries are seen, drawn anew in every step."""
+"""Matrix completion: single entries of the signal, drawn anew in every step."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, random
-from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
+from causal_sgd.sensing.measurements._algebra import (
+    checked_slab,
+    dense_invariant,
+    owners,
+    pull_back,
+    slabs,
+)
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import Array, Batch, Key, Measurement, Params
 
-__all__ = ["coherence", "completion"]
-
-MOST = 1024  # entries drawn at once: batches are filled up to a multiple of it
+MOST = 1024  # entries drawn at once by default; batches are padded to a multiple of it
 
 
 def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
-    """Entries at places drawn uniformly, with replacement: X = d e_i e_j', so that the mean gradient is `population`'s.
+    """Uniformly drawn entries, with replacement: X = d e_i e_j'.
 
-    E |X|_F^2 = d^2 as for a Gaussian X, and E[<X, R> X] = R. But X is far from isotropic: E[<X, R>^2 <X, M>^2] =
-    d^2 sum_ij R_ij^2 M_ij^2 is of the order |R|^2 |M|^2, the value for Gaussian X, only where R is spread over all entries
-    alike: where the bases of the signals are incoherent (`coherence` near 1). In a random basis they are, up to logarithms. In
-    the canonical basis each signal sits in r diagonal entries, of which a batch of m << d^2 / r sees none or too much.
+    The mean gradient is that of `population`, since E[<X, R> X] = R, and E |X|_F^2 = d^2 as for a
+    Gaussian X. But X is far from isotropic. E[<X, R>^2 <X, M>^2] = d^2 sum_ij R_ij^2 M_ij^2 is of
+    the order |R|^2 |M|^2, the value for Gaussian X, only if R is spread evenly over all entries,
+    that is if the bases of the signals are incoherent (`coherence` near 1). Random bases are, up to
+    logarithms. In the canonical basis each signal has r diagonal entries, and a batch of
+    m << d^2 / r examples contains none of them or overweights those that it contains.
 
     Args:
-        noise: sigma_y >= 0, the standard deviation of the noise of a label d S_ij: an entry is known up to noise / d, and
-            the noise shakes the gradient as much as in matrix sensing. May be traced.
+        noise: sigma_y >= 0, the standard deviation of the noise of a label d S_ij. An entry is thus
+            observed with noise / d, and the gradient is as noisy as in matrix sensing. May be
+            traced.
         slab_size: entries held at once by a run; None for 1024. It changes the draws.
 
     Returns:
@@ -38,7 +45,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         ValueError: if an argument is out of range.
     """
     checks.number("noise", noise, minimum=0)
-    slab = MOST if slab_size is None else checks.integer("slab_size", slab_size)
+    slab = checked_slab(slab_size, 1, MOST)
 
     def gradient(
         key: Key,
@@ -56,6 +63,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             slab_key = random.fold_in(key, index)
             uniform = random.uniforms(random.bits(slab_key, 2 * slab), error.dtype).reshape(2, slab)
+            # The minimum guards against a product that rounds up to d.
             place = jnp.minimum((dim * uniform).astype(jnp.int32), dim - 1)
             owner, valid = owners(batch.counts, index * slab, slab)
             across = jnp.einsum("ni,nij->nj", basis[place[0]], cores[owner], precision="highest")
@@ -74,13 +82,14 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
 
 
 def coherence(basis: Array) -> Array:
-    """How much a subspace leans on single coordinates, (d / r) max_i |e_i' B|^2 (Candes and Recht 2009); [].
+    """The coherence (d / r) max_i |e_i' B|^2 of a subspace (Candes and Recht 2009); [].
 
     Args:
         basis: B [d, r] with orthonormal columns.
 
     Returns:
-        A number from 1, where all coordinates take part alike, to d / r, where a coordinate lies in the subspace.
+        From 1, if all coordinates contribute equally, to d / r, if the subspace contains a
+        coordinate axis.
     """
     dim, rank = basis.shape
     return dim / rank * jnp.max(jnp.sum(basis**2, 1))

@@ -1,8 +1,9 @@
-"""How examples become a gradient: in the mean, by the exact law of the batch gradient, or really drawn.
+"""Gaussian measurements: in the mean, by the exact law of the batch gradient, or drawn one by one.
 
-All three are written in the space of the estimate. With residuals r_i = <X_i, estimate - S_e> + noise the loss of a
-batch of m is 1/(4m) sum_i r_i^2, and its gradient with respect to the estimate is G / 2 with
-G = (1/m) sum_i r_i sym(X_i); the model pulls that back to its parameters. X_i has iid N(0, 1) entries.
+All three work in the space of the estimate. With residuals r_i = <X_i, estimate - S_e> + noise the
+loss of a batch of m is 1/(4m) sum_i r_i^2. Its gradient with respect to the estimate is G / 2 with
+G = (1/m) sum_i r_i sym(X_i), which the model pulls back to its parameters. X_i has iid N(0, 1)
+entries.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import jax.numpy as jnp
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
 from causal_sgd.sensing.measurements._algebra import (
+    checked_slab,
     combine,
     dense_invariant,
+    diagonal_of,
+    of_owners,
     owners,
     pack,
     pull_back,
@@ -29,17 +33,14 @@ from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
-__all__ = ["gaussian_law", "population", "streamed"]
-
-SLAB = 2**16  # numbers drawn at once by `streamed`
-
 
 def population() -> Measurement:
-    """The mean gradient over infinitely many measurements of the batch's environments: G = sum_e (m_e/m) R_e.
+    """The mean gradient over infinitely many measurements: G = sum_e (m_e/m) R_e.
 
-    Only the shares of the environments in the batch matter, not its size. For models that are `diagonal` everything is
-    done on diagonals [d], which is exact where the signals are diagonal too; in a world where they are not (a basis that is
-    not canonical, cores with entries off the diagonal) such a run is NaN from its first step.
+    Only the shares of the environments in the batch matter, not its size. For models with a
+    `diagonal` everything is computed on diagonals [d], which is exact if the signals are diagonal
+    too. If they are not (the basis is not canonical, or cores have entries off the diagonal), such
+    a run is NaN from its first step.
     """
 
     def init(key: Key, world: World) -> tuple[Array, Array]:
@@ -58,10 +59,11 @@ def population() -> Measurement:
         shares = batch.counts / jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
         mean_core = combine(shares, cores)
-        # sum_e share_e |R_e|^2 = |mean R|^2 + the variance of the cores, as the spurious basis is orthonormal
+        # sum_e share_e |R_e|^2 is |mean R|^2 plus the variance of the cores, as V is orthonormal.
         variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
         if model.diagonal is not None:
-            signal = jnp.diagonal(invariant) + _diagonal(world.spurious_basis, mean_core)
+            spurious = diagonal_of(world.spurious_basis, mean_core[None])[0]
+            signal = jnp.diagonal(invariant) + spurious
             residual, to_params = jax.vjp(model.diagonal, params)
             residual = residual - signal + poison
             return to_params(residual / 2)[0], (jnp.sum(residual**2) + variance) / 4
@@ -79,41 +81,41 @@ def population() -> Measurement:
     return Measurement(init, gradient, risks=Risks(whole, on_batch))
 
 
-def _diagonal(basis: Array, core: Array) -> Array:
-    """The diagonal [d] of basis @ core @ basis'."""
-    return jnp.sum(linalg.product(basis, core) * basis, 1)
-
-
 def _is_diagonal(world: World) -> Array:
-    """Whether A* and every A_e are diagonal up to rounding: then their diagonals have all of their norm; [] bool."""
+    """Whether A* and every A_e are diagonal up to rounding; [] bool."""
     parts = (
         (world.invariant_basis, jnp.diag(world.invariant_spectrum)[None]),
         (world.spurious_basis, world.spurious_cores),
     )
-    found = jnp.asarray(True)
+    result = jnp.asarray(True)
     for basis, cores in parts:
-        diagonals = jax.vmap(lambda core, basis=basis: _diagonal(basis, core))(cores)
-        sizes = jnp.sum(cores**2, (1, 2))
-        found &= jnp.all(sizes - jnp.sum(diagonals**2, 1) <= 1e-5 * sizes)
-    return found
+        # A matrix is diagonal if its diagonal has all of its norm, which is that of the core.
+        squares = jnp.sum(cores**2, (1, 2))
+        outside = squares - jnp.sum(diagonal_of(basis, cores) ** 2, 1)
+        result &= jnp.all(outside <= 1e-5 * squares)
+    return result
 
 
 def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
-    """Streaming Gaussian measurements by the exact law of the batch gradient, at a cost free of the batch size.
+    """Fresh Gaussian measurements by the exact law of the batch gradient.
 
-    sym(X) is a GOE matrix (variance 1 on, 1/2 off the diagonal), isotropic among symmetric matrices. Given the residual
-    matrix R_e the m_e examples of one environment therefore contribute to m G
+    The cost does not depend on the batch size. sym(X) is a GOE matrix (variance 1 on and 1/2 off
+    the diagonal), isotropic among symmetric matrices. Given the residual matrix R_e, the m_e
+    examples of one environment therefore contribute to m G
 
         (|R_e| Q - noise g sqrt(Q)) R_e/|R_e| + sqrt(RR_e) (W - <W, R_e/|R_e|> R_e/|R_e|),
         RR_e = |R_e|^2 Q - 2 |R_e| noise g sqrt(Q) + noise^2 (g^2 + K),
 
-    with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Several environments add up; as
-    their residuals differ only within the span of V (.) V', each needs its own draw only there, and one GOE matrix scaled
-    by sqrt(sum_e RR_e) serves the rest. Distribution and batch loss sum_e RR_e / (4m) are exact, for every m. For models that
-    are not `symmetric` all of X counts, and W has d x d iid N(0, 1) entries.
+    with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. The
+    contributions of several environments add up. As their residuals differ only within the span of
+    V (.) V', each environment needs its own draw only there, and one GOE matrix scaled by
+    sqrt(sum_e RR_e) serves the rest. The distribution and the batch loss sum_e RR_e / (4m) are
+    exact for every m. For models that are not `symmetric`, all of X matters and W has d x d iid
+    N(0, 1) entries.
 
     Args:
-        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. A plain 0 draws none.
+        noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. Nothing is
+            drawn for a plain 0.
 
     Returns:
         A measurement of the estimate space [d, d].
@@ -134,9 +136,14 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         error = model.estimate(params) - data
         dim, dtype = error.shape[0], error.dtype
         numbers = _law.draw_numbers(
-            key, _law.half_size(dim, model.symmetric), environments=cores.shape[0], spurious_rank=cores.shape[1],
-            noise=noise, dtype=dtype, symmetric=model.symmetric,
-        )  # fmt: skip
+            key,
+            _law.half_size(dim, model.symmetric),
+            environments=cores.shape[0],
+            spurious_rank=cores.shape[1],
+            noise=noise,
+            dtype=dtype,
+            symmetric=model.symmetric,
+        )
         half = _law.make_half(numbers.normals, dim, model.symmetric)
         part, scale, total = _law.batch_gradient(
             numbers, half, error, world.spurious_basis, cores, batch.counts, noise, model.symmetric
@@ -151,22 +158,21 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
 
 
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
-    """Really draws every measurement matrix of the batch: the plain definition, and the oracle of `gaussian_law`.
+    """Every measurement matrix of the batch is drawn: the definition of `gaussian_law`, its oracle.
 
-    Only sym(X) meets the symmetric residuals, so of every measurement its d (d + 1) / 2 packed coordinates are drawn, which
-    are iid N(0, 1); all d x d entries for models that are not `symmetric`.
+    Symmetric residuals see only sym(X), so the d (d + 1) / 2 packed coordinates of a measurement
+    are drawn, which are iid N(0, 1). For models that are not `symmetric` it is all d x d entries.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
-        slab_size: measurements held at once by a run; None for about 2^16 numbers. It bounds the memory and changes
-            the draws.
+        slab_size: measurements held at once by a run; None for about 2^16 numbers. It bounds the
+            memory and changes the draws.
 
     Returns:
-        A measurement of the estimate space [d, d] whose cost is that of m d (d + 1) / 2 normal numbers a step.
+        A measurement of the estimate space [d, d] that draws m d (d + 1) / 2 numbers a step.
     """
     checks.number("noise", noise, minimum=0)
-    if slab_size is not None:
-        checks.integer("slab_size", slab_size)
+    checked_slab(slab_size, 1)
 
     def gradient(
         key: Key,
@@ -181,22 +187,18 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         error = model.estimate(params) - data
         dim = error.shape[0]
         width = dim * (dim + 1) // 2 if model.symmetric else dim * dim
-        slab = slab_size or max(1, SLAB // width)
+        slab = checked_slab(slab_size, width)
         spurious = jax.vmap(world.spurious)(world.spurious_cores[batch.environments])
         residuals = error[None] - spurious
-        residuals = (
-            pack(residuals) if model.symmetric else residuals.reshape(-1, width)
-        ).T  # [p, B]
+        residuals = pack(residuals) if model.symmetric else residuals.reshape(-1, width)
+        residuals = residuals.T  # [p, B]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             sums, total = carry
             numbers = random.normals(random.fold_in(key, index), slab * (width + 1), error.dtype)
             owner, valid = owners(batch.counts, index * slab, slab)
             measured = numbers[: slab * width].reshape(slab, width)
-            products = linalg.product(measured, residuals)
-            products = jnp.sum(
-                jnp.where(owner[:, None] == jnp.arange(products.shape[1])[None, :], products, 0), 1
-            )
+            products = of_owners(linalg.product(measured, residuals), owner)
             labels = noise * numbers[slab * width :]
             residual = jnp.where(valid, products - labels, 0)
             gain = linalg.product(residual, measured)

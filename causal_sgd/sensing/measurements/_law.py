@@ -5,12 +5,13 @@ Given the residual matrix R_e, the m_e examples of one environment contribute to
     (|R_e| Q - noise g sqrt(Q)) R_e/|R_e| + sqrt(RR_e) (W - <W, R_e/|R_e|> R_e/|R_e|),
     RR_e = |R_e|^2 Q - 2 |R_e| noise g sqrt(Q) + noise^2 (g^2 + K),
 
-with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Only inner products with the residuals
-enter, so with R_e = F C_e F' for a frame F of n orthonormal columns all of it may be said of the n x n matrices C_e and
-F' W F. `gaussian_law` takes the frame of all d directions, `low_rank_law` a small one.
+with Q ~ chi^2_{m_e}, g ~ N(0, 1), K ~ chi^2_{m_e - 1} and W ~ GOE(d) independent. Only inner
+products with the residuals enter. If R_e = F C_e F' for a frame F of n orthonormal columns, the law
+can therefore be written in the n x n matrices C_e and F' W F. `gaussian_law` uses the frame of all
+d directions, `low_rank_law` a small one.
 
-For estimates that are not symmetric the whole of X counts, which is isotropic among all matrices: the same law holds with
-W of iid N(0, 1) entries in place of a GOE matrix.
+For estimates that are not symmetric the whole of X matters, which is isotropic among all matrices.
+The same law holds, with iid N(0, 1) entries of W in place of a GOE matrix.
 """
 
 from __future__ import annotations
@@ -32,13 +33,11 @@ from causal_sgd.sensing.measurements._algebra import (
 )
 from causal_sgd.types import Array, Key
 
-__all__ = ["Numbers", "batch_gradient", "draw_numbers", "half_size", "make_half", "whole"]
-
 
 class Numbers(NamedTuple):
     """The random numbers of one batch from B environments."""
 
-    normals: Array  # [*], for the caller: W is made of them
+    normals: Array  # [*] for the caller, who makes W from them
     candidates: Array  # [1 or 2, B, *] normals of the chi-squares; the second is for the noise
     words: Array  # [1 or 2, B, *] 32-bit words of the chi-squares
     cross: Array  # [B] normals, g; none without noise
@@ -47,17 +46,17 @@ class Numbers(NamedTuple):
 
 
 def half_size(dim: int, symmetric: bool) -> int:
-    """How many normals `make_half` takes."""
+    """Normal numbers that `make_half` takes."""
     return random.goe_summand_size(dim) if symmetric else dim * dim
 
 
 def make_half(normals: Array, dim: int, symmetric: bool) -> Array:
-    """H [d, d], of which W = H + H' is a GOE matrix or, where nothing is symmetric, W = 2 H has iid N(0, 1) entries."""
+    """H [d, d]: H + H' is a GOE matrix or, without symmetry, 2 H has iid N(0, 1) entries."""
     return random.goe_summand(normals, dim) if symmetric else normals.reshape(dim, dim) / 2
 
 
 def whole(half: Array, symmetric: bool) -> Array:
-    """W of H; either way <W, R> = 2 <H, R> for the residuals R, which are symmetric where W is."""
+    """W from H. In both cases <W, R> = 2 <H, R>, as the residuals R are symmetric if W is."""
     return half + half.T if symmetric else 2 * half
 
 
@@ -71,18 +70,19 @@ def draw_numbers(
     dtype: Any,
     symmetric: bool = True,
 ) -> Numbers:
-    """Everything random of one batch, made in one pass: several small ones take longer, each with its own start.
+    """All random numbers of one batch, drawn in one pass, since every pass has a launch cost.
 
     Args:
         key: of the step.
-        size: how many normals the caller needs.
+        size: normals that the caller needs.
         environments: B.
         spurious_rank: r2.
-        noise: sigma_y; a plain 0 draws none.
+        noise: sigma_y; nothing is drawn for a plain 0.
         dtype: of the numbers.
-        symmetric: whether W is.
+        symmetric: whether W is symmetric.
     """
     chi_squares = 1 if checks.is_zero(noise) else 2
+    # `line` and `blocks` tell the environments of a batch apart; a pure batch has W alone.
     shapes = {
         "normals": (size,),
         "candidates": (chi_squares, environments, random.CHI_SQUARE_NORMALS),
@@ -110,7 +110,7 @@ def batch_gradient(
     noise: float | Array,
     symmetric: bool = True,
 ) -> tuple[Array, Array, Array]:
-    """M G = part + scale W for a batch of environments with the residuals error - basis core_e basis'.
+    """The law of m G = part + scale W for environments with residuals error - basis core_e basis'.
 
     Args:
         numbers: of the batch.
@@ -119,8 +119,8 @@ def batch_gradient(
         basis: V in the frame, orthonormal columns, [n, r2].
         cores: of the environments, [B, r2, r2].
         counts: m_e, [B]; may be zero where B > 1.
-        noise: sigma_y, may be traced; a plain 0 draws none.
-        symmetric: whether W and the residuals are.
+        noise: sigma_y; may be traced.
+        symmetric: whether W and the residuals are symmetric.
 
     Returns:
         part [n, n] in the frame, scale [], and the sum of the squared residuals of all examples [].
@@ -129,7 +129,7 @@ def batch_gradient(
         return _pure(numbers, half, error - sandwich(basis, cores[0]), counts, noise)
     block = sandwich(basis.T, error)
     off = error - sandwich(basis, block)
-    # Where V spans all that the error has, only rounding is left, and that has no direction.
+    # If V spans all of the error, `off` is pure rounding and must not define a direction.
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
     return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
@@ -138,7 +138,7 @@ def batch_gradient(
 def _squared_sums(
     numbers: Numbers, counts: Array, norms: Array, noise: float | Array
 ) -> tuple[Array, Array]:
-    """Along R_e/|R_e| the sum of r_i <X_i, R_e>/|R_e|, and the sum of r_i^2, for each environment: [B], [B]."""
+    """The sums of r_i <X_i, R_e>/|R_e| [B] and of r_i^2 [B] over the examples of environments."""
     size = counts.astype(norms.dtype)
     squares = random.chi_square(numbers.candidates[0], numbers.words[0], size)
     if checks.is_zero(noise):
@@ -147,7 +147,7 @@ def _squared_sums(
     rest = random.chi_square(numbers.candidates[1], numbers.words[1], size - 1)
     own = noise**2 * jnp.where(size > 0, rest, 0)
     along = norms * squares - cross
-    # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a sum of squares cannot round to below zero
+    # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a square cannot round to below zero.
     return along, along**2 / jnp.where(squares > 0, squares, 1) + own
 
 
@@ -174,8 +174,9 @@ def _mixture(
 ) -> tuple[Array, Array, Array]:
     """`batch_gradient` for several environments with R_e = off + V blocks_e V'.
 
-    `off` [n, n] is the part of the residuals outside the span of V (.) V', the same for all environments, so that its
-    direction and V (.) V' with `blocks` [B, r2, r2] are orthogonal coordinates of every R_e.
+    `off` [n, n], the part of the residuals outside the span of V (.) V', is the same for all
+    environments. Its direction and the entries of `blocks` [B, r2, r2] are therefore orthogonal
+    coordinates of every R_e, in which each environment has its own W (`line` and `goes`).
     """
     rank = blocks.shape[1]
     off_norm = jnp.sqrt(inner_product(off, off))
@@ -187,12 +188,13 @@ def _mixture(
     goes = jax.vmap(lambda normals: whole(make_half(normals, rank, symmetric), symmetric))(
         numbers.blocks
     )
+    # <W_e, R_e/|R_e|>, and what replaces that component of W_e.
     overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
     scales = jnp.sqrt(totals)
     shift = along - scales * overlap
     line_sum = jnp.sum(scales * line + shift * unit_line)
     block_sum = combine(scales, goes) + combine(shift, unit_blocks)
-    # W serves all that is orthogonal to those coordinates, with its components along them taken out.
+    # One W serves the complement of those coordinates, with its components along them removed.
     total = jnp.sum(totals)
     scale = jnp.sqrt(total)
     off_inverse = safe_inverse(off_norm)

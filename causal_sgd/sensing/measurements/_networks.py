@@ -1,15 +1,17 @@
-"""What a network sees: inputs x ~ N(0, I) and labels that are quadratic forms of them, drawn anew in every step.
+"""Examples for networks: inputs x ~ N(0, I), drawn anew in every step, with quadratic labels.
 
-An example of environment e is the input x and the label y = (x'S_e x - tr S_e) / sqrt(2) + noise N(0, 1), as if the
-measurement matrix were X = (x x' - I) / sqrt(2). With X scaled so, E[<X, R> X] = R for every symmetric R, as in matrix
-sensing with Gaussian X: learning rates, times and critical values of the theory stay what they are. Without the trace
-correction X = x x' / sqrt(2) and E[<X, R> X] = R + tr(R) I / 2: the trace of the residual, which changes from
-environment to environment, pushes every direction.
+An example of environment e is an input x with the label
+y = (x'S_e x - tr S_e) / sqrt(2) + noise N(0, 1), as if the measurement matrix were
+X = (x x' - I) / sqrt(2). With this scale E[<X, R> X] = R for every symmetric R, as in matrix
+sensing with Gaussian X, so that learning rates, times and critical values of the theory carry over.
+Without the trace correction X = x x' / sqrt(2) and E[<X, R> X] = R + tr(R) I / 2: the trace of the
+residual, which varies between environments, drives every direction.
 
-X has rank one, up to the correction, and is not isotropic: with M symmetric, Var <X, M> = |M|^2 as for Gaussian X, but
-E[<X, R>^2 <X, M>^2] = |R|^2 |M|^2 + 2 <R, M>^2 + 8 tr(R^2 M^2) + 4 tr(RMRM), of which Gaussian X has the first two
-terms. For R = s v v' the variance along v v' is 14 s^2 instead of 2 s^2. There is no exact law that is free of the batch
-size: m d numbers are drawn.
+X has rank one, up to the correction, and is not isotropic. For symmetric M, Var <X, M> = |M|^2 as
+for Gaussian X, but E[<X, R>^2 <X, M>^2] = |R|^2 |M|^2 + 2 <R, M>^2 + 8 tr(R^2 M^2) + 4 tr(RMRM),
+of which Gaussian X has only the first two terms. For R = s v v' the variance along v v' is 14 s^2
+instead of 2 s^2. No exact law with a cost independent of the batch size exists: m d numbers are
+drawn.
 """
 
 from __future__ import annotations
@@ -21,39 +23,45 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.sensing.measurements._algebra import dense_invariant, owners, pull_back, slabs
+from causal_sgd.sensing.measurements._algebra import (
+    checked_slab,
+    dense_invariant,
+    of_owners,
+    owners,
+    pull_back,
+    slabs,
+)
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import Array, Batch, Key, Measurement, Params
 
-__all__ = ["examples", "rank_one"]
-
-SLAB = 2**16  # numbers drawn at once
-MOST = 256  # examples drawn at once: batches are filled up to a multiple of it
+MOST = 256  # examples drawn at once by default; batches are padded to a multiple of it
 SCALE = math.sqrt(0.5)
 
 
 def rank_one(
     *, noise: float | Array = 0.0, trace_correction: bool = True, slab_size: int | None = None
 ) -> Measurement:
-    """Measurements X = (x x' - I) / sqrt(2) with x ~ N(0, I): those of a two-layer network with quadratic activations.
+    """Measurements X = (x x' - I) / sqrt(2) with x ~ N(0, I).
 
-    The model's prediction is <X, estimate>, so with the trace correction the mean gradient is that of `population`.
+    They train two-layer networks with quadratic activations: the prediction is <X, estimate>. With
+    the trace correction the mean gradient is that of `population`.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
-        trace_correction: False for X = x x' / sqrt(2), whose mean gradient has R + tr(R) I / 2 in place of R.
+        trace_correction: False for X = x x' / sqrt(2), whose mean gradient has R + tr(R) I / 2 in
+            place of R.
         slab_size: examples held at once by a run; None for at most 256. It changes the draws.
 
     Returns:
-        A measurement of the estimate space [d, d] that draws m d numbers a step; an estimate is seen by its symmetric part.
+        A measurement of the estimate space [d, d] that draws m d numbers a step. It sees only the
+        symmetric part of an estimate.
 
     Raises:
         ValueError: if an argument is out of range.
     """
     checks.number("noise", noise, minimum=0)
-    if slab_size is not None:
-        checks.integer("slab_size", slab_size)
+    checked_slab(slab_size, 1)
 
     def gradient(
         key: Key,
@@ -66,7 +74,7 @@ def rank_one(
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
         size, dim = jnp.sum(batch.counts), error.shape[0]
-        slab = slab_size or _slab(dim)
+        slab = checked_slab(slab_size, dim, MOST)
         trace = jnp.trace(error) if trace_correction else jnp.zeros((), error.dtype)
 
         def add_slab(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -92,16 +100,16 @@ def rank_one(
 def examples(
     *, noise: float | Array = 0.0, trace_correction: bool = True, slab_size: int | None = None
 ) -> Measurement:
-    """Inputs and labels, for models that predict: the loss is sum_i r_i^2 / (4 m), r_i = f(x_i) / sqrt(2) - y_i.
+    """Inputs and labels: the loss is sum_i r_i^2 / (4 m) with r_i = f(x_i) / sqrt(2) - y_i.
 
-    f is the model's `predict`, and its gradient comes from jax.grad. For models without one f(x) is x' estimate x, less the
-    trace of the estimate where there is a correction: that is `rank_one`, draw by draw. The division by sqrt(2) keeps the
-    learning rates those of matrix sensing, as for `rank_one`.
+    f is the model's `predict`; jax.grad gives the gradient. For models without `predict`, f(x) is
+    x' estimate x, minus the trace of the estimate with the correction; this equals `rank_one`, draw
+    by draw. The division by sqrt(2) keeps the learning rates of matrix sensing, as for `rank_one`.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced.
-        trace_correction: whether the labels are centred, y = (x'S_e x - tr S_e) / sqrt(2); False leaves the trace in. A
-            model that predicts gets no correction but its own constant.
+        trace_correction: whether the labels are centred, y = (x'S_e x - tr S_e) / sqrt(2). The
+            predictions of a model with `predict` are not corrected; it has a constant of its own.
         slab_size: examples held at once by a run; None for at most 256. It changes the draws.
 
     Returns:
@@ -111,8 +119,7 @@ def examples(
         ValueError: if an argument is out of range.
     """
     checks.number("noise", noise, minimum=0)
-    if slab_size is not None:
-        checks.integer("slab_size", slab_size)
+    checked_slab(slab_size, 1)
 
     def gradient(
         key: Key,
@@ -125,7 +132,7 @@ def examples(
     ) -> tuple[Params, Array]:
         size, dim = jnp.sum(batch.counts), world.invariant_basis.shape[0]
         dtype = world.invariant_basis.dtype
-        slab = slab_size or _slab(dim)
+        slab = checked_slab(slab_size, dim, MOST)
         spectrum = world.invariant_spectrum
         trace = jnp.sum(spectrum) if trace_correction else jnp.zeros((), dtype)
 
@@ -152,7 +159,7 @@ def examples(
 def _predictions(
     model: MatrixModel, params: Params, inputs: Array, trace_correction: bool
 ) -> Array:
-    """What the model says of inputs [n, d]; [n]."""
+    """The model's predictions [n] for inputs [n, d]."""
     predict = model.predict
     if predict is not None:
         return jax.vmap(lambda one: predict(params, one))(inputs)
@@ -164,7 +171,12 @@ def _predictions(
 def _draw(
     key: Key, index: Array, slab: int, dim: int, dtype: Any, batch: Batch
 ) -> tuple[Array, Array, Array, Array]:
-    """Inputs [n, d], normals [n], which belong to the batch [n], and to the how manieth of its environments [n]."""
+    """The examples of a slab.
+
+    Returns:
+        Inputs [n, d], normals for the noise [n], whether an example belongs to the batch [n], and
+        the position of its environment within the batch [n].
+    """
     numbers = random.normals(random.fold_in(key, index), slab * (dim + 1), dtype)
     owner, valid = owners(batch.counts, index * slab, slab)
     return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], valid, owner
@@ -173,7 +185,7 @@ def _draw(
 def _spurious_forms(
     inputs: Array, owner: Array, world: World, batch: Batch, trace_correction: bool
 ) -> Array:
-    """x'A_e x of each input and its environment, less the trace of A_e if asked for; [n]."""
+    """x'A_e x for each input and its environment, minus the trace of A_e if corrected; [n]."""
     inside = linalg.product(inputs, world.spurious_basis)
     cores = world.spurious_cores[batch.environments]
     across = jnp.einsum("ni,eij->nej", inside, cores, precision="highest")
@@ -181,8 +193,4 @@ def _spurious_forms(
     if trace_correction:
         gram = linalg.product(world.spurious_basis.T, world.spurious_basis)
         forms = forms - jnp.sum(cores * gram[None], (1, 2))[None, :]
-    return jnp.sum(jnp.where(owner[:, None] == jnp.arange(cores.shape[0])[None, :], forms, 0), 1)
-
-
-def _slab(dim: int) -> int:
-    return max(1, min(MOST, SLAB // dim))
+    return of_owners(forms, owner)

@@ -1,11 +1,13 @@
-"""The products of a design with residuals, for one run and for many that share it.
+"""Products of a design with residuals, for one run and for many runs that share it.
 
-With weights w_i, all functions give sum_i w_i r_i x_i [p] and sum_i w_i r_i^2 [] for r_i = x_i . estimate - y_i. What
-they cost is memory traffic: a data set of d = 50 and n = 1000 is 5 MB. How many runs meet on it decides how it is best
-read, so the functions say themselves how they are mapped over runs; what that gives, `benchmarks/designs.py` measures.
+With weights w_i, all functions return sum_i w_i r_i x_i [p] and sum_i w_i r_i^2 [] for
+r_i = x_i . estimate - y_i. Their cost is memory traffic: a data set with d = 50 and n = 1000 takes
+5 MB. The best way to read it depends on the number of runs that use it, so the functions define
+their own rules for `vmap`. `benchmarks/designs.py` measures the effect.
 
-A design is an array [E, n, p], or one array [n, p] for each environment: then the one that is picked is read where it lies,
-where XLA copies what it picks from one array, which takes as long as both products of a few runs (`benchmarks/designs.py`).
+A design is an array [E, n, p], or one array [n, p] for each environment. The latter is read in
+place, whereas XLA copies what is selected from one array, which takes as long as both products of a
+few runs.
 """
 
 from __future__ import annotations
@@ -19,22 +21,18 @@ import jax.numpy as jnp
 from causal_sgd import linalg
 from causal_sgd.types import Array
 
-__all__ = ["each_environment", "of_environments", "of_rows"]
-
 Design = Array | tuple[Array, ...]
-SLAB = (
-    2**17
-)  # numbers of a design that are used at once: they and the residuals stay in a core's cache
-TOGETHER = (
-    8  # runs of one environment that share a pass over its data, or more where there are more
-)
+# Numbers of a design that are used at once: they and the residuals stay in a core's cache.
+CACHED = 2**17
+# Least number of runs of one environment that share a pass over its data.
+TOGETHER = 8
 
 
 @jax.custom_batching.custom_vmap
 def of_environments(
     design: Design, labels: Array, environments: Array, weights: Array, estimate: Array
 ) -> tuple[Array, Array]:
-    """The sums over whole environments.
+    """The sums over all examples of the batch's environments.
 
     Args:
         design: [E, n, p], or E arrays [n, p].
@@ -48,17 +46,20 @@ def of_environments(
     """
     if environments.shape[0] == labels.shape[0]:
         return _all(design, labels, environments, weights, estimate)
+    estimates = jnp.broadcast_to(estimate, (environments.shape[0], 1, *estimate.shape))
     sums, losses = each_environment(
-        design, environments, labels[environments][:, None], weights[:, None],
-        jnp.broadcast_to(estimate, (environments.shape[0], 1, *estimate.shape)),
-    )  # fmt: skip
+        design, environments, labels[environments][:, None], weights[:, None], estimates
+    )
     return jnp.sum(sums, (0, 1)), jnp.sum(losses)
 
 
 def _all(
     design: Design, labels: Array, environments: Array, weights: Array, estimate: Array
 ) -> tuple[Array, Array]:
-    """All environments are in the batch: products with the whole design, which `vmap` makes products of matrices."""
+    """`of_environments` for a batch of all: products with the whole design.
+
+    `vmap` turns them into products of matrices.
+    """
     weights = jnp.zeros_like(weights).at[environments].set(weights)
     if not isinstance(design, tuple):
         design = (design.reshape(-1, design.shape[2]),)
@@ -71,7 +72,7 @@ def _all(
 
 
 def _products(rows: Array, labels: Array, weights: Array, estimates: Array) -> tuple[Array, Array]:
-    """Of one data set [n, p] with labels and weights [..., n] and estimates [..., p]."""
+    """The sums for one data set [n, p], labels and weights [..., n] and estimates [..., p]."""
     residuals = linalg.product(estimates, rows.T) - labels
     return linalg.product(weights * residuals, rows), jnp.sum(weights * residuals**2, -1)
 
@@ -79,7 +80,18 @@ def _products(rows: Array, labels: Array, weights: Array, estimates: Array) -> t
 def each_environment(
     design: Design, environments: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
-    """Go through K data sets, each with T runs: environments [K], labels and weights [K, T, n], estimates [K, T, p]."""
+    """The sums over each of K data sets, for T runs on each.
+
+    Args:
+        design: [E, n, p], or E arrays [n, p].
+        environments: indices of the data sets [K].
+        labels: [K, T, n].
+        weights: [K, T, n].
+        estimates: [K, T, p].
+
+    Returns:
+        The weighted sums [K, T, p] and [K, T].
+    """
 
     def one(environment: Array, *some: Array) -> tuple[Array, Array]:
         if not isinstance(design, tuple):
@@ -97,19 +109,19 @@ def each_environment(
 def _by_slabs(
     design: Array, environment: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
-    """Slab by slab, as the second product finds in the cache what was copied for the first."""
+    """Slab by slab, so that the second product finds the rows of the first in the cache."""
     size, width = design.shape[1:]
-    slab = min(size, max(1, SLAB // width))
+    slab = min(size, max(1, CACHED // width))
 
     def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         sums, losses = carry
-        first = jnp.minimum(index * slab, size - slab)  # the last slab starts earlier to be full
+        # The last slab starts early to be full; rows that an earlier one had get no weight.
+        first = jnp.minimum(index * slab, size - slab)
         rows = jax.lax.dynamic_slice(design, (environment, first, 0), (1, slab, width))[0]
         some_labels = jax.lax.dynamic_slice_in_dim(labels, first, slab, 1)
         some_weights = jax.lax.dynamic_slice_in_dim(weights, first, slab, 1)
-        some_weights = jnp.where(
-            (first + jnp.arange(slab) >= index * slab)[None, :], some_weights, 0
-        )
+        is_new = first + jnp.arange(slab) >= index * slab
+        some_weights = jnp.where(is_new[None, :], some_weights, 0)
         gain, loss = _products(rows, some_labels, some_weights, estimates)
         return sums + gain, losses + loss
 
@@ -127,38 +139,36 @@ def _environments_of_runs(
     weights: Array,
     estimate: Array,
 ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
-    """Many runs. Those that share a design and have different environments are sorted by environment.
+    """The rule of `of_environments` for many runs.
 
-    So groups of runs share a pass over the data of their environment. In prototypes gathering each run's data, going run
-    after run, and products with all environments, most of them thrown away, all took longer.
+    Runs that share a design and have different environments are sorted by environment, so that
+    groups of runs share a pass over the data of their environment. Three prototypes took longer:
+    gathering the data of each run, one run after the other, and products with all environments.
     """
     own = any(jax.tree.leaves(mapped[0]))
-    if own and isinstance(
-        design, tuple
-    ):  # a choice among arrays that differ between runs would take all of them
-        of_each = [
-            rows if is_mapped else jnp.broadcast_to(rows, (runs, *rows.shape))
-            for rows, is_mapped in zip(design, mapped[0], strict=True)
-        ]
-        design = jnp.stack(of_each, 1)
+    if own and isinstance(design, tuple):
+        # Selecting among arrays that differ between runs would evaluate all of them.
+        design = jnp.stack(linalg.broadcast_unmapped(runs, mapped[0], design), 1)
     arguments = design, labels, environments, weights, estimate
     num_environments, per_run = labels.shape[-2], weights.shape[-2]
     if own or per_run == num_environments:
         plain = _all if per_run == num_environments else of_environments.fun
         axes = (0 if own else None, *(0 if is_mapped else None for is_mapped in mapped[1:]))
         return jax.vmap(plain, axes)(*arguments), (True, True)
-    labels, environments, weights, estimate = (
-        array if is_mapped else jnp.broadcast_to(array, (runs, *array.shape))
-        for array, is_mapped in zip(arguments[1:], mapped[1:], strict=True)
+    labels, environments, weights, estimate = linalg.broadcast_unmapped(
+        runs, mapped[1:], arguments[1:]
     )
     pairs = runs * per_run
     owner = jnp.arange(pairs) // per_run
     chosen = environments.reshape(pairs)
-    order = jnp.argsort(chosen)
     sums, losses = _groups(
-        design, jnp.sum(chosen[None, :] == jnp.arange(num_environments)[:, None], 1), order,
-        labels[owner, chosen], weights.reshape(pairs, -1), estimate[owner],
-    )  # fmt: skip
+        design,
+        jnp.sum(chosen[None, :] == jnp.arange(num_environments)[:, None], 1),
+        jnp.argsort(chosen),
+        labels[owner, chosen],
+        weights.reshape(pairs, -1),
+        estimate[owner],
+    )
     sums, losses = sums.reshape(runs, per_run, -1), losses.reshape(runs, per_run)
     return (jnp.sum(sums, 1), jnp.sum(losses, 1)), (True, True)
 
@@ -166,9 +176,21 @@ def _environments_of_runs(
 def _groups(
     design: Design, counts: Array, order: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
-    """Sums of K pairs of a run and an environment, `order` [K] by environment, `counts` [E] of them in each.
+    """The sums for K pairs of a run and an environment, in groups that share a pass over the data.
 
-    A group holds up to T pairs of one environment; a short one is filled up with pairs whose results are dropped.
+    A group has T pairs of one environment. A short one is padded with pairs whose results are
+    dropped.
+
+    Args:
+        design: [E, n, p], or E arrays [n, p].
+        counts: pairs of each environment [E].
+        order: the pairs sorted by environment [K].
+        labels: [K, n].
+        weights: [K, n].
+        estimates: [K, p].
+
+    Returns:
+        The weighted sums [K, p] and [K].
     """
     pairs = order.shape[0]
     together = min(max(TOGETHER, pairs // counts.shape[0]), pairs)
@@ -181,34 +203,33 @@ def _groups(
         lane = jnp.arange(together)
         places = (jnp.cumsum(counts) - counts)[environment] + before + lane
         members = order[jnp.minimum(places, pairs - 1)]
-        found = each_environment(
+        gain, loss = each_environment(
             design,
             environment[None],
             labels[members][None],
             weights[members][None],
             estimates[members][None],
         )
-        # what only fills up is written nowhere
+        # Padding gets an index out of range, whose writes are dropped.
         target = jnp.where(lane < counts[environment] - before, members, pairs)
-        return carry[0].at[target].set(found[0][0], mode="drop"), carry[1].at[target].set(
-            found[1][0], mode="drop"
-        )
+        sums, losses = carry
+        sums = sums.at[target].set(gain[0], mode="drop")
+        return sums, losses.at[target].set(loss[0], mode="drop")
 
-    return jax.lax.fori_loop(
-        0, ends[-1], add_group, (jnp.zeros_like(estimates), jnp.zeros_like(estimates[:, 0]))
-    )
+    zero = jnp.zeros_like(estimates), jnp.zeros_like(estimates[:, 0])
+    return jax.lax.fori_loop(0, ends[-1], add_group, zero)
 
 
 @jax.custom_batching.custom_vmap
 def of_rows(
     design: Array, labels: Array, places: Array, weights: Array, estimate: Array
 ) -> tuple[Array, Array]:
-    """The sums over some rows.
+    """The sums over single examples.
 
     Args:
         design: [E, n, p].
         labels: [E, n].
-        places: [M], of the rows among all E n.
+        places: indices of the rows among all E n, [M].
         weights: [M].
         estimate: [p].
 
@@ -225,21 +246,16 @@ def of_rows(
 def _rows_of_runs(
     runs: int, mapped: list[bool], *arguments: Array
 ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
-    """Run after run on a CPU, where the rows of one run stay in the cache; on others side by side."""
+    """One run after the other on a CPU, whose cache holds the rows of one run; else together."""
 
-    def one(some: Any) -> tuple[Array, Array]:
-        varying = iter(some)
-        return of_rows.fun(
-            *(
-                next(varying) if is_mapped else array
-                for array, is_mapped in zip(arguments, mapped, strict=True)
-            )
-        )
+    def one(mapped_arguments: tuple[Array, ...]) -> tuple[Array, Array]:
+        varying = iter(mapped_arguments)
+        pairs = zip(arguments, mapped, strict=True)
+        return of_rows.fun(*(next(varying) if is_mapped else array for array, is_mapped in pairs))
 
     def in_turn(*arrays: Array) -> tuple[Array, Array]:
-        return jax.lax.map(
-            one, tuple(a for a, is_mapped in zip(arrays, mapped, strict=True) if is_mapped)
-        )
+        pairs = zip(arrays, mapped, strict=True)
+        return jax.lax.map(one, tuple(array for array, is_mapped in pairs if is_mapped))
 
     axes = tuple(0 if is_mapped else None for is_mapped in mapped)
     out = jax.lax.platform_dependent(*arguments, cpu=in_turn, default=jax.vmap(of_rows.fun, axes))
