@@ -80,7 +80,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "sampler", "shared"), CASES)
 def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, monkeypatch) -> None:
-    monkeypatch.setattr(_products, "SLAB", 4 * WIDTH)  # slabs of 4, 4 and 3 examples
+    monkeypatch.setattr(_products, "CACHED", 4 * WIDTH)  # slabs of 4, 4 and 3 examples
     monkeypatch.setattr(_products, "TOGETHER", 3)
     monkeypatch.setattr(_fixed, "GATHERED", 1)
     options = {"design": dense_design()} if shared else {"num_examples": EXAMPLES}
