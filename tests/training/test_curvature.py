@@ -15,7 +15,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from causal_sgd.sensing import World, measurements, metrics, models, worlds
-from causal_sgd.sensing.measurements._designs import shared_design
+from causal_sgd.sensing.measurements.designs import shared_design
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.training import curvature, run, samplers, sgd
 from causal_sgd.training.algorithms import fedavg, stream
