@@ -132,7 +132,7 @@ def test_the_height_of_binomials_is_bounded_as_the_rejection_needs() -> None:
         (2**30, 0.1, 1e-3, 0.02),
     ],
 )
-def test_the_rejection_knows_the_chances_of_binomials(
+def test_the_rejection_uses_the_probabilities_of_binomials(
     number: int, share: float, on_average: float, at_most: float
 ) -> None:
     law = stats.binom(number, float(np.float32(share)))
@@ -148,7 +148,7 @@ def test_the_rejection_knows_the_chances_of_binomials(
     assert np.abs(gap).max() < at_most
 
 
-def test_what_other_runs_need_changes_no_binomial() -> None:
+def test_binomials_do_not_depend_on_other_runs() -> None:
     uniform = jax.random.uniform(jax.random.key(8), (3, 4, random.BINOMIAL_UNIFORMS))
     number = jnp.asarray(
         [[4000.0, 300, 1000, 50], [40, 4, 7, 0], [4000, 40, 12, 90]]
@@ -181,6 +181,47 @@ def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
     )
 
 
+def test_multinomial_counts_have_their_joint_distribution() -> None:
+    law = stats.multinomial(4, [0.2, 0.5, 0.3])
+    drawn = np.asarray(
+        jax.jit(jax.vmap(random.multinomial, (0, None, None)))(
+            jax.random.split(jax.random.key(18), 20_000), jnp.float32(4), jnp.asarray(law.p)
+        )
+    )
+    outcomes = [(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]
+    counts = [np.sum((drawn == outcome).all(1)) for outcome in outcomes]
+    assert stats.chisquare(counts, len(drawn) * law.pmf(outcomes)).pvalue > LEVEL
+
+
+def smallest(words: np.ndarray, count: int) -> np.ndarray:
+    """The plain version of `subset`: sort, and take the first ones."""
+    mask = np.zeros(len(words), bool)
+    mask[np.argsort(words, kind="stable")[:count]] = True
+    return mask
+
+
+@pytest.mark.parametrize("levels", [2**32, 3], ids=["words", "ties"])
+def test_a_subset_has_the_smallest_words(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).integers(0, levels, 37).astype(np.uint32)
+    monkeypatch.setattr(_discrete, "bits", lambda key, size: jnp.asarray(words))
+    draw = jax.jit(lambda count: random.subset(jax.random.key(0), 37, count))
+    for count in (0, 1, 5, 20, 36, 37, 50):
+        np.testing.assert_array_equal(draw(jnp.int32(count)), smallest(words, count))
+
+
+def test_all_subsets_are_equally_likely() -> None:
+    draw = jax.jit(jax.vmap(lambda key: random.subset(key, 5, jnp.int32(2))))
+    masks = np.asarray(draw(jax.random.split(jax.random.key(19), 20_000)))
+    codes, counts = np.unique(masks @ (2 ** np.arange(5)), return_counts=True)
+    assert len(codes) == 10
+    assert stats.chisquare(counts).pvalue > LEVEL
+
+
+def test_goe_matrices_may_be_empty() -> None:
+    assert random.goe_summand_size(0) == 0
+    assert random.goe(jnp.zeros(0), 0).shape == (0, 0)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 9])
 def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -201,7 +242,7 @@ def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
     assert np.abs(entries.mean(0) / np.sqrt(expected / len(drawn))).max() < 5
 
 
-def test_words_are_those_of_threefry_and_their_streams_are_apart() -> None:
+def test_words_are_those_of_threefry_and_streams_differ() -> None:
     key = jax.random.key(11)
     words, other = random.bits(key, 1000), random.bits(key, 1000, stream=1)
     counters = jnp.concatenate([jnp.arange(1000, dtype=jnp.uint32), jnp.zeros(1000, jnp.uint32)])
@@ -224,7 +265,7 @@ def folded(key: jax.Array, data: Any) -> jax.Array:
 
 
 @pytest.mark.parametrize("kind", ["typed", "raw", "rbg"])
-def test_a_key_is_folded_as_jax_does(kind: str) -> None:
+def test_keys_are_folded_as_in_jax(kind: str) -> None:
     key = {
         "typed": jax.random.key(9),
         "raw": jax.random.PRNGKey(9),
@@ -238,7 +279,7 @@ def test_a_key_is_folded_as_jax_does(kind: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-def test_keys_of_another_generator_are_welcome() -> None:
+def test_keys_of_another_generator_are_accepted() -> None:
     key = jax.random.key(0, impl="rbg")
     words, other = random.bits(key, 1000), random.bits(key, 1000, stream=1)
     assert words.dtype == jnp.uint32
@@ -312,7 +353,7 @@ def coefficients(
         ("COSINE", lambda square: np.cos(np.sqrt(np.abs(square))), (0, (np.pi / 4) ** 2)),
     ],
 )
-def test_the_coefficients_are_those_that_are_fitted(
+def test_the_coefficients_interpolate_at_chebyshev_points(
     name: str, function: Callable[[Any], Any], ends: tuple[float, float]
 ) -> None:
     found = getattr(_gaussian, name)
@@ -321,7 +362,17 @@ def test_the_coefficients_are_those_that_are_fitted(
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
+def box_muller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pairs of normals for pairs of words, in double precision."""
+    # an angle around the first axis; one bit reflects it to the negative half, one swaps the axes
+    angle = (y << np.uint32(2)).view(np.int32) * (np.pi / 4 * 2.0**-31)
+    along, across = np.cos(angle) * np.where(y >> 31, -1, 1), np.sin(angle)
+    swapped = (y >> 30 & 1).astype(bool)
+    radius = np.sqrt(-2 * np.log((x + 0.5) * 2.0**-32))
+    return radius * np.where(swapped, across + 1j * along, along + 1j * across)
+
+
+def test_box_muller_agrees_with_the_formula_in_double_precision() -> None:
     ends = np.concatenate(
         [np.arange(2**14), 2**31 + np.arange(-(2**14), 2**14), 2**32 - 1 - np.arange(2**14)]
     )
@@ -329,13 +380,8 @@ def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
     x, y = np.concatenate(
         [rng.integers(0, 2**32, (2, 10**6)), [ends, rng.permutation(ends)]], 1
     ).astype(np.uint32)
-    # the angle lies to the right of the first axis; one bit mirrors it to the left, another swaps
-    # the axes
-    angle = (y << np.uint32(2)).view(np.int32) * (np.pi / 4 * 2.0**-31)
-    along, across = np.cos(angle) * np.where(y >> 31, -1, 1), np.sin(angle)
-    swapped = (y >> 30 & 1).astype(bool)
-    radius = np.sqrt(-2 * np.log((x + 0.5) * 2.0**-32))
-    expected = radius * np.where(swapped, across + 1j * along, along + 1j * across)
+    expected = box_muller(x, y)
+    radius = np.abs(expected)
     made = jax.jit(functools.partial(_gaussian._box_muller, dtype=jnp.float32))(x, y)
     np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-6)
     small = radius < 1e-3  # where 1 - u has digits that u has not
@@ -344,6 +390,17 @@ def test_normals_are_what_box_and_muller_make_of_their_words() -> None:
     with jax.enable_x64(True):
         exact = np.asarray(_gaussian._box_muller(jnp.asarray(x), jnp.asarray(y), jnp.float64))
     np.testing.assert_allclose(exact, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_normals_are_box_muller_of_the_words_of_a_stream() -> None:
+    """The plain version: jax's Threefry, then the formula with sines and cosines in float64."""
+    key, count, half = jax.random.key(20), 75, 48  # pairs are padded to a multiple of 16
+    counters = jnp.concatenate([jnp.arange(half), jnp.full(half, 2)]).astype(jnp.uint32)
+    x, y = np.asarray(threefry_2x32(jax.random.key_data(key), counters)).reshape(2, half)
+    pairs = box_muller(x, y)
+    expected = np.concatenate([pairs.real, pairs.imag])[:count].reshape(5, 15)
+    drawn = random.normals(key, (5, 15), jnp.float32, stream=2)
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_normals_are_the_same_alone_and_mapped_over_keys() -> None:
@@ -369,7 +426,7 @@ def test_the_rounds_of_a_block_are_computed_once() -> None:
     assert 20 <= rotations < 40
 
 
-def test_normals_have_no_say_in_gradients() -> None:
+def test_gradients_pass_normals_as_constants() -> None:
     slope = jax.grad(
         lambda scale: jnp.sum(scale * random.normals(jax.random.key(17), 100, jnp.float32))
     )(2.0)
