@@ -393,7 +393,7 @@ def test_one_clear_value_error(call, message: str) -> None:
         call()
 
 
-def test_a_batch_of_more_environments_than_there_are_shows_both_numbers() -> None:
+def test_a_batch_of_too_many_environments_shows_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"B from 1 to 2 environments, got \[3\] and \[3\]"):
         one_run(algorithm=algorithm(sampler=counting([4, 3, 3])))
 

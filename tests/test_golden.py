@@ -16,7 +16,7 @@ from causal_sgd.cli import golden
 FILE = Path(golden.__file__).with_name(golden.FILE)
 
 
-def test_the_golden_runs_are_what_they_were() -> None:
+def test_the_golden_runs_have_not_changed() -> None:
     numbers, released = golden.golden_numbers(), json.loads(FILE.read_text())
     assert set(numbers) == set(released)
     for name, values in released.items():
@@ -24,7 +24,7 @@ def test_the_golden_runs_are_what_they_were() -> None:
     assert golden.worst_deviation(numbers) <= golden.TOLERANCE
 
 
-def test_a_run_that_strays_is_found_out() -> None:
+def test_a_run_that_differs_is_reported() -> None:
     released = json.loads(FILE.read_text())
     assert golden.worst_deviation(released) == 0
     released["invariant_error"][0][2] *= 1 + 2 * golden.TOLERANCE

@@ -11,7 +11,7 @@ from benchmarks.cold_start import README, example
 
 
 @pytest.mark.slow
-def test_the_example_gives_what_it_says() -> None:
+def test_the_example_gives_the_stated_result() -> None:
     names: dict = {}
     exec(compile(example(), str(README), "exec"), names)
     dataset = names["dataset"]

@@ -170,7 +170,7 @@ def test_every_subset_is_equally_likely(count: int) -> None:
         assert stats.chisquare(list(seen.values())).pvalue > LEVEL
 
 
-def test_a_subset_of_equal_numbers_is_still_of_its_size(monkeypatch) -> None:
+def test_a_subset_drawn_from_ties_has_its_size(monkeypatch) -> None:
     monkeypatch.setattr(
         _discrete,
         "bits",
@@ -327,7 +327,7 @@ def test_the_label_noise_is_drawn_once() -> None:
     np.testing.assert_allclose(found[1], loss, rtol=1e-4)
 
 
-def test_whole_measurements_show_what_is_not_symmetric() -> None:
+def test_asymmetric_measurements_see_the_antisymmetric_part() -> None:
     dense, model = dense_design(), dataclasses.replace(READ_OUT, symmetric=False)
     point = np.random.default_rng(5).normal(size=(DIM, DIM)).astype(np.float32)
     weights = np.zeros((ENVIRONMENTS, EXAMPLES))

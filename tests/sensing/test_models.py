@@ -29,7 +29,7 @@ def test_the_pullback_is_the_transpose_of_the_estimate(rank: int) -> None:
     np.testing.assert_allclose(model.pullback(params, cotangent), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_diagonal_model_says_the_same_in_all_its_forms() -> None:
+def test_all_forms_of_the_diagonal_model_agree() -> None:
     model = models.diagonal(dim=5, init_scale=0.3)
     np.testing.assert_allclose(model.init(jax.random.key(0)), np.full(5, 0.3))
     params = jnp.arange(1.0, 6.0)
@@ -46,7 +46,7 @@ def test_the_diagonal_model_says_the_same_in_all_its_forms() -> None:
 @pytest.mark.parametrize(
     "model", [models.signed_diagonal(dim=5), models.quadratic(dim=5, neurons=7, negative=3)]
 )
-def test_models_with_both_signs_pull_back_as_their_estimate_says(model: MatrixModel) -> None:
+def test_models_with_both_signs_have_the_pullback_of_their_estimate(model: MatrixModel) -> None:
     rng = np.random.default_rng(2)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),

@@ -33,7 +33,7 @@ def history(evolution: Evolution, world: World, steps: int) -> World:
 
 
 @pytest.mark.parametrize("probability", [1.0, 0.3])
-def test_renewed_environments_keep_their_law_and_forget_at_the_rate(probability: float) -> None:
+def test_redrawn_environments_keep_their_law_and_forget_at_the_rate(probability: float) -> None:
     family = worlds.uniform(**RANKS, num_environments=3, mean=1.0, spread=2.0)
     start = jax.jit(family)(jax.random.key(0))
     worlds_seen = history(nonstationary.redraw(family, probability=probability), start, 3000)
@@ -59,7 +59,7 @@ def test_small_drifts_add_up_exactly() -> None:
     np.testing.assert_allclose(moved, expected, atol=2**-12)
 
 
-def test_wandering_directions_stay_a_frame_and_turn_by_the_angle() -> None:
+def test_rotated_directions_stay_a_frame_and_turn_by_the_angle() -> None:
     world = jax.jit(worlds.two_point(dim=12, invariant_rank=2, spurious_rank=3))(jax.random.key(0))
     seen = history(nonstationary.rotate(angle=0.02), world, 4000)
     own = np.asarray(seen.spurious_basis)

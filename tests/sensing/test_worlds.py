@@ -191,7 +191,7 @@ def test_every_direction_may_have_its_own_mean_and_spread() -> None:
     assert sorted(map(tuple, world)) == [(1.0, -5.0), (1.0, -5.0), (1.0, 1.0), (1.0, 1.0)]
 
 
-def test_log_normal_and_discrete_spectra_are_what_they_say() -> None:
+def test_log_normal_and_discrete_spectra_have_their_values() -> None:
     mean, spread = 2.0, 3.0
     world = draw_world(
         worlds.log_normal(**SPECTRA, mean=mean, spread=spread, num_environments=2000)

@@ -153,7 +153,9 @@ def test_zero_has_one_sign_and_rates_are_known_as_programs_see_them(tmp_path) ->
     assert dict(open_results(path).sizes)["learning_rate"] == 1
 
 
-@pytest.mark.parametrize("tile", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "tile", [1, *(pytest.param(tile, marks=pytest.mark.slow) for tile in (2, 3)), 5]
+)
 def test_a_store_keeps_its_tile(tmp_path, tile: int) -> None:
     path = tmp_path / "tile.zarr"
     axes = {"spread": SPREADS[:2]}

@@ -19,6 +19,7 @@ from causal_sgd.training import algorithms, optimizers, run, samplers
 from causal_sgd.training.algorithms import stream
 from causal_sgd.types import Array, Batch, Sampler, Snapshot
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 ROUNDS = 6
 WEIGHTS = np.array([0.7, 0.2, 0.1])
 SIGNALS = np.array([[1.0, 3.0, -0.5], [1.0, -2.0, 0.5], [1.0, 1.0, 2.0]])  # diagonals, [E, d]
@@ -88,7 +89,7 @@ def everybody(turn: int) -> list[int]:
     return [0, 1, 2]
 
 
-def test_rounds_are_as_the_papers_say() -> None:
+def test_rounds_follow_the_papers() -> None:
     everyone, in_turn = samplers.stratified(batch_size=30), samplers.cyclic(batch_size=10)
     by_law = {"weights": "probabilities"}
 
@@ -123,7 +124,7 @@ def test_rounds_are_as_the_papers_say() -> None:
             )
 
 
-def test_one_local_step_of_everybody_is_the_stratified_step_and_no_strength_is_fedavg() -> None:
+def test_one_local_step_of_all_is_the_stratified_step_and_strength_zero_is_fedavg() -> None:
     everyone = samplers.stratified(batch_size=30)
 
     @jax.jit
@@ -175,7 +176,7 @@ def test_methods_share_their_draws() -> None:
     np.testing.assert_allclose(*found(jax.random.key(3)), rtol=1e-4, atol=1e-5)
 
 
-def test_who_has_no_examples_stays_away() -> None:
+def test_environments_without_examples_take_no_part() -> None:
     batch = Batch(jnp.arange(3), jnp.array([0, 4, 12]))
     some = Sampler(lambda key, probabilities: (), lambda key, step, state: (batch, state), 16)
 
@@ -221,7 +222,7 @@ def test_sharpness_aware_steps_take_both_gradients_by_the_same_batch() -> None:
     np.testing.assert_allclose(*both(jax.random.key(1)), rtol=1e-5)
 
 
-def test_no_radius_is_the_optimizer_itself_and_the_sam_of_optax_serves_as_it_is() -> None:
+def test_radius_zero_is_the_optimizer_itself_and_sam_of_optax_works_unchanged() -> None:
     sampler = samplers.cyclic(batch_size=20)
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.3))
 
@@ -278,7 +279,7 @@ def test_averages_are_those_of_the_iterates() -> None:
     np.testing.assert_allclose(served, tail, rtol=2e-6)
 
 
-def test_an_average_that_is_not_kept_is_told() -> None:
+def test_a_missing_average_is_reported() -> None:
     with pytest.raises(KeyError, match="keeps no average"):
         optimizers.averaged(optax.sgd(0.1).init(jnp.zeros(2)), jnp.zeros(2))
 

@@ -22,6 +22,7 @@ from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Array, Snapshot
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 STEPS = 12
 Optimizer = optax.GradientTransformation
 

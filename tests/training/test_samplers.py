@@ -29,7 +29,7 @@ def run(key: jax.Array, batch_size: jax.Array, *, name: str, environments: int) 
     return draws(sampler, key, np.full(environments, 1 / environments), 25)
 
 
-@pytest.mark.parametrize("environments", [1, 3, 4])
+@pytest.mark.parametrize("environments", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environments: int) -> None:
     for batch_size in (3, 13, 1000):
@@ -189,7 +189,7 @@ def test_shuffled_visits_every_environment_once_a_pass_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "environments"), [(13, 4), (14, 4), (3, 5), (6, 9)])
-def test_stratified_favours_nobody_for_long(batch_size: int, environments: int) -> None:
+def test_stratified_favours_no_environment_for_long(batch_size: int, environments: int) -> None:
     sampler = samplers.stratified(batch_size=batch_size)
     counts = np.asarray(
         draws(sampler, jax.random.key(0), np.full(environments, 1 / environments), 3 * environments)
