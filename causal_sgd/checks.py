@@ -27,6 +27,7 @@ __all__ = [
     "made_of",
     "number",
     "probabilities",
+    "spelled",
     "transformation",
     "whole",
     "world_factory",
@@ -143,6 +144,15 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}{hint}")
+
+
+def spelled(name: str, value: object, options: Iterable[str]) -> str:
+    """Return the option that `value` spells, with hyphens or underscores, else raise ValueError."""
+    options = list(options)
+    spellings = {option.replace("_", "-"): option for option in options}
+    if isinstance(value, str):
+        value = spellings.get(value.replace("_", "-"), value)
+    return choice(name, value, options)
 
 
 def probabilities(name: str, value: Value, size: int) -> Value:

@@ -21,7 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from causal_sgd import checks
 
-__all__ = ["fill_help", "parse", "spelled"]
+__all__ = ["fill_help", "parse"]
 
 REGISTRY = ConstructorRegistry()
 FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
@@ -62,16 +62,6 @@ def parse(command: Any, arguments: Sequence[str], *, program: str, description: 
     raise ValueError(_message(errors.getvalue()))
 
 
-def spelled(name: str, value: str, options: Sequence[str]) -> str:
-    """The option that a value names, with hyphens or underscores.
-
-    Raises:
-        ValueError: if there is no such option; it names the nearest one.
-    """
-    spellings = {option.replace("_", "-"): option for option in options}
-    return checks.choice(name, spellings.get(value.replace("_", "-"), value), options)
-
-
 def fill_help(kind: type) -> None:
     """Give the fields of a dataclass their docstrings as help, each in one line.
 
@@ -80,7 +70,11 @@ def fill_help(kind: type) -> None:
     for base in kind.__mro__:
         if not dataclasses.is_dataclass(base):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            source = textwrap.dedent(inspect.getsource(base))
+        except OSError:  # no source, no help
+            continue
+        body = ast.parse(source).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
         fields = {field.name: field for field in dataclasses.fields(base)}
         for declaration, text in itertools.pairwise(body):
             match declaration, text:
@@ -148,7 +142,7 @@ def _plain(kind: Any) -> Any:
 
 def _name(word: str, names: Sequence[str]) -> str:
     try:
-        return spelled("name", word, names)
+        return checks.spelled("name", word, names)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("name ")) from None  # tyro names the option
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from causal_sgd.cli.arguments import spelled
+from causal_sgd import checks
 from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
 
 __all__ = ["check_axis_used", "parse_axis"]
@@ -30,7 +30,7 @@ def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
     name, equals, values = text.partition("=")
     if not equals:
         raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
-    name = spelled(f"{option} parameter", name.strip(), SWEEPABLE)
+    name = checks.spelled(f"{option} parameter", name.strip(), SWEEPABLE)
     parts = values.split(":")
     axis = _listed(parts[0]) if len(parts) == 1 else _spaced(option, text, parts)
     if axis is None:

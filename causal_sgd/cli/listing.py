@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from causal_sgd.cli.arguments import spelled
+from causal_sgd import checks
 from causal_sgd.cli.outputs import plain
 from causal_sgd.experiment import CHOICES, SWEEPABLE
 
@@ -40,7 +40,7 @@ class List:
         from causal_sgd import studies
 
         if self.study is not None:
-            names = (spelled("study", self.study, studies.NAMES),)
+            names = (checks.spelled("study", self.study, studies.NAMES),)
         else:
             names = studies.NAMES
         if self.json:

@@ -12,7 +12,6 @@ import numpy as np
 import tyro
 
 from causal_sgd import checks
-from causal_sgd.cli.arguments import spelled
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
 from causal_sgd.cli.outputs import draw, plain
@@ -106,7 +105,7 @@ class Phase(Computation):
                 raise ValueError(f"--{name} is an option of --refine")
         along = "spread" if "spread" in (x, y) else x
         if self.along is not None:
-            along = spelled("--along", self.along, (x, y))
+            along = checks.spelled("--along", self.along, (x, y))
         checks.integer("seeds", self.seeds)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         level = None if self.level is None else checks.number("level", self.level)

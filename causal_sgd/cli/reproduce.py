@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from causal_sgd import checks
-from causal_sgd.cli.arguments import spelled
 from causal_sgd.cli.computation import start
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 from causal_sgd.sweeps._grid import LARGEST_SEED
@@ -55,7 +54,7 @@ class Reproduce:
         """Run, check, draw and report."""
         from causal_sgd import studies
 
-        names = tuple(spelled("study", name, studies.NAMES) for name in self.studies)
+        names = tuple(checks.spelled("study", name, studies.NAMES) for name in self.studies)
         if names and self.all:
             raise ValueError(f"--all must not be given with names of studies, got {names[0]!r}")
         if self.fresh and self.redraw:

@@ -1,7 +1,7 @@
 """The standard experiment, multi-environment matrix sensing, by names and numbers.
 
-The command line and the studies use it. For other ingredients, compose the parts by hand, as the
-body of `Experiment.cell` does. Importing this module does not start jax.
+The command line and the studies use it. For other ingredients, compose the parts by hand. Importing
+this module does not start jax.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Experiment(
             if field == "metrics":
                 if isinstance(value, str):
                     raise ValueError(f"metrics must be a tuple of names, got {value!r}")
-                names = tuple(_spelled(field, name, options) for name in value)
+                names = tuple(checks.spelled(field, name, options) for name in value)
                 object.__setattr__(self, field, names)
             elif value is not None or field not in OPTIONAL:
-                object.__setattr__(self, field, _spelled(field, value, options))
+                object.__setattr__(self, field, checks.spelled(field, value, options))
         for table in TABLES:
             table.check(self)
 
@@ -130,13 +130,6 @@ class Experiment(
         if values.get("world_file") is not None:
             values["world_file"] = Path(values["world_file"])
         return cls(**values)
-
-
-def _spelled(field: str, value: object, options: tuple[str, ...]) -> str:
-    """The option that a value names, with hyphens or underscores."""
-    spelling = {option.replace("_", "-"): option for option in options}
-    canonical = spelling.get(value.replace("_", "-"), value) if isinstance(value, str) else value
-    return checks.choice(field, canonical, options)
 
 
 def _leaves(hint: object) -> Iterator[object]:
