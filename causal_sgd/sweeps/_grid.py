@@ -28,7 +28,7 @@ class Zipped(NamedTuple):
     values: Mapping[str, np.ndarray]
 
 
-def zipped(**values: Any) -> Zipped:
+def zipped(**values: npt.ArrayLike) -> Zipped:
     """Make an axis along which several parameters change together.
 
     Args:
@@ -99,7 +99,7 @@ class Grid(NamedTuple):
         )
 
     @classmethod
-    def hull(cls, grids: Sequence[Grid], kinds: Mapping[str, Any]) -> Grid:
+    def hull(cls, grids: Sequence[Grid], kinds: Mapping[str, npt.DTypeLike]) -> Grid:
         """The smallest grid that contains grids of the same parameters, in ascending order.
 
         Points of an axis of zipped parameters keep the order in which they first appear. If the
@@ -209,7 +209,7 @@ class Grid(NamedTuple):
         return [{name: value.item() for name, value in point.items()} for point in unique.values()]
 
 
-def axis_values(name: str, values: Any) -> np.ndarray:
+def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:
     """Check the values of an axis, and return them as an array."""
     array = np.asarray(values)
     if (
