@@ -111,7 +111,7 @@ def rotate(*, angle: float | Array) -> Evolution:
         dim = own.shape[0]
         normals = random.normals(key, own.shape, own.dtype)
         move = normals - linalg.product(shared, linalg.product(shared.T, normals))
-        # Of the d - r1 free dimensions one is the direction itself.
+        # The direction itself is one of the d - r1 free dimensions.
         scale = jnp.asarray(angle, own.dtype) / max(dim - shared.shape[1] - 1, 1) ** 0.5
         # To first order Gram-Schmidt moves all directions alike, so the walk is isotropic.
         return world._replace(spurious_basis=linalg.orthonormal(own + scale * move))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +48,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: Array,
         model: MatrixModel,
         params: Params,
         world: World,

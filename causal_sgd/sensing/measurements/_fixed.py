@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _products, designs
@@ -32,7 +33,7 @@ SEPARATE = 32
 def fixed_design(
     *,
     num_examples: int | None = None,
-    design: Any = None,
+    design: np.ndarray | Array | None = None,
     noise: float | Array = 0.0,
     fresh_noise: float | Array = 0.0,
     full: bool = False,
@@ -91,6 +92,8 @@ def fixed_design(
         checks.integer("largest_batch", largest_batch)
     if (num_examples is None) == (design is None):
         raise ValueError("num_examples or design must be given, and not both")
+    # Without a given design each run draws one in `init`, as part of its data. A given one is a
+    # constant of the program, which all runs share.
     own = design is None
     # Otherwise the conversion of a design given within a cell would be part of every program.
     with jax.ensure_compile_time_eval():
@@ -195,10 +198,12 @@ def fixed_design(
                 measured, labels, places, valid.astype(estimate.dtype), estimate
             )
         else:
+            # Whole data sets with weights of 0 cost less than a gather of most of their rows.
             weights = _weights(key, counts, size, full, replacement, largest_batch)
             sums, loss = _products.of_environments(
                 measured, labels, environments, weights.astype(estimate.dtype), estimate
             )
+        # NaN ends the run as diverged, where a traced batch size could not be refused.
         scale = jnp.where(is_too_large(counts), jnp.nan, 1 / total).astype(estimate.dtype)
         return pull_back(model, params, restore(sums * scale)), loss * scale / 4
 

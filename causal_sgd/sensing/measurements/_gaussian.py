@@ -8,8 +8,6 @@ entries.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -49,7 +47,7 @@ def population() -> Measurement:
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: tuple[Array, Array],
         model: MatrixModel,
         params: Params,
         world: World,
@@ -71,11 +69,16 @@ def population() -> Measurement:
         return pull_back(model, params, residual), (jnp.sum(residual**2) + variance) / 4
 
     def on_batch(
-        key: Key, step: Array, data: Any, model: MatrixModel, world: World, batch: Batch
+        key: Key,
+        step: Array,
+        data: tuple[Array, Array],
+        model: MatrixModel,
+        world: World,
+        batch: Batch,
     ) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores[batch.environments])
 
-    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+    def whole(data: tuple[Array, Array], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores)
 
     return Measurement(init, gradient, risks=Risks(whole, on_batch))
@@ -125,7 +128,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: Array,
         model: MatrixModel,
         params: Params,
         world: World,
@@ -151,7 +154,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         matrix = part + scale * _law.whole(half, model.symmetric)
         return pull_back(model, params, matrix / size), total / (4 * size)
 
-    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+    def whole(data: Array, model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)
 
     return Measurement(dense_invariant, gradient, risks=Risks(whole))
@@ -177,7 +180,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: Array,
         model: MatrixModel,
         params: Params,
         world: World,

@@ -17,11 +17,12 @@ The same law holds, with iid N(0, 1) entries of W in place of a GOE matrix.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from causal_sgd import checks, random
 from causal_sgd.sensing.measurements._algebra import (
@@ -67,7 +68,7 @@ def draw_numbers(
     environments: int,
     spurious_rank: int,
     noise: float | Array,
-    dtype: Any,
+    dtype: DTypeLike,
     symmetric: bool = True,
 ) -> Numbers:
     """All random numbers of one batch, drawn in one pass, since every pass has a launch cost.

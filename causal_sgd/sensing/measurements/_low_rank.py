@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -48,7 +46,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: tuple[()],
         model: MatrixModel,
         params: Params,
         world: World,
@@ -97,7 +95,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         size = jnp.sum(batch.counts)
         return to_params(cotangent / size)[0], total / (4 * size)
 
-    def whole(data: Any, model: MatrixModel, world: World) -> RiskFunction:
+    def whole(data: tuple[()], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)
 
     return Measurement(lambda key, world: (), gradient, risks=Risks(whole))

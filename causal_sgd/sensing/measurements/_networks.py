@@ -17,10 +17,10 @@ drawn.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import (
@@ -66,7 +66,7 @@ def rank_one(
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: Array,
         model: MatrixModel,
         params: Params,
         world: World,
@@ -124,7 +124,7 @@ def examples(
     def gradient(
         key: Key,
         step: Array,
-        data: Any,
+        data: tuple[()],
         model: MatrixModel,
         params: Params,
         world: World,
@@ -169,7 +169,7 @@ def _predictions(
 
 
 def _draw(
-    key: Key, index: Array, slab: int, dim: int, dtype: Any, batch: Batch
+    key: Key, index: Array, slab: int, dim: int, dtype: DTypeLike, batch: Batch
 ) -> tuple[Array, Array, Array, Array]:
     """The examples of a slab.
 

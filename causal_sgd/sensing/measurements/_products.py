@@ -158,6 +158,7 @@ def _environments_of_runs(
     labels, environments, weights, estimate = linalg.broadcast_unmapped(
         runs, mapped[1:], arguments[1:]
     )
+    # A pair is a run and one of the environments of its batch.
     pairs = runs * per_run
     owner = jnp.arange(pairs) // per_run
     chosen = environments.reshape(pairs)
@@ -198,6 +199,7 @@ def _groups(
     ends = jnp.cumsum(groups)
 
     def add_group(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        # Groups are numbered by environment; `before` pairs of this one are in earlier groups.
         environment = jnp.sum(ends <= index)
         before = (index - (ends - groups)[environment]) * together
         lane = jnp.arange(together)

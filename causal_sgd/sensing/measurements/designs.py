@@ -8,7 +8,6 @@ the memory and the work of d^2. Models whose estimate is not symmetric need all 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ def shared_design(
 
 
 def restricted_isometry(
-    key: Key, design: Any, *, rank: int, starts: int = 16, iterations: int = 50
+    key: Key, design: np.ndarray | Array, *, rank: int, starts: int = 16, iterations: int = 50
 ) -> Array:
     """A lower bound on the restricted isometry constant of the measurements of each environment.
 
@@ -134,7 +133,7 @@ def square(entries: Array) -> Array:
     return entries.reshape(*entries.shape[:-1], dim, dim)
 
 
-def coordinates(design: Any, symmetric: bool = True) -> Array:
+def coordinates(design: np.ndarray | Array, symmetric: bool = True) -> Array:
     """A design [E, n, p] or [E, n, d, d] as [E, n, p].
 
     Args:
