@@ -23,7 +23,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
 
         W U = [Z - P N + P (N + N') / sqrt(2)] T / sqrt(2),
         F' W F = (N + N') / 2 within P, (F' Z) / sqrt(2) between the rest of F and P,
-                 a GOE matrix within the rest.
+        and a GOE matrix within the rest.
 
     The normal matrix N serves twice, in the GOE matrix P' W P and in the part to remove from Z;
     both are functions of it alone. A step takes O(d (r + k)^2) operations, d k + O((r + k)^2)
