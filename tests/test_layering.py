@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import pkgutil
 from pathlib import Path
@@ -112,6 +113,28 @@ def test_imports_point_only_downward(path: Path) -> None:
     below = {name for name in FLOOR if FLOOR[name] > FLOOR[floor]}
     above = floors_imported(path) - ALLOWED.get(floor, below) - {floor}
     assert not above, f"{floor} must not import {above}"
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}
+    names = {name.removesuffix(".__init__") for name in names}
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        module = module.removesuffix(".__init__")
+        imported = {longest(name, names) for name in imports(ast.parse(path.read_text()))}
+        # A module may use the public names of the package that it is in.
+        graph[module] = {
+            name for name in imported - {""} if not f"{module}.".startswith(f"{name}.")
+        }
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def longest(dotted: str, modules: set[str]) -> str:
+    """The module that a dotted name is or comes from; "" for other packages."""
+    while dotted and dotted not in modules:
+        dotted = dotted.rpartition(".")[0]
+    return dotted
 
 
 def test_the_test_sees_arrows_inside_functions_and_for_the_type_checker() -> None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
-
-if TYPE_CHECKING:
-    from causal_sgd.sweeps.store._reader import StoreReader
 
 __all__ = ["lazily"]
 
 READ_AT_ONCE = 64  # units
 
 
-def lazily(store: StoreReader, name: str, rows: np.ndarray) -> Any:
+class Reader(Protocol):
+    """The part of a store that its variables use."""
+
+    tile: int
+
+    def array(self, name: str) -> Any:
+        """The zarr array of a variable, [row, ...]."""
+        ...
+
+    def read(self, name: str, units: np.ndarray) -> np.ndarray:
+        """The values of a variable in some units, [len(units), tile, ...]."""
+        ...
+
+
+def lazily(store: Reader, name: str, rows: np.ndarray) -> Any:
     """A variable of some runs, read on first access and then cached, as xarray does with files.
 
     Args:
@@ -34,7 +45,7 @@ def lazily(store: StoreReader, name: str, rows: np.ndarray) -> Any:
 class _Stored(BackendArray):
     """A variable of some runs in xarray's interface; row -1 is a missing run."""
 
-    def __init__(self, store: StoreReader, name: str, rows: np.ndarray) -> None:
+    def __init__(self, store: Reader, name: str, rows: np.ndarray) -> None:
         inner = store.array(name)
         self.store, self.name, self.rows = store, name, rows
         self.inner_shape = inner.shape[1:]
