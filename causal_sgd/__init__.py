@@ -1,7 +1,7 @@
-"""causal_sgd: how SGD over heterogeneous environments learns the invariant and forgets the spurious.
+"""How SGD over heterogeneous environments learns the invariant part and forgets the spurious one.
 
-What the package offers is listed in `__init__.pyi` and loaded on first use, so that importing the
-package does not start jax.
+The public names are listed in `__init__.pyi` and loaded on first use: importing the package does
+not start jax.
 """
 
 import lazy_loader

@@ -63,4 +63,5 @@ def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
     engines = [
         name for name, needed in libraries.items() if all(map(importlib.util.find_spec, needed))
     ]
-    dataset.to_netcdf(out, engine=engines[0] if engines else "scipy")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    engine: Any = engines[0] if engines else "scipy"
+    dataset.to_netcdf(out, engine=engine)

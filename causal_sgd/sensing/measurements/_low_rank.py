@@ -28,8 +28,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
     The normal matrix N serves twice, in the GOE matrix P' W P and in the part to remove from Z;
     both are functions of it alone. A step takes O(d (r + k)^2) operations, d k + O((r + k)^2)
     random numbers and the memory of a few arrays [d, r + k]. The distribution and the batch loss
-    are exact for every rank k, also above d, and for a U without full rank (THEORY.md section 3,
-    low rank).
+    are exact for every rank k, also above d, and for a U without full rank.
 
     Args:
         noise: sigma_y >= 0, the standard deviation of the label noise; may be traced. Nothing is

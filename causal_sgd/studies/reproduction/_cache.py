@@ -49,7 +49,7 @@ class Origin:
     @classmethod
     def now(cls, name: str, *, quick: bool, seed: int) -> Origin:
         """The origin of results that would be computed now."""
-        path = inspect.getfile(studies.load(name))  # pyright: ignore[reportArgumentType]  # a module
+        path = inspect.getfile(studies.load(name))  # pyright: ignore[reportArgumentType]
         versions = {"causal_sgd": causal_sgd.__version__}
         versions |= {package: importlib.metadata.version(package) for package in COMPUTING}
         source = fingerprint(Path(path), "run")

@@ -68,11 +68,12 @@ class StoreReader:
         """Read again which runs are requested and which are done."""
         self._group = open_group(self.path)
         self._arrays: dict[str, Any] = {}
-        self.requests = [Grid.parse(request) for request in self._group.attrs["requests"]]  # pyright: ignore
-        self.environments: list[dict[str, Any]] = list(self._group.attrs["environments"])  # pyright: ignore
+        attributes: dict[str, Any] = self._group.attrs.asdict()
+        self.requests = [Grid.parse(request) for request in attributes["requests"]]
+        self.environments: list[dict[str, Any]] = list(attributes["environments"])
         self._table = Table.make(self.requests, self.parameters, self.tile)
         self._status, self.damaged = self._read_status()
-        steps: Any = self._group.attrs["steps"]
+        steps = attributes["steps"]
         frames = self.array("step").shape[0]
         self.steps = np.full(frames, -1, np.int32) if steps is None else np.asarray(steps, np.int32)
 
@@ -154,7 +155,8 @@ class StoreReader:
         if name not in self._arrays:
             try:
                 # Write chunks of fill values too, so that a missing chunk is a lost one.
-                self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})  # pyright: ignore
+                array: Any = self._group[name]
+                self._arrays[name] = array.with_config({"write_empty_chunks": True})
             except Exception as error:  # zarr raises many types for broken files
                 raise StoreError(
                     f"{self.path}: the array {name} cannot be opened: {first_line(error)}"
