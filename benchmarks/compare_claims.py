@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEADER = (
-    "| study | claim | old | new | interval | verdicts | change, interval widths |\n"
+    "| study | claim | old | new | interval | verdicts | relative change |\n"
     "|---|---|---|---|---|---|---|"
 )
 
@@ -42,14 +42,14 @@ def load(path: Path) -> Results:
     if not document.get("claims"):
         raise ValueError(f"{path} holds no claims")
 
-    def number(value: float | str | None) -> float:
-        return math.nan if value is None else float(value)
+    def number(value: float | str | None, missing: float = math.nan) -> float:
+        return missing if value is None else float(value)
 
     return {
         (claim["study"], claim["name"]): Result(
             number(claim["measured"]),
-            number(claim["low"]),
-            number(claim["high"]),
+            number(claim["low"], -math.inf),
+            number(claim["high"], math.inf),
             bool(claim["holds"]),
         )
         for claim in document["claims"]
@@ -63,8 +63,7 @@ def equal(one: float, other: float) -> bool:
 
 def row(name: tuple[str, str], old: Result, new: Result) -> str:
     """One line of the table."""
-    width = new.high - new.low
-    change = (new.measured - old.measured) / width if width else math.nan
+    change = (new.measured - old.measured) / abs(old.measured) if old.measured else math.nan
     interval = f"[{new.low:g}, {new.high:g}]"
     if (old.low, old.high) != (new.low, new.high):
         interval = f"[{old.low:g}, {old.high:g}] -> {interval}"

@@ -269,7 +269,7 @@ def test_claims_that_differ_are_listed(tmp_path, capsys):
     status, rows, last = compare(claims(tmp_path / "value.json", 1.5, math.nan, 0.5))
     assert status == 0
     assert [row["claim"] for row in rows] == ["pooled_0"]
-    assert rows[0]["change, interval widths"] == "+0.25"
+    assert rows[0]["relative change"] == "+0.5"
     status, rows, last = compare(claims(tmp_path / "verdict.json", 1.0, math.nan, 0.5, holds=False))
     assert status == 1
     assert {row["verdicts"] for row in rows} == {"holds -> fails"}

@@ -5,10 +5,10 @@ from ._discrete import BINOMIAL_UNIFORMS as BINOMIAL_UNIFORMS
 from ._discrete import binomial as binomial
 from ._discrete import multinomial as multinomial
 from ._discrete import subset as subset
-from ._gaussian import CHI_SQUARE_NORMALS as CHI_SQUARE_NORMALS
-from ._gaussian import CHI_SQUARE_WORDS as CHI_SQUARE_WORDS
-from ._gaussian import chi_square as chi_square
-from ._gaussian import goe as goe
-from ._gaussian import goe_summand as goe_summand
-from ._gaussian import goe_summand_size as goe_summand_size
-from ._gaussian import normals as normals
+from ._normal import CHI_SQUARE_NORMALS as CHI_SQUARE_NORMALS
+from ._normal import CHI_SQUARE_WORDS as CHI_SQUARE_WORDS
+from ._normal import chi_square as chi_square
+from ._normal import goe as goe
+from ._normal import goe_summand as goe_summand
+from ._normal import goe_summand_size as goe_summand_size
+from ._normal import normals as normals

@@ -18,7 +18,7 @@ from numpy.polynomial import Polynomial, chebyshev
 from scipy import stats
 
 from causal_sgd import random
-from causal_sgd.random import _discrete, _gaussian
+from causal_sgd.random import _discrete, _normal
 
 LANES = 200_000
 LEVEL = 1e-4
@@ -356,7 +356,7 @@ def coefficients(
 def test_the_coefficients_interpolate_at_chebyshev_points(
     name: str, function: Callable[[Any], Any], ends: tuple[float, float]
 ) -> None:
-    found = getattr(_gaussian, name)
+    found = getattr(_normal, name)
     expected, error = coefficients(function, ends, len(found) - 1)
     assert error < 5e-8
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
@@ -382,13 +382,13 @@ def test_box_muller_agrees_with_the_formula_in_double_precision() -> None:
     ).astype(np.uint32)
     expected = box_muller(x, y)
     radius = np.abs(expected)
-    made = jax.jit(functools.partial(_gaussian._box_muller, dtype=jnp.float32))(x, y)
+    made = jax.jit(functools.partial(_normal._box_muller, dtype=jnp.float32))(x, y)
     np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-6)
     small = radius < 1e-3  # where 1 - u has digits that u has not
     assert small.any()
     np.testing.assert_allclose(np.abs(made)[small], radius[small], rtol=1e-5)
     with jax.enable_x64(True):
-        exact = np.asarray(_gaussian._box_muller(jnp.asarray(x), jnp.asarray(y), jnp.float64))
+        exact = np.asarray(_normal._box_muller(jnp.asarray(x), jnp.asarray(y), jnp.float64))
     np.testing.assert_allclose(exact, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from causal_sgd.sensing import World, measurements, models, worlds
-from causal_sgd.sensing.measurements._entries import coherence
+from causal_sgd.sensing.measurements.designs import coherence
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.types import Batch, Measurement
 from support.arrays import symmetric

@@ -25,7 +25,7 @@ from causal_sgd.sweeps import compare, sweep
 from causal_sgd.sweeps._grid import Grid, zipped
 from causal_sgd.sweeps._programs import Program
 from causal_sgd.sweeps.store import Store, StoreError, _exports, export_results, open_results
-from causal_sgd.sweeps.store._tables import Table
+from causal_sgd.sweeps.store._rows import Table
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Trace

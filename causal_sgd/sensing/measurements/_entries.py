@@ -26,8 +26,8 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
     The mean gradient is that of `population`, since E[<X, R> X] = R, and E |X|_F^2 = d^2 as for a
     Gaussian X. But X is far from isotropic. E[<X, R>^2 <X, M>^2] = d^2 sum_ij R_ij^2 M_ij^2 is of
     the order |R|^2 |M|^2, the value for Gaussian X, only if R is spread evenly over all entries,
-    that is if the bases of the signals are incoherent (`coherence` near 1). Random bases are, up to
-    logarithms. In the canonical basis each signal has r diagonal entries, and a batch of
+    that is if the bases of the signals are incoherent (`designs.coherence` near 1). Random bases
+    are, up to logarithms. In the canonical basis each signal has r diagonal entries, and a batch of
     m << d^2 / r examples contains none of them or overweights those that it contains.
 
     Args:
@@ -77,17 +77,3 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         return pull_back(model, params, dim * matrix / size), total / (4 * size)
 
     return Measurement(dense_invariant, gradient)
-
-
-def coherence(basis: Array) -> Array:
-    """The coherence (d / r) max_i |e_i' B|^2 of a subspace (Candes and Recht 2009); [].
-
-    Args:
-        basis: B [d, r] with orthonormal columns.
-
-    Returns:
-        From 1, if all coordinates contribute equally, to d / r, if the subspace contains a
-        coordinate axis.
-    """
-    dim, rank = basis.shape
-    return dim / rank * jnp.max(jnp.sum(basis**2, 1))

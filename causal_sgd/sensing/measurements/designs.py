@@ -1,4 +1,4 @@
-"""Designs: the measurement matrices of finite data sets, in coordinates.
+"""Designs: the measurement matrices of finite data sets, and what makes them good ones.
 
 Symmetric residuals see only the symmetric part of a measurement matrix, so a design holds its
 p = d (d + 1) / 2 coordinates (`pack`). For Gaussian measurements they are iid N(0, 1). This halves
@@ -19,6 +19,7 @@ from causal_sgd.sensing.measurements._algebra import pack, packed_dim, unpack
 from causal_sgd.types import Array, Key
 
 __all__ = [
+    "coherence",
     "coordinates",
     "flatten",
     "pack",
@@ -158,3 +159,17 @@ def coordinates(design: np.ndarray | Array, symmetric: bool = True) -> Array:
 
 def _unit(vectors: Array) -> Array:
     return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def coherence(basis: Array) -> Array:
+    """The coherence (d / r) max_i |e_i' B|^2 of a subspace (Candes and Recht 2009); [].
+
+    Args:
+        basis: B [d, r] with orthonormal columns.
+
+    Returns:
+        From 1, if all coordinates contribute equally, to d / r, if the subspace contains a
+        coordinate axis.
+    """
+    dim, rank = basis.shape
+    return dim / rank * jnp.max(jnp.sum(basis**2, 1))

@@ -21,7 +21,7 @@ from causal_sgd.sweeps.store._layout import (
 )
 from causal_sgd.sweeps.store._lazy import lazily
 from causal_sgd.sweeps.store._manifest import StoreError, digest
-from causal_sgd.sweeps.store._tables import Table
+from causal_sgd.sweeps.store._rows import Table
 
 if TYPE_CHECKING:
     import xarray as xr
