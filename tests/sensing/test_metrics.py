@@ -25,6 +25,8 @@ from causal_sgd.types import Snapshot, Trace
 from support.arrays import symmetric
 from support.contracts import DIM, RANKS, draw_world, own_signals
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FACTORED = models.factored(dim=DIM)
 DENSE = MatrixModel(lambda key: jnp.zeros((DIM, DIM)), lambda params: params)
 

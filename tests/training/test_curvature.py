@@ -21,6 +21,8 @@ from causal_sgd.training import curvature, run, samplers, sgd
 from causal_sgd.training.algorithms import fedavg, stream
 from causal_sgd.types import Batch, Measurement, Snapshot
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DIM, MEAN, NOISE = 8, 1.5, 0.5
 SPECTRUM = np.array([1.0, 2.0])
 KEY = jax.random.key(0)
