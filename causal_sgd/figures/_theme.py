@@ -144,7 +144,10 @@ def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Datase
     for index, value in enumerate(values):
         label, colour = str(value), COLOURS[index % len(COLOURS)]
         if values.dtype.kind in "iuf":
-            label = f"{symbol.group() if symbol else name} = {value:.4g}"
+            # Four digits, but whole numbers such as a dimension of 10000 in full.
+            whole = float(value).is_integer() and abs(value) < 1e6
+            shown = f"{value:.0f}" if whole else f"{value:.4g}"
+            label = f"{symbol.group() if symbol else name} = {shown}"
             colour = mpl.colormaps["viridis"](0.75 * index / max(len(values) - 1, 1))
         yield label, table.isel({over: index}), line_properties(index, colour)
 

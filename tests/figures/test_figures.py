@@ -196,6 +196,15 @@ def test_final_value_of_several_lines_hatches_strips_above_the_data(
     assert entries(artists.legend)[0] == rf"$\eta$ = {RATES[1]:.4g}"
 
 
+def test_labels_show_whole_numbers_in_full_and_others_with_four_digits(
+    ax: Axes, grid: xr.Dataset
+) -> None:
+    chosen = grid.isel(step=-1, drop=True, learning_rate=[0, 1])
+    renamed = chosen.rename(learning_rate="dim").assign_coords(dim=[10000.0, 1 / 3])
+    artists = figures.final_value(ax, renamed, "spurious_signal", along="spread", over="dim")
+    assert {label.split(" = ")[1] for label in entries(artists.legend)[:2]} == {"10000", "0.3333"}
+
+
 def test_final_value_on_a_geometric_axis_is_logarithmic(ax: Axes, grid: xr.Dataset) -> None:
     column = grid.isel(spread=0)
     figures.final_value(
