@@ -12,7 +12,7 @@ import inspect
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ __all__ = [
     "world_factory",
 ]
 
-Value = TypeVar("Value", bound=Any)
+Value = TypeVar("Value", bound=Any)  # whatever a user passes
 
 
 def concrete(value: object) -> np.ndarray | None:
@@ -96,7 +96,7 @@ def number(
     return value
 
 
-def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
     """Return `value` as an int if it is a concrete whole number within the limits.
 
     Raises:
@@ -111,7 +111,7 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
             "program"
         )
     try:
-        result = operator.index(value)
+        result = operator.index(cast("SupportsIndex", value))
     except TypeError:
         raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
     if isinstance(value, bool) or result < minimum or (maximum is not None and result > maximum):
@@ -254,10 +254,11 @@ def key(name: str, value: Value) -> Value:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value on one line: a function by its name, a long value by its type."""
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"the function {value.__qualname__}"
+    name = getattr(value, "__qualname__", None)
+    if callable(value) and name is not None:
+        return f"the function {name}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 

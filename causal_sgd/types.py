@@ -2,8 +2,8 @@
 
 Shapes are written beside the fields: `E` environments of the world, `B` environments of one batch,
 `*S` the shape of an estimate, `F` recorded frames. Everything here is unbatched; `sweep` adds the
-batch axes with `vmap`. `Any` stands for a pytree: parameters, states, data and the world, of which
-each system has its own.
+batch axes with `vmap`. Parameters, states, data and the world are pytrees. Each system has its own
+pytrees and its own models.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 from jax.extend.core import get_opaque_trace_state
 
 Array = jax.Array
 Key = jax.Array
-Params = Any
-State = Any
+PyTree = Any
+"""Arrays in nested containers that jax knows; the type checker has no type for it."""
+Params = PyTree
+State = PyTree
+AnyModel = Any
+"""A `Model` of which a system may require more, so that it accepts only its own."""
+
+Result = TypeVar("Result")
 
 __all__ = [
     "Algorithm",
@@ -31,6 +37,7 @@ __all__ = [
     "Metric",
     "Model",
     "Params",
+    "PyTree",
     "RiskFunction",
     "Risks",
     "Sampler",
@@ -61,7 +68,7 @@ WorldFactory = Callable[[Key], World]
 """How the world of a run is drawn: a pure function of a key."""
 
 
-Evolution = Callable[[Key, Array, Any], Any]
+Evolution = Callable[[Key, Array, PyTree], PyTree]
 """How the world changes before a step: (key, step, world) -> world of the same shapes.
 
 The measurement's data are made once, from the first world, and samplers receive the probabilities
@@ -149,8 +156,8 @@ class Risks(NamedTuple):
             environment without examples is 0. None where what is drawn depends on the parameters.
     """
 
-    whole: Callable[[Any, Any, Any], RiskFunction]
-    batch: Callable[[Key, Array, Any, Any, Any, Batch], RiskFunction] | None = None
+    whole: Callable[[PyTree, AnyModel, PyTree], RiskFunction]
+    batch: Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], RiskFunction] | None = None
 
 
 class Measurement(NamedTuple):
@@ -170,8 +177,8 @@ class Measurement(NamedTuple):
             the gradient, and what needs a risk refuses the measurement.
     """
 
-    init: Callable[[Key, Any], Any]
-    gradient: Callable[[Key, Array, Any, Any, Params, Any, Batch], tuple[Params, Array]]
+    init: Callable[[Key, PyTree], PyTree]
+    gradient: Callable[[Key, Array, PyTree, AnyModel, Params, PyTree, Batch], tuple[Params, Array]]
     capacity: Callable[[int], int | None] | None = None
     holds_labels: bool = False
     risks: Risks | None = None
@@ -205,17 +212,17 @@ class Snapshot:
 
     step: Array
     params: Params
-    world: Any
+    world: PyTree
     batch_loss: Array
-    model: Any
+    model: AnyModel
     measurement: Measurement | None = None
-    data: Any = None
-    next_batch: Callable[[], tuple[Key, Any, Batch]] | None = None
-    _memo: list[tuple[Any, Any]] = field(
+    data: PyTree = None
+    next_batch: Callable[[], tuple[Key, PyTree, Batch]] | None = None
+    _memo: list[tuple[object, object]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
 
-    def once(self, function: Callable[[Snapshot], Any]) -> Any:
+    def once(self, function: Callable[[Snapshot], Result]) -> Result:
         """Return `function(self)`, computed once for all metrics of this snapshot.
 
         It is computed anew within a transformation that a metric applies (`jax.grad`, `jax.vmap`, a
@@ -224,7 +231,7 @@ class Snapshot:
         place = function, get_opaque_trace_state()
         for known_place, value in self._memo:
             if known_place == place:
-                return value
+                return cast("Result", value)
         value = function(self)
         self._memo.append((place, value))
         return value
