@@ -202,17 +202,26 @@ def test_a_member_is_a_pure_function_of_its_key_and_traced_numbers(
 ) -> None:
     row = ROOMS[room][1][name]
     numbers, others = dict(row.numbers), dict(row.others)
-    plain, traced = program(room, name, world_file)
+    _, traced = program(room, name, world_file)
     first, second = jax.random.key(0), jax.random.key(1)
     result = traced(first, numbers)
     assert equal(result, traced(first, numbers)), "the same key gave another result"
     assert equal(result, traced(second, numbers)) != row.random
     if others:
         assert not equal(result, traced(first, others)), "the numbers do not matter"
-    # as sweeps map it: keys differ from lane to lane, and numbers too
+
+
+@pytest.mark.slow  # values under `vmap` are in the tests of each room too
+@pytest.mark.parametrize(("room", "name"), members())
+def test_a_member_maps_over_keys_and_numbers(room: str, name: str, world_file: Path) -> None:
+    """As sweeps map it: keys differ from lane to lane, and numbers too."""
+    row = ROOMS[room][1][name]
+    numbers, others = dict(row.numbers), dict(row.others)
+    plain, traced = program(room, name, world_file)
+    first, second = jax.random.key(0), jax.random.key(1)
     both = jax.tree.map(lambda *values: np.stack(values), numbers, others or numbers)
     mapped = jax.jit(jax.vmap(plain))(jnp.stack([first, second]), both)
-    for lane, expected in enumerate((result, traced(second, others or numbers))):
+    for lane, expected in enumerate((traced(first, numbers), traced(second, others or numbers))):
         found = jax.tree.map(lambda leaf, lane=lane: leaf[lane], mapped)
         chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import peers
+from support.cases import few
 
 RUNS = 144
 # Near the transition, so that the final values are widely spread and a wrong law shows.
@@ -39,11 +40,7 @@ SAMPLES = {
 PAIRS = list(itertools.combinations(SAMPLES, 2))
 
 
-def slow_in_torch(name, *values):
-    """PyTorch compiles its peers for many seconds."""
-    return pytest.param(
-        name, *values, marks=pytest.mark.slow if "torch" in str((name, *values)) else ()
-    )
+QUICK = ("numpy_loop", "jax_drawn")  # PyTorch compiles its peers for many seconds
 
 
 # 15 pairs and 2 outcomes: with new seeds, correct peers would fail somewhere once in 1,000 times.
@@ -82,7 +79,7 @@ def _pvalue(one, other):
     return min(stats.ks_2samp(mine, theirs).pvalue for mine, theirs in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("one", "other"), [slow_in_torch(*pair) for pair in PAIRS])
+@pytest.mark.parametrize(("one", "other"), few(PAIRS, {QUICK}))
 def test_peers_agree_in_distribution(one, other):
     assert _pvalue(_sample(one), _sample(other)) > LEVEL
 
@@ -102,7 +99,7 @@ def test_comparison_notices_a_wrong_law(change):
     assert _pvalue(_sample("jax_drawn"), _sample("numpy_loop", **change)) < LEVEL
 
 
-@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
+@pytest.mark.parametrize("name", few(SAMPLES, QUICK))
 def test_large_batches_reach_the_population_dynamics(name):
     """Without heterogeneity each direction is a scalar map, but for the batch's noise."""
     change = {"spread": 0.0, "mean": 0.5, "batch_size": 4000, "steps": 60}
@@ -118,7 +115,7 @@ def test_large_batches_reach_the_population_dynamics(name):
     np.testing.assert_allclose(error, expected, rtol=0.15)
 
 
-@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
+@pytest.mark.parametrize("name", few(SAMPLES, QUICK))
 def test_few_columns_learn_what_they_reach(name):
     """The factor starts at columns of the identity; two of them find the invariant signal alone."""
     signal, error = _simulate(name, [7], rank=2, spread=0.0, batch_size=4000, steps=100)
@@ -126,7 +123,7 @@ def test_few_columns_learn_what_they_reach(name):
     np.testing.assert_allclose(error, 0, atol=0.5)
 
 
-@pytest.mark.parametrize("name", [slow_in_torch(name) for name in SAMPLES])
+@pytest.mark.parametrize("name", few(SAMPLES, QUICK))
 def test_seeds_decide(name):
     once, again = (_simulate(name, [3, 4], steps=20) for _ in range(2))
     np.testing.assert_array_equal(once, again)

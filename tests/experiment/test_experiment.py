@@ -66,7 +66,10 @@ def test_fields_without_effect_are_told(fields: dict, field: str, reason: str | 
 
 
 def test_swept_numbers_replace_fields() -> None:
-    base = Experiment(**SMALL, sampler="block", schedule="cosine", metrics=("batch_loss",))
+    options = {"measurement": "population", "model": "diagonal", "basis": "canonical"}
+    base = Experiment(
+        **SMALL, **options, sampler="block", schedule="cosine", metrics=("batch_loss",)
+    )
     axes = {"block_length": [1, 3], "learning_rate": [0.1, 0.2]}
     swept = sweep(base.cell(), axes=axes, seeds=2)
     single = sweep(base.replace(block_length=3, learning_rate=0.2).cell(), seeds=2)

@@ -19,6 +19,7 @@ from scipy import stats
 
 from causal_sgd import random
 from causal_sgd.random import _discrete, _normal
+from support.cases import few
 
 LANES = 200_000
 LEVEL = 1e-4
@@ -66,7 +67,7 @@ def test_no_degrees_give_exactly_zero() -> None:
     assert not np.asarray(chi_squares(jax.random.key(3), jnp.asarray([0.0, -1.0]), 100)).any()
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 5, 7, 13])
+@pytest.mark.parametrize("lanes", few([1, 3, 5, 7, 13], {5}))
 def test_chi_square_ends_for_any_number_of_lanes(lanes: int) -> None:
     # `jax.random.gamma` did not, for five lanes at 10^8
     drawn = np.asarray(chi_squares(jax.random.key(4), jnp.asarray([1.0, 1e8]), lanes))
@@ -222,7 +223,7 @@ def test_goe_matrices_may_be_empty() -> None:
     assert random.goe(jnp.zeros(0), 0).shape == (0, 0)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("dim", few([1, 2, 3, 4, 5, 8, 9], {1, 4, 9}))
 def test_goe_is_symmetric_with_the_variances_of_its_entries(dim: int) -> None:
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         normals = random.normals(key, random.goe_summand_size(dim), jnp.float32)

@@ -24,6 +24,7 @@ import pytest
 from causal_sgd.sensing import World, measurements, models
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.types import Batch
+from support.cases import few
 from support.law import (
     DIM,
     DRAWS,
@@ -64,6 +65,12 @@ NOISELESS = (
     "two environments",
     "no residual in one of two environments",
 )
+QUICK = {  # one of each kind
+    ("one environment", 0.7, "law"),
+    ("four environments, two of them empty", 0.7, "law"),
+    ("errors within the spurious span", 0.7, "law"),
+    ("no residual in one of two environments", 0.0, "law"),
+}
 WITHOUT_FACTOR = (  # the estimate has no inverse, or negative eigenvalues
     "errors within the spurious span",
     "no residual in one of two environments",
@@ -142,17 +149,16 @@ def check_higher_moments(
 
 @pytest.mark.parametrize(
     ("name", "noise", "kind"),
-    [
-        *((name, 0.7, "law") for name in CASES),
-        *((name, 0.0, "law") for name in NOISELESS),
-        # test_low_rank.py has cases of its own
-        *(
-            pytest.param(name, noise, "low rank", marks=pytest.mark.slow)
+    few(
+        [
+            (name, noise, kind)
+            for kind in ("law", "low rank")  # test_low_rank.py has cases of its own
             for noise, names in ((0.7, CASES), (0.0, NOISELESS))
             for name in names
-            if name not in WITHOUT_FACTOR
-        ),
-    ],
+            if kind == "law" or name not in WITHOUT_FACTOR
+        ],
+        QUICK,
+    ),
 )
 def test_the_law_has_the_exact_mean_and_covariance(name: str, noise: float, kind: str) -> None:
     case = CASES[name]
@@ -190,7 +196,9 @@ def test_the_law_has_the_third_and_fourth_moments_of_the_definition(
 
 
 # 12 examples: slabs of 5 leave a rest, those of 6 leave none, one of 64 is never full
-@pytest.mark.parametrize(("slab_size", "draws"), [(5, 100_000), (6, 100_000), (64, 20_000)])
+@pytest.mark.parametrize(
+    ("slab_size", "draws"), few([(5, 100_000), (6, 100_000), (64, 20_000)], {(5, 100_000)})
+)
 def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(
     slab_size: int, draws: int
 ) -> None:
@@ -199,6 +207,7 @@ def test_streamed_has_the_exact_mean_and_covariance_for_any_slab(
     judge(check_mean_and_covariance(sample, case, 0.7), enough=150)
 
 
+@pytest.mark.slow
 def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
     case = CASES["four environments, two of them empty"]
     streamed = draw(case, 0.7, "streamed", seed=11)
@@ -209,10 +218,15 @@ def test_streamed_and_the_law_have_the_same_higher_moments() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("one environment", "law"),
         ("two environments", "law"),
-        ("two environments", "low rank"),
-        pytest.param("one environment", "low rank", marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("one environment", "law"),
+                ("two environments", "low rank"),
+                ("one environment", "low rank"),
+            )
+        ),
     ],
 )
 def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str, kind: str) -> None:
@@ -223,11 +237,14 @@ def test_a_noise_of_zero_has_the_same_law_whether_it_is_traced_or_not(name: str,
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a pure batch", "law"),
         ("a mixture with an empty environment", "law"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("a mixture", "law"), ("four environments", "streamed"))
+            for case in (
+                ("a pure batch", "law"),
+                ("a mixture", "law"),
+                ("four environments", "streamed"),
+            )
         ),
     ],
 )

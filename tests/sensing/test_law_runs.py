@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from causal_sgd.sensing import measurements, metrics, models, worlds
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Batch, Sampler
+from support.cases import few
 from support.law import LAWS
 
 
@@ -68,10 +70,7 @@ def seeds(first: int) -> jax.Array:
 
 @pytest.mark.parametrize(
     ("sampler", "kind"),
-    [
-        *(("hetero", kind) for kind in LAWS),
-        *(pytest.param("pooled", kind, marks=pytest.mark.slow) for kind in LAWS),
-    ],
+    few(itertools.product(["hetero", "pooled"], LAWS), {("hetero", "law")}),
 )
 def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
     # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice
@@ -84,6 +83,7 @@ def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind:
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() -> None:
     pure = final_values(seeds(0), 50.0, sampler="hetero", kind="law")
     mixture = final_values(seeds(1000), 50.0, sampler="hetero", kind="law", mixture=True)
@@ -93,14 +93,7 @@ def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() ->
 
 @pytest.mark.parametrize(
     ("kind", "mixture"),
-    [
-        ("law", False),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("low rank", False), ("low rank", True))
-        ),
-        ("law", True),
-    ],
+    few(itertools.product(["law", "low rank"], [False, True]), {("law", False)}),
 )
 def test_a_batch_of_100_million_is_the_population(kind: str, mixture: bool) -> None:
     law = final_values(seeds(0), 1e8, sampler="hetero", kind=kind, mixture=mixture)

@@ -23,6 +23,7 @@ from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.training import samplers
 from causal_sgd.types import Snapshot, Trace
 from support.arrays import symmetric
+from support.cases import few
 from support.contracts import DIM, RANKS, draw_world, own_signals
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -74,14 +75,16 @@ def of_estimate(snapshot: Snapshot) -> Snapshot:
     return dataclasses.replace(snapshot, params=snapshot.estimate, model=DENSE)
 
 
-KINDS = (
-    "one column",
-    "square",
-    "almost learned",
-    *(
-        pytest.param(kind, marks=pytest.mark.slow)
-        for kind in ("three columns", "overlapping signals", "spurious signals in every direction")
+KINDS = few(
+    (
+        "one column",
+        "square",
+        "almost learned",
+        "three columns",
+        "overlapping signals",
+        "spurious signals in every direction",
     ),
+    {"one column", "square"},
 )
 
 
@@ -250,6 +253,7 @@ def test_metrics_do_not_depend_on_the_choice_of_basis() -> None:
     chex.assert_trees_all_close(rotated, plain, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_metrics_map_over_runs_and_compile_once() -> None:
     snapshots = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[make_snapshot("square")] * 3)
     scales = jnp.array([1.0, 0.5, 2.0])

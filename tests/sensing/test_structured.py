@@ -23,6 +23,7 @@ from causal_sgd.sensing.measurements.designs import coherence
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.types import Batch, Measurement
 from support.arrays import symmetric
+from support.cases import few
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
@@ -124,9 +125,7 @@ def second_moments(
     return along + t * traces / 2, moments / 4 + NOISE**2 * plain, square + t**2 / 2 + NOISE**2
 
 
-@pytest.mark.parametrize(
-    "counts", [pytest.param(c, marks=pytest.mark.slow if c == "pure" else ()) for c in COUNTS]
-)
+@pytest.mark.parametrize("counts", few(COUNTS, set(COUNTS) - {"pure"}))
 @pytest.mark.parametrize("kind", MEASUREMENTS)
 def test_the_batch_gradient_has_the_mean_and_covariance_of_its_definition(
     kind: str, counts: str

@@ -77,6 +77,7 @@ def test_the_number_of_cores_changes_no_bit(fields: dict[str, Any]) -> None:
     assert same_bits(one, two)
 
 
+@pytest.mark.slow
 def test_more_cores_than_calls_per_device_use_further_devices(monkeypatch) -> None:
     monkeypatch.setattr(_programs, "CALLS_PER_CPU_DEVICE", 1)
     COMPILATIONS.clear()

@@ -159,9 +159,10 @@ def test_divergence_is_found_where_a_plain_loop_finds_it(law: bool) -> None:
     assert many(rates, last).diverged_at[index] == last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "optimizer"),
-    [("hetero", "sgd"), pytest.param("mixed", "adam", marks=pytest.mark.slow)],
+    [("hetero", "sgd"), ("mixed", "adam")],
 )
 def test_the_diagonal_model_is_the_factored_one_by_population_gradients(
     sampler: str, optimizer: str

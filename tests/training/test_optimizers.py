@@ -21,6 +21,7 @@ from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Array, Snapshot
+from support.cases import few
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 STEPS = 12
@@ -120,12 +121,7 @@ def by_hand(optimizer: Any, observe: Callable[[Any, Array], Array] | None = None
     return np.asarray(params if observe is None else observe(state, params))
 
 
-FURTHER = ("momentum", "adamw", "sign", "exponential decay", "cosine decay")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in FURTHER else ()) for n in OPTIMIZERS]
-)
+@pytest.mark.parametrize("name", few(OPTIMIZERS, {"noisy", "adam", "momentum"}))
 def test_a_transformation_trains_as_by_hand_and_its_numbers_are_swept_in_one_program(
     name: str,
 ) -> None:

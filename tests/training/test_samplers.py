@@ -16,6 +16,7 @@ from scipy import stats
 
 from causal_sgd.training import samplers
 from causal_sgd.types import Batch, Sampler
+from support.cases import few
 from support.contracts import PROBABILITIES, SAMPLERS, draws, make
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -29,7 +30,7 @@ def run(key: jax.Array, batch_size: jax.Array, *, name: str, environments: int) 
     return draws(sampler, key, np.full(environments, 1 / environments), 25)
 
 
-@pytest.mark.parametrize("environments", [1, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("environments", few([1, 3, 4], {4}))
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environments: int) -> None:
     for batch_size in (3, 13, 1000):
@@ -42,7 +43,7 @@ def test_counts_are_whole_numbers_that_sum_to_the_batch_size(name: str, environm
         assert (counts.sum(1) == batch_size).all()
 
 
-@pytest.mark.parametrize("environments", [1, 2, 5])
+@pytest.mark.parametrize("environments", few([1, 2, 5], {2}))
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_batch_has_as_many_different_environments_as_its_sampler_says(
     name: str, environments: int
