@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import jax
 
 from causal_sgd import checks
+from causal_sgd.experiment import Experiment
 from causal_sgd.experiment._options import TABLES, Parts
 from causal_sgd.sensing import worlds
 from causal_sgd.types import Algorithm
@@ -17,11 +18,11 @@ from causal_sgd.types import Algorithm
 __all__ = ["algorithm", "naming_fields", "world_of_file"]
 
 
-def algorithm(experiment: Any, known: Parts) -> Algorithm:
+def algorithm(experiment: Experiment, known: Parts) -> Algorithm:
     """The algorithm of an experiment, whose sweepable numbers may be traced.
 
     Args:
-        experiment: an `Experiment`.
+        experiment: whose fields choose the parts.
         known: parts that are built already, from `world_of_file`.
 
     Raises:
@@ -30,11 +31,11 @@ def algorithm(experiment: Any, known: Parts) -> Algorithm:
     """
     checks.number("momentum", experiment.momentum, minimum=0, maximum=1)
     checks.number("weight_decay", experiment.weight_decay, minimum=0)
-    parts: dict[str, Any] = {"dim": experiment.dim, **known}
+    parts: dict[str, object] = {"dim": experiment.dim, **known}
     for table in TABLES:
         if table.part not in parts:
             parts[table.part] = table.build(experiment, parts)
-    return parts["algorithm"]
+    return cast("Algorithm", parts["algorithm"])
 
 
 def world_of_file(path: Path | None) -> Parts:
@@ -47,7 +48,7 @@ def world_of_file(path: Path | None) -> Parts:
 
 
 @contextlib.contextmanager
-def naming_fields(experiment: object) -> Iterator[None]:
+def naming_fields(experiment: Experiment) -> Iterator[None]:
     """Let messages that begin with the argument of a part name the field instead."""
     try:
         yield

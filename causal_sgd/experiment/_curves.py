@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -58,7 +57,7 @@ def theory_curve(
     from causal_sgd import theory
 
     family = experiment.family.replace("-", "_")
-    values: dict[str, Any] = {name: getattr(experiment, name) for name in AXES}
+    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in AXES}
     solved = "spread" if "spread" in (x, y) else "learning_rate"
     other, grid = (y, ys) if solved == x else (x, xs)
     values[other] = np.linspace(grid[0], grid[-1], POINTS)
@@ -71,7 +70,7 @@ def theory_curve(
         curves["at finite time"] = theory.finite_time_critical_spread(
             values["learning_rate"], values["mean"], **shift, family=family
         )
-    along = values[other]
+    along = np.asarray(values[other])
     boundaries = {name: np.asarray(curve) for name, curve in curves.items()}
     return {
         name: (boundary, along) if solved == x else (along, boundary)

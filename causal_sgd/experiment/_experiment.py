@@ -12,14 +12,14 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from causal_sgd import checks
 from causal_sgd.experiment import _options
 from causal_sgd.experiment._options import TABLES
 
 if TYPE_CHECKING:
-    from causal_sgd.types import Trace
+    from causal_sgd.types import Array, Key, Trace
 
 __all__ = ["CHOICES", "INTEGER_AXES", "SWEEPABLE", "Experiment"]
 
@@ -73,7 +73,7 @@ class Experiment(
         metrics = {name: _options.metric(name) for name in self.metrics}
         known = _build.world_of_file(self.world_file)
 
-        def cell(key: Any, **numbers: Any) -> Trace:
+        def cell(key: Key, **numbers: float | Array) -> Trace:
             for name in numbers:
                 checks.choice("parameter", name, SWEEPABLE)
             experiment = self.replace(**numbers)
@@ -98,7 +98,7 @@ class Experiment(
         )
         return cell
 
-    def replace(self, **changes: Any) -> Experiment:
+    def replace(self, **changes: object) -> Experiment:
         """The experiment with some fields changed."""
         return dataclasses.replace(self, **changes)
 
@@ -121,15 +121,16 @@ class Experiment(
         }
 
     @classmethod
-    def parse(cls, description: Mapping[str, Any]) -> Experiment:
+    def parse(cls, description: Mapping[str, object]) -> Experiment:
         """The experiment of a description by `describe`; missing fields have their defaults."""
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in description.items()
         }
-        if values.get("world_file") is not None:
-            values["world_file"] = Path(values["world_file"])
-        return cls(**values)
+        world_file = values.get("world_file")
+        if isinstance(world_file, str):
+            values["world_file"] = Path(world_file)
+        return cls().replace(**values)
 
 
 def _leaves(hint: object) -> Iterator[object]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from causal_sgd.experiment._options._samplers import SamplerFields
-from causal_sgd.experiment._options._table import Axis, Computed, Table, option
+from causal_sgd.experiment._options._table import Axis, Computed, Parts, Table, option
+
+if TYPE_CHECKING:
+    from causal_sgd.sensing.models import MatrixModel
 
 __all__ = ["MEASUREMENTS", "MeasurementFields"]
 
@@ -21,6 +24,10 @@ def _module() -> ModuleType:
 def _largest_batch(experiment: SamplerFields, parts: object) -> int | None:
     """The batch size unless it is swept: it only saves time, so it may be omitted."""
     return experiment.batch_size if isinstance(experiment.batch_size, int) else None
+
+
+def _symmetric(experiment: object, parts: Parts) -> bool:
+    return cast("MatrixModel", parts["model"]).symmetric
 
 
 MEASUREMENTS = Table(
@@ -37,7 +44,7 @@ MEASUREMENTS = Table(
             "fresh_noise",
             noise="label_noise",
             largest_batch=Computed(_largest_batch, ("batch_size",)),
-            symmetric=Computed(lambda experiment, parts: parts["model"].symmetric),
+            symmetric=Computed(_symmetric),
             curve=True,
         ),
         "rank-one": option("trace_correction", noise="label_noise", curve=True),

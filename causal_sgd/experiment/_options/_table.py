@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import numpy as np
 
 from causal_sgd import checks
+
+if TYPE_CHECKING:
+    from causal_sgd.experiment import Experiment
 
 __all__ = [
     "SWEEPABLE",
@@ -29,7 +32,7 @@ __all__ = [
     "zero",
 ]
 
-Parts = Mapping[str, Any]
+Parts = Mapping[str, object]
 """The parts of an experiment that are built already."""
 
 T = TypeVar("T")
@@ -44,12 +47,12 @@ class FirstOf:
 
     fields: tuple[str, ...]
 
-    def read(self, experiment: object) -> tuple[str, ...]:
+    def read(self, experiment: Experiment) -> tuple[str, ...]:
         """The field that takes effect."""
         present = (field for field in self.fields if getattr(experiment, field) is not None)
         return (next(present, self.fields[-1]),)
 
-    def value(self, experiment: object, parts: Parts) -> Any:
+    def value(self, experiment: Experiment, parts: Parts) -> object:
         """The value; an array where the field holds a tuple of numbers."""
         value = getattr(experiment, self.read(experiment)[0])
         return np.asarray(value, float) if isinstance(value, tuple) else value
@@ -59,15 +62,15 @@ class FirstOf:
 class Computed:
     """An argument that is computed from the experiment and from the parts that are built before."""
 
-    function: Callable[[Any, Parts], Any]
+    function: Callable[[Experiment, Parts], object]
     fields: tuple[str, ...] = ()
     """The fields that it reads; messages name the first."""
 
-    def read(self, experiment: object) -> tuple[str, ...]:
+    def read(self, experiment: Experiment) -> tuple[str, ...]:
         """The fields that take effect."""
         return self.fields
 
-    def value(self, experiment: object, parts: Parts) -> Any:
+    def value(self, experiment: Experiment, parts: Parts) -> object:
         """The value."""
         return self.function(experiment, parts)
 
@@ -90,12 +93,12 @@ class Requirement:
     """What an option requires of another field."""
 
     field: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[object], bool]
     words: str
     """What follows "must" in a message."""
     reason: str
 
-    def check(self, experiment: object, chosen: str) -> None:
+    def check(self, experiment: Experiment, chosen: str) -> None:
         """Raise ValueError unless the field has an allowed value; `chosen` states the option."""
         value = getattr(experiment, self.field)
         if not self.holds(value):
@@ -194,23 +197,23 @@ class Table:
     replacement: tuple[str, Option] | None = None
     """A field that replaces all options where it is given, and its row."""
 
-    def chosen(self, experiment: object) -> str:
+    def chosen(self, experiment: Experiment) -> str:
         """The name that an experiment chooses."""
         return getattr(experiment, self.field)
 
-    def replaced_by(self, experiment: object) -> str | None:
+    def replaced_by(self, experiment: Experiment) -> str | None:
         """The field that replaces all options, where it is given."""
         if self.replacement is None or getattr(experiment, self.replacement[0]) is None:
             return None
         return self.replacement[0]
 
-    def row(self, experiment: object) -> Option:
+    def row(self, experiment: Experiment) -> Option:
         """The row that applies to an experiment."""
         if self.replacement is not None and self.replaced_by(experiment) is not None:
             return self.replacement[1]
         return self.options[self.chosen(experiment)]
 
-    def check(self, experiment: object) -> None:
+    def check(self, experiment: Experiment) -> None:
         """Raise ValueError if other fields do not fit the chosen option."""
         name = self.chosen(experiment)
         for requirement in self.options[name].requires:
@@ -220,7 +223,7 @@ class Table:
         """The function that builds the part."""
         return getattr(self.module(), row.factory or name.replace("-", "_"))
 
-    def build(self, experiment: object, parts: Parts) -> Any:
+    def build(self, experiment: Experiment, parts: Parts) -> object:
         """The part; None for an option that builds nothing.
 
         Args:
@@ -235,19 +238,19 @@ class Table:
         arguments = {name: value for name, value in values.items() if value is not None}
         return self.factory(self.chosen(experiment), row)(**arguments)
 
-    def fields_used(self, experiment: object) -> set[str]:
+    def fields_used(self, experiment: Experiment) -> set[str]:
         """The fields that take effect."""
         return {
             field for source in self.row(experiment).sources for field in source.read(experiment)
         }
 
-    def fields_of_arguments(self, experiment: object) -> Iterator[tuple[str, str]]:
+    def fields_of_arguments(self, experiment: Experiment) -> Iterator[tuple[str, str]]:
         """Pairs of an argument and the field that it comes from."""
         for name, source in (self.row(experiment).arguments or {}).items():
             for field in source.read(experiment)[:1]:
                 yield name, field
 
-    def why_unused(self, experiment: object, field: str) -> str | None:
+    def why_unused(self, experiment: Experiment, field: str) -> str | None:
         """Why a field has no effect here, as the end of a sentence; None if no option reads it."""
         users = [name for name, row in self.options.items() if field in row.fields]
         if not users:

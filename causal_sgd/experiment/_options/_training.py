@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from causal_sgd import checks
 from causal_sgd.experiment._options._table import (
@@ -54,37 +54,42 @@ def _averages() -> ModuleType:
 def _rate(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
-    return _optimizers.scheduled(experiment.learning_rate, parts["schedule"], experiment.accumulate)
+    schedule = cast("optax.Schedule | None", parts["schedule"])
+    return _optimizers.scheduled(experiment.learning_rate, schedule, experiment.accumulate)
 
 
 def _optimizer(experiment: TrainingFields, parts: Parts) -> optax.GradientTransformation:
     from causal_sgd.experiment import _optimizers
 
     return _optimizers.with_options(
-        parts["optimizer"],
+        cast("optax.GradientTransformation", parts["optimizer"]),
         accumulate=experiment.accumulate,
         clip_norm=experiment.clip_norm,
         sam_radius=experiment.sam_radius,
     )
 
 
+def _average(parts: Parts) -> optax.GradientTransformation | None:
+    return cast("optax.GradientTransformation | None", parts["average"])
+
+
 def _averaged(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
-    return _optimizers.chain(_optimizer(experiment, parts), parts["average"])
+    return _optimizers.chain(_optimizer(experiment, parts), _average(parts))
 
 
 def _server(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.experiment import _optimizers
 
     rate = checks.number("server_learning_rate", experiment.server_learning_rate, above=0)
-    return _optimizers.chain(_optimizers.sgd(rate), parts["average"])
+    return _optimizers.chain(_optimizers.sgd(rate), _average(parts))
 
 
 def _evaluate(experiment: TrainingFields, parts: Parts) -> object:
     from causal_sgd.training import optimizers
 
-    return None if parts["average"] is None else optimizers.averaged
+    return None if _average(parts) is None else optimizers.averaged
 
 
 def _fixed(value: object) -> Computed:
