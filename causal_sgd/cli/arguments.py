@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import itertools
 import re
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any
+from typing import cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -27,11 +28,13 @@ REGISTRY = ConstructorRegistry()
 FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
 
 
-def parse(command: Any, arguments: Sequence[str], *, program: str, description: str) -> Any:
+def parse(
+    command: object, arguments: Sequence[str], *, program: str, description: str
+) -> Callable[[], int]:
     """The command of a command line.
 
     Args:
-        command: a type that tyro understands.
+        command: a type that tyro understands, whose instances can be called.
         arguments: the words after the program's name.
         program: its name.
         description: what it does, for --help.
@@ -44,7 +47,7 @@ def parse(command: Any, arguments: Sequence[str], *, program: str, description: 
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
-                command,
+                cast("Callable[..., Callable[[], int]]", command),
                 prog=program,
                 args=list(arguments),
                 description=description,
@@ -103,12 +106,15 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     several = typing.get_origin(kinds[0]) is tuple and typing.get_args(kinds[0])[1:] == (...,)
     leaf = _plain(typing.get_args(kinds[0])[0]) if several else kinds[0]
     names = typing.get_args(leaf) if typing.get_origin(leaf) is typing.Literal else ()
-    if not (names or leaf in (int, float) or (optional and leaf in (str, Path))):
+    read: Callable[[str], object]
+    if names:
+        metavar = "{" + ",".join(names) + "}"
+        read = functools.partial(_name, names=names)
+    elif isinstance(leaf, type) and (leaf in (int, float) or (optional and leaf in (str, Path))):
+        metavar = leaf.__name__.upper()
+        read = functools.partial(_value, kind=leaf)
+    else:
         return None
-    metavar = "{" + ",".join(names) + "}" if names else leaf.__name__.upper()
-
-    def read(word: str) -> object:
-        return _name(word, names) if names else _value(word, leaf)
 
     def instance(words: list[str]) -> object:
         if optional and words == ["None"]:
@@ -128,14 +134,14 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     )
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
+def _alternatives(kind: object) -> tuple[object, ...]:
     """The types of a union, or the one type."""
     kind = _plain(kind)
     union = typing.get_origin(kind) in (typing.Union, UnionType)
     return typing.get_args(kind) if union else (kind,)
 
 
-def _plain(kind: Any) -> Any:
+def _plain(kind: object) -> object:
     """A type without annotations."""
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 
@@ -37,7 +37,7 @@ class Workplace:
         *,
         store: Path | None,
         by: Callable[..., xr.Dataset] | None = None,
-        **options: Any,
+        **options: object,
     ) -> xr.Dataset:
         """Sweep with these options.
 
@@ -53,9 +53,10 @@ class Workplace:
         start(self.cache)
         from causal_sgd.sweeps import sweep
 
+        sweeper: Callable[..., xr.Dataset] = sweep if by is None else by
         try:
             with self._executor() as executor:
-                return (by or sweep)(cell, store=store, executor=executor, **options)
+                return sweeper(cell, store=store, executor=executor, **options)
         except KeyboardInterrupt:
             # Only the command itself can tell which runs a refinement needs next.
             command = None if by is None else "the same command"
@@ -92,10 +93,16 @@ class Computation(Workplace):
     """Write the results to a netCDF file (.nc) or to a store (.zarr), whose sweep can be
     interrupted, resumed and extended."""
 
-    def compute(self, experiment: Experiment, **options: Any) -> xr.Dataset:
-        """Sweep an experiment and write the results to --out."""
+    def compute(
+        self,
+        experiment: Experiment,
+        *,
+        by: Callable[..., xr.Dataset] | None = None,
+        **options: object,
+    ) -> xr.Dataset:
+        """Sweep an experiment and write the results to --out; the arguments are as in `sweep`."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
-        dataset = self.sweep(experiment.cell(), store=store, **options)
+        dataset = self.sweep(experiment.cell(), store=store, by=by, **options)
         if self.out is not None and store is None:
             from causal_sgd.sweeps._datasets import write_netcdf
 

@@ -8,9 +8,9 @@ import functools
 import html
 import http.server
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,6 +18,7 @@ from causal_sgd import checks
 from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
     from causal_sgd.experiment import Experiment
@@ -134,7 +135,7 @@ def _page_or_error(page: Callable[[], str]) -> str:
         return f"<!doctype html><title>causal-sgd</title><p>{html.escape(str(error))}</p>"
 
 
-def _read(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
+def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
     """The results of a sweep and its configuration, as far as it is stored."""
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
@@ -158,21 +159,24 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
         ) from None
     if "diverged_at" not in dataset:
         raise ValueError(f"{path} must be a netCDF file of a sweep, got one without diverged_at")
-    attributes = {str(name): value for name, value in dataset.attrs.items()}
+    attributes: dict[str, object] = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
         try:
-            attributes["experiment"] = dict(json.loads(attributes["experiment"]))
+            attributes["experiment"] = dict(json.loads(dataset.attrs["experiment"]))
         except (TypeError, ValueError):
             del attributes["experiment"]  # of another program
     return dataset, attributes
 
 
-def _experiment(configuration: dict[str, Any]) -> Experiment | None:
+def _experiment(configuration: Mapping[str, object]) -> Experiment | None:
     from causal_sgd.experiment import Experiment
 
+    description = configuration.get("experiment")
+    if not isinstance(description, Mapping):  # swept from Python
+        return None
     try:
-        return Experiment.parse(configuration["experiment"])
-    except (KeyError, TypeError, ValueError):  # from Python, or another version
+        return Experiment.parse(description)
+    except (TypeError, ValueError):  # of another version
         return None
 
 
@@ -182,7 +186,9 @@ def _name(experiment: Experiment | None, path: Path, taken: dict[str, xr.Dataset
     return path.stem if name in taken else name
 
 
-def _curves(experiment: Experiment, dataset: xr.Dataset, across: str, up: str) -> dict[str, Any]:
+def _curves(
+    experiment: Experiment, dataset: xr.Dataset, across: str, up: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from causal_sgd.experiment import theory_curve
 
     return theory_curve(experiment, across, dataset[across].values, up, dataset[up].values) or {}

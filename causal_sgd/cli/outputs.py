@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-__all__ = ["PLOT_SUFFIXES", "check_output", "draw", "number", "plain"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PLOT_SUFFIXES", "Plain", "check_output", "draw", "number", "plain"]
+
+Plain: TypeAlias = "float | list[Plain] | None"
+"""Numbers for JSON, in which those that are not finite become null."""
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -33,21 +40,21 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> Non
         path.unlink()
 
 
-def plain(values: Any) -> Any:
-    """Numbers for JSON, in which those that are not finite become null."""
+def plain(values: float | np.ndarray) -> Plain:
+    """The numbers of an array or of one value for JSON."""
     if isinstance(values, np.ndarray) and values.ndim:
         return [plain(value) for value in values]
     return float(values) if np.isfinite(values) else None
 
 
-def number(value: Any) -> str:
+def number(value: Plain) -> str:
     """A number, or the first few of a list, as aligned text."""
     if isinstance(value, list):
         return " ".join(number(entry).strip() for entry in value[:6])
     return f"{'-':>10}" if value is None else f"{value:>10.4g}"
 
 
-def draw(path: Path, artist: Callable[[Any, Any], object]) -> None:
+def draw(path: Path, artist: Callable[[Axes, ModuleType], object]) -> None:
     """Write a figure with one pair of axes, which `artist(ax, figures)` draws."""
     import matplotlib as mpl
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
@@ -127,21 +127,24 @@ class Phase(Computation):
         from causal_sgd.sweeps import check_metric, refine
 
         check_metric(experiment.cell(), axes, self.metric)
-        options: dict[str, Any] = {"axes": axes, "key": self.seed}
         if self.refine:
-            options |= {
-                "by": refine,
-                "metric": self.metric,
-                "level": level,
-                "first_seeds": min(FIRST_SEEDS, self.seeds),
-                "max_seeds": self.seeds,
-                "budget": self.budget,
-                "precision": self.precision,
-                "along": along,
-            }
+            dataset = self.compute(
+                experiment,
+                by=refine,
+                axes=axes,
+                key=self.seed,
+                metric=self.metric,
+                level=level,
+                first_seeds=min(FIRST_SEEDS, self.seeds),
+                max_seeds=self.seeds,
+                budget=self.budget,
+                precision=self.precision,
+                along=along,
+            )
         else:
-            options |= {"seeds": self.seeds, "label": "phase diagram"}
-        dataset = self.compute(experiment, **options)
+            dataset = self.compute(
+                experiment, axes=axes, key=self.seed, seeds=self.seeds, label="phase diagram"
+            )
         seconds = round(time.perf_counter() - begin, 3)
         from causal_sgd.analysis import final, rejecting_fraction, rejection_boundary
 

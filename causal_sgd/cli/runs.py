@@ -6,13 +6,13 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
-from causal_sgd.cli.outputs import draw, number, plain
+from causal_sgd.cli.outputs import Plain, draw, number, plain
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Run"]
+
+
+class Summaries(TypedDict):
+    """The final metrics over the seeds."""
+
+    metrics: dict[str, dict[str, Plain]]  # by metric: its median, q10 and q90
+    diverged_fraction: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +59,8 @@ class Run(Computation):
         dataset = self.compute(
             experiment, seeds=self.seeds, key=self.seed, label=experiment.sampler
         )
-        report = {
-            "config": experiment.describe() | {"seeds": self.seeds, "seed": self.seed},
-            **_summaries(dataset),
-            "seconds": round(time.perf_counter() - begin, 3),
-        }
+        summaries = _summaries(dataset)
+        seconds = round(time.perf_counter() - begin, 3)
         if self.plot is not None:
             draw(
                 self.plot,
@@ -65,30 +69,29 @@ class Run(Computation):
                 ),
             )
         if self.json:
-            print(json.dumps(report))
+            configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
+            print(json.dumps({"config": configuration, **summaries, "seconds": seconds}))
             return 0
-        width = max(map(len, report["metrics"]))
+        width = max(map(len, summaries["metrics"]))
         header = f"{'metric':{width}}  {'median':>10}  {'q10':>10}  {'q90':>10}"
         print(f"{header}   (over {self.seeds} seeds)")
-        for name, levels in report["metrics"].items():
+        for name, levels in summaries["metrics"].items():
             print(
                 f"{name:{width}}  "
                 + "  ".join(number(levels[level]) for level in ("median", "q10", "q90"))
             )
-        print(f"diverged: {report['diverged_fraction']:.1%}   time: {report['seconds']:.1f} s")
+        print(f"diverged: {summaries['diverged_fraction']:.1%}   time: {seconds:.1f} s")
         return 0
 
 
-def _summaries(dataset: xr.Dataset) -> dict[str, Any]:
+def _summaries(dataset: xr.Dataset) -> Summaries:
     """The final median and quantiles of every metric over the seeds that did not diverge."""
     from causal_sgd.analysis import final, metric_names, summary
 
-    report: dict[str, Any] = {"metrics": {}}
+    levels = {"median": "median", "q10": "low", "q90": "high"}
+    metrics: dict[str, dict[str, Plain]] = {}
     for name in metric_names(dataset):
         table = summary(final(dataset), name)
-        levels = {"median": "median", "q10": "low", "q90": "high"}
-        report["metrics"][name] = {
-            level: plain(table[column].values) for level, column in levels.items()
-        }
-    report["diverged_fraction"] = float((dataset["diverged_at"] >= 0).mean())
-    return report
+        metrics[name] = {level: plain(table[column].values) for level, column in levels.items()}
+    diverged = float((dataset["diverged_at"] >= 0).mean())
+    return {"metrics": metrics, "diverged_fraction": diverged}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -195,13 +195,15 @@ def _complete(store: Store, workplace: Workplace) -> None:
     cell = experiment.cell()
     key = decode_key(store.configuration["key"], store.configuration["key_implementation"])
     for grid in store.requests:
-        options: dict[str, Any] = grid.arguments() | {"label": store.path.name}
+        arguments = grid.arguments()
         workplace.sweep(
             cell,
             store=store.path,
+            axes=arguments["axes"],
+            seeds=arguments["seeds"],
             key=key,
             config=store.configuration.get("config"),
-            **options,
+            label=store.path.name,
         )
     store.refresh()
     runs, done = store.progress()
