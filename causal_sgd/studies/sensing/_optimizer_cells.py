@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import optax
+    from jax.typing import ArrayLike
+
     from causal_sgd.studies._cells import Cell
-    from causal_sgd.types import Trace
+    from causal_sgd.types import Array, Key, Params, Trace
 
 __all__ = ["MEAN", "NORMALISED", "STEPS", "optimizer_cell"]
 
@@ -27,20 +31,20 @@ def _linear(nesterov: bool) -> Cell:
     from causal_sgd.training import optimizers
 
     def cell(
-        key: Any,
+        key: Key,
         *,
-        spread: Any,
-        learning_rate: Any,
-        init_scale: Any,
-        momentum: Any,
-        decay: Any,
-        bound: Any,
-        radius: Any,
-        average: Any,
-        cosine: Any,
-        warm: Any,
+        spread: Array,
+        learning_rate: Array,
+        init_scale: Array,
+        momentum: Array,
+        decay: Array,
+        bound: Array,
+        radius: Array,
+        average: Array,
+        cosine: Array,
+        warm: Array,
     ) -> Trace:
-        def schedule(update: Any) -> Any:
+        def schedule(update: ArrayLike) -> Array:
             shape = 1 - cosine + cosine * optax.cosine_decay_schedule(1.0, STEPS)(update)
             return learning_rate * (1 - momentum) * shape * jnp.minimum((update + 1) / warm, 1)
 
@@ -61,7 +65,12 @@ def _normalised(program: str) -> Cell:
     import optax
 
     def cell(
-        key: Any, *, spread: Any, learning_rate: Any, init_scale: Any, decay: Any = 0.0
+        key: Key,
+        *,
+        spread: Array,
+        learning_rate: Array,
+        init_scale: Array,
+        decay: float | Array = 0.0,
     ) -> Trace:
         optimizer = {
             "sign": lambda: optax.sign_sgd(learning_rate),
@@ -73,7 +82,13 @@ def _normalised(program: str) -> Cell:
     return cell
 
 
-def _train(key: Any, spread: Any, init_scale: Any, optimizer: Any, evaluate: Any = None) -> Trace:
+def _train(
+    key: Key,
+    spread: Array,
+    init_scale: Array,
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[optax.OptState, Params], Params] | None = None,
+) -> Trace:
     from causal_sgd.sensing import measurements, metrics, models, worlds
     from causal_sgd.training import run, samplers, sgd
 

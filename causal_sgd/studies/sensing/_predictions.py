@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -20,7 +20,7 @@ def critical_spread(experiment: Experiment) -> float:
     return float(theory.critical_spread(experiment.learning_rate, experiment.mean))
 
 
-def error_floor(experiment: Experiment, spread: ArrayLike, **changes: Any) -> Array:
+def error_floor(experiment: Experiment, spread: ArrayLike, **changes: ArrayLike) -> Array:
     """The distance to A* that the noise of the batches maintains; see `theory.error_floor`.
 
     Args:

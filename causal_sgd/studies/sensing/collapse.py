@@ -13,7 +13,7 @@ transition at eta mu = 0.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._drawing import Symbols
 
 BASE = _experiments.TWO_SCALARS.replace(init_scale=0.1, steps=20_000, record_every=20)
 EXPERIMENTS = {
@@ -93,11 +96,11 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(10.2, 3.3))
     _draw_order_parameters(axes[0], axes[1], data)
     _draw_ratios(axes[2], data)
-    look: dict[str, Any] = {"color": "0.4", "mfc": "white", "linestyle": "", "markersize": 3.5}
     for colour, family in zip(COLOURS, EXPERIMENTS, strict=False):
         axes[0].plot([], [], color=colour, label=family)
     for marker, rate in zip(MARKERS, RATES, strict=True):
-        axes[0].plot([], [], marker=marker, label=f"$\\eta = {rate:g}$", **look)
+        label = f"$\\eta = {rate:g}$"
+        axes[0].plot([], [], marker, color="0.4", mfc="white", ms=3.5, label=label)
     axes[1].legend(frameon=False, loc="upper left")
     handles = axes[0].get_legend_handles_labels()
     fig.legend(*handles, frameon=False, ncols=7, loc="outside lower center")
@@ -119,10 +122,10 @@ def _draw_order_parameters(left: Axes, right: Axes, data: Mapping[str, xr.Datase
             )
             exponent = np.asarray(theory.lyapunov(family.replace("-", "_"), rate, mean, spread))
             order = np.argsort(spread)
-            look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
-            look |= {"mfc": "white", "markeredgewidth": 0.9}
-            left.plot(spread[order], power[order] / mean, linewidth=0.8, **look)
-            right.plot(exponent / (rate * mean), power / mean, linestyle="", **look)
+            symbols: Symbols = {"color": colour, "marker": marker, "ms": 3.5}
+            symbols |= {"mfc": "white", "mew": 0.9}
+            left.plot(spread[order], power[order] / mean, linewidth=0.8, **symbols)
+            right.plot(exponent / (rate * mean), power / mean, linestyle="", **symbols)
     line = "$\\lambda / \\eta$"
     right.plot([-0.25, 0, 1], [0, 0, 1], color="0.3", linewidth=1, zorder=0, label=line)
     left.set(
@@ -146,10 +149,9 @@ def _draw_ratios(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 
     count = len(RATES)
     for index, (value, low, high) in enumerate(_ratios(data).values()):
-        look: dict[str, Any] = {"color": COLOURS[index // count]}
-        ax.plot([low, high], [index, index], linewidth=1.4, **look)
-        look |= {"marker": MARKERS[index % count], "markersize": 4.5, "mfc": "white"}
-        ax.plot([value], [index], linestyle="", **look)
+        colour, marker = COLOURS[index // count], MARKERS[index % count]
+        ax.plot([low, high], [index, index], linewidth=1.4, color=colour)
+        ax.plot([value], [index], marker, color=colour, markersize=4.5, mfc="white")
     ax.axvspan(0.98, 1.02, color="0.93", zorder=0)
     ax.axvline(1, color="0.3", linewidth=1)
     middles = [count * index + (count - 1) / 2 for index in range(len(EXPERIMENTS))]
@@ -158,7 +160,7 @@ def _draw_ratios(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     ax.set(xlabel="measured $M_c$ over that of $\\lambda = 0$", title="extrapolated to zero")
 
 
-def _critical(family: str, rates: Any) -> np.ndarray:
+def _critical(family: str, rates: ArrayLike) -> np.ndarray:
     from causal_sgd import theory
 
     return np.asarray(theory.critical_spread(rates, BASE.mean, family.replace("-", "_")), float)

@@ -14,14 +14,14 @@ M)^(1 - 2/L) = 1, which depends on the single largest step and lies close to div
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged, compare_over
+from causal_sgd.studies._cells import Options, averaged, compare_over
 from causal_sgd.studies._drawing import mark
 from causal_sgd.studies._frames import diverged_share, late, surviving
 
@@ -101,7 +101,7 @@ def run(
     """
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     seeds = 32 if quick else 128
     depths = {depth: BASE.replace(depth=depth).cell() for depth in DEPTHS}
     return {

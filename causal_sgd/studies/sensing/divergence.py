@@ -22,7 +22,7 @@ ignores noise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._cells import Options
+    from causal_sgd.types import Array, Key, Trace
 
 RATE, MEAN = 0.1, 1.0
 POPULATION = _experiments.TWO_SCALARS.replace(learning_rate=RATE, mean=MEAN, steps=300)
@@ -126,10 +129,10 @@ def run(
     """
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     base = POPULATION.cell()
 
-    def cell(key: Any, *, share: Any, width: Any, drift: Any) -> Any:
+    def cell(key: Key, *, share: Array, width: Array, drift: Array) -> Trace:
         """A start at a share of the peak; eta M and eta mu in place of M and mu."""
         peak = (4 / 27 * (1 + drift + width) ** 3 / RATE) ** 0.5
         return base(key, mean=drift / RATE, spread=width / RATE, init_scale=share * peak)
@@ -221,11 +224,12 @@ def _draw_diagram(ax: Axes, dataset: xr.Dataset) -> QuadMesh:
     dense = np.geomspace(DRIFTS[0], DRIFTS[-1], 100)
     ax.plot(_critical(dense), dense, color="white", lw=1.4)
     ax.plot(_bounds(dense), dense, color="white", lw=1.4, ls=(0, (4, 2)))
-    text: dict[str, Any] = {"color": "white", "fontsize": 8, "ha": "center"}
-    ax.text(0.42, 0.2, "learned", **text)
-    ax.text(0.62, 0.05, "rejected,\nsafe", **text)
-    text["color"] = "black"
-    ax.text(1.14, 0.05, "may\ndiverge", **text)
+    for x, y, text, colour in (
+        (0.42, 0.2, "learned", "white"),
+        (0.62, 0.05, "rejected,\nsafe", "white"),
+        (1.14, 0.05, "may\ndiverge", "black"),
+    ):
+        ax.text(x, y, text, color=colour, fontsize=8, ha="center")
     ax.set(
         yscale="log", xlabel=r"$\eta M$", ylabel=r"$\eta \mu$", title=r"solid: $M_c$; dashed: bound"
     )

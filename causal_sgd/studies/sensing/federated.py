@@ -15,8 +15,8 @@ learning rate 0.1.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from causal_sgd.figures import Diagram
-    from causal_sgd.studies._cells import Cell
+    from causal_sgd.studies._cells import Cell, Options
     from causal_sgd.types import Array
 
 
@@ -46,7 +46,7 @@ class Method(NamedTuple):
     along: str = "local_steps"
 
 
-PROGRAMS: dict[str, dict[str, Any]] = {
+PROGRAMS: dict[str, dict[str, str | int]] = {
     "averaging, one": {"algorithm": "fedprox", "sampler": "hetero"},
     "averaging, two": {"algorithm": "fedprox", "sampler": "mixed", "environments_per_batch": 2},
     "averaging, all": {"algorithm": "fedprox", "sampler": "stratified"},
@@ -65,6 +65,7 @@ METHODS = {
     "SCAFFOLD, all": Method("control, all", 0.0, None, 4, 12),
 }
 EVERY = 2
+TILE = 256  # one size, so that all methods of a program share its compilation
 BASE = _experiments.TWO_SCALARS.replace(
     batch_size=8, steps=600, record_every=EVERY, metrics=("spurious_signal",)
 )
@@ -126,8 +127,7 @@ def run(
 
     data = {}
     cells = {name: _cell(BASE.replace(**options), name) for name, options in PROGRAMS.items()}
-    # One tile size, so that all methods of a program share its compilation.
-    options: dict[str, Any] = {"key": key, "progress": progress, "tile": 256}
+    options: Options = {"key": key, "progress": progress}
     for name, method in METHODS.items():
         fixed = {} if method.along == "accumulate" else {"proximal": [method.proximal]}
         short = {**fixed, method.along: PROBED_STEPS, "spread": PROBED, "init_scale": [TINY]}
@@ -135,9 +135,14 @@ def run(
         cell = cells[method.program]
         factor = 1 if method.participants is None else 4 if quick else 16
         rates = sweep(
-            cell, axes=short, seeds=max(2, 25 * factor), label=f"growth, {name}", **options
+            cell,
+            axes=short,
+            seeds=max(2, 25 * factor),
+            tile=TILE,
+            label=f"growth, {name}",
+            **options,
         )
-        levels = sweep(cell, axes=long, seeds=2 * factor, label=name, **options)
+        levels = sweep(cell, axes=long, seeds=2 * factor, tile=TILE, label=name, **options)
         frames = [step // EVERY for step in (0, method.settled, method.rounds)]
         rates = rates.squeeze([*fixed, "init_scale"], drop=True)
         data[f"growth of {name}"] = rates.isel(step=frames)
@@ -198,7 +203,9 @@ def _deviation(dataset: xr.Dataset, name: str) -> float:
     return float(np.max(deviations))
 
 
-def predicted(name: str, spreads: Any, steps: int) -> tuple[np.ndarray, Any]:
+def predicted(
+    name: str, spreads: Iterable[float], steps: int
+) -> tuple[np.ndarray, np.ndarray | float]:
     """Exponents of a method per step of its own (a round or a batch), and their standard errors.
 
     Args:
@@ -258,9 +265,9 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """
     from matplotlib import pyplot as plt
 
-    names: list[Any] = list(METHODS)
+    names = list(METHODS)
     fig, axes = plt.subplot_mosaic(
-        [names[:4], names[4:], ["rates", "rates", "levels", "levels"]],
+        [[*names[:4]], [*names[4:]], ["rates", "rates", "levels", "levels"]],
         figsize=(11.0, 8.2),
         height_ratios=[1, 1, 1.25],
     )

@@ -14,21 +14,21 @@ mean A_e.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import compare_over
+from causal_sgd.studies._cells import Cell, Options, compare_over
 from causal_sgd.studies._frames import surviving
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from causal_sgd.studies._cells import Cell
     from causal_sgd.types import Key, Trace
 
 BASE = Experiment(
@@ -100,15 +100,18 @@ def run(
     """
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress, "seeds": 2 if quick else 6}
+    options: Options = {"key": key, "progress": progress}
+    seeds = 2 if quick else 6
     full = {number: _full(BASE.dim, number) for number in FULL}
     small = {number: BASE.replace(num_examples=number).cell() for number in SMALL}
     stream = BASE.replace(measurement="gaussian-law").cell()
     return {
-        "full": compare_over("num_examples", full, **options),
-        "small": compare_over("num_examples", small, **options),
-        "wide": sweep(_full(WIDE, WIDE_EXAMPLES), label="twice the dimension", **options),
-        "stream": sweep(stream, label="streamed", **options),
+        "full": compare_over("num_examples", full, seeds=seeds, **options),
+        "small": compare_over("num_examples", small, seeds=seeds, **options),
+        "wide": sweep(
+            _full(WIDE, WIDE_EXAMPLES), seeds=seeds, label="twice the dimension", **options
+        ),
+        "stream": sweep(stream, seeds=seeds, label="streamed", **options),
     }
 
 
@@ -164,8 +167,8 @@ def _draw_errors(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     ax.loglog(FULL, full, "o-", label="full batches")
     ax.loglog(SMALL, small, "s--", label=batches)
     numbers = np.geomspace(FULL[0], SMALL[-1], 50)
-    line: dict[str, Any] = {"color": "black", "ls": (0, (5, 1.6)), "lw": 1.1}
-    ax.loglog(numbers, _predicted(numbers), label="predicted, full batches", **line)
+    label = "predicted, full batches"
+    ax.loglog(numbers, _predicted(numbers), label=label, color="black", ls=(0, (5, 1.6)), lw=1.1)
     ax.axhline(float(stream), color="0.3", ls=":", lw=1, label=f"streamed, {batches}")
     ax.set(ylabel=r"$\|UU^\top - A^\star\|_F$")
     ax.legend(frameon=False, loc="upper right")
@@ -180,12 +183,14 @@ def _full(dim: int, num_examples: int) -> Cell:
         from causal_sgd.sensing import measurements, metrics, models, worlds
         from causal_sgd.training import run, samplers, sgd
 
-        ranks: dict[str, Any] = {
-            "invariant_rank": BASE.invariant_rank,
-            "spurious_rank": BASE.spurious_rank,
-        }
         algorithm = sgd(
-            world=worlds.two_point(dim=dim, mean=BASE.mean, spread=BASE.spread, **ranks),
+            world=worlds.two_point(
+                dim=dim,
+                invariant_rank=BASE.invariant_rank,
+                spurious_rank=BASE.spurious_rank,
+                mean=BASE.mean,
+                spread=BASE.spread,
+            ),
             sampler=samplers.hetero(batch_size=num_examples),
             measurement=measurements.fixed_design(num_examples=num_examples, full=True),
             model=models.factored(dim=dim, init_scale=BASE.init_scale),
@@ -207,7 +212,7 @@ def _settled(dataset: xr.Dataset) -> xr.Dataset:
     return surviving(dataset).sel(step=slice(SETTLED, None)).median(("seed", "step"))
 
 
-def _predicted(num_examples: Any) -> np.ndarray:
+def _predicted(num_examples: ArrayLike) -> np.ndarray:
     from causal_sgd import theory
 
     return np.asarray(

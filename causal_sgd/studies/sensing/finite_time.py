@@ -18,7 +18,7 @@ run grows at all, at any length.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -135,9 +135,9 @@ def _draw_apparent(ax: Axes, runs: xr.Dataset) -> None:
     apparent = _apparent(runs, resamples=199)
     for index, scale in enumerate(SCALES):
         part, colour = apparent.sel(init_scale=scale), COLOURS[index]
-        look: dict[str, Any] = {"marker": "osD^"[index], "mfc": "white", "linestyle": ""}
         label = f"$\\alpha = 10^{{{int(np.log10(scale))}}}$"
-        ax.plot(STEPS, part["value"] / critical, color=colour, label=label, **look)
+        values = part["value"] / critical
+        ax.plot(STEPS, values, "osD^"[index], color=colour, mfc="white", label=label)
         low, high = part["low"].clip(SPREADS[0]), part["high"].clip(max=SPREADS[-1])
         ax.vlines(STEPS, low / critical, high / critical, color=colour, linewidth=1)
         curve = _predicted(scale, dense)
@@ -156,12 +156,11 @@ def _draw_estimators(ax: Axes, runs: xr.Dataset) -> None:
 
     critical = critical_spread(BASE)
     tiny = runs.sel(init_scale=TINY, step=runs.step.values[1:])
-    points: dict[str, Any] = {"linestyle": "", "markersize": 4}
     low, grown = (_crossings(tiny, level) / critical for level in (LOW_LEVEL, GROWN))
     steps = low.step.values.astype(float)
     inverse = 1000 / steps
-    ax.plot(inverse, low**2, color=COLOURS[3], marker=".", **points)
-    ax.plot(inverse, grown**2, color=COLOURS[4], marker="x", **points)
+    ax.plot(inverse, low**2, ".", color=COLOURS[3], markersize=4)
+    ax.plot(inverse, grown**2, "x", color=COLOURS[4], markersize=4)
     free = (steps >= FREE.start) & (steps <= FREE.stop) & np.isfinite(low.values)
     slope = np.polyfit(inverse[free], low.values[free] ** 2, 1)[0]
     value, below, above = (np.array(_extrapolated(runs), float) / critical) ** 2
@@ -218,9 +217,14 @@ def _half_rejecting(runs: xr.Dataset, level: float, *, resamples: int = 1) -> xr
 
     from causal_sgd.analysis import rejection_boundary
 
-    options: dict[str, Any] = {"along": "spread", "level": level, "resamples": resamples}
     parts = [
-        rejection_boundary(final(runs.sel(step=[step])), "spurious_signal", **options)
+        rejection_boundary(
+            final(runs.sel(step=[step])),
+            "spurious_signal",
+            along="spread",
+            level=level,
+            resamples=resamples,
+        )
         for step in runs.step.values
     ]
     return xr.concat(parts, xr.Variable("step", runs.step.values))

@@ -15,14 +15,14 @@ the batch grows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import both_methods
+from causal_sgd.studies._cells import Options, both_methods
 from causal_sgd.studies._frames import diverged_share, late, surviving
 from causal_sgd.studies.sensing._predictions import critical_spread, error_floor
 
@@ -100,7 +100,7 @@ def run(
     from causal_sgd.sweeps import compare, sweep
 
     seeds = 16 if quick else 32
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     return {
         "spread": compare(both_methods(BASE), axes={"spread": SPREADS}, seeds=seeds, **options),
         # The median of 32 seeds deviates by 0.03 of the floor, too close to the claim's tolerance;

@@ -13,7 +13,7 @@ sqrt(m).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._cells import Options
 
 BASE = Experiment(
     measurement="low-rank-law",
@@ -91,14 +93,16 @@ def run(
     from causal_sgd.sweeps import sweep
 
     parts: dict[str, list[xr.Dataset]] = {"transition": [], "floor": []}
+    options: Options = {"key": key, "progress": progress}
     for dim in DIMS:
-        options: dict[str, Any] = {"key": key, "progress": progress, "label": f"d = {dim}"}
         cell = BASE.replace(dim=dim).cell()
         axes = {"spread": SPREADS, "batch_size": [EXAMPLES * dim]}
-        runs = sweep(cell, axes=axes, seeds=1 if quick else 4, **options)
+        runs = sweep(cell, axes=axes, seeds=1 if quick else 4, label=f"d = {dim}", **options)
         parts["transition"].append(runs.squeeze("batch_size", drop=True))
         axes = {"spread": [LARGE], "batch_size": BATCH_SIZES}
-        parts["floor"].append(sweep(cell, axes=axes, seeds=1 if quick else 2, **options))
+        parts["floor"].append(
+            sweep(cell, axes=axes, seeds=1 if quick else 2, label=f"d = {dim}", **options)
+        )
     dims = xr.Variable("dim", list(DIMS))
     return {name: xr.concat(datasets, dim=dims) for name, datasets in parts.items()}
 
@@ -106,8 +110,8 @@ def run(
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """The floor in every dimension, and the transition in the largest against the smallest."""
     errors = _errors(data["floor"])
-    ratios = (errors / _floor(errors.dim, errors.batch_size)).mean("batch_size")
     shares = errors.dim / errors.batch_size
+    ratios = (errors / (_unit_floor() * np.sqrt(shares))).mean("batch_size")
     slope = np.polyfit(np.log(shares).values.ravel(), np.log(errors.values).ravel(), 1)[0]
     runs = data["transition"]
     ends = [0, runs.sizes["dim"] - 1]
@@ -159,11 +163,16 @@ def _draw_floor(ax: Axes, errors: xr.DataArray) -> None:
 
     dims, sizes = errors.dim, errors.batch_size
     for index, dim in enumerate(dims.values):
-        look: dict[str, Any] = {"marker": "osD"[index], "color": figures.COLOURS[index]}
-        ax.loglog(dim / sizes, errors.sel(dim=dim), ls="", label=f"$d$ = {dim}", **look)
+        ax.loglog(
+            dim / sizes,
+            errors.sel(dim=dim),
+            "osD"[index],
+            color=figures.COLOURS[index],
+            label=f"$d$ = {dim}",
+        )
     ratios = np.geomspace(dims.min() / sizes.max(), dims.max() / sizes.min(), 50)
-    line: dict[str, Any] = {"color": "black", "lw": 1.1, "ls": "--"}
-    ax.loglog(ratios, _floor(ratios, 1.0), label="predicted floor", **line)
+    floor = _unit_floor() * np.sqrt(ratios)
+    ax.loglog(ratios, floor, label="predicted floor", color="black", lw=1.1, ls="--")
     ax.set(xlabel="$d / m$", ylabel=r"$\|UU^\top - A^\star\|_F$", title=f"$M = {LARGE:g}$")
     ax.legend(frameon=False)
 
@@ -174,8 +183,7 @@ def _errors(dataset: xr.Dataset) -> xr.DataArray:
     return errors.median(("seed", "step")).squeeze()
 
 
-def _floor(dim: Any, batch_size: Any) -> Any:
-    # The floor depends on d / m only, and the ratio may be smaller than a dimension can be.
+def _unit_floor() -> float:
+    """The floor at d / m = 1; it grows like the root of that ratio, on which alone it depends."""
     spread = np.hypot(LARGE, BASE.mean)
-    unit = error_floor(BASE, spread, batch_size=1.0, dim=1.0)
-    return float(unit) * np.sqrt(dim / batch_size)
+    return float(error_floor(BASE, spread, batch_size=1.0, dim=1.0))

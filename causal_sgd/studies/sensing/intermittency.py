@@ -19,13 +19,13 @@ exponentially rare. This grows so slowly that batches of 1,000 leave no power la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import density_exponent, laminar_phases, phase_exponent
 from causal_sgd.studies import Claim
-from causal_sgd.studies._drawing import line_to_zero, mark
+from causal_sgd.studies._drawing import Line, line_to_zero, mark
 from causal_sgd.studies._frames import late
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._predictions import critical_spread
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._cells import Options
 
 RATE, MEAN = 0.1, 1.0
 POPULATION = _experiments.TWO_SCALARS.replace(
@@ -107,7 +109,7 @@ def run(
     from causal_sgd.sweeps import sweep
 
     critical = critical_spread(POPULATION)
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     return {
         "population": sweep(
             POPULATION.cell(),
@@ -175,7 +177,7 @@ def _draw_densities(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     edges = np.linspace(-12, 1, 66)
     middles = (edges[1:] + edges[:-1]) / 2
     line = middles[(middles > -11.5) & (middles < -1)]
-    dashed: dict[str, Any] = {"color": "black", "ls": (0, (4, 3)), "lw": 1}
+    dashed: Line = {"color": "black", "ls": (0, (4, 3)), "lw": 1}
     for share, colour in zip((0.8, 0.9, 0.95, 0.97), shades, strict=True):
         values = _signal(data, share)
         logs = np.log10(values[values > 0])

@@ -12,19 +12,20 @@ lambda does not depend on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies._drawing import mark
 from causal_sgd.studies._frames import farthest_from_one, late, surviving
 from causal_sgd.studies.sensing._predictions import critical_spread, error_floor
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -99,7 +100,7 @@ def run(
     """
     from causal_sgd.sweeps import sweep, zipped
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     cell = averaged(CRITICAL.cell())
     share, factor = (grid.ravel() for grid in np.meshgrid(SHARES, FACTORS, indexing="ij"))
     spread = share * critical_spread(CRITICAL)
@@ -193,6 +194,6 @@ def _powers(dataset: xr.Dataset) -> xr.DataArray:
     return means.set_index(point=("share", "factor")).unstack("point")
 
 
-def _floor(noise: Any) -> np.ndarray:
+def _floor(noise: ArrayLike) -> np.ndarray:
     spread = np.hypot(BASE.spread, BASE.mean)
     return np.asarray(error_floor(BASE, spread, label_noise=noise))

@@ -10,14 +10,14 @@ batches of many environments need a heterogeneity close to the bound on divergen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(
     """
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     cells = {
         f"{k}": averaged(BASE.replace(sampler="mixed", environments_per_batch=k).cell())
         for k in MIXTURES
@@ -144,7 +144,7 @@ def _draw_boundaries(ax: Axes, bounds: list[Boundary]) -> None:
     ax.legend(frameon=False)
 
 
-def _exact(mixtures: Any) -> np.ndarray:
+def _exact(mixtures: Iterable[int]) -> np.ndarray:
     """The exact critical spread of each k."""
     from causal_sgd import theory
 

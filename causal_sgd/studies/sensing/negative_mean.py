@@ -10,14 +10,14 @@ mu > M.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged, both_methods
+from causal_sgd.studies._cells import Options, averaged, both_methods
 from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     """
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     cells = both_methods(POPULATION)
     return {
         "means": compare(

@@ -31,7 +31,7 @@ its updates, as the signals have size one.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
     from causal_sgd.figures import Diagram
+    from causal_sgd.types import Array
 
 TILE = 256
 SPREADS = np.arange(0.0, 17.0, 1.0)
@@ -184,14 +186,23 @@ def run(
 
     cells = {program: optimizer_cell(program) for program in ("linear", "nesterov", *NORMALISED)}
 
-    def swept(name: str, axes: Mapping[str, Any], start: float, **options: Any) -> xr.Dataset:
+    def swept(
+        name: str, axes: Mapping[str, ArrayLike], start: float, *, seeds: int, label: str
+    ) -> xr.Dataset:
         program, numbers = METHODS[name]
         plain = {} if program == "sign" else {"decay": 0.0} if program in NORMALISED else PLAIN
         values = plain | numbers | {"init_scale": start}
         fixed = {number: [value] for number, value in values.items()}
         # One tile size, so that all methods of a program share its compilation.
-        options |= {"key": key, "progress": progress, "tile": TILE}
-        dataset = sweep(cells[program], axes={**fixed, **axes}, **options)
+        dataset = sweep(
+            cells[program],
+            axes={**fixed, **axes},
+            seeds=seeds,
+            key=key,
+            tile=TILE,
+            progress=progress,
+            label=label,
+        )
         return dataset.squeeze([*fixed], drop=True)
 
     grid = {"learning_rate": RATES, "spread": SPREADS}
@@ -249,7 +260,7 @@ def _balance(spread: float, decay: float) -> float:
     return float(optimize.root_scalar(excess, bracket=(0.0, 1.0)).root)
 
 
-def _exponents(name: str, rates: Any, spreads: Any) -> tuple[np.ndarray, np.ndarray]:
+def _exponents(name: str, rates: ArrayLike, spreads: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Lyapunov exponents [rates, spreads] of the matrices of a method with momentum, and their
     standard errors.
     """
@@ -263,7 +274,7 @@ def _exponents(name: str, rates: Any, spreads: Any) -> tuple[np.ndarray, np.ndar
         jnp.asarray(rates) * (1 - momentum), jnp.asarray(spreads), indexing="ij"
     )
 
-    def exponent(eta: Any, spread: Any) -> theory.TopExponent:
+    def exponent(eta: Array, spread: Array) -> theory.TopExponent:
         eigenvalues = MEAN + spread * jnp.array([1.0, -1.0])
         matrices = theory.momentum_factors(
             eta, momentum, eigenvalues, nesterov=name.startswith("Nesterov")

@@ -19,7 +19,7 @@ Sticky orders suffer earlier, from their longest stays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._cells import Options
 
 RATE, MEAN = 0.1, 1.0
 POPULATION = _experiments.TWO_SCALARS.replace(
@@ -118,7 +120,7 @@ def run(
     """
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     critical = critical_spread(POPULATION)
     axes = {"spread": SHARES * critical}
     cells = {name: POPULATION.replace(sampler=order).cell() for name, order in ORDERS.items()}

@@ -13,22 +13,22 @@ suffices from s_out = -2/eta on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._cells import Cell, Options, averaged
 from causal_sgd.studies._drawing import line_to_zero, mark
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from causal_sgd.studies._cells import Cell
-    from causal_sgd.types import Key, Trace
+    from causal_sgd.types import Array, Key, Trace
 
 RATE = 0.1
 OTHERS = np.array([0.5, 1.0, 3.0])  # spurious eigenvalues of the other environments
@@ -72,17 +72,17 @@ def run(
     from causal_sgd import theory
     from causal_sgd.sweeps import compare, sweep
 
-    def near(key: Key, *, outlier: Any, root_share: Any) -> Trace:
+    def near(key: Key, *, outlier: Array, root_share: Array) -> Trace:
         mass = root_share**2 * theory.critical_mass(RATE, OTHERS, outlier, SHARES)
         return _run(key, outlier, mass, "hetero", 10_000)
 
     def method(sampler: str) -> Cell:
-        def cell(key: Key, *, mass: Any) -> Trace:
+        def cell(key: Key, *, mass: Array) -> Trace:
             return _run(key, BETWEEN, mass, sampler, 4000)
 
         return averaged(cell, after=0.5)
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     return {
         "near": sweep(
             averaged(near),
@@ -132,8 +132,15 @@ def _draw_masses(ax: Axes, masses: np.ndarray) -> None:
     ax.plot(line, _predicted(line), color="C0", label="HeteroSGD, closed form")
     ax.plot(line, MEAN / (MEAN - line), color="C1", ls="--", label="PooledSGD: mean zero")
     errors = np.abs(masses[:, 1:] - masses[:, :1]).T
-    look: dict[str, Any] = {"fmt": "o", "color": "C0", "mfc": "white"}
-    ax.errorbar(OUTLIERS, masses[:, 0], errors, label="HeteroSGD, measured", **look)
+    ax.errorbar(
+        OUTLIERS,
+        masses[:, 0],
+        errors,
+        fmt="o",
+        color="C0",
+        mfc="white",
+        label="HeteroSGD, measured",
+    )
     mark(ax, -1 / RATE, color="0.6")
     ax.annotate(
         "$-1/\\eta$", (-1 / RATE, 0.5), xytext=(4, 0), textcoords="offset points", color="0.3"
@@ -157,7 +164,7 @@ def _draw_order_parameters(ax: Axes, power: xr.DataArray) -> None:
     ax.legend(frameon=False, title="outlier")
 
 
-def _run(key: Key, outlier: Any, mass: Any, sampler: str, steps: int) -> Trace:
+def _run(key: Key, outlier: float | Array, mass: Array, sampler: str, steps: int) -> Trace:
     """One spurious direction by population gradients; the outlier has the given probability."""
     import jax.numpy as jnp
     import optax
@@ -184,7 +191,7 @@ def _run(key: Key, outlier: Any, mass: Any, sampler: str, steps: int) -> Trace:
     )
 
 
-def _predicted(outlier: Any) -> np.ndarray:
+def _predicted(outlier: ArrayLike) -> np.ndarray:
     from causal_sgd import theory
 
     return np.asarray(theory.critical_mass(RATE, OTHERS, outlier, SHARES))

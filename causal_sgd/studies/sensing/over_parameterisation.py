@@ -13,13 +13,13 @@ forgotten.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import compare_over
+from causal_sgd.studies._cells import Options, compare_over
 from causal_sgd.studies._frames import late, surviving
 
 if TYPE_CHECKING:
@@ -112,13 +112,18 @@ def run(
     """
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress, "seeds": 4 if quick else 16}
+    options: Options = {"key": key, "progress": progress}
+    seeds = 4 if quick else 16
     axes = {"spread": [BELOW, ABOVE]}
     ranks = {rank: BASE.replace(rank=rank).cell() for rank in RANKS}
     return {
-        "columns": compare_over("rank", ranks, axes=axes, **options),
+        "columns": compare_over("rank", ranks, axes=axes, seeds=seeds, **options),
         "scales": sweep(
-            SCALED.cell(), axes={"init_scale": SCALES, **axes}, label="initial scale", **options
+            SCALED.cell(),
+            axes={"init_scale": SCALES, **axes},
+            seeds=seeds,
+            label="initial scale",
+            **options,
         ),
     }
 
@@ -163,8 +168,9 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     _draw_columns(axes[0], axes[1], data["columns"])
     measured, predicted = _times(data["scales"])
     axes[2].semilogx(SCALES, measured, "o", label="median over seeds")
-    line: dict[str, Any] = {"color": "black", "lw": 1.1, "ls": "--"}
-    axes[2].semilogx(SCALES, predicted, label="predicted growth time", **line)
+    axes[2].semilogx(
+        SCALES, predicted, label="predicted growth time", color="black", lw=1.1, ls="--"
+    )
     axes[2].set(
         xlabel=r"initial scale $\alpha$", ylabel="steps to half of $A^\\star$", ylim=(0, None)
     )

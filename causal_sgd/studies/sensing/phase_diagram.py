@@ -11,14 +11,14 @@ eta s|: two factors of the noise, each of variance 1/m, separate u^2 from its lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies._drawing import line_to_zero, mark
 from causal_sgd.studies._frames import diverged_share
 
@@ -116,7 +116,7 @@ def run(
     from causal_sgd import theory
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     data = {
         "diagram": sweep(
             BASE.cell(),

@@ -13,20 +13,23 @@ in the levels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from causal_sgd.studies import Claim
-from causal_sgd.studies._drawing import mark
+from causal_sgd.studies._drawing import Symbols, mark
 from causal_sgd.studies._frames import diverged_share, late, mean_and_error, surviving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from causal_sgd.sensing.worlds import WorldFactory
-    from causal_sgd.types import Evolution, Key
+    from causal_sgd.studies._cells import Cell, Options
+    from causal_sgd.types import Array, Evolution, Key, Trace
+
+    Numbers = TypeVar("Numbers", Array, np.ndarray)
 
 RATE, MEAN = 0.05, 1.0
 SPREADS = np.array([0.0, 1.0, 2.0, 3.5, 5.0, 6.5, 8.0])
@@ -64,9 +67,10 @@ def run(
     """All three families over the spread, with 512 seeds (128 when quick)."""
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"seeds": 128 if quick else 512, "key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
+    seeds = 128 if quick else 512
     return {
-        name: sweep(_cell(name), axes={"spread": SPREADS}, label=text, **options)
+        name: sweep(_cell(name), axes={"spread": SPREADS}, seeds=seeds, label=text, **options)
         for name, text in FAMILIES.items()
     }
 
@@ -102,11 +106,11 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     dense, scale = np.linspace(0, SPREADS[-1], 200), RATE * MEAN
     for index, (name, text) in enumerate(FAMILIES.items()):
         rates, errors = _growth(data[name])
-        look: dict[str, Any] = {"color": f"C{index}", "marker": "osD"[index], "ms": 4}
+        symbols: Symbols = {"color": f"C{index}", "marker": "osD"[index], "ms": 4}
         axes[0].plot(dense, _exponents(name, dense) / scale, color=f"C{index}", lw=1)
-        axes[0].errorbar(SPREADS, rates / scale, 2 * errors / scale, label=text, ls="", **look)
-        axes[1].plot(SPREADS, _level(data[name]), label=text, **look)
-        axes[2].plot(SPREADS, diverged_share(data[name]), **look)
+        axes[0].errorbar(SPREADS, rates / scale, 2 * errors / scale, label=text, ls="", **symbols)
+        axes[1].plot(SPREADS, _level(data[name]), label=text, **symbols)
+        axes[2].plot(SPREADS, diverged_share(data[name]), **symbols)
     critical = float(theory.critical_spread(RATE, MEAN))
     for ax in axes:
         mark(ax, critical, color="0.6")
@@ -128,7 +132,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     return fig
 
 
-def _cell(name: str) -> Any:
+def _cell(name: str) -> Cell:
     """One spurious direction by population gradients, from a minute start through growth to the
     stationary state.
     """
@@ -138,27 +142,22 @@ def _cell(name: str) -> Any:
     from causal_sgd.sensing import measurements, metrics, models, nonstationary, worlds
     from causal_sgd.training import run, samplers, sgd
 
-    ranks: dict[str, Any] = {
-        "dim": 2,
-        "invariant_rank": 1,
-        "spurious_rank": 1,
-        "basis": "canonical",
-    }
+    shape = {"dim": 2, "invariant_rank": 1, "spurious_rank": 1, "basis": "canonical"}
 
-    def cell(key: Key, *, spread: Any) -> Any:
+    def cell(key: Key, *, spread: Array) -> Trace:
         evolve: Evolution | None = None
         world: WorldFactory
         if name == "log_normal":
-            world = worlds.log_normal(num_environments=1, mean=MEAN, spread=spread, **ranks)
+            world = worlds.log_normal(num_environments=1, mean=MEAN, spread=spread, **shape)
             evolve = nonstationary.redraw(world)  # no environment occurs twice
         elif name == "rare":
             largest = _largest(spread)
             weights = jnp.stack([1 - MEAN / largest, MEAN / largest])
             world = worlds.discrete(
-                eigenvalues=jnp.stack([0 * largest, largest]), probabilities=weights, **ranks
+                eigenvalues=jnp.stack([0 * largest, largest]), probabilities=weights, **shape
             )
         else:
-            world = worlds.two_point(mean=MEAN, spread=spread, **ranks)
+            world = worlds.two_point(mean=MEAN, spread=spread, **shape)
         algorithm = sgd(
             world=world,
             sampler=samplers.hetero(batch_size=1),
@@ -173,7 +172,7 @@ def _cell(name: str) -> Any:
     return cell
 
 
-def _largest(spread: Any) -> Any:
+def _largest(spread: Numbers) -> Numbers:
     """The rare eigenvalue: with it and zero, the mean is MEAN and the deviation the spread."""
     return MEAN + spread**2 / MEAN
 

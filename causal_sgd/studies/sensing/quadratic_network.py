@@ -16,14 +16,14 @@ and the error is larger.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged, both_methods
+from causal_sgd.studies._cells import Options, averaged, both_methods
 from causal_sgd.studies._drawing import line_to_zero, mark
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def run(
     """
     from causal_sgd.sweeps import compare, sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     data = {
         name: sweep(
             averaged(experiment.cell()),
@@ -182,8 +182,9 @@ def _draw_order_parameters(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
         power, colour = final(data[name]).spurious_power, figures.COLOURS[index]
         squares, means = power.spread.values**2, power.mean("seed").values
         error = power.std("seed").values / power.sizes["seed"] ** 0.5
-        look: dict[str, Any] = {"fmt": "osD"[index], "color": colour, "lw": 0.8, "capsize": 2}
-        ax.errorbar(squares, means, error, label=label, **look)
+        ax.errorbar(
+            squares, means, error, fmt="osD"[index], color=colour, lw=0.8, capsize=2, label=label
+        )
         line_to_zero(ax, squares, means, color=colour)
     for spread, label in ((CRITICAL, "$M_c$"), (TRACED, "$M_c$, trace left in, large $d$")):
         mark(ax, spread**2)

@@ -17,14 +17,14 @@ rotation is enough to lose the transition.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._cells import Cell, Options, averaged
 from causal_sgd.studies._frames import mean_and_error
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from causal_sgd.studies._cells import Cell
+    from causal_sgd.sensing.worlds import World
     from causal_sgd.types import Array, Key, Snapshot, Trace
 
 RATE, MEAN = 0.02, 1.0
@@ -104,11 +104,17 @@ def run(
     """
     from causal_sgd.sweeps import sweep, zipped
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     seeds = 32 if quick else 128
 
     def growth(
-        label: str, cases: Any, *, kind: str, size: int, steps: int, seeds: int
+        label: str,
+        cases: Sequence[tuple[float, float, float]],
+        *,
+        kind: str,
+        size: int,
+        steps: int,
+        seeds: int,
     ) -> xr.Dataset:
         cell = _cell(kind, size, columns=1, init_scale=1e-14, steps=steps, every=20)
         directions, spread, rotation = np.array(cases).T
@@ -249,7 +255,7 @@ def _draw_rotations(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     ax.legend(frameon=False, loc="lower right")
 
 
-def _core(kind: str, size: int) -> Callable[[Key, Any, Any, Any], Array]:
+def _core(kind: str, size: int) -> Callable[[Key, Array, float | Array, float | Array], Array]:
     """(key, directions, spread, rotation) -> a core [size, size], heterogeneous in some directions.
 
     One program serves every number of directions: outside their block the eigenvalue is -1/eta,
@@ -261,7 +267,7 @@ def _core(kind: str, size: int) -> Callable[[Key, Any, Any, Any], Array]:
 
     dtype = jnp.result_type(float)
 
-    def core(key: Key, directions: Array, spread: float | Array, rotation: Array) -> Array:
+    def core(key: Key, directions: Array, spread: float | Array, rotation: float | Array) -> Array:
         inside = jnp.arange(size) < directions
         block = (inside[:, None] & inside[None, :]).astype(float)
         rest = jnp.diag(1.0 - inside)
@@ -291,8 +297,8 @@ def _cell(
     core = _core(kind, size)
     nature = {"dim": size + 1, "invariant_rank": 1, "spurious_rank": size, "basis": "canonical"}
 
-    def cell(key: Key, *, directions: Any, spread: Any, rotation: Any = 1.0) -> Trace:
-        def evolve(key: Key, step: Array, world: Any) -> Any:
+    def cell(key: Key, *, directions: Array, spread: Array, rotation: float | Array = 1.0) -> Trace:
+        def evolve(key: Key, step: Array, world: World) -> World:
             return world._replace(spurious_cores=core(key, directions, spread, rotation)[None])
 
         algorithm = sgd(
@@ -319,8 +325,8 @@ def _product(*, steps: int, chains: int, roots: bool) -> Cell:
 
     core = _core("haar", MOST)
 
-    def cell(key: Key, *, directions: Any, rotation: Any) -> Trace:
-        def exponent(spread: Any) -> Array:
+    def cell(key: Key, *, directions: Array, rotation: Array) -> Trace:
+        def exponent(spread: float | Array) -> Array:
             def draw(key: Key) -> Array:
                 return jnp.eye(MOST) + RATE * core(key, directions, spread, rotation)
 

@@ -12,7 +12,7 @@ part would die only at a heterogeneity of about M_c sqrt(m), whose noise no step
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from causal_sgd.studies.sensing._predictions import error_floor
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._cells import Options
 
 BASE = Experiment(
     sampler="pooled",
@@ -100,7 +103,7 @@ def run(
     """
     from causal_sgd.sweeps import sweep
 
-    options: dict[str, Any] = {"key": key, "progress": progress}
+    options: Options = {"key": key, "progress": progress}
     axes = {"learning_rate": LEARNING_RATES}
     return {
         "runs": sweep(
@@ -122,7 +125,8 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     apart, far = (_settled(data["sizes"], name) for name in ("invariant_error", "pooled_error"))
     for rate in LEARNING_RATES:
         floor = _floor(rate, 80.0)
-        values[f"floor_{rate:g}"] = float(far.sel(learning_rate=rate, batch_size=80)) / floor
+        error = float(far.sel(learning_rate=rate, batch_size=80))
+        values[f"floor_{rate:g}"] = float(error / floor)
     large = far.sel(batch_size=far.batch_size[far.batch_size >= 80])
     slopes = np.polyfit(
         np.log(large.batch_size), np.log(large.transpose("batch_size", "learning_rate")), 1
@@ -200,7 +204,7 @@ def _settled(dataset: xr.Dataset, metric: str) -> xr.DataArray:
     return values.median(("seed", "step")).where(diverged_share(dataset) <= 0.5)
 
 
-def _floor(learning_rate: float, batch_size: Any) -> Any:
+def _floor(learning_rate: float, batch_size: ArrayLike) -> np.ndarray:
     """The distance to A* + mean A_e that the noise maintains.
 
     All r1 + r2 directions are learned, and the spread alone is the residual.

@@ -16,7 +16,7 @@ linear process. The noise of a finite batch feeds w in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from causal_sgd.studies._drawing import Line
 
 RATE, LEVEL = 0.1, 1.0
 BASE = Experiment(
@@ -171,25 +173,31 @@ def _draw_densities(ax: Axes, errors: xr.DataArray) -> None:
         title="heavy tails",
         ylim=(1e-4, 60),
     )
-    small: dict[str, Any] = {"fontsize": "x-small", "title_fontsize": "x-small"}
-    ax.legend(frameon=False, title="tilt", ncols=3, loc="upper right", **small)
+    ax.legend(
+        frameon=False,
+        title="tilt",
+        ncols=3,
+        loc="upper right",
+        fontsize="x-small",
+        title_fontsize="x-small",
+    )
 
 
 def _draw_costs(ax: Axes, errors: xr.DataArray) -> None:
     from causal_sgd.figures import COLOURS
 
     tilts = TILTS[1:]
-    dashed: dict[str, Any] = {"color": "black", "ls": (0, (4, 3))}
+    dashed: Line = {"color": "black", "ls": (0, (4, 3)), "lw": 0.9}
     for index, ((mean, spread), marker) in enumerate(zip(NATURES, "osD", strict=True)):
         part, colour = errors.isel(nature=index), COLOURS[index]
         medians, shares = part.median(["seed", "step"]).values[1:], _shares(part)[1:]
         ax.loglog(tilts, medians, marker, color=colour, mfc="white", ls="-")
         ax.loglog(tilts, shares, marker, color=colour, label=f"$\\mu = {mean:g}$, $M = {spread:g}$")
         # The line meets the measured share at the second tilt.
-        ax.loglog(tilts, shares[1] * (tilts / tilts[1]) ** _theta(index), lw=0.9, **dashed)
+        ax.loglog(tilts, shares[1] * (tilts / tilts[1]) ** _theta(index), **dashed)
     ax.plot([], [], "o-", mfc="white", color="0.4", label="median distance")
     ax.plot([], [], "o", color="0.4", label="share of time in bursts")
-    ax.plot([], [], lw=0.9, label=r"theory: $\varphi^{\,\theta}$", **dashed)
+    ax.plot([], [], label=r"theory: $\varphi^{\,\theta}$", **dashed)
     ax.set(xlabel=r"tilt $\varphi$, radians", title="the cost of a tilt")
     ax.legend(frameon=False, fontsize="x-small")
 
