@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import causal_sgd
@@ -27,13 +27,15 @@ from causal_sgd.studies.reproduction._sources import fingerprint
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["COMPUTING", "Origin", "Record", "folder", "load", "lookup", "save"]
+__all__ = ["COMPUTING", "Environment", "Origin", "Record", "folder", "load", "lookup", "save"]
 
 COMPUTING = ("jax", "jaxlib", "optax", "numpy")
-"""The packages on whose versions results depend, besides this one."""
 """The packages whose versions results depend on, beside this one."""
 
 RECORD = "record.json"
+
+Environment: TypeAlias = Mapping[str, Any]
+"""A machine in plain values: `sweeps._machine.environment` and the number of its cores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Record(NamedTuple):
     """The provenance of a study's results."""
 
     origin: Origin
-    environment: Mapping[str, Any]  # the machine, as `sweeps._machine.environment` describes it
+    environment: Environment
     seconds: float  # wall time of `run`
     finished: str  # UTC, ISO 8601
     files: Mapping[str, Mapping[str, str]]  # dataset -> {"file": name, "sha256": of its content}
@@ -90,7 +92,7 @@ def save(
     data: Mapping[str, xr.Dataset],
     *,
     origin: Origin,
-    environment: Mapping[str, Any],
+    environment: Environment,
     seconds: float,
     finished: str,
 ) -> Record:
@@ -100,7 +102,7 @@ def save(
         path: the folder to write.
         data: dataset by name.
         origin: what the results depend on.
-        environment: the machine, in plain values.
+        environment: the machine.
         seconds: wall time of the computation.
         finished: time at its end, ISO 8601.
 

@@ -11,10 +11,11 @@ import functools
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 from causal_sgd.studies import Verdict
+from causal_sgd.studies.reproduction._cache import Environment
 from causal_sgd.studies.reproduction._running import Outcome
 from causal_sgd.studies.reproduction._times import duration, machine_of
 
@@ -26,13 +27,32 @@ __all__ = ["claims_table", "exact", "report"]
 MINUS = "\N{MINUS SIGN}"
 
 
-def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> dict[str, Any]:
-    """Claims, verdicts, times and errors as values that JSON can hold.
+class ClaimRow(TypedDict):
+    """A claim and its verdict in claims.json."""
 
-    An open end of an interval is null; a measured value that is not finite is "inf", "-inf" or
-    "nan".
-    """
-    claims = [
+    study: str
+    name: str
+    holds: bool
+    measured: float | str  # "inf", "-inf" or "nan" where it is not finite
+    text: str
+    low: float | None  # None for an open end
+    high: float | None
+    source: str
+
+
+class ClaimsTable(TypedDict):
+    """The contents of claims.json."""
+
+    quick: bool
+    seed: int
+    claims: list[ClaimRow]
+    seconds: dict[str, float]  # study -> wall time of `run`
+    errors: dict[str, str | None]  # study -> the last line of its error
+
+
+def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> ClaimsTable:
+    """Claims, verdicts, times and errors as values that JSON can hold."""
+    claims: list[ClaimRow] = [
         {
             "study": outcome.name,
             "name": name,
@@ -68,7 +88,7 @@ def report(
     finished = {outcome.name for outcome in outcomes}
     verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    environments: list[Mapping[str, Any]] = []
+    environments: list[Environment] = []
     for record in records:
         if record.environment not in environments:
             environments.append(record.environment)
@@ -164,7 +184,7 @@ def _gauge(verdict: Verdict) -> dict[str, float | None]:
     }
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """A setting as Python writes it, without quotes around a string."""
     if isinstance(value, tuple):
         return ", ".join(map(_value, value))

@@ -12,12 +12,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from causal_sgd import studies
 from causal_sgd.studies import Study, Verdict
 from causal_sgd.studies.reproduction import _cache
-from causal_sgd.studies.reproduction._cache import Origin, Record
+from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
 from causal_sgd.studies.reproduction._drawings import Drawing, draw
 from causal_sgd.studies.reproduction._settings import Data, Settings, data_of, settings_of
 
@@ -89,21 +89,29 @@ def outcomes(
         begin: called before each simulation with the study's name, its place from 1 and the count.
     """
     for place, name in enumerate(names, 1):
-        fields: dict[str, Any] = {"name": name}
+        outcome = Outcome(name=name)
         try:
             study = studies.load(name)
-            fields |= _words(study)
-            results = _saved(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
-            if "datasets" not in results:
+            outcome = _described(outcome, study)
+            saved, outdated = _saved(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
+            results = saved
+            if results is None:
                 begin(name, place, len(names))
-                results |= _computed(study, name, out, quick=quick, seed=seed, progress=progress)
-            data: Mapping[str, xr.Dataset] = results.pop("datasets")
-            fields |= results | {"data": data_of(data)}
-            fields["verdicts"] = dict(zip(study.CLAIMS, studies.verdicts(study, data), strict=True))
-            fields["drawing"] = draw(study, data, out / name)
+                results = _computed(study, name, out, quick=quick, seed=seed, progress=progress)
+            data = results.datasets
+            outcome = dataclasses.replace(
+                outcome,
+                data=data_of(data),
+                record=results.record,
+                reused=saved is not None,
+                outdated=outdated,
+            )
+            verdicts = zip(study.CLAIMS, studies.verdicts(study, data), strict=True)
+            outcome = dataclasses.replace(outcome, verdicts=dict(verdicts))
+            outcome = dataclasses.replace(outcome, drawing=draw(study, data, out / name))
         except Exception:
-            fields["error"] = traceback.format_exc()
-        yield Outcome(**fields)
+            outcome = dataclasses.replace(outcome, error=traceback.format_exc())
+        yield outcome
 
 
 def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[str]:
@@ -121,20 +129,29 @@ def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[
     return missing
 
 
-def _words(study: Study) -> dict[str, Any]:
+class _Results(NamedTuple):
+    """The datasets of a study, read from disk, and their provenance."""
+
+    datasets: Mapping[str, xr.Dataset]
+    record: Record
+
+
+def _described(outcome: Outcome, study: Study) -> Outcome:
+    """The outcome with what the module of its study says."""
     first, _, rest = inspect.cleandoc(study.__doc__ or "").partition("\n")
-    return {
-        "title": first,
-        "finding": rest.strip(),
-        "computed": inspect.cleandoc(study.run.__doc__ or ""),
-        "settings": settings_of(study),
-    }
+    return dataclasses.replace(
+        outcome,
+        title=first,
+        finding=rest.strip(),
+        computed=inspect.cleandoc(study.run.__doc__ or ""),
+        settings=settings_of(study),
+    )
 
 
 def _saved(
     name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool
-) -> dict[str, Any]:
-    """The saved results of a study: fields of its outcome, with `datasets` where usable."""
+) -> tuple[_Results | None, list[str]]:
+    """The saved results of a study, None where they are not usable, and why they are stale."""
     path = _cache.folder(out, name, quick=quick, seed=seed)
     record = None if fresh else _cache.lookup(path)
     outdated = []
@@ -146,17 +163,17 @@ def _saved(
             except (OSError, ValueError) as error:
                 outdated = [str(error)]
             else:
-                return {"datasets": data, "record": record, "reused": True, "outdated": outdated}
+                return _Results(data, record), outdated
     if redraw:
         problem = outdated[0] if outdated else "nothing: run it without redraw first"
         raise ValueError(f"{path} must hold results to redraw, got {problem}")
-    return {"outdated": outdated}
+    return None, outdated
 
 
 def _computed(
     study: Study, name: str, out: Path, *, quick: bool, seed: int, progress: bool | None
-) -> dict[str, Any]:
-    """The results of a study, simulated, saved and read back: fields of its outcome, `datasets`."""
+) -> _Results:
+    """The results of a study, simulated, saved and read back."""
     path = _cache.folder(out, name, quick=quick, seed=seed)
     origin = Origin.now(name, quick=quick, seed=seed)
     _import_ahead()
@@ -170,7 +187,7 @@ def _computed(
         seconds=round(time.perf_counter() - start, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return {"datasets": _cache.load(path, record), "record": record}
+    return _Results(_cache.load(path, record), record)
 
 
 @functools.cache  # once is enough
@@ -192,7 +209,7 @@ def _import_ahead() -> None:
     threading.Thread(target=load, daemon=True).start()
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> Environment:
     import jax
 
     from causal_sgd.sweeps import _machine

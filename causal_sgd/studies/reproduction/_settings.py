@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Settings(NamedTuple):
     """An experiment among the constants of a study."""
 
     name: str
-    values: Mapping[str, Any]  # those that differ from the defaults
+    values: Mapping[str, object]  # those that differ from the defaults
 
 
 class Data(NamedTuple):

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from causal_sgd.studies.reproduction import _cache
+from causal_sgd.studies.reproduction._cache import Environment
 
-__all__ = ["MACHINE", "REFERENCE", "Time", "duration", "machine_of", "reference", "time_of"]
+__all__ = [
+    "MACHINE",
+    "REFERENCE",
+    "Reference",
+    "Time",
+    "duration",
+    "machine_of",
+    "reference",
+    "time_of",
+]
 
 REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
 MACHINE = ("platform", "device", "machine", "cpu", "cores")
-"""The fields of an environment that identify a kind of machine."""
 """What names a kind of machine in an environment."""
+
+
+class Reference(TypedDict):
+    """The wall times of all studies on a reference machine, and how they were measured."""
+
+    command: str
+    date: str
+    machine: Environment  # the fields `MACHINE`
+    versions: dict[str, str]
+    full: dict[str, float]  # study -> seconds
+    quick: dict[str, float]
 
 
 class Time(NamedTuple):
@@ -52,19 +71,19 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def reference() -> dict[str, Any]:
-    """The times shipped with the package by size and study, with their machine and command."""
+def reference() -> Reference:
+    """The times shipped with the package."""
     return json.loads(REFERENCE.read_text(encoding="utf-8"))
 
 
-def machine_of(environment: Mapping[str, Any]) -> str:
+def machine_of(environment: Environment) -> str:
     """A machine in a few words."""
     count = environment.get("cores")
     words = f"{count} {environment['machine']} core{'s' if count != 1 else ''}"
     return words if environment["platform"] == "cpu" else f"{environment['device']}, {words}"
 
 
-def _is_here(environment: Mapping[str, Any]) -> bool:
+def _is_here(environment: Environment) -> bool:
     from causal_sgd.sweeps import _machine
 
     return (environment["cpu"], environment.get("cores")) == (
