@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import cloudpickle
 import jax
@@ -21,8 +21,9 @@ import numpy as np
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._grid import Columns
 from causal_sgd.sweeps._keys import decode_key, encode_key
-from causal_sgd.sweeps._machine import Device
+from causal_sgd.sweeps._machine import Device, Setting
 from causal_sgd.sweeps._programs import Cell, Program
+from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.types import Key, Trace
 
 __all__ = ["Answer", "Backend", "Job", "LocalDevices", "Workers", "compute", "describe"]
@@ -31,7 +32,7 @@ __all__ = ["Answer", "Backend", "Job", "LocalDevices", "Workers", "compute", "de
 class Answer(NamedTuple):
     """The results of a few tiles."""
 
-    environment: Mapping[str, Any]
+    environment: Environment
     outcomes: Sequence[Trace | Exception]  # traces hold NumPy arrays [B, ...]
 
 
@@ -149,7 +150,7 @@ class Job(NamedTuple):
     cell: Cell
     names: tuple[str, ...]
     key: Mapping[str, str]  # encoded by `encode_key`
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Setting]
 
     @classmethod
     def make(cls, cell: Cell, names: tuple[str, ...], root: Key) -> Job:
@@ -176,9 +177,9 @@ def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
         return Answer(describe(program, device), outcomes)
 
 
-def describe(program: Program, device: Device) -> dict[str, Any]:
+def describe(program: Program, device: Device) -> Environment:
     """The environment in which a program computes its results, and the program's fingerprint."""
-    return _machine.environment(device) | {"program": program.fingerprint}
+    return {**_machine.environment(device), "program": program.fingerprint}
 
 
 # For executors of threads: two such programs at a time may wait for each other; see `linalg`.

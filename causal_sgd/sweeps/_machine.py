@@ -10,13 +10,14 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import jax
 
 from causal_sgd import checks
+from causal_sgd.sweeps._provenance import Machine
 
 __all__ = [
     "applied",
@@ -30,7 +31,26 @@ __all__ = [
     "use_cpu_cores",
 ]
 
-Device = Any  # a jax.Device, which type checkers do not see as a type
+Setting: TypeAlias = bool | int | str | None
+"""The value of one of jax's settings."""
+
+
+class Device(Protocol):
+    """A `jax.Device`, which type checkers do not see as a type."""
+
+    @property
+    def platform(self) -> str:
+        """Such as "cpu" or "gpu"."""
+        ...
+
+    @property
+    def device_kind(self) -> str:
+        """The model of the device."""
+        ...
+
+    def memory_stats(self) -> Mapping[str, int] | None:
+        """Bytes in use, the limit and more; None where they are not known."""
+        ...
 
 
 def use_cpu_cores(count: int | None = None) -> int:
@@ -75,7 +95,8 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
         return list(devices)
     # A user's own choice is kept.
     chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if setting("jax_num_cpu_devices") < 0 and not chosen:
+    count = setting("jax_num_cpu_devices")  # -1 unless it was set
+    if isinstance(count, int) and count < 0 and not chosen:
         try:
             jax.config.update("jax_num_cpu_devices", cores())
         except RuntimeError:
@@ -110,8 +131,8 @@ def use_compilation_cache(folder: str | Path) -> Path:
     return own
 
 
-def environment(device: Device) -> dict[str, Any]:
-    """What results depend on beyond their configuration: versions, platform, device, precision."""
+def environment(device: Device) -> Machine:
+    """What results depend on beyond their program: versions, platform, device, precision."""
     return {
         "versions": dict(_versions()),
         "platform": device.platform,
@@ -119,23 +140,23 @@ def environment(device: Device) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": kind_of_cpu(),
         "x64": bool(setting("jax_enable_x64")),
-        "matmul_precision": setting("jax_default_matmul_precision") or "default",
+        "matmul_precision": str(setting("jax_default_matmul_precision") or "default"),
         "git_commit": _git_commit(),
     }
 
 
-def setting(name: str) -> Any:
+def setting(name: str) -> Setting:
     """Read a setting of jax; its type stubs do not declare them."""
     return getattr(jax.config, name)
 
 
-def settings() -> dict[str, Any]:
+def settings() -> dict[str, Setting]:
     """The settings of jax that affect results, in this thread."""
     return {name: setting(name) for name in _CONTEXTS}
 
 
 @contextlib.contextmanager
-def applied(values: Mapping[str, Any]) -> Iterator[None]:
+def applied(values: Mapping[str, Setting]) -> Iterator[None]:
     """Apply the settings of another thread or process to this thread, within a context."""
     with contextlib.ExitStack() as stack:
         for name, value in values.items():
@@ -144,7 +165,7 @@ def applied(values: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-_CONTEXTS = {
+_CONTEXTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[object]]] = {
     "jax_enable_x64": jax.enable_x64,
     "jax_default_matmul_precision": jax.default_matmul_precision,
     "jax_threefry_partitionable": jax.threefry_partitionable,

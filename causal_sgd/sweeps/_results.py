@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._keys import encode_key
 from causal_sgd.sweeps._programs import Program
+from causal_sgd.sweeps._provenance import Environment, provenance
 from causal_sgd.types import Trace
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Results(Protocol):
         """The input of a unit."""
         ...
 
-    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+    def write(self, unit: int, trace: Trace, environment: Environment) -> None:
         """Store the trace of a unit."""
         ...
 
@@ -55,9 +55,7 @@ class Results(Protocol):
 class MemoryResults:
     """Results in arrays that are allocated at once."""
 
-    def __init__(
-        self, grid: Grid, program: Program, tile: int, environment: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, grid: Grid, program: Program, tile: int, environment: Environment) -> None:
         """Allocate the arrays."""
         self._grid, self._program, self._tile = grid, program, tile
         self._environment = environment
@@ -89,7 +87,7 @@ class MemoryResults:
         flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
         return self._grid.runs(np.minimum(flat, self._grid.size - 1), jnp.result_type(float))
 
-    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+    def write(self, unit: int, trace: Trace, environment: Environment) -> None:
         """Copy the trace of a unit without its padding."""
         first, count = unit * self._tile, self.count(unit)
         for target, source in zip(
@@ -101,7 +99,7 @@ class MemoryResults:
 
     def dataset(self) -> xr.Dataset:
         """The arrays, labelled."""
-        from causal_sgd.sweeps._datasets import labelled, provenance
+        from causal_sgd.sweeps._datasets import labelled
 
         grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
         if not done.all():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from causal_sgd.sweeps._executors import Answer, Backend
 from causal_sgd.sweeps._grid import Columns
+from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.types import Trace
 
 __all__ = ["ExecutorError", "Failure", "schedule"]
@@ -18,7 +19,7 @@ __all__ = ["ExecutorError", "Failure", "schedule"]
 HOPELESS = 3  # after this many failures and no success, the remaining units are not tried
 TICK = 1.0  # seconds
 
-Collect = Callable[[int, Trace, Mapping[str, Any]], None]
+Collect = Callable[[int, Trace, Environment], None]
 
 
 class ExecutorError(RuntimeError):

@@ -26,6 +26,7 @@ from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Cell, Program, dry_run
 from causal_sgd.sweeps._progress import Progress
+from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps._results import MemoryResults, Results
 from causal_sgd.sweeps._scheduler import Failure, schedule
 from causal_sgd.sweeps._tiles import lay_out_tiles
@@ -257,7 +258,7 @@ class Sweep:
             )
             context.enter_context(progress)
 
-            def collect(unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+            def collect(unit: int, trace: Trace, environment: Environment) -> None:
                 results.write(unit, trace, environment)
                 count = results.count(unit)
                 progress.add(count, int((trace.diverged_at[:count] >= 0).sum()))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causal_sgd.sweeps._grid import Grid
+from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps.store._layout import lay_out, put_chunk
 from causal_sgd.sweeps.store._lock import locked, writer
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
@@ -69,7 +70,7 @@ class Store(StoreReader):
             shutil.rmtree(draft, ignore_errors=True)
         return cls(path)
 
-    def check(self, manifest: Manifest, environment: Mapping[str, Any]) -> None:
+    def check(self, manifest: Manifest, environment: Environment) -> None:
         """Refuse a sweep that does not belong to this store.
 
         Raises:
@@ -138,7 +139,7 @@ class Store(StoreReader):
         unit: int,
         values: Mapping[str, np.ndarray],
         steps: np.ndarray,
-        environment: Mapping[str, Any],
+        environment: Environment,
     ) -> None:
         """Write a unit: its data, then its status."""
         try:
@@ -154,7 +155,7 @@ class Store(StoreReader):
         unit: int,
         values: Mapping[str, np.ndarray],
         steps: np.ndarray,
-        environment: Mapping[str, Any],
+        environment: Environment,
     ) -> None:
         environment_index = self._index_of(environment)
         if not np.array_equal(self.steps, steps):
@@ -204,12 +205,11 @@ class Store(StoreReader):
         self.array("step")[:] = self.steps
         self.refresh()
 
-    def _index_of(self, environment: Mapping[str, Any]) -> int:
-        plain = dict(environment)
-        if plain not in self.environments:
-            self.environments.append(plain)
+    def _index_of(self, environment: Environment) -> int:
+        if environment not in self.environments:
+            self.environments.append(environment)
             self._put({"environments": self.environments})
-        return self.environments.index(plain)
+        return self.environments.index(environment)
 
 
 def open_results(path: str | Path) -> xr.Dataset:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causal_sgd.sweeps._datasets import labelled, provenance
+from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._provenance import Environment, Origin, provenance
 from causal_sgd.sweeps.store._layout import (
     FIELDS,
     FORMAT,
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["StoreReader"]
+
+NO_ORIGIN: Origin = {
+    "versions": {"causal_sgd": "none", "jax": "none"},
+    "platform": "none",
+    "device": "none",
+}
+"""The origin of a store without results."""
 
 
 class StoreReader:
@@ -70,7 +78,7 @@ class StoreReader:
         self._arrays: dict[str, Any] = {}
         attributes: dict[str, Any] = self._group.attrs.asdict()
         self.requests = [Grid.parse(request) for request in attributes["requests"]]
-        self.environments: list[dict[str, Any]] = list(attributes["environments"])
+        self.environments: list[Environment] = list(attributes["environments"])
         self._table = Table.make(self.requests, self.parameters, self.tile)
         self._status, self.damaged = self._read_status()
         steps = attributes["steps"]
@@ -138,11 +146,9 @@ class StoreReader:
         done = np.append(np.repeat(self.done, self.tile), False)[rows].reshape(grid.shape)
         rows = np.where(done, rows.reshape(grid.shape), -1)
         variables = {name: lazily(self, name, rows) for name in self.variables}
-        versions = dict.fromkeys(("causal_sgd", "jax"), "none")
-        none = {"versions": versions, "platform": "none", "device": "none"}
-        environment = self.environments[0] if self.environments else none
+        origin = self.environments[0] if self.environments else NO_ORIGIN
         key, implementation = self.configuration["key"], self.configuration["key_implementation"]
-        attributes = provenance(environment, self.tile, key, implementation)
+        attributes = provenance(origin, self.tile, key, implementation)
         attributes |= {
             "configuration_hash": self.hash,
             "environments": max(len(self.environments), 1),

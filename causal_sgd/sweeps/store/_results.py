@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps.store._disk import Store
 from causal_sgd.sweeps.store._manifest import Manifest
 
@@ -31,7 +31,7 @@ class StoredResults:
         manifest: Manifest,
         tile: int,
         grid: Grid,
-        environment: Mapping[str, Any],
+        environment: Environment,
     ) -> None:
         """Check that the open store belongs to this sweep, or create one.
 
@@ -70,7 +70,7 @@ class StoredResults:
         """The input of a unit, as the store laid it out."""
         return self._store.columns(unit)
 
-    def write(self, unit: int, trace: Trace, environment: Mapping[str, Any]) -> None:
+    def write(self, unit: int, trace: Trace, environment: Environment) -> None:
         """Write the data of a unit with checksums, then its status."""
         values = {**trace.metrics, "diverged_at": trace.diverged_at}
         arrays = {name: np.asarray(block) for name, block in values.items()}
