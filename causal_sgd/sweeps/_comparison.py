@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
+from causal_sgd.sweeps._options import CompareOptions
 from causal_sgd.sweeps._programs import Cell
 from causal_sgd.sweeps._sweep import Sweep, SweepError, sweep
 
@@ -25,7 +26,7 @@ def compare(
     *,
     dim: str = "variant",
     store: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[CompareOptions],
 ) -> xr.Dataset:
     """Sweep several cells over the same axes and seeds, and stack the results.
 
@@ -73,7 +74,7 @@ def _sweeps(
     cells: Mapping[str, Cell],
     dim: str,
     store: str | Path | None,
-    options: Mapping[str, Any],
+    options: CompareOptions,
 ) -> list[Sweep]:
     """The checked sweeps of all cells."""
     checks.instance("cells", cells, Mapping, "a mapping of names to cells")

@@ -7,14 +7,23 @@ import difflib
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from causal_sgd import checks
 
-__all__ = ["LARGEST_SEED", "Columns", "Grid", "Zipped", "zipped"]
+__all__ = [
+    "LARGEST_SEED",
+    "Axis",
+    "Columns",
+    "Grid",
+    "GridDescription",
+    "Seeds",
+    "Zipped",
+    "zipped",
+]
 
 Columns = tuple[np.ndarray, ...]
 """The input of B runs: seed indices [B], then the values [B] of each parameter of `Grid.names`."""
@@ -26,6 +35,26 @@ class Zipped(NamedTuple):
     """An axis along which several parameters change together; `zipped` makes one."""
 
     values: Mapping[str, np.ndarray]
+
+
+Seeds: TypeAlias = int | Sequence[int] | np.ndarray
+"""The number of seeds, or their indices."""
+Axis: TypeAlias = npt.ArrayLike | Zipped
+"""The values of one parameter, [n], or of several that change together."""
+
+
+class GridDescription(TypedDict):
+    """A grid as plain values for JSON."""
+
+    axes: dict[str, dict[str, list[float]]]  # dimension -> parameter -> values
+    seeds: list[int] | dict[str, list[int]]  # the indices, or "range" -> [first, last + 1]
+
+
+class _Arguments(TypedDict):
+    """The arguments of `sweep` that state the runs."""
+
+    axes: dict[str, Axis]
+    seeds: np.ndarray
 
 
 def zipped(**values: npt.ArrayLike) -> Zipped:
@@ -53,9 +82,7 @@ class Grid(NamedTuple):
     seeds: np.ndarray  # [S]
 
     @classmethod
-    def make(
-        cls, cell: Callable[..., Any], axes: Mapping[str, Any], seeds: int | Sequence[int]
-    ) -> Grid:
+    def make(cls, cell: Callable[..., object], axes: Mapping[str, Axis], seeds: Seeds) -> Grid:
         """The grid of `sweep`'s arguments.
 
         Raises:
@@ -86,7 +113,7 @@ class Grid(NamedTuple):
         return cls(named, _seed_indices(seeds))
 
     @classmethod
-    def parse(cls, description: Mapping[str, Any]) -> Grid:
+    def parse(cls, description: GridDescription) -> Grid:
         """Invert `describe`."""
         axes = {
             dim: {name: np.asarray(values) for name, values in parameters.items()}
@@ -119,7 +146,7 @@ class Grid(NamedTuple):
             grids = [grid.flattened() for grid in grids]
         axes: dict[str, Mapping[str, np.ndarray]] = {}
         for dim, parameters in grids[0].axes.items():
-            points: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+            points: dict[tuple[float, ...], tuple[float, ...]] = {}
             for grid in grids:
                 columns = {name: grid.axes[dim][name] for name in parameters}
                 rounded = zip(
@@ -145,7 +172,7 @@ class Grid(NamedTuple):
         }
         return Grid({"point": columns} if columns else {}, self.seeds)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> GridDescription:
         """The grid as plain values for JSON, without loss of digits."""
         axes = {
             dim: {name: values.tolist() for name, values in parameters.items()}
@@ -156,9 +183,9 @@ class Grid(NamedTuple):
         seeds = {"range": [first, first + count]} if consecutive else self.seeds.tolist()
         return {"axes": axes, "seeds": seeds}
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> _Arguments:
         """The axes and seeds as arguments of `sweep`."""
-        axes = {
+        axes: dict[str, Axis] = {
             dim: axis[dim] if list(axis) == [dim] else Zipped(axis)
             for dim, axis in self.axes.items()
         }
@@ -195,7 +222,7 @@ class Grid(NamedTuple):
         }
         return (self.seeds[seed].astype(np.uint32), *(columns[name] for name in self.names))
 
-    def corners(self) -> list[dict[str, Any]]:
+    def corners(self) -> list[dict[str, float]]:
         """The first point, and its copies with each parameter at its smallest and largest value."""
         first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
         points = [first]
@@ -224,7 +251,7 @@ def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:
     return array
 
 
-def _seed_indices(seeds: int | Sequence[int]) -> np.ndarray:
+def _seed_indices(seeds: Seeds) -> np.ndarray:
     """Check a number of seeds or a list of seed indices, and return the indices."""
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
         return np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED)).astype(np.int64)
@@ -245,7 +272,7 @@ def _seed_indices(seeds: int | Sequence[int]) -> np.ndarray:
     return indices.astype(np.int64)
 
 
-def _check_parameters(cell: Callable[..., Any], names: Sequence[str]) -> None:
+def _check_parameters(cell: Callable[..., object], names: Sequence[str]) -> None:
     """Check that the axes are keyword parameters of the cell, and cover those without a default."""
     parameters = list(inspect.signature(cell).parameters.values())[1:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

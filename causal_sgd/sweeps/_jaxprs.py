@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +49,7 @@ def shared_bytes(jaxpr: jex_core.ClosedJaxpr) -> int:
 def batches_lapack(jaxpr: jex_core.Jaxpr) -> bool:
     """Whether a program passes batches of matrices to LAPACK, as a user's metric might."""
     return any(
-        equation.primitive.name in LAPACK and int(np.prod(equation.invars[0].aval.shape[:-2])) > 1
+        equation.primitive.name in LAPACK and int(np.prod(_shape(equation.invars[0].aval)[:-2])) > 1
         for equation in _equations(jaxpr)
     )
 
@@ -72,7 +71,7 @@ def fingerprint(jaxpr: jex_core.ClosedJaxpr) -> str:
     return digest.hexdigest()
 
 
-def _equations(jaxpr: jex_core.Jaxpr) -> Iterator[Any]:
+def _equations(jaxpr: jex_core.Jaxpr) -> Iterator[jex_core.JaxprEqn]:
     """The equations of a program and of all programs inside it."""
     for equation in jaxpr.eqns:
         yield equation
@@ -80,7 +79,7 @@ def _equations(jaxpr: jex_core.Jaxpr) -> Iterator[Any]:
             yield from _equations(inner)
 
 
-def _inner(equation: Any) -> Iterator[jex_core.Jaxpr]:
+def _inner(equation: jex_core.JaxprEqn) -> Iterator[jex_core.Jaxpr]:
     """The programs inside an equation: bodies of loops, branches, calls."""
     kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
     parameters = list(equation.params.values())
@@ -89,8 +88,11 @@ def _inner(equation: Any) -> Iterator[jex_core.Jaxpr]:
             yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
 
 
-def _bytes(aval: Any) -> int:
-    try:
-        return int(np.prod(aval.shape)) * aval.dtype.itemsize
-    except (AttributeError, TypeError):  # tokens and other abstract values without a size
-        return 0
+def _bytes(aval: object) -> int:
+    """The size of an abstract value; 0 for tokens and others that have none."""
+    itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
+    return int(np.prod(_shape(aval))) * itemsize
+
+
+def _shape(aval: object) -> tuple[int, ...]:
+    return getattr(aval, "shape", ())

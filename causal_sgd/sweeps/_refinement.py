@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from causal_sgd import checks
@@ -24,6 +25,7 @@ from causal_sgd.analysis._crossings import clopper_pearson
 from causal_sgd.sweeps._grid import Grid, Zipped, axis_values, zipped
 
 if TYPE_CHECKING:
+    from causal_sgd.sweeps._options import RefineOptions
     from causal_sgd.sweeps._programs import Cell
 
 __all__ = ["Refinement", "Request", "ask", "refine", "refinement", "tell"]
@@ -82,7 +84,7 @@ class Request(NamedTuple):
 
 
 def refinement(
-    axes: Mapping[str, Any],
+    axes: Mapping[str, npt.ArrayLike],
     *,
     metric: str = "spurious_signal",
     level: float,
@@ -205,7 +207,7 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
 def refine(
     cell: Cell,
     *,
-    axes: Mapping[str, Any],
+    axes: Mapping[str, npt.ArrayLike],
     metric: str = "spurious_signal",
     level: float,
     share: float = 0.5,
@@ -216,7 +218,7 @@ def refine(
     budget: int | None = None,
     precision: float | None = None,
     along: str | None = None,
-    **options: Any,
+    **options: Unpack[RefineOptions],
 ) -> xr.Dataset:
     """Sweep only those cells of a grid that a boundary needs.
 
@@ -259,8 +261,8 @@ def refine(
         checks.number("precision", precision, above=0)
         state = _limited(state, min(2 * first_seeds, max_seeds))
     check_metric(cell, axes, metric)
-    options = {"label": "refinement"} | options
-    attributes: dict[str, Any] = {}
+    options = {"label": "refinement", **options}
+    attributes: dict[str, object] = {}
     while True:
         request = ask(state)
         if request is None:
@@ -289,7 +291,7 @@ def refine(
     return state.dataset().assign_attrs(attributes)
 
 
-def check_metric(cell: Cell, axes: Mapping[str, Any], metric: str) -> None:
+def check_metric(cell: Cell, axes: Mapping[str, npt.ArrayLike], metric: str) -> None:
     """Check, without running anything, that a cell records a metric with one number per frame.
 
     Raises:

@@ -6,14 +6,42 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from causal_sgd import checks
 
 __all__ = ["Slurm", "slurm"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Result = TypeVar("Result", covariant=True)
 
-def slurm(executor: Any, *, poll: float = 2.0) -> Slurm:
+
+class Submitted(Protocol[Result]):
+    """A submitit job."""
+
+    def done(self) -> bool:
+        """Whether it succeeded, failed or was lost."""
+        ...
+
+    def result(self) -> Result:
+        """What it returned; raises if it failed or was lost."""
+        ...
+
+    def cancel(self) -> None:
+        """Take it off the queue, or end it."""
+        ...
+
+
+class Queue(Protocol):
+    """A submitit executor."""
+
+    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Submitted[T]:
+        """Submit the call of a function as one job."""
+        ...
+
+
+def slurm(executor: Queue, *, poll: float = 2.0) -> Slurm:
     """Submit the tasks of a sweep as jobs of a cluster's queue.
 
     Args:
@@ -35,18 +63,18 @@ def slurm(executor: Any, *, poll: float = 2.0) -> Slurm:
 class Slurm(Executor):
     """The jobs of a submitit executor as futures; see `slurm`."""
 
-    def __init__(self, executor: Any, poll: float) -> None:
+    def __init__(self, executor: Queue, poll: float) -> None:
         """Start the thread that watches the jobs."""
         self._executor, self._poll = executor, poll
-        self._jobs: list[tuple[Any, Future[Any]]] = []
+        self._jobs: list[tuple[Submitted[Any], Future[Any]]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="slurm", daemon=True)
         self._watcher.start()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit one job."""
-        future: Future[Any] = Future()
+        future: Future[T] = Future()
         job = self._executor.submit(fn, *args, **kwargs)
         with self._lock:
             self._jobs.append((job, future))

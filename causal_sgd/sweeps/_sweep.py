@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._executors import Backend, Job, LocalDevices, Workers, describe
-from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._grid import Axis, Columns, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Cell, Program, dry_run
@@ -57,12 +57,12 @@ class SweepError(RuntimeError):
 def sweep(
     cell: Cell,
     *,
-    axes: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = 1,
+    axes: Mapping[str, Axis] | None = None,
+    seeds: Seeds = 1,
     key: int | Key = 0,
     store: str | Path | None = None,
     executor: Executor | Callable[[], Executor] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     tile: int | None = None,
     tiles_per_task: int = 1,
     retries: int = 2,
@@ -139,12 +139,12 @@ class Sweep:
     """The checked arguments of `sweep`. Nothing is traced as a program or compiled yet."""
 
     cell: Cell
-    axes: Mapping[str, Any] | None
-    seeds: int | Sequence[int]
+    axes: Mapping[str, Axis] | None
+    seeds: Seeds
     key: int | Key
     store: str | Path | None
     executor: Executor | Callable[[], Executor] | None
-    config: Mapping[str, Any] | None
+    config: Mapping[str, object] | None
     tile: int | None
     tiles_per_task: int
     retries: int
