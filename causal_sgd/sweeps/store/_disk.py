@@ -19,13 +19,13 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
-from causal_sgd.sweeps.store._layout import lay_out, put_chunk
+from causal_sgd.sweeps.store._layout import lay_out, put_attributes, put_chunk
 from causal_sgd.sweeps.store._lock import locked, writer
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
@@ -185,8 +185,8 @@ class Store(StoreReader):
     def _put_chunk(self, name: str, unit: int, block: np.ndarray) -> None:
         put_chunk(self.array(name), unit, block, self.path / name)
 
-    def _put(self, attributes: Mapping[str, Any]) -> None:
-        self._group.attrs.update(attributes)
+    def _put(self, attributes: Mapping[str, object]) -> None:
+        put_attributes(self._group, attributes)
 
     def _grow(self) -> None:
         """Resize all arrays to the requests, and write the coordinates."""

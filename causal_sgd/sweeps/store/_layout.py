@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from causal_sgd.sweeps.store._manifest import Manifest, StoreError
+from causal_sgd.sweeps._grid import GridDescription
+from causal_sgd.sweeps._provenance import Environment
+from causal_sgd.sweeps.store._manifest import Configuration, Manifest, StoreError
+
+if TYPE_CHECKING:
+    from zarr.core.common import JSON
 
 __all__ = [
     "FIELDS",
     "FORMAT",
     "FORMAT_VERSION",
+    "Attributes",
     "first_line",
+    "get_attributes",
     "lay_out",
     "now",
     "open_group",
+    "put_attributes",
     "put_chunk",
 ]
 
@@ -30,6 +39,23 @@ FIELDS = ("done", "environment", "configuration")
 """Columns of `status` before the checksums of the variables. `configuration` begins its hash."""
 
 COORDINATE_CHUNK = 2**16  # rows
+
+
+class Attributes(TypedDict):
+    """The attributes of the group."""
+
+    format: str
+    format_version: int
+    created: str
+    configuration: Configuration
+    configuration_hash: str
+    parameters: dict[str, str]  # parameter -> type of its column
+    variables: list[str]
+    tile: int
+    steps: list[int] | None  # None before the first results
+    source: str | None
+    requests: list[GridDescription]
+    environments: list[Environment]
 
 
 def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
@@ -73,25 +99,34 @@ def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
     for name, kind in manifest.parameters.items():
         array(name, (0,), (rows,), kind, 0, ("run",))
     array("step", (manifest.num_frames,), (manifest.num_frames,), "int32", -1, ("step",))
-    group.attrs.update(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "created": now(),
-            "configuration": dict(manifest.configuration),
-            "configuration_hash": manifest.digest,
-            "parameters": dict(manifest.parameters),
-            "variables": list(manifest.variables),
-            "tile": tile,
-            "steps": None,
-            "source": manifest.source,
-            "requests": [],
-            "environments": [],
-        }
-    )
+    attributes: Attributes = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created": now(),
+        "configuration": manifest.configuration,
+        "configuration_hash": manifest.digest,
+        "parameters": dict(manifest.parameters),
+        "variables": list(manifest.variables),
+        "tile": tile,
+        "steps": None,
+        "source": manifest.source,
+        "requests": [],
+        "environments": [],
+    }
+    put_attributes(group, attributes)
 
 
-def put_chunk(array: Any, index: int, block: np.ndarray, folder: Path) -> None:
+def put_attributes(group: zarr.Group, attributes: Mapping[str, object]) -> None:
+    """Set some of the attributes, which must be plain values."""
+    group.attrs.update(cast("dict[str, JSON]", attributes))
+
+
+def get_attributes(group: zarr.Group) -> Attributes:
+    """The attributes, of the stated types only if the group is a store."""
+    return cast(Attributes, group.attrs.asdict())
+
+
+def put_chunk(array: zarr.Array, index: int, block: np.ndarray, folder: Path) -> None:
     """Write a whole chunk of an array of `lay_out` atomically: its little-endian bytes and CRC-32C.
 
     zarr does the same, but takes several times as long, which matters for fast tiles.

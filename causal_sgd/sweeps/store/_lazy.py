@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+if TYPE_CHECKING:
+    import zarr
+
 __all__ = ["lazily"]
 
 READ_AT_ONCE = 64  # units
+
+Indices: TypeAlias = tuple[int | np.integer | slice | np.ndarray, ...]
+"""One index for each axis."""
 
 
 class Reader(Protocol):
@@ -18,7 +24,7 @@ class Reader(Protocol):
 
     tile: int
 
-    def array(self, name: str) -> Any:
+    def array(self, name: str) -> zarr.Array:
         """The zarr array of a variable, [row, ...]."""
         ...
 
@@ -27,7 +33,7 @@ class Reader(Protocol):
         ...
 
 
-def lazily(store: Reader, name: str, rows: np.ndarray) -> Any:
+def lazily(store: Reader, name: str, rows: np.ndarray) -> indexing.MemoryCachedArray:
     """A variable of some runs, read on first access and then cached, as xarray does with files.
 
     Args:
@@ -54,12 +60,12 @@ class _Stored(BackendArray):
         # For missing runs.
         self.fill = np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
 
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+    def _read(self, key: Indices) -> np.ndarray:
         ndim, tile = self.rows.ndim, self.store.tile
         chosen = _outer(self.rows, key[:ndim])
         flat = chosen.ravel()
@@ -76,7 +82,7 @@ class _Stored(BackendArray):
         )
 
 
-def _outer(values: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
+def _outer(values: np.ndarray, key: Indices) -> np.ndarray:
     """Index each axis separately."""
     axis = 0
     for index in key:

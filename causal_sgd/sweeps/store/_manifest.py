@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -16,17 +16,34 @@ if TYPE_CHECKING:
     from causal_sgd.sweeps._grid import Grid
     from causal_sgd.types import Trace
 
-__all__ = ["Manifest", "StoreError", "changed_lines", "differences", "digest"]
+__all__ = ["Configuration", "Manifest", "StoreError", "changed_lines", "differences", "digest"]
 
 
 class StoreError(ValueError):
     """A store cannot be used as it is; the message states the reason and the remedy."""
 
 
+class _Described(TypedDict, total=False):
+    """What is known of the cell and of the sweep's purpose."""
+
+    experiment: dict[str, object]  # the fields that are not axes
+    config: dict[str, object]  # the user's
+    cell: str  # its name, if nothing else is known
+
+
+class Configuration(_Described):
+    """All that decides the results, as plain values."""
+
+    parameters: dict[str, str]  # parameter -> type of its column
+    metrics: dict[str, list[str | list[int]]]  # name -> [type, shape of one run's values]
+    key: str
+    key_implementation: str
+
+
 class Manifest(NamedTuple):
     """The sweep that a store is made for: two sweeps with equal manifests may share it."""
 
-    configuration: Mapping[str, Any]  # all that decides the results, as plain values
+    configuration: Configuration
     parameters: Mapping[str, str]  # parameter -> type of its column
     variables: Mapping[str, tuple[str, tuple[int, ...]]]  # name -> type, shape of one run's values
     num_frames: int
@@ -43,7 +60,7 @@ class Manifest(NamedTuple):
         kinds: Sequence[np.dtype],
         program: str,
         key: Mapping[str, str],
-        config: Mapping[str, Any] | None,
+        config: Mapping[str, object] | None,
     ) -> Manifest:
         """The manifest of a sweep.
 
@@ -66,13 +83,14 @@ class Manifest(NamedTuple):
             with contextlib.suppress(OSError, TypeError):
                 source = inspect.getsource(cell)
         parameters = {name: str(kind) for name, kind in zip(grid.names, kinds, strict=True)}
-        leaves: dict[str, Any] = {**shapes.metrics, "diverged_at": shapes.diverged_at}
+        leaves = {**shapes.metrics, "diverged_at": shapes.diverged_at}
         variables = {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in leaves.items()}
-        configuration = {
+        configuration: Configuration = {
             **described,
             "parameters": parameters,
             "metrics": {name: [kind, list(shape)] for name, (kind, shape) in variables.items()},
-            **key,
+            "key": key["key"],
+            "key_implementation": key["key_implementation"],
         }
         frames = shapes.step.shape[0]
         return cls(configuration, parameters, variables, frames, program, source)
@@ -84,10 +102,10 @@ class Manifest(NamedTuple):
 
 
 def _describe(
-    cell: Callable[..., Trace], grid: Grid, config: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    cell: Callable[..., Trace], grid: Grid, config: Mapping[str, object] | None
+) -> _Described:
     """The configurations of the experiment and of the user, where there are any."""
-    described: dict[str, Any] = {}
+    described: _Described = {}
     experiment = getattr(cell, "configuration", None)
     if experiment is not None:
         # An axis is not part of the configuration: a store may grow along it.
@@ -105,13 +123,13 @@ def _describe(
     return described
 
 
-def digest(configuration: Mapping[str, Any]) -> str:
+def digest(configuration: Mapping[str, object]) -> str:
     """SHA-256 of plain values as canonical JSON."""
     text = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(old: Any, new: Any, name: str = "") -> list[str]:
+def differences(old: object, new: object, name: str = "") -> list[str]:
     """One line for each difference between two plain values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines = []

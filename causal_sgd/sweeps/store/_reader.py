@@ -6,9 +6,10 @@ import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import zarr
 
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Columns, Grid
@@ -18,10 +19,11 @@ from causal_sgd.sweeps.store._layout import (
     FORMAT,
     FORMAT_VERSION,
     first_line,
+    get_attributes,
     open_group,
 )
 from causal_sgd.sweeps.store._lazy import lazily
-from causal_sgd.sweeps.store._manifest import StoreError, digest
+from causal_sgd.sweeps.store._manifest import Configuration, StoreError, digest
 from causal_sgd.sweeps.store._rows import Table
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class StoreReader:
         """
         self.path = Path(path)
         self._group = open_group(self.path)
-        attributes: dict[str, Any] = dict(self._group.attrs)
+        attributes = get_attributes(self._group)
         if attributes.get("format") != FORMAT:
             raise StoreError(f"{path} is a zarr group but not a sweep's results")
         version = attributes.get("format_version")
@@ -64,7 +66,7 @@ class StoreReader:
                 "begin a new store"
             )
         self.tile: int = attributes["tile"]
-        self.configuration: dict[str, Any] = attributes["configuration"]
+        self.configuration: Configuration = attributes["configuration"]
         self.hash: str = attributes["configuration_hash"]
         self.parameters: dict[str, str] = attributes["parameters"]
         self.variables: list[str] = attributes["variables"]
@@ -75,8 +77,8 @@ class StoreReader:
     def refresh(self) -> None:
         """Read again which runs are requested and which are done."""
         self._group = open_group(self.path)
-        self._arrays: dict[str, Any] = {}
-        attributes: dict[str, Any] = self._group.attrs.asdict()
+        self._arrays: dict[str, zarr.Array] = {}
+        attributes = get_attributes(self._group)
         self.requests = [Grid.parse(request) for request in attributes["requests"]]
         self.environments: list[Environment] = list(attributes["environments"])
         self._table = Table.make(self.requests, self.parameters, self.tile)
@@ -156,12 +158,14 @@ class StoreReader:
         dataset = labelled(grid, variables, self.steps, attributes)
         return dataset.assign_coords(done=((*grid.axes, "seed"), done))
 
-    def array(self, name: str) -> Any:
+    def array(self, name: str) -> zarr.Array:
         """A zarr array of the store."""
         if name not in self._arrays:
             try:
+                array = self._group[name]
+                if not isinstance(array, zarr.Array):
+                    raise TypeError("it is a group")
                 # Write chunks of fill values too, so that a missing chunk is a lost one.
-                array: Any = self._group[name]
                 self._arrays[name] = array.with_config({"write_empty_chunks": True})
             except Exception as error:  # zarr raises many types for broken files
                 raise StoreError(
