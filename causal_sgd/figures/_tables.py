@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from scipy import ndimage
@@ -105,7 +103,8 @@ def nearest(valid: np.ndarray) -> np.ndarray:
     """For every cell [y, x] the flat index of the nearest valid one, by distance in cells."""
     if not valid.any():
         return np.arange(valid.size).reshape(valid.shape)
-    indices: Any = ndimage.distance_transform_edt(
-        ~valid, return_distances=False, return_indices=True
+    indices = np.empty((valid.ndim, *valid.shape), np.int32)
+    ndimage.distance_transform_edt(
+        ~valid, return_distances=False, return_indices=True, indices=indices
     )
     return np.asarray(np.ravel_multi_index(tuple(indices), valid.shape))

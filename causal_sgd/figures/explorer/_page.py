@@ -6,15 +6,25 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
-import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.figures.explorer._payload import MOST_NUMBERS, payload
+from causal_sgd.figures.explorer._payload import MOST_NUMBERS, Curves, payload
 
-__all__ = ["page", "write_page"]
+__all__ = ["PageOptions", "page", "write_page"]
+
+
+class PageOptions(TypedDict, total=False):
+    """The arguments of `page` beside the datasets."""
+
+    title: str
+    x: str | None
+    y: str | None
+    curves: Curves | None
+    about: Mapping[str, object] | None
+    most_numbers: int
 
 
 def page(
@@ -23,8 +33,8 @@ def page(
     title: str = "phase diagram",
     x: str | None = None,
     y: str | None = None,
-    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] | None = None,
-    about: Mapping[str, Any] | None = None,
+    curves: Curves | None = None,
+    about: Mapping[str, object] | None = None,
     most_numbers: int = MOST_NUMBERS,
 ) -> str:
     """A phase diagram as one self-contained HTML page that opens from a file, without a network.
@@ -81,7 +91,9 @@ def page(
 
 
 def write_page(
-    path: str | Path, datasets: Mapping[str, xr.Dataset] | xr.Dataset, **options: Any
+    path: str | Path,
+    datasets: Mapping[str, xr.Dataset] | xr.Dataset,
+    **options: Unpack[PageOptions],
 ) -> Path:
     """Write `page(datasets, **options)` to a file and return its path."""
     path = Path(path)

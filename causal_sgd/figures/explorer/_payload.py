@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from causal_sgd import checks
@@ -18,7 +19,16 @@ from causal_sgd.analysis import divergences, final, metric_names, nan_quantiles
 from causal_sgd.figures._tables import is_geometric
 from causal_sgd.figures._theme import NAMES
 
-__all__ = ["LEVELS", "MOST_NUMBERS", "axes_of", "packed", "payload", "plain_name"]
+__all__ = [
+    "LEVELS",
+    "MOST_NUMBERS",
+    "Curves",
+    "Payload",
+    "axes_of",
+    "packed",
+    "payload",
+    "plain_name",
+]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """The quantiles over seeds that a page can show."""
@@ -44,15 +54,61 @@ SYMBOLS = {
 }
 """Plain text for TeX, applied in this order."""
 
+Curves: TypeAlias = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+"""Name of a dataset -> label -> the x and y values of a theory curve."""
+
+
+class _Metric(TypedDict):
+    name: str
+    label: str
+
+
+class _Axis(_Metric):
+    values: list[float]
+    log: bool
+
+
+class _Curve(TypedDict):
+    label: str
+    x: list[float]
+    y: list[float]
+
+
+class _Numbers(TypedDict):
+    """One dataset, packed; `*order` stands for the other axes, the vertical and the horizontal."""
+
+    final: str  # quantiles of the last frame, [metrics, levels, *order]
+    tracks: str | None  # quantiles of the frames, [metrics, *order, frames, band]
+    diverged: str  # fraction of the runs, [*order]
+    runs: str  # number of runs, [*order]
+
+
+class _View(_Numbers):
+    name: str
+
+
+class Payload(TypedDict):
+    """The data of the page's program, page.js."""
+
+    axes: list[_Axis]  # horizontal, vertical
+    others: list[_Axis]
+    metrics: list[_Metric]
+    levels: list[float]
+    band: list[float]
+    steps: list[int] | None  # of the frames; None without trajectories
+    recorded: int  # number of frames before they were thinned
+    views: list[_View]
+    curves: dict[str, list[_Curve]]  # name of a view -> its curves
+
 
 def payload(
     datasets: Mapping[str, xr.Dataset],
     *,
     x: str | None = None,
     y: str | None = None,
-    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]] | None = None,
+    curves: Curves | None = None,
     most_numbers: int = MOST_NUMBERS,
-) -> dict[str, Any]:
+) -> Payload:
     """The data of the page's program, ready for JSON.
 
     Args:
@@ -141,14 +197,14 @@ def plain_name(name: str) -> str:
     return text if text[0].isalpha() and text[:2].islower() else f"{words} {text}"
 
 
-def packed(values: Any) -> str:
+def packed(values: npt.ArrayLike) -> str:
     """Numbers as base64 of little-endian float32; infinite ones become NaN."""
     array = np.asarray(values, "<f4")
     finite = np.where(np.isfinite(array), array, np.float32(np.nan)).astype("<f4")
     return base64.b64encode(finite.tobytes()).decode()
 
 
-def _curve(label: str, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def _curve(label: str, x: np.ndarray, y: np.ndarray) -> _Curve:
     return {
         "label": label,
         "x": np.asarray(x, float).tolist(),
@@ -184,7 +240,7 @@ def _frames(dataset: xr.Dataset, cells: int, most_numbers: int) -> np.ndarray | 
     return None if limit < 2 else np.unique(np.linspace(0, count - 1, limit).round().astype(int))
 
 
-def _axis(dataset: xr.Dataset, dim: str) -> dict[str, Any]:
+def _axis(dataset: xr.Dataset, dim: str) -> _Axis:
     values = dataset[dim].values.astype(float)
     log = is_geometric(np.sort(values))
     return {"name": dim, "label": plain_name(dim), "values": values.tolist(), "log": log}
@@ -192,12 +248,8 @@ def _axis(dataset: xr.Dataset, dim: str) -> dict[str, Any]:
 
 def _numbers(
     view: xr.Dataset, metrics: Sequence[str], order: Sequence[str], frames: np.ndarray | None
-) -> dict[str, Any]:
-    """The packed numbers of one dataset.
-
-    Quantiles of the last frame [metrics, levels, *order] and of the trajectories
-    [metrics, *order, frames, band], the diverged fraction [*order] and the number of runs [*order].
-    """
+) -> _Numbers:
+    """The packed numbers of one dataset."""
     diverged = (view["diverged_at"] >= 0).transpose(*order, "seed")
     done = xr.ones_like(diverged)
     if "done" in view.coords:
