@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colorbar import Colorbar
@@ -119,33 +118,15 @@ def phase_diagram(
     values = grid.median.ravel()[grid.owner]
     mesh = ax.pcolormesh(*grid.edges, values, cmap=cmap, norm=norm, rasterized=True)
     hatch, missing, open_cells, outlines = _draw_marked_cells(ax, table, grid, undecided, merge)
-    # The limits are those of the cells, whatever is drawn later.
-    ax.set(xlim=grid.edges[0][[0, -1]], ylim=grid.edges[1][[0, -1]], autoscale_on=False)
-    _elements.set_scale(ax, "x", grid.logx)
-    _elements.set_scale(ax, "y", grid.logy)
+    _set_axes(ax, dataset, grid, x, y)
 
     curves = _elements.curves(ax, theory, grid.xs, grid.logx, outlined=True)
-    handles: list[Artist] = [*curves]
-    contour = points = polygons = line = None
-    if level is not None:
-        contour = _draw_contour(ax, grid, level, handles)
-    if boundary is not None:
-        points = _draw_boundary(ax, boundary)
-        handles.append(points)
-    if band is not None:
-        polygons, line = _elements.boundary_band(ax, band, x, y)
-        handles.append(line)
+    contour, sample = (None, None) if level is None else _draw_contour(ax, grid, level)
+    points = None if boundary is None else _draw_boundary(ax, boundary)
+    polygons, line = (None, None) if band is None else _elements.boundary_band(ax, band, x, y)
     partial = _draw_crosses(ax, grid)
-    handles += [partial] if partial else []
-    handles += [Patch(label=rf"$\geq$ {diverged:.0%} diverged", **_theme.DIVERGED)] if hatch else []
-    handles += [Patch(label="not run", **_theme.MISSING)] if missing else []
-    grey: Properties = _theme.UNDECIDED | {
-        "facecolor": "0.5"
-    }  # its hatch is white, invisible on paper
-    handles += [Patch(label="undecided", **grey)] if open_cells else []
-    ax.set_xlabel(_theme.label_of(dataset, x))
-    ax.set_ylabel(_theme.label_of(dataset, y))
-    ax.spines[:].set_visible(True)
+    lines = [handle for handle in (*curves, sample, points, line, partial) if handle is not None]
+    patches = _cell_handles(hatch, missing, open_cells, diverged)
     name = label or _theme.label_of(dataset, metric)
     bar = ax.figure.colorbar(mesh, ax=ax, label=name, pad=0.02) if colorbar else None
     return Diagram(
@@ -157,7 +138,7 @@ def phase_diagram(
         partial=partial,
         contour=contour,
         boundary=points,
-        legend=_elements.legend_below(ax, handles if legend else []),
+        legend=_elements.legend_below(ax, [*lines, *patches] if legend else []),
         band=polygons,
         curve=line,
         undecided=open_cells,
@@ -215,20 +196,46 @@ def _draw_marked_cells(
     return hatch, missing, open_cells, outlines
 
 
+def _set_axes(ax: Axes, dataset: xr.Dataset, grid: _Grid, x: str, y: str) -> None:
+    """Fix the limits to those of the cells, whatever is drawn later; set scales and labels."""
+    ax.set(xlim=grid.edges[0][[0, -1]], ylim=grid.edges[1][[0, -1]], autoscale_on=False)
+    _elements.set_scale(ax, "x", grid.logx)
+    _elements.set_scale(ax, "y", grid.logy)
+    ax.set_xlabel(_theme.label_of(dataset, x))
+    ax.set_ylabel(_theme.label_of(dataset, y))
+    ax.spines[:].set_visible(True)
+
+
+def _cell_handles(
+    hatch: PolyCollection | None,
+    missing: PolyCollection | None,
+    open_cells: PolyCollection | None,
+    threshold: float,
+) -> list[Patch]:
+    """The legend entries of the marked cells."""
+    # The hatch of undecided cells is white, invisible on paper.
+    grey: Properties = _theme.UNDECIDED | {"facecolor": "0.5"}
+    marks = (
+        (hatch, rf"$\geq$ {threshold:.0%} diverged", _theme.DIVERGED),
+        (missing, "not run", _theme.MISSING),
+        (open_cells, "undecided", grey),
+    )
+    return [Patch(label=label, **properties) for cells, label, properties in marks if cells]
+
+
 def _draw_contour(
-    ax: Axes, grid: _Grid, level: float, handles: list[Artist]
-) -> QuadContourSet | None:
-    """The contour of the median at a level, with its legend entry; None without a crossing."""
+    ax: Axes, grid: _Grid, level: float
+) -> tuple[QuadContourSet, Line2D] | tuple[None, None]:
+    """The contour of the median at a level and its legend entry; None without a crossing."""
     median = grid.median
     if min(median.shape) < 2 or not median.min() <= level <= median.max():
-        return None
+        return None, None
     style = _theme.white_line(1.4)
     contour = ax.contour(
         grid.xs, grid.ys, median, [level], colors="white", linestyles=":", linewidths=1.4
     )
     contour.set_path_effects(style["path_effects"])
-    handles.append(Line2D([], [], linestyle=":", label=f"median {level:g}", **style))
-    return contour
+    return contour, Line2D([], [], linestyle=":", label=f"median {level:g}", **style)
 
 
 def _draw_boundary(ax: Axes, boundary: tuple[ArrayLike, ...]) -> Line2D:
