@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -57,17 +59,9 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
                 "without one; gaussian_law serves every model"
             )
         factor, to_params = jax.vjp(model.factor, params)
-        k = factor.shape[1]
-        columns = jnp.concatenate([factor, world.invariant_basis, world.spurious_basis], 1)
-        frame = linalg.orthonormal(columns)  # F; its first k columns are P
-        inside = linalg.product(frame.T, columns)  # [n, k + r1 + r2]
-        in_factor, shared, own = jnp.split(inside, [k, k + world.invariant_basis.shape[1]], 1)
-        error = linalg.product(in_factor, in_factor.T) - linalg.product(
-            shared * world.invariant_spectrum[None, :], shared.T
-        )
-
+        frame = _frame_of(factor, world)
         cores = world.spurious_cores[batch.environments]
-        rest = frame.shape[1] - k
+        rest = frame.directions.shape[1] - factor.shape[1]
         numbers = _law.draw_numbers(
             key,
             factor.size + random.goe_summand_size(rest),
@@ -76,21 +70,14 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
             noise=noise,
             dtype=factor.dtype,
         )
-        normals = numbers.normals[: factor.size].reshape(factor.shape)
+        normals = numbers.normals[: factor.size].reshape(factor.shape)  # Z
         # Zero columns of the frame take part in no product, whatever the rank of U is.
-        seen = linalg.product(frame.T, normals)  # F' Z, [n, k]
+        seen = linalg.product(frame.directions.T, normals)  # F' Z, [n, k]
         goe = _frame_goe(numbers.normals[factor.size :], seen)
         part, scale, total = _law.batch_gradient(
-            numbers, goe / 2, error, own, cores, batch.counts, noise
+            numbers, goe / 2, frame.error, frame.spurious_basis, cores, batch.counts, noise
         )
-
-        # m G U = F part F' U + scale W U, as one product with the frame and one with the normals
-        corner = in_factor[:k]  # T
-        within = linalg.product(goe[:k, :k] - seen[:k] * 0.5**0.5, corner)
-        coefficients = linalg.product(part, in_factor).at[:k].add(scale * within)
-        cotangent = linalg.product(frame, coefficients) + linalg.product(
-            normals, scale * 0.5**0.5 * corner
-        )
+        cotangent = _cotangent(frame, part, scale, normals, seen, goe)
         size = jnp.sum(batch.counts)
         return to_params(cotangent / size)[0], total / (4 * size)
 
@@ -98,6 +85,54 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         return population_risks(model, world, world.spurious_cores, noise)
 
     return Measurement(lambda key, world: (), gradient, risks=Risks(whole))
+
+
+class _Frame(NamedTuple):
+    """Directions that hold the factor and all signals, and these in them."""
+
+    directions: Array  # F [d, n], n = k + r1 + r2; its first k columns are P
+    factor: Array  # F' U [n, k]; its first k rows are T
+    error: Array  # F' (U U' - A*) F [n, n]
+    spurious_basis: Array  # F' V [n, r2]
+
+
+def _frame_of(factor: Array, world: World) -> _Frame:
+    """The frame of a factor [d, k].
+
+    The factor comes first, so that P spans its columns alone; no column depends on later ones.
+    """
+    columns = jnp.concatenate([factor, world.invariant_basis, world.spurious_basis], 1)
+    directions = linalg.orthonormal(columns)
+    inside = linalg.product(directions.T, columns)  # [n, k + r1 + r2]
+    rank = factor.shape[1]
+    in_factor, shared, own = jnp.split(inside, [rank, rank + world.invariant_basis.shape[1]], 1)
+    error = linalg.product(in_factor, in_factor.T) - linalg.product(
+        shared * world.invariant_spectrum[None, :], shared.T
+    )
+    return _Frame(directions, in_factor, error, own)
+
+
+def _cotangent(
+    frame: _Frame, part: Array, scale: Array, normals: Array, seen: Array, goe: Array
+) -> Array:
+    """The matrix m G U = F part F' U + scale W U, as one product with F and one with Z; [d, k].
+
+    Args:
+        frame: of U.
+        part: of the law, [n, n].
+        scale: of W, [].
+        normals: Z [d, k].
+        seen: F' Z [n, k]; its first k rows are N.
+        goe: F' W F [n, n].
+    """
+    rank = normals.shape[1]
+    corner = frame.factor[:rank]  # T
+    # W P is Z / sqrt(2) outside the span of P and (N + N') / 2 within, in place of N / sqrt(2).
+    within = linalg.product(goe[:rank, :rank] - seen[:rank] * 0.5**0.5, corner)
+    coefficients = linalg.product(part, frame.factor).at[:rank].add(scale * within)
+    return linalg.product(frame.directions, coefficients) + linalg.product(
+        normals, scale * 0.5**0.5 * corner
+    )
 
 
 def _frame_goe(normals: Array, seen: Array) -> Array:
