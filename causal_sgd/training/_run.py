@@ -45,16 +45,9 @@ def run(
         ValueError: if an argument is out of range or two metrics share a name.
     """
     checks.key("key", key)
-    checks.made_of(
-        "algorithm",
-        algorithm,
-        ("init", "step", "snapshot", "loss"),
-        "an Algorithm, such as sgd(...) makes",
-    )
-    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # steps are counted in int32
-    every = num_steps if record_every is None else checks.integer("record_every", record_every)
+    _check_algorithm(algorithm)
+    frames = _frames(num_steps, record_every)
     named = _named(metrics)
-    frames = np.unique(np.append(np.arange(0, num_steps, every), num_steps)).astype(np.int32)
 
     def step(_: Any, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, count, diverged_at = carry
@@ -101,6 +94,22 @@ def time_average(trace: Trace, *, after: float = 0.5) -> Trace:
         name: jnp.mean(values[-length:], 0, keepdims=True) for name, values in trace.metrics.items()
     }
     return Trace(trace.step[-1:], means, trace.diverged_at)
+
+
+def _check_algorithm(algorithm: Algorithm) -> None:
+    checks.made_of(
+        "algorithm",
+        algorithm,
+        ("init", "step", "snapshot", "loss"),
+        "an Algorithm, such as sgd(...) makes",
+    )
+
+
+def _frames(num_steps: int, record_every: int | None) -> np.ndarray:
+    """The recorded steps [F], int32: 0, every multiple of `record_every` below T, and T."""
+    checks.integer("num_steps", num_steps, maximum=2**31 - 1)  # steps are counted in int32
+    every = num_steps if record_every is None else checks.integer("record_every", record_every)
+    return np.unique(np.append(np.arange(0, num_steps, every), num_steps)).astype(np.int32)
 
 
 def _named(metrics: Mapping[str, Metric] | Sequence[Metric]) -> dict[str, Metric]:

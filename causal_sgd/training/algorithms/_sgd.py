@@ -82,39 +82,10 @@ def sgd(
     _parts.check_evaluate(evaluate)
 
     def init(key: Key) -> SGDState:
-        start = _parts.init_run(key, parts)
-        return SGDState(
-            step=jnp.zeros((), jnp.int32),
-            world=start.world,
-            data=start.data,
-            params=start.params,
-            optimizer=optimizer.init(start.params),
-            sampler=start.sampler,
-            loss=start.loss,
-        )
+        return _first_state(key, parts, optimizer)
 
     def step(key: Key, state: SGDState) -> SGDState:
-        world, batch, sampler_state = _parts.draw_batch(
-            key, parts, state.step, state.world, state.sampler
-        )
-        gradient_key = _gradient_key(key, state.step)
-
-        def measure(params: Params) -> tuple[Params, Array]:
-            return measurement.gradient(
-                gradient_key, state.step, state.data, model, params, world, batch
-            )
-
-        params, optimizer_state, _, loss = _parts.apply_update(
-            optimizer, measure, state.params, state.optimizer
-        )
-        return state._replace(
-            step=state.step + 1,
-            world=world,
-            params=params,
-            optimizer=optimizer_state,
-            sampler=sampler_state,
-            loss=loss.astype(state.loss.dtype),
-        )
+        return _next_state(key, parts, optimizer, state)
 
     def next_batch(key: Key, state: SGDState) -> tuple[Key, World, Batch]:
         world, batch, _ = _parts.draw_batch(key, parts, state.step, state.world, state.sampler)
@@ -127,6 +98,49 @@ def sgd(
         )
 
     return Algorithm(init, step, snapshot, lambda state: state.loss)
+
+
+def _first_state(
+    key: Key, parts: _parts.Parts, optimizer: optax.GradientTransformation
+) -> SGDState:
+    start = _parts.init_run(key, parts)
+    return SGDState(
+        step=jnp.zeros((), jnp.int32),
+        world=start.world,
+        data=start.data,
+        params=start.params,
+        optimizer=optimizer.init(start.params),
+        sampler=start.sampler,
+        loss=start.loss,
+    )
+
+
+def _next_state(
+    key: Key, parts: _parts.Parts, optimizer: optax.GradientTransformation, state: SGDState
+) -> SGDState:
+    """The state after one update by one batch; everything drawn depends on the key and the step."""
+    world, batch, sampler_state = _parts.draw_batch(
+        key, parts, state.step, state.world, state.sampler
+    )
+    gradient_key = _gradient_key(key, state.step)
+
+    # Optimizers that measure elsewhere do so by the same examples: the key is that of the step.
+    def measure(params: Params) -> tuple[Params, Array]:
+        return parts.measurement.gradient(
+            gradient_key, state.step, state.data, parts.model, params, world, batch
+        )
+
+    params, optimizer_state, _, loss = _parts.apply_update(
+        optimizer, measure, state.params, state.optimizer
+    )
+    return state._replace(
+        step=state.step + 1,
+        world=world,
+        params=params,
+        optimizer=optimizer_state,
+        sampler=sampler_state,
+        loss=loss.astype(state.loss.dtype),
+    )
 
 
 def _gradient_key(key: Key, step: Array) -> Key:
