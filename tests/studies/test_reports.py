@@ -1,0 +1,216 @@
+"""What a reproduction shows: the report, the table of claims, and the list with times."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import html5lib
+import pytest
+
+from causal_sgd import studies
+from causal_sgd.studies.reproduction import _times
+from causal_sgd.studies.reproduction._running import outcomes
+from support.shell import call
+from support.studies import draw_nothing, one, three_studies, write
+
+shelf, undrawn = pytest.fixture(three_studies), pytest.fixture(draw_nothing)
+
+
+def test_a_failing_study_stops_no_other_and_is_listed_first(
+    shelf: Path, tmp_path: Path, capsys
+) -> None:
+    write(shelf, "first-one", opened=9)
+    write(shelf, "second-one", trouble="raise ArithmeticError('no <b>numbers</b>')")
+    (shelf / "third_one.py").write_text("this is no Python")
+    code, out, _ = call("reproduce", "--all", "--out", str(tmp_path / "out"), capsys=capsys)
+    assert code == 1
+    assert "FAILS  first-one: open: 3, not at least 9" in out
+    assert "ERROR  second-one: ArithmeticError: no <b>numbers</b>" in out
+    assert "1 of 2 claims hold; 2 of 3 studies stopped with an error" in out
+    table = json.loads((tmp_path / "out" / "claims.json").read_text())
+    assert set(table["errors"]) == {"second-one", "third-one"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    check(page)
+    start, contents = page.index("Failures</h2>"), page.index('id="contents"')
+    assert start < contents
+    first = page[start:contents]
+    assert "ArithmeticError: no &lt;b&gt;numbers" in first
+    assert "second-one" in first
+    assert "third-one" in first
+    assert re.findall(r'data-claim="(\w+)"', first) == ["open"]
+    write(shelf, "second-one", trouble="return {'a': 1}")
+    code, out, _ = call("reproduce", "second-one", "--out", str(tmp_path / "out"), capsys=capsys)
+    assert code == 1
+
+
+def test_the_page_is_valid_complete_and_agrees_with_the_table(
+    shelf: Path, tmp_path: Path, capsys
+) -> None:
+    code, out, _ = call(
+        "reproduce", "--all", "--seed", "0", "--out", str(tmp_path / "out"), capsys=capsys
+    )
+    assert code == 0
+    assert "6 of 6 claims hold; report in" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    tree = check(page)
+    table = json.loads((tmp_path / "out" / "claims.json").read_text())
+    shown = {
+        (node.get("data-study"), node.get("data-claim")): float(node.get("value"))
+        for node in tree.iter("data")
+    }
+    assert shown == {
+        (claim["study"], claim["name"]): claim["measured"] for claim in table["claims"]
+    }
+    assert len(shown) == 6
+    text = " ".join(" ".join(tree.itertext()).split())
+    for phrase in (
+        "6 of 6 claims hold in 3 studies",
+        "half of it & more",
+        "theory <here>",
+        "0.4 to 0.6",
+        "at least 1",
+        "stars* and_underscores_ that mean nothing*",
+        "<script>alert(1)</script>",
+        "Nothing to speak of.",
+        "causal-sgd reproduce --all",
+        "causal-sgd reproduce third-one",
+        "spread 1, 2; 3 seeds",
+        "dim 6; spread 2.0",
+        "jax ",
+    ):
+        assert phrase in text, phrase
+    assert [node.text for node in tree.iter("code")][:1] == ["code"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "claims.json",
+        "report.html",
+        "results",
+        *(f"{name}.{kind}" for name in studies.NAMES for kind in ("png", "pdf")),
+    }
+
+
+def check(page: str):
+    """Parse a page without errors; it must load nothing and be accessible."""
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+    everything = list(tree.iter())
+    tags = {node.tag for node in everything}
+    assert not tags & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+        "video",
+        "audio",
+        "source",
+    }
+    identifiers = [node.get("id") for node in everything if node.get("id")]
+    assert len(set(identifiers)) == len(identifiers)
+    for node in everything:
+        for name, value in node.items():
+            assert not name.startswith("on")
+            if name in ("href", "src", "srcset", "xlink:href", "poster", "action", "background"):
+                assert value.startswith(("data:image/", "#")), value
+                assert not value.startswith("#") or value[1:] in identifiers, value
+            if name.startswith("aria-labelledby"):
+                assert value in identifiers
+        assert "url(" not in (node.get("style") or "")
+    sheet = "".join(node.text for node in tree.iter("style"))
+    assert "url(" not in sheet
+    assert "@import" not in sheet
+    policy = next(node.get("content") for node in tree.iter("meta") if node.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    for image in tree.iter("img"):
+        assert len(image.get("alt")) > 20
+        kind, _, content = image.get("src").partition(";base64,")
+        drawn = base64.b64decode(content)
+        assert kind != "data:image/svg+xml" or not re.search(
+            rb"""(href|src)=["'](?!#)|@import|url\((?!#)|<script""", drawn
+        )
+    for table in tree.iter("table"):
+        assert table.find("caption") is not None
+        assert all(head.get("scope") for head in table.iter("th"))
+        assert list(table.iter("th"))
+    return tree
+
+
+def test_list_prints_claims_and_times(
+    shelf: Path, tmp_path: Path, undrawn, capsys, monkeypatch
+) -> None:
+    known = {
+        "command": "c",
+        "date": "2026-01-02",
+        "full": {"second-one": 61.0},
+        "quick": {},
+        "versions": {},
+    } | {
+        "machine": {
+            "platform": "gpu",
+            "device": "H100",
+            "machine": "x86_64",
+            "cpu": "other",
+            "cores": 16,
+        }
+    }
+    monkeypatch.setattr(_times, "reference", lambda: known)
+    one(tmp_path)
+    code, out, _ = call("list", "--out", str(tmp_path), capsys=capsys)
+    assert code == 0
+    first, second, third = (out.split("\n\n")[index] for index in (1, 2, 3))
+    assert first.startswith("* first-one: first-one of <angles> & A* and A_e.")
+    assert re.search(r"full: 0\.\d s \(here on 20\d\d-\d\d-\d\d\), quick: not measured yet", first)
+    assert re.search(r"0\.4 to 0\.6 +half of it & more  \(theory <here>\)", first)
+    assert second.startswith("  second-one")
+    assert "full: 61 s (elsewhere, on H100, 16 x86_64 cores)" in second
+    assert "full: not measured yet" in third
+    assert "--sampler" in out
+    code, out, _ = call("list", "first_one", "--out", str(tmp_path), capsys=capsys)
+    assert "A finding with" in out
+    assert "A caption with" in out
+    assert "at least 1 " in out
+    assert "second" not in out
+    _, out, _ = call("list", "--json", "--out", str(tmp_path), capsys=capsys)
+    table = json.loads(out)
+    assert [study["name"] for study in table["studies"]] == list(studies.NAMES)
+    assert table["studies"][0]["times"]["full"]["here"] is True
+    assert table["studies"][1]["times"]["full"] | {"here": None} == {
+        "seconds": 61.0,
+        "here": None,
+        "machine": "H100, 16 x86_64 cores",
+        "date": "2026-01-02",
+    }
+    assert table["studies"][2]["claims"][1] == {
+        "name": "open",
+        "text": "open",
+        "low": 1.0,
+        "high": None,
+        "source": "this study",
+    }
+    assert "hetero" in table["names"]["sampler"]
+    code, _, err = call("list", "firs-one", capsys=capsys)
+    assert code == 2
+    assert "did you mean 'first-one'" in err
+
+
+def test_the_reference_times_name_their_machine_and_command_but_no_host() -> None:
+    known = _times.reference()
+    assert set(known) == {"command", "date", "machine", "versions", "full", "quick"}
+    assert set(known["machine"]) == set(_times.MACHINE)
+    assert set(known["full"]) | set(known["quick"]) <= set(studies.NAMES)
+    assert all(seconds > 0 for size in ("full", "quick") for seconds in known[size].values())
+
+
+def test_reference_times_are_read_from_saved_results(shelf: Path, tmp_path: Path, undrawn) -> None:
+    study_times = pytest.importorskip("benchmarks.study_times")
+    with pytest.raises(ValueError, match="must hold results of one kind of machine, got 0"):
+        study_times.reference(tmp_path, 0)
+    list(outcomes(studies.NAMES, tmp_path))
+    table = study_times.reference(tmp_path, 0)
+    assert set(table) == set(_times.reference())
+    assert set(table["full"]) == set(studies.NAMES)
+    assert not table["quick"]
+    assert set(table["machine"]) == set(_times.MACHINE)
