@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTING", "Environment", "Origin", "Record", "folder", "load", "lookup", "save"]
 
 COMPUTING = ("jax", "jaxlib", "optax", "numpy")
-"""The packages whose versions results depend on, beside this one."""
+"""The packages on whose versions results depend, besides this one."""
 
 RECORD = "record.json"
 

@@ -22,7 +22,7 @@ __all__ = [
 
 REFERENCE = Path(__file__).with_name("reference_times.json")  # by benchmarks/study_times.py
 MACHINE = ("platform", "device", "machine", "cpu", "cores")
-"""What names a kind of machine in an environment."""
+"""The fields of an environment that identify a kind of machine."""
 
 
 class Reference(TypedDict):
