@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -81,12 +81,22 @@ def note(
     point: tuple[float, float],
     coords: str | tuple[str, str],
     offset: tuple[float, float],
-    **properties: Any,
+    *,
+    ha: Literal["left", "center", "right"] = "left",
+    va: Literal["baseline", "center", "top"] = "baseline",
+    fontsize: str | float | None = None,
 ) -> None:
     """A text at an offset in points from a point, which may lie outside the axes."""
-    properties = {"color": "0.2", "fontsize": mpl.rcParams["legend.fontsize"]} | properties
     ax.annotate(
-        text, point, xytext=offset, xycoords=coords, textcoords="offset points", **properties
+        text,
+        point,
+        xytext=offset,
+        xycoords=coords,
+        textcoords="offset points",
+        color="0.2",
+        fontsize=mpl.rcParams["legend.fontsize"] if fontsize is None else fontsize,
+        ha=ha,
+        va=va,
     )
 
 

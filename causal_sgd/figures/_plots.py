@@ -207,6 +207,6 @@ def _partly_diverged(ax: Axes, x: np.ndarray, series: xr.Dataset, properties: Pr
     ):
         if np.isfinite(value):
             text = _theme.percent(fraction)
-            options: Properties = {"ha": "center", "fontsize": "x-small"}
-            _elements.note(ax, text, (position, value), "data", (0, 6), **options)
+            point = (position, value)
+            _elements.note(ax, text, point, "data", (0, 6), ha="center", fontsize="x-small")
     return points
