@@ -16,7 +16,7 @@ from causal_sgd import checks
 
 __all__ = [
     "LARGEST_SEED",
-    "Axis",
+    "AxisValues",
     "Columns",
     "Grid",
     "GridDescription",
@@ -39,7 +39,7 @@ class Zipped(NamedTuple):
 
 Seeds: TypeAlias = int | Sequence[int] | np.ndarray
 """The number of seeds, or their indices."""
-Axis: TypeAlias = npt.ArrayLike | Zipped
+AxisValues: TypeAlias = npt.ArrayLike | Zipped
 """The values of one parameter, [n], or of several that change together."""
 
 
@@ -53,7 +53,7 @@ class GridDescription(TypedDict):
 class _Arguments(TypedDict):
     """The arguments of `sweep` that state the runs."""
 
-    axes: dict[str, Axis]
+    axes: dict[str, AxisValues]
     seeds: np.ndarray
 
 
@@ -82,7 +82,9 @@ class Grid(NamedTuple):
     seeds: np.ndarray  # [S]
 
     @classmethod
-    def make(cls, cell: Callable[..., object], axes: Mapping[str, Axis], seeds: Seeds) -> Grid:
+    def make(
+        cls, cell: Callable[..., object], axes: Mapping[str, AxisValues], seeds: Seeds
+    ) -> Grid:
         """The grid of `sweep`'s arguments.
 
         Raises:
@@ -185,7 +187,7 @@ class Grid(NamedTuple):
 
     def arguments(self) -> _Arguments:
         """The axes and seeds as arguments of `sweep`."""
-        axes: dict[str, Axis] = {
+        axes: dict[str, AxisValues] = {
             dim: axis[dim] if list(axis) == [dim] else Zipped(axis)
             for dim, axis in self.axes.items()
         }

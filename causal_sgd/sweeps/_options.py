@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypedDict
 
-from causal_sgd.sweeps._grid import Axis, Seeds
+from causal_sgd.sweeps._grid import AxisValues, Seeds
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.types import Key
 
@@ -36,5 +36,5 @@ class RefineOptions(_Options, total=False):
 class CompareOptions(_Options, total=False):
     """The arguments of `sweep` that all cells share."""
 
-    axes: Mapping[str, Axis] | None
+    axes: Mapping[str, AxisValues] | None
     seeds: Seeds

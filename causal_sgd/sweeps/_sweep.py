@@ -21,7 +21,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._executors import Backend, Job, LocalDevices, Workers, describe
-from causal_sgd.sweeps._grid import Axis, Columns, Grid, Seeds
+from causal_sgd.sweeps._grid import AxisValues, Columns, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Cell, Program, dry_run
@@ -57,7 +57,7 @@ class SweepError(RuntimeError):
 def sweep(
     cell: Cell,
     *,
-    axes: Mapping[str, Axis] | None = None,
+    axes: Mapping[str, AxisValues] | None = None,
     seeds: Seeds = 1,
     key: int | Key = 0,
     store: str | Path | None = None,
@@ -139,7 +139,7 @@ class Sweep:
     """The checked arguments of `sweep`. Nothing is traced as a program or compiled yet."""
 
     cell: Cell
-    axes: Mapping[str, Axis] | None
+    axes: Mapping[str, AxisValues] | None
     seeds: Seeds
     key: int | Key
     store: str | Path | None
