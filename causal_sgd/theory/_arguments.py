@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Hashable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def check(**values: ArrayLike) -> None:
+def check(**values: object) -> None:
     """Check concrete arguments against the limits of their names."""
     for name, value in values.items():
         checks.number(name, value, scalar=False, **_LIMITS.get(name, {}))
@@ -73,7 +73,7 @@ def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        values: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+        values: dict[str, object] = {**dict(zip(names, args, strict=False)), **kwargs}
         for name in set(static) & set(values):
             allowed = "a name" if name == "family" else "a whole number"
             checks.instance(name, values[name], Hashable, allowed)
@@ -100,5 +100,5 @@ def broadcast(*values: ArrayLike) -> list[Array]:
     return jnp.broadcast_arrays(*(array.astype(dtype) for array in arrays))
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: object) -> object:
     return jnp.asarray(value) if isinstance(value, list | tuple) else value

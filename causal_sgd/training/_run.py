@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,8 @@ from causal_sgd import checks
 from causal_sgd.types import Algorithm, Array, Key, Metric, State, Trace
 
 __all__ = ["run", "time_average"]
+
+_Carry = tuple[State, Array, Array]  # state, updates done [] and `diverged_at` []
 
 
 def run(
@@ -49,14 +50,14 @@ def run(
     frames = _frames(num_steps, record_every)
     named = _named(metrics)
 
-    def step(_: Any, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+    def step(_: Array, carry: _Carry) -> _Carry:
         state, count, diverged_at = carry
         state = algorithm.step(key, state)
         # The loss of a step belongs to the parameters before it, those after `count` updates.
         broken = (diverged_at < 0) & ~jnp.isfinite(algorithm.loss(state))
         return state, count + 1, jnp.where(broken, count, diverged_at)
 
-    def leg(carry: tuple[State, Array, Array], length: Array) -> tuple[Any, Mapping[str, Array]]:
+    def leg(carry: _Carry, length: Array) -> tuple[_Carry, Mapping[str, Array]]:
         # With a traced length one compiled body serves the first (empty) leg and all others.
         carry = jax.lax.fori_loop(0, length, step, carry)
         snapshot = algorithm.snapshot(key, carry[0])

@@ -7,7 +7,7 @@ Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 import optax.contrib
 
 from causal_sgd import checks
-from causal_sgd.types import Array, Params
+from causal_sgd.types import Array, Params, PyTree
 
 __all__ = ["averaged", "moving_average", "sam", "tail_average"]
 
@@ -49,8 +49,13 @@ def sam(
     inner = optax.contrib.sam(optimizer, ascent, opaque_mode=True)
 
     def update(
-        updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **others: Any
-    ) -> Any:
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: Callable[[Params, Array], Params] | None = None,
+        **others: object,
+    ) -> tuple[optax.Updates, optax.OptState]:
         del others  # optax's version refuses them
         return inner.update(updates, state, params, grad_fn=grad_fn)
 
@@ -113,10 +118,12 @@ def averaged(state: optax.OptState, params: Params) -> Params:
 def _average(weight: Callable[[Array], Array]) -> optax.GradientTransformation:
     """The recursion average += weight(count) (params - average); count is 1 at the first update."""
 
-    def init(params: Any) -> AverageState:
+    def init(params: Params) -> AverageState:
         return AverageState(jnp.zeros((), jnp.int32), params)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AverageState]:
+    def update(
+        updates: Params, state: PyTree, params: Params = None
+    ) -> tuple[Params, AverageState]:
         count = jnp.asarray(optax.safe_increment(state.updates))
         share = weight(count)
         newest = optax.apply_updates(params, updates)

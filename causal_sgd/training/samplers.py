@@ -8,8 +8,6 @@ environments, so no other draw depends on the choice.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -187,7 +185,7 @@ def stratified(*, batch_size: int | Array) -> Sampler:
     return Sampler(_probabilities, draw, batch_size, checked=True)
 
 
-def _check_batch_size(batch_size: Any, minimum: int = 1) -> None:
+def _check_batch_size(batch_size: int | Array, minimum: int = 1) -> None:
     checks.whole("batch_size", batch_size, minimum=minimum, maximum=LARGEST_BATCH)
 
 

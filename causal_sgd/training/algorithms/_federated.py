@@ -10,7 +10,7 @@ where HeteroSGD has mean_e log|1 + eta s_e|^K.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Required, TypedDict, Unpack
+from typing import NamedTuple, Required, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from causal_sgd.types import (
     Measurement,
     Model,
     Params,
+    PyTree,
     Sampler,
     Snapshot,
     State,
@@ -81,10 +82,10 @@ class FederatedState(NamedTuple):
 
     step: Array  # [] int32, rounds done
     world: World
-    data: Any  # the measurement's
+    data: PyTree  # the measurement's
     params: Params
     server: optax.OptState
-    controls: Any  # of each environment, params with a leading axis [E]; () where there are none
+    controls: PyTree  # of each environment, params with a leading axis [E]; () where there are none
     sampler: State
     loss: Array  # [] mean loss of the first local batches of the last round; NaN before the first
 
@@ -297,7 +298,9 @@ def _local_steps(
             gradient = _parts.keep_types(jax.tree.map(jnp.add, gradient, term), gradient)
         return gradient, loss
 
-    def local(index: Array, carry: tuple[Params, optax.OptState, Params, Array]) -> Any:
+    def local(
+        index: Array, carry: tuple[Params, optax.OptState, Params, Array]
+    ) -> tuple[Params, optax.OptState, Params, Array]:
         params, optimizer_state, total, first = carry
         step = state.step * num_steps + index
         params, optimizer_state, gradient, loss = _parts.apply_update(
@@ -336,7 +339,7 @@ def _new_controls(state: FederatedState, batch: Batch, clients: _Client) -> Para
     )
 
 
-def _mean(weights: Array, tree: Any) -> Any:
+def _mean(weights: Array, tree: PyTree) -> PyTree:
     """The mean over the leading axis with weights [B]; entries of weight 0 may be infinite."""
 
     def mean(leaf: Array) -> Array:

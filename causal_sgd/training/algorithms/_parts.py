@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import chex
 import jax
@@ -21,6 +21,7 @@ from causal_sgd.types import (
     Measurement,
     Model,
     Params,
+    PyTree,
     Sampler,
     Snapshot,
     State,
@@ -31,6 +32,7 @@ from causal_sgd.types import (
 __all__ = [
     "STREAMS",
     "Parts",
+    "RunState",
     "Start",
     "apply_update",
     "check_evaluate",
@@ -76,14 +78,21 @@ class Parts(NamedTuple):
     evolve: Evolution | None
 
     @classmethod
-    def checked(cls, *parts: Any) -> Parts:
+    def checked(
+        cls,
+        world: WorldFactory,
+        sampler: Sampler,
+        measurement: Measurement,
+        model: Model,
+        evolve: Evolution | None,
+    ) -> Parts:
         """Return the parts after checking each of them.
 
         Raises:
             ValueError: if a part is not of its kind, or the world would evolve away from labels
                 that were drawn once.
         """
-        self = cls(*parts)
+        self = cls(world, sampler, measurement, model, evolve)
         checks.world_factory("world", self.world)
         checks.made_of(
             "sampler",
@@ -116,7 +125,7 @@ class Start(NamedTuple):
     """How a run begins."""
 
     world: World
-    data: Any  # the measurement's
+    data: PyTree  # the measurement's
     params: Params
     sampler: State
     loss: Array  # [] NaN before the first batch
@@ -153,7 +162,7 @@ def init_run(key: Key, parts: Parts) -> Start:
     )
 
 
-def check_evaluate(evaluate: Any) -> None:
+def check_evaluate(evaluate: object) -> None:
     """Raise ValueError if it cannot return the parameters that metrics see."""
     if evaluate is not None:
         allowed = (
@@ -228,10 +237,34 @@ def keep_types(new: Params, old: Params) -> Params:
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), new, old)
 
 
+class RunState(Protocol):
+    """What the states of all methods hold besides their own."""
+
+    @property
+    def step(self) -> Array:
+        """Updates done so far, []."""
+        ...
+
+    @property
+    def world(self) -> World:
+        """After the last step."""
+        ...
+
+    @property
+    def data(self) -> PyTree:
+        """The measurement's."""
+        ...
+
+    @property
+    def loss(self) -> Array:
+        """The last batch loss, []."""
+        ...
+
+
 def take_snapshot(
     parts: Parts,
     params: Params,
-    state: Any,
+    state: RunState,
     next_batch: Callable[[], tuple[Key, World, Batch]] | None = None,
 ) -> Snapshot:
     """Return what metrics see of parameters.
@@ -239,7 +272,7 @@ def take_snapshot(
     Args:
         parts: of the method.
         params: that metrics see.
-        state: of the method, with `step`, `world`, `data` and `loss`.
+        state: of the method.
         next_batch: see `Snapshot`.
     """
     return Snapshot(
@@ -254,7 +287,7 @@ def take_snapshot(
     )
 
 
-def _check_batch(batch: Any, num_environments: int) -> None:
+def _check_batch(batch: Batch, num_environments: int) -> None:
     """Refuse what is no batch of [B] environments and [B] counts, from the shapes alone."""
     checks.instance(
         "sampler's batch", batch, Batch, "a Batch(environments [B], counts [B]) of each step"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from causal_sgd.types import (
     Measurement,
     Model,
     Params,
+    PyTree,
     Sampler,
     Snapshot,
     State,
@@ -35,7 +36,7 @@ class SGDState(NamedTuple):
 
     step: Array  # [] int32, updates done
     world: World
-    data: Any  # the measurement's
+    data: PyTree  # the measurement's
     params: Params
     optimizer: optax.OptState
     sampler: State
