@@ -16,7 +16,7 @@ from causal_sgd.types import Array, Key, Params
 
 Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 
-# Limits of `sandwich`, in columns and rows, from timings on a CPU.
+# Limits of `fused_sandwich`, in columns and rows, from timings on a CPU.
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 SLAB = 2**16  # random numbers that a run holds at once
 
@@ -110,7 +110,7 @@ def combine(weights: Array, matrices: Array) -> Array:
     return jnp.tensordot(weights, matrices, 1, precision="highest")
 
 
-def sandwich(outer: Array, inner: Array) -> Array:
+def fused_sandwich(outer: Array, inner: Array) -> Array:
     """Outer @ inner @ outer' for outer [n, m] and inner [m, m].
 
     For few columns the second product is a sum of outer products of vectors, which the compiler

@@ -18,11 +18,11 @@ from causal_sgd.sensing.measurements._algebra import (
     combine,
     dense_invariant,
     diagonal_of,
+    fused_sandwich,
     of_owners,
     owners,
     pack,
     pull_back,
-    sandwich,
     slabs,
     unpack,
 )
@@ -65,7 +65,9 @@ def population() -> Measurement:
             residual, to_params = jax.vjp(model.diagonal, params)
             residual = residual - signal + poison
             return to_params(residual / 2)[0], (jnp.sum(residual**2) + variance) / 4
-        residual = model.estimate(params) - invariant - sandwich(world.spurious_basis, mean_core)
+        residual = (
+            model.estimate(params) - invariant - fused_sandwich(world.spurious_basis, mean_core)
+        )
         return pull_back(model, params, residual), (jnp.sum(residual**2) + variance) / 4
 
     def on_batch(

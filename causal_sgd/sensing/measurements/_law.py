@@ -27,10 +27,10 @@ from jax.typing import DTypeLike
 from causal_sgd import checks, random
 from causal_sgd.sensing.measurements._algebra import (
     combine,
+    fused_sandwich,
     inner_product,
     safe_inverse,
     safe_ratio,
-    sandwich,
 )
 from causal_sgd.types import Array, Key
 
@@ -127,9 +127,9 @@ def batch_gradient(
         part [n, n] in the frame, scale [], and the sum of the squared residuals of all examples [].
     """
     if counts.shape[0] == 1:
-        return _pure(numbers, half, error - sandwich(basis, cores[0]), counts, noise)
-    block = sandwich(basis.T, error)
-    off = error - sandwich(basis, block)
+        return _pure(numbers, half, error - fused_sandwich(basis, cores[0]), counts, noise)
+    block = fused_sandwich(basis.T, error)
+    off = error - fused_sandwich(basis, block)
     # If V spans all of the error, `off` is pure rounding and must not define a direction.
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
@@ -199,7 +199,7 @@ def _mixture(
     total = jnp.sum(totals)
     scale = jnp.sqrt(total)
     off_inverse = safe_inverse(off_norm)
-    inside = whole(sandwich(basis.T, half), symmetric)
+    inside = whole(fused_sandwich(basis.T, half), symmetric)
     goe_line = 2 * inner_product(half, off) * off_inverse
     part = (line_sum - scale * goe_line) * off_inverse * off
-    return part + sandwich(basis, block_sum - scale * inside), scale, total
+    return part + fused_sandwich(basis, block_sum - scale * inside), scale, total
