@@ -81,12 +81,14 @@ def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
         [n, m]: column j is a unit vector or zero, and columns 0 to j span the same space as those
         of `matrix`, up to rounding.
     """
-    if 0 in matrix.shape:
+    if 0 in matrix.shape:  # the maximum over no rows is undefined
         return matrix
     least = 4 * jnp.finfo(matrix.dtype).eps if tolerance is None else tolerance
     peaks = jnp.max(jnp.abs(matrix), 0)  # scaling by them keeps squares of tiny numbers normal
+    # Transposed, so that a step reads and writes one contiguous row.
     rows = (matrix / jnp.where(peaks > 0, peaks, 1)[None, :]).T
 
+    # Classical Gram-Schmidt projects on all rows in two products; the modified one would be a loop.
     def remove(basis: Array, vector: Array) -> Array:
         inside = product(basis, vector)
         return vector - product(inside, basis)
@@ -96,6 +98,7 @@ def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
         column = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
         once = remove(basis, column)
         twice = remove(basis, once)
+        # Squared norms of the column and of what each pass leaves of it.
         before, between, after = jnp.sum(jnp.stack([column, once, twice]) ** 2, 1)
         # A second pass that again removes much shows that only rounding was left (Kahan, Parlett).
         new = (between > least**2 * before) & (after > between / 4)

@@ -37,7 +37,7 @@ def normals(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike, stream: in
         Normal numbers [*shape].
     """
     count = math.prod(shape) if isinstance(shape, tuple) else shape
-    half = -(-count // (2 * VECTOR)) * VECTOR
+    half = -(-count // (2 * VECTOR)) * VECTOR  # pairs; their number decides the order below
     if is_threefry(key):
         first, second = jax.random.key_data(key)
         pairs = _evaluated_once(

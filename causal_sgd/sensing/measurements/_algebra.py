@@ -16,7 +16,8 @@ from causal_sgd.types import Array, Key, Params
 
 Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 
-# Limits of `fused_sandwich`, in columns and rows, from timings on a CPU.
+# Limits of `fused_sandwich` from timings on a CPU: up to FEW columns its second product is a sum of
+# outer products; up to VERY_FEW columns and FEW_ROWS rows so is the first.
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 SLAB = 2**16  # random numbers that a run holds at once
 
@@ -38,6 +39,7 @@ def pull_back(model: MatrixModel, params: Params, matrix: Array) -> Params:
         ValueError: for a model whose predictions are not those of its estimate.
     """
     require_estimate(model)
+    # Losses have a factor 1/4, so the gradient is half of G = (1/m) sum_i r_i X_i.
     if model.pullback is not None:
         return model.pullback(params, matrix / 2)
     return jax.vjp(model.estimate, params)[1](matrix / 2)[0]
@@ -54,6 +56,7 @@ def require_estimate(model: MatrixModel) -> None:
 
 def diagonal_of(basis: Array, cores: Array) -> Array:
     """The diagonals [B, d] of basis @ core_e @ basis' for basis [d, r] and cores [B, r, r]."""
+    # Entry j is sum_b (basis core)_jb basis_jb: nothing [d, d] is formed.
     return jnp.sum(linalg.product(basis[None], cores) * basis[None], 2)
 
 
@@ -73,6 +76,7 @@ def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
     """
     last = jnp.cumsum(counts)
     example = first + jnp.arange(many)
+    # The number of environments that end before the example, so those without examples own none.
     owner = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
     return owner, example < last[-1]
 
@@ -122,6 +126,7 @@ def fused_sandwich(outer: Array, inner: Array) -> Array:
     if not 0 < columns <= FEW < rows:
         return linalg.product(outer, linalg.product(inner, outer.T))
     if columns <= VERY_FEW and rows <= FEW_ROWS:
+        # The m rows of inner @ outer', [n] each.
         across = [_sum([inner[i, j] * outer[:, j] for j in range(columns)]) for i in range(columns)]
     else:
         across = linalg.product(inner, outer.T)
@@ -145,6 +150,7 @@ def safe_inverse(norm: Array) -> Array:
 
 def safe_ratio(number: Array, norm: Array) -> Array:
     """Number / norm, and 0 where the norm is 0."""
+    # The inner selection keeps 0 / 0 away, whose NaN derivatives would see through the outer one.
     return jnp.where(norm > 0, number / jnp.where(norm > 0, norm, 1), 0)
 
 
@@ -156,6 +162,7 @@ def pack(matrices: Array) -> Array:
     N(0, 1) coordinates.
     """
     place, mirror, scale, _ = _triangle(matrices.shape[-1])
+    # On the diagonal a place is its own mirror, so half of the sum is right there too.
     flat = matrices.reshape(*matrices.shape[:-2], -1)
     return (flat[..., place] + flat[..., mirror]) * _along_last(scale / 2, flat)
 
@@ -170,6 +177,7 @@ def unpack(coordinates: Array) -> Array:
 
 def packed_dim(size: int) -> int:
     """The d with d (d + 1) / 2 = size, or 0 if there is none."""
+    # In whole numbers: the square root of a large float could round to the next d.
     dim = (math.isqrt(8 * size + 1) - 1) // 2
     return dim if dim * (dim + 1) // 2 == size else 0
 

@@ -156,7 +156,7 @@ def _gradient(
     if data_set.gathers:
         assert not isinstance(measured, tuple)
         rows, owner, valid = selection.rows(key, counts)
-        places = environments[owner] * selection.size + rows
+        places = environments[owner] * selection.size + rows  # [M], among all E n examples
         sums, loss = _products.of_rows(
             measured, labels, places, valid.astype(estimate.dtype), estimate
         )
@@ -180,6 +180,7 @@ def _risks_of_all(data_set: DataSet, data: Data, model: MatrixModel) -> RiskFunc
     def risks(params: Params, scale: float | Array = 1.0) -> Array:
         estimate = data_set.flatten(scale * model.estimate(params))
         squares = squared_errors(measured, labels, estimate)
+        # Fresh noise is independent of the residuals, so its variance adds up.
         return (jnp.mean(squares, 1) + data_set.fresh_noise**2) / 4
 
     return risks
@@ -213,10 +214,11 @@ def _sums_of_rows(
     environments, counts = batch
     rows, owner, valid = selection.rows(key, counts)
     places = environments[owner], rows
-    some, some_labels = measured[places], labels[places]
+    some, some_labels = measured[places], labels[places]  # [M, p], [M]
 
     def sums(estimate: Array) -> Array:
         squares = squared_errors(some, some_labels, estimate)
+        # Padding belongs to the last environment and must not count there.
         return jnp.zeros(counts.shape, estimate.dtype).at[owner].add(valid * squares)
 
     return sums
@@ -230,6 +232,7 @@ def _sums_of_all(
     weights = selection.weights(key, counts)
 
     def sums(estimate: Array) -> Array:
+        # All E data sets, then those of the batch: selecting designs first would copy them.
         squares = squared_errors(measured, labels, estimate)[environments]
         return jnp.sum(weights * squares, 1)
 

@@ -63,6 +63,7 @@ def population() -> Measurement:
             spurious = diagonal_of(world.spurious_basis, mean_core[None])[0]
             signal = jnp.diagonal(invariant) + spurious
             residual, to_params = jax.vjp(model.diagonal, params)
+            # NaN where signals have entries off the diagonal, which this branch would ignore.
             residual = residual - signal + poison
             return to_params(residual / 2)[0], (jnp.sum(residual**2) + variance) / 4
         residual = (
@@ -201,6 +202,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             sums, total = carry
             numbers = random.normals(random.fold_in(key, index), slab * (width + 1), error.dtype)
+            # The coordinates of all measurements of the slab come first, then their label noise.
             owner, valid = owners(batch.counts, index * slab, slab)
             measured = numbers[: slab * width].reshape(slab, width)
             products = of_owners(linalg.product(measured, residuals), owner)

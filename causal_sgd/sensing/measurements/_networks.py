@@ -91,6 +91,7 @@ def rank_one(
             0, slabs(size, slab), add_slab, (jnp.zeros_like(error), zero, zero)
         )
         if trace_correction:
+            # The -I of every X, once: it is the same in all examples.
             sums = sums - plain * jnp.eye(dim)
         return pull_back(model, params, SCALE * sums / size), total / (4 * size)
 
@@ -147,6 +148,7 @@ def examples(
             )
 
         def add_slab(index: Array, carry: tuple[Array, Params]) -> tuple[Array, Params]:
+            # Differentiated within the loop, slab by slab: nothing is kept for a backward pass.
             return jax.tree.map(jnp.add, carry, jax.value_and_grad(squares)(params, index))
 
         start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)

@@ -13,13 +13,12 @@ few runs.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.types import Array
+from causal_sgd.types import Array, PyTree
 
 Design = Array | tuple[Array, ...]
 # Numbers of a design that are used at once: they and the residuals stay in a core's cache.
@@ -46,6 +45,7 @@ def of_environments(
     """
     if environments.shape[0] == labels.shape[0]:
         return _all(design, labels, environments, weights, estimate)
+    # K = B data sets with T = 1 run on each.
     estimates = jnp.broadcast_to(estimate, (environments.shape[0], 1, *estimate.shape))
     sums, losses = each_environment(
         design, environments, labels[environments][:, None], weights[:, None], estimates
@@ -60,8 +60,10 @@ def _all(
 
     `vmap` turns them into products of matrices.
     """
+    # From the order of the batch to the order of the design.
     weights = jnp.zeros_like(weights).at[environments].set(weights)
     if not isinstance(design, tuple):
+        # One data set of E n rows: two large products instead of 2 E small ones.
         design = (design.reshape(-1, design.shape[2]),)
     size = design[0].shape[0]
     sums, losses = jnp.zeros_like(estimate), jnp.zeros((), estimate.dtype)
@@ -96,6 +98,8 @@ def each_environment(
     def one(environment: Array, *some: Array) -> tuple[Array, Array]:
         if not isinstance(design, tuple):
             return _by_slabs(design, environment, *some)
+        # An index that differs between runs would make `vmap` evaluate every branch; the rule below
+        # calls this once for many runs of one environment instead.
         return jax.lax.switch(
             environment, [functools.partial(_products, rows) for rows in design], *some
         )
@@ -132,7 +136,7 @@ def _by_slabs(
 @of_environments.def_vmap
 def _environments_of_runs(
     runs: int,
-    mapped: list[Any],
+    mapped: PyTree,  # of booleans, in the structure of the arguments
     design: Design,
     labels: Array,
     environments: Array,
@@ -151,6 +155,8 @@ def _environments_of_runs(
         design = jnp.stack(linalg.broadcast_unmapped(runs, mapped[0], design), 1)
     arguments = design, labels, environments, weights, estimate
     num_environments, per_run = labels.shape[-2], weights.shape[-2]
+    # Nothing to sort: runs with designs of their own share no data, and a batch of all environments
+    # reads the whole design.
     if own or per_run == num_environments:
         plain = _all if per_run == num_environments else of_environments.fun
         axes = (0 if own else None, *(0 if is_mapped else None for is_mapped in mapped[1:]))
@@ -194,9 +200,11 @@ def _groups(
         The weighted sums [K, p] and [K].
     """
     pairs = order.shape[0]
+    # T is a shape, hence static: the mean number of pairs of an environment, at least TOGETHER. An
+    # environment with more pairs has several groups, one without pairs none.
     together = min(max(TOGETHER, pairs // counts.shape[0]), pairs)
     groups = -(-counts // together)
-    ends = jnp.cumsum(groups)
+    ends = jnp.cumsum(groups)  # [E], the number of groups up to each environment
 
     def add_group(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         # Groups are numbered by environment; `before` pairs of this one are in earlier groups.
@@ -204,6 +212,7 @@ def _groups(
         before = (index - (ends - groups)[environment]) * together
         lane = jnp.arange(together)
         places = (jnp.cumsum(counts) - counts)[environment] + before + lane
+        # A group may reach into the next environment or past the end; see `target`.
         members = order[jnp.minimum(places, pairs - 1)]
         gain, loss = each_environment(
             design,
