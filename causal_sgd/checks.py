@@ -27,6 +27,7 @@ __all__ = [
     "made_of",
     "number",
     "probabilities",
+    "representable",
     "spelled",
     "transformation",
     "whole",
@@ -93,6 +94,46 @@ def number(
         valid &= array <= maximum
     if not valid.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
+    return value
+
+
+def representable(name: str, value: Value) -> Value:
+    """Return `value` if it keeps its value in the types that jax computes with.
+
+    These are int32 and float32, or with x64 int64 and float64. Larger integers would wrap, and
+    floating-point numbers outside the normal range would become zero, denormal or infinite.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a number, an array of numbers, or a tracer, which passes. NaN and infinity pass, too.
+
+    Raises:
+        ValueError: if a number does not fit.
+    """
+    array = concrete(value)
+    if array is None:
+        return value
+    if array.dtype.kind == "f":
+        kind = np.finfo(np.float64 if _x64() else np.float32)
+        size = np.abs(array)
+        outside = array[((size < kind.tiny) | (size > kind.max)) & (size > 0) & (size < np.inf)]
+        if outside.size:
+            raise ValueError(
+                f"{name} must be 0 or from {kind.tiny:.2g} to {kind.max:.2g} in magnitude, "
+                f"the normal range of {kind.dtype}, got {outside[0]:g}"
+            )
+    elif array.dtype.kind in "iuO":
+        limits = np.iinfo(np.int64 if _x64() else np.int32)
+        outside = [
+            entry
+            for entry in array.ravel().tolist()
+            if isinstance(entry, int) and not limits.min <= entry <= limits.max
+        ]
+        if outside:
+            raise ValueError(
+                f"{name} must be from {limits.min} to {limits.max}, the range of {limits.dtype}, "
+                f"where it is an integer, got {outside[0]}"
+            )
     return value
 
 
@@ -266,3 +307,8 @@ def _shown(value: object) -> str:
 def _is_traced(value: object) -> bool:
     jax = sys.modules.get("jax")  # if jax was never imported, nothing can be traced
     return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def _x64() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.config.jax_enable_x64)

@@ -10,7 +10,7 @@ from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
 __all__ = ["check_axis_used", "parse_axis"]
 
 FORM = "NAME=START:STOP:COUNT, NAME=START:STOP:COUNT:log or NAME=VALUE,VALUE,..."
-LARGEST = 2**62  # that int64 holds when rounded
+INTEGERS = np.iinfo(np.int32)  # as which a program receives whole numbers
 
 
 def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
@@ -25,7 +25,7 @@ def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
 
     Raises:
         ValueError: if the text has another form, the parameter cannot be swept, or the values are
-            not finite and increasing.
+            not finite and increasing, or beyond int32 where the parameter is an integer.
     """
     name, equals, values = text.partition("=")
     if not equals:
@@ -40,7 +40,12 @@ def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
     if name in INTEGER_AXES:
         if (axis != np.round(axis)).any() and len(parts) == 1:
             raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
-        axis = np.unique(np.round(np.clip(axis, -LARGEST, LARGEST)).astype(int))
+        if axis[0] < INTEGERS.min or axis[-1] > INTEGERS.max:
+            raise ValueError(
+                f"{option} must have whole numbers from {INTEGERS.min} to {INTEGERS.max} for "
+                f"{name}, the range of int32, got {text!r}"
+            )
+        axis = np.unique(np.round(axis).astype(int))
     return name, axis
 
 

@@ -64,7 +64,8 @@ class Experiment(
         Any of the numbers in `SWEEPABLE` may be given, traced or not; it replaces the field.
 
         Raises:
-            ValueError: if a number is out of range; raised when the cell is called.
+            ValueError: if a number is out of range, or does not fit the type in which it is
+                computed, see `checks.representable`; raised when the cell is called.
         """
         from causal_sgd.experiment import _build
         from causal_sgd.training import run
@@ -77,6 +78,9 @@ class Experiment(
             for name in numbers:
                 checks.choice("parameter", name, SWEEPABLE)
             experiment = self.replace(**numbers)
+            for name in NUMBERS:
+                if (value := getattr(experiment, name)) is not None:
+                    checks.representable(name, value)
             with _build.naming_fields(experiment):
                 return run(
                     key,
@@ -150,6 +154,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     if typing.get_origin(leaf) is typing.Literal
 }
 """The names that a field may have. Hyphens and underscores are the same."""
+
+NUMBERS = tuple(name for name, leaves in FIELDS.items() if {int, float} & set(leaves))
 
 OPTIONAL = tuple(name for name, leaves in FIELDS.items() if NoneType in leaves)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from causal_sgd import checks
 from causal_sgd.experiment._options._table import (
     Axis,
     Computed,
@@ -20,6 +21,10 @@ from causal_sgd.experiment._options._table import (
     option,
     part,
 )
+
+if TYPE_CHECKING:
+    from causal_sgd.experiment import Experiment
+    from causal_sgd.types import Array
 
 __all__ = ["EVOLUTIONS", "FAMILIES", "WorldFields"]
 
@@ -63,6 +68,10 @@ def _family(
         requires=NO_EIGENVALUES,
         curve=curve,
     )
+
+
+def _drift_rate(experiment: Experiment, parts: object) -> float | Array:
+    return checks.representable("mean_drift / steps", experiment.mean_drift / experiment.steps)
 
 
 def _worlds() -> ModuleType:
@@ -113,11 +122,7 @@ EVOLUTIONS = Table(
             requires=(absent("world_file", "there is no family to draw from"),),
             curve=True,
         ),
-        "drift": option(
-            rate=Computed(
-                lambda experiment, parts: experiment.mean_drift / experiment.steps, ("mean_drift",)
-            )
-        ),
+        "drift": option(rate=Computed(_drift_rate, ("mean_drift",))),
         "rotate": option(angle="rotation_angle"),
     },
 )
