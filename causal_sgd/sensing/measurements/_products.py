@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
+from causal_sgd.sensing.measurements._algebra import Designs
 from causal_sgd.types import Array, PyTree
 
-Design = Array | tuple[Array, ...]
 # Numbers of a design that are used at once: they and the residuals stay in a core's cache.
 CACHED = 2**17
 # Least number of runs of one environment that share a pass over its data.
@@ -29,7 +29,7 @@ TOGETHER = 8
 
 @jax.custom_batching.custom_vmap
 def of_environments(
-    design: Design, labels: Array, environments: Array, weights: Array, estimate: Array
+    design: Designs, labels: Array, environments: Array, weights: Array, estimate: Array
 ) -> tuple[Array, Array]:
     """The sums over all examples of the batch's environments.
 
@@ -54,7 +54,7 @@ def of_environments(
 
 
 def _all(
-    design: Design, labels: Array, environments: Array, weights: Array, estimate: Array
+    design: Designs, labels: Array, environments: Array, weights: Array, estimate: Array
 ) -> tuple[Array, Array]:
     """`of_environments` for a batch of all: products with the whole design.
 
@@ -80,7 +80,7 @@ def _products(rows: Array, labels: Array, weights: Array, estimates: Array) -> t
 
 
 def each_environment(
-    design: Design, environments: Array, labels: Array, weights: Array, estimates: Array
+    design: Designs, environments: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
     """The sums over each of K data sets, for T runs on each.
 
@@ -137,7 +137,7 @@ def _by_slabs(
 def _environments_of_runs(
     runs: int,
     mapped: PyTree,  # of booleans, in the structure of the arguments
-    design: Design,
+    design: Designs,
     labels: Array,
     environments: Array,
     weights: Array,
@@ -181,7 +181,7 @@ def _environments_of_runs(
 
 
 def _groups(
-    design: Design, counts: Array, order: Array, labels: Array, weights: Array, estimates: Array
+    design: Designs, counts: Array, order: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:
     """The sums for K pairs of a run and an environment, in groups that share a pass over the data.
 
