@@ -21,12 +21,12 @@ HEADER = (
 
 
 class Result(NamedTuple):
-    """The outcome of one claim."""
+    """The outcome of one claim, or a finding."""
 
     measured: float  # NaN where the study produced no number
     low: float
     high: float
-    holds: bool
+    holds: bool | None  # None for a finding, which is not judged
 
 
 Results = Mapping[tuple[str, str], Result]
@@ -50,7 +50,7 @@ def load(path: Path) -> Results:
             number(claim["measured"]),
             number(claim["low"], -math.inf),
             number(claim["high"], math.inf),
-            bool(claim["holds"]),
+            claim["holds"],
         )
         for claim in document["claims"]
     }
@@ -67,7 +67,8 @@ def row(name: tuple[str, str], old: Result, new: Result) -> str:
     interval = f"[{new.low:g}, {new.high:g}]"
     if (old.low, old.high) != (new.low, new.high):
         interval = f"[{old.low:g}, {old.high:g}] -> {interval}"
-    verdicts = " -> ".join("holds" if result.holds else "fails" for result in (old, new))
+    words = {True: "holds", False: "fails", None: "finding"}
+    verdicts = " -> ".join(words[result.holds] for result in (old, new))
     cells = [*name, f"{old.measured:.9g}", f"{new.measured:.9g}", interval, verdicts]
     return f"| {' | '.join(cells)} | {change:+.2g} |"
 
@@ -87,7 +88,7 @@ def compare(old: Results, new: Results) -> tuple[list[str], bool]:
     missing = [("new", name) for name in old if name not in new]
     missing += [("old", name) for name in new if name not in old]
     lines += [f"the {which} file lacks {study}/{key}" for which, (study, key) in missing]
-    failing = sum(not result.holds for result in new.values())
+    failing = sum(result.holds is False for result in new.values())
     lines.append(
         f"{len(common)} claims in both: {len(differing)} values, {len(intervals)} intervals and "
         f"{len(verdicts)} verdicts differ; {len(missing)} claims in one file only; "

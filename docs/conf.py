@@ -169,9 +169,14 @@ def atlas(path: Path) -> None:
         title, _, text = inspect.cleandoc(study.__doc__ or "").partition("\n")
         page += [f"## {name}", "", f"**{title}**", "", text.strip(), ""]
         page += ["| claim | interval | source |", "|---|---|---|"]
+        findings = [claim for claim in study.CLAIMS.values() if not claim.judged]
         for claim in study.CLAIMS.values():
-            text, source = table_cell(claim.text), table_cell(claim.source)
-            page += [f"| {text} | [{claim.low:g}, {claim.high:g}] | {source} |"]
+            if claim.judged:
+                text, source = table_cell(claim.text), table_cell(claim.source)
+                page += [f"| {text} | [{claim.low:g}, {claim.high:g}] | {source} |"]
+        if findings:
+            page += ["", "Measured and reported, not judged:", ""]
+            page += [f"- {table_cell(claim.text)}" for claim in findings]
         page += ["", f"Repeat it with `causal-sgd reproduce {name}`.", ""]
     path.write_text("\n".join(page), "utf-8")
 

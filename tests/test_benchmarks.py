@@ -242,7 +242,7 @@ def test_what_is_waited_for():
     )
 
 
-def claims(path: Path, *measured: float, key: str = "pooled", holds: bool = True) -> Path:
+def claims(path: Path, *measured: float, key: str = "pooled", holds: bool | None = True) -> Path:
     claim = {"study": "tilt", "low": 0, "high": 2, "text": "", "source": ""}
     document = {
         "claims": [
@@ -273,6 +273,10 @@ def test_claims_that_differ_are_listed(tmp_path, capsys):
     status, rows, last = compare(claims(tmp_path / "verdict.json", 1.0, math.nan, 0.5, holds=False))
     assert status == 1
     assert {row["verdicts"] for row in rows} == {"holds -> fails"}
+    status, rows, last = compare(claims(tmp_path / "found.json", 1.0, math.nan, 0.5, holds=None))
+    assert status == 1
+    assert {row["verdicts"] for row in rows} == {"holds -> finding"}
+    assert last.endswith("0 claims fail in the new file")
     status, rows, last = compare(claims(tmp_path / "key.json", 1.0, key="other"))
     assert status == 1
     assert "4 claims in one file only" in last

@@ -136,7 +136,8 @@ class List:
 
 def _print_claims(study: Study) -> None:
     for claim in study.CLAIMS.values():
-        print(f"    {claim.interval:<18} {claim.text}  ({claim.source})")
+        source = f"  ({claim.source})" if claim.judged else ""
+        print(f"    {claim.interval:<18} {claim.text}{source}")
 
 
 def _axes() -> list[str]:

@@ -144,10 +144,13 @@ def _print_outcome(outcome: Outcome) -> None:
     if outcome.outdated:
         state = "outdated" if outcome.reused else "computed again"
         print(f"  {state}: {'; '.join(outcome.outdated)}")
-    for verdict in outcome.verdicts.values():
+    for verdict in outcome.judged.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
         text = f"{claim.interval:<18} {claim.text}  ({claim.source})"
         print(f"  {word}  {verdict.measured:>10.4g}  {text}")
+    for verdict in outcome.findings.values():
+        claim = verdict.claim
+        print(f"  found  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}")
     if outcome.error is not None:
         print(f"  ERROR  {outcome.problem}  (the traceback is in the report)")
     print(end="", flush=True)
@@ -157,7 +160,8 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> int:
     """Print failures and totals; return the exit code."""
     from causal_sgd.studies.reproduction import duration
 
-    claims = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
+    claims = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
+    findings = sum(len(outcome.findings) for outcome in outcomes)
     failed = [
         (outcome.name, verdict) for outcome in outcomes for verdict in outcome.failed.values()
     ]
@@ -175,6 +179,7 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> int:
     )
     print(
         f"{len(claims) - len(failed)} of {len(claims)} claims hold"
+        + (f"; {findings} {'finding' if findings == 1 else 'findings'}" if findings else "")
         + (f"; {len(broken)} of {len(outcomes)} studies stopped with an error" if broken else "")
         + f"; report in {out / 'report.html'}"
         + (f"; {duration(seconds)}" if seconds else "")

@@ -61,16 +61,28 @@ CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
 
 
 class Claim(NamedTuple):
-    """A statement, the interval in which the number measured for it must lie, and its source."""
+    """A statement, the interval in which the number measured for it must lie, and its source.
+
+    The interval follows from theory or from the cited source, never from the study's own runs. A
+    number without such an interval is a finding: it is reported, not judged.
+    """
 
     text: str
     low: float
     high: float
     source: str
+    judged: bool = True
+
+    @classmethod
+    def finding(cls, text: str) -> Claim:
+        """A number that the study measures and reports without judging it."""
+        return cls(text, -math.inf, math.inf, "this study", judged=False)
 
     @property
     def interval(self) -> str:
         """The interval in words."""
+        if not self.judged:
+            return "not judged"
         if math.isinf(self.high):
             return f"at least {self.low:.4g}"
         if math.isinf(self.low):
@@ -85,8 +97,10 @@ class Verdict(NamedTuple):
     measured: float
 
     @property
-    def holds(self) -> bool:
-        """Whether the number lies in the interval."""
+    def holds(self) -> bool | None:
+        """Whether the number lies in the interval; None for a finding, which is not judged."""
+        if not self.claim.judged:
+            return None
         return bool(self.claim.low <= self.measured <= self.claim.high)
 
 

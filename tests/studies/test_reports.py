@@ -29,7 +29,7 @@ def test_a_failing_study_stops_no_other_and_is_listed_first(
     assert code == 1
     assert "FAILS  first-one: open: 3, not at least 9" in out
     assert "ERROR  second-one: ArithmeticError: no <b>numbers</b>" in out
-    assert "1 of 2 claims hold; 2 of 3 studies stopped with an error" in out
+    assert "1 of 2 claims hold; 1 finding; 2 of 3 studies stopped with an error" in out
     table = json.loads((tmp_path / "out" / "claims.json").read_text())
     assert set(table["errors"]) == {"second-one", "third-one"}
     page = (tmp_path / "out" / "report.html").read_text()
@@ -53,7 +53,8 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
         "reproduce", "--all", "--seed", "0", "--out", str(tmp_path / "out"), capsys=capsys
     )
     assert code == 0
-    assert "6 of 6 claims hold; report in" in out
+    assert "6 of 6 claims hold; 3 findings; report in" in out
+    assert "found       1e+09  not judged         seen & not judged" in out
     page = (tmp_path / "out" / "report.html").read_text()
     tree = check(page)
     table = json.loads((tmp_path / "out" / "claims.json").read_text())
@@ -64,10 +65,16 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
     assert shown == {
         (claim["study"], claim["name"]): claim["measured"] for claim in table["claims"]
     }
-    assert len(shown) == 6
+    assert len(shown) == 9
+    found = [claim for claim in table["claims"] if not claim["judged"]]
+    assert [(claim["name"], claim["holds"]) for claim in found] == [("seen", None)] * 3
+    tables = list(tree.iter("table"))
+    names = [{node.get("data-claim") for node in part.iter("data")} for part in tables]
+    assert names[1:] == [{"half", "open"}, {"seen"}] * 3, "findings stand apart"
     text = " ".join(" ".join(tree.itertext()).split())
     for phrase in (
         "6 of 6 claims hold in 3 studies",
+        "3 further numbers are findings",
         "half of it & more",
         "theory <here>",
         "0.4 to 0.6",
@@ -188,7 +195,16 @@ def test_list_prints_claims_and_times(
         "text": "open",
         "low": 1.0,
         "high": None,
+        "source": "theory",
+        "judged": True,
+    }
+    assert table["studies"][0]["claims"][2] == {
+        "name": "seen",
+        "text": "seen & not judged",
+        "low": None,
+        "high": None,
         "source": "this study",
+        "judged": False,
     }
     assert "hetero" in table["names"]["sampler"]
     code, _, err = call("list", "firs-one", capsys=capsys)

@@ -36,10 +36,11 @@ def test_results_are_reused_by_size_and_seed_until_their_source_changes(
         assert computed(shelf) == ["first-one"]
     assert one(tmp_path).reused
 
-    write(shelf, "first-one", opened=9, caption="other caption", finding="other finding")
+    write(shelf, "first-one", opened=9, caption="other caption", **{"A finding": "Another finding"})
     judged = one(tmp_path)
     assert judged.reused, "claims, figures and words are derived again from the saved results"
-    assert [verdict.holds for verdict in judged.verdicts.values()] == [True, False]
+    assert [verdict.holds for verdict in judged.verdicts.values()] == [True, False, None]
+    assert list(judged.failed) == ["open"]
     write(shelf, "first-one", **{"np.array([1.0, 2.0])": "np.array([1.0, 3.0])"})
     old = one(tmp_path, redraw=True)
     assert old.reused

@@ -46,6 +46,9 @@ def test_a_study_documents_its_finding_and_claims(name: str) -> None:
     for short, claim in study.CLAIMS.items():
         assert claim.text.strip(), short
         assert claim.source.strip(), short
+        if not claim.judged:
+            assert (claim.low, claim.high) == (-math.inf, math.inf), short
+            continue
         assert claim.low <= claim.high, short  # NaN fails too
         assert math.isfinite(claim.low) or math.isfinite(claim.high), f"{short} excludes nothing"
         assert claim.low < math.inf, short
@@ -152,12 +155,16 @@ def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -
 
 def test_verdicts_compare_measured_numbers_with_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     study = studies.load("small-batch")
-    claims = {"a": studies.Claim("a", 0, 1, "here"), "b": studies.Claim("b", 0, math.inf, "here")}
+    claims = {
+        "a": studies.Claim("a", 0, 1, "here"),
+        "b": studies.Claim("b", 0, math.inf, "here"),
+        "c": studies.Claim.finding("c"),
+    }
     monkeypatch.setattr(study, "CLAIMS", claims)
-    monkeypatch.setattr(study, "measure", lambda data: {"b": math.nan, "a": 1})
-    assert [verdict.holds for verdict in studies.verdicts(study, {})] == [True, False]
+    monkeypatch.setattr(study, "measure", lambda data: {"b": math.nan, "a": 1, "c": math.nan})
+    assert [verdict.holds for verdict in studies.verdicts(study, {})] == [True, False, None]
     monkeypatch.setattr(study, "measure", lambda data: {"a": 1})
-    with pytest.raises(RuntimeError, match=r"must measure \['a', 'b'\], got \['a'\]"):
+    with pytest.raises(RuntimeError, match=r"must measure \['a', 'b', 'c'\], got \['a'\]"):
         studies.verdicts(study, {})
 
 
@@ -165,3 +172,4 @@ def test_a_claim_states_its_interval_in_words() -> None:
     assert studies.Claim("", 0.85, 1.15, "").interval == "0.85 to 1.15"
     assert studies.Claim("", 2, math.inf, "").interval == "at least 2"
     assert studies.Claim("", -math.inf, -1.5, "").interval == "at most -1.5"
+    assert studies.Claim.finding("").interval == "not judged"

@@ -28,11 +28,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 class ClaimRow(TypedDict):
-    """A claim and its verdict in claims.json."""
+    """A claim and its verdict, or a finding, in claims.json."""
 
     study: str
     name: str
-    holds: bool
+    judged: bool  # False for a finding
+    holds: bool | None  # None for a finding
     measured: float | str  # "inf", "-inf" or "nan" where it is not finite
     text: str
     low: float | None  # None for an open end
@@ -56,6 +57,7 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> Clai
         {
             "study": outcome.name,
             "name": name,
+            "judged": verdict.claim.judged,
             "holds": verdict.holds,
             "measured": exact(verdict.measured),
             "text": verdict.claim.text,
@@ -86,7 +88,7 @@ def report(
         created: the time, as displayed.
     """
     finished = {outcome.name for outcome in outcomes}
-    verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts.values()]
+    judged = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
     environments: list[Environment] = []
     for record in records:
@@ -97,8 +99,9 @@ def report(
         failing=[outcome for outcome in outcomes if outcome.failed],
         broken=[outcome for outcome in outcomes if outcome.error is not None],
         missing=[name for name in names if name not in finished],
-        claims=len(verdicts),
-        holding=sum(verdict.holds for verdict in verdicts),
+        claims=len(judged),
+        holding=sum(bool(verdict.holds) for verdict in judged),
+        findings=sum(len(outcome.findings) for outcome in outcomes),
         seconds=sum(record.seconds for record in records),
         environments=environments,
         quick=quick,
@@ -165,7 +168,7 @@ def _gauge(verdict: Verdict) -> dict[str, float | None]:
 
     The place is None for NaN.
     """
-    (_, low, high, _), value = verdict.claim, verdict.measured
+    low, high, value = verdict.claim.low, verdict.claim.high, verdict.measured
     if math.isfinite(low) and math.isfinite(high):
         start, end = 25.0, 75.0
         place = 25 + 50 * (value - low) / ((high - low) or max(abs(low), 1) * 1e-3)

@@ -54,7 +54,17 @@ class Outcome:
     @property
     def failed(self) -> dict[str, Verdict]:
         """The claims that do not hold."""
-        return {name: verdict for name, verdict in self.verdicts.items() if not verdict.holds}
+        return {name: verdict for name, verdict in self.judged.items() if not verdict.holds}
+
+    @property
+    def judged(self) -> dict[str, Verdict]:
+        """The claims, which hold or fail."""
+        return {name: one for name, one in self.verdicts.items() if one.claim.judged}
+
+    @property
+    def findings(self) -> dict[str, Verdict]:
+        """The numbers that are reported and not judged."""
+        return {name: one for name, one in self.verdicts.items() if not one.claim.judged}
 
     @property
     def problem(self) -> str | None:
