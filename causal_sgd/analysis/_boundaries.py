@@ -12,10 +12,10 @@ from causal_sgd import checks
 from causal_sgd.analysis._crossings import (
     clopper_pearson,
     crossings,
+    increasing,
     rejections,
-    with_increasing_axis,
 )
-from causal_sgd.analysis._summaries import divergences, metric_names, summary
+from causal_sgd.analysis._summaries import divergences, final, metric_names, summary
 
 __all__ = [
     "Boundary",
@@ -69,15 +69,13 @@ def order_parameter_boundary(
         The boundary; NaN where the fitted line does not cross zero at a positive value.
 
     Raises:
-        ValueError: if a name is unknown, or there are fewer than two values along the axis or two
-            seeds.
+        ValueError: if a name is unknown, there are fewer than two values along the axis or two
+            seeds, or the axis has no different finite numbers.
     """
     checks.choice("metric", metric, metric_names(dataset))
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
-    values = dataset[metric].where(divergences(dataset) < 0)
-    if "step" in values.dims:
-        values = values.isel(step=-1)
+    values = final(dataset)[metric].where(divergences(dataset) < 0)
     checks.choice("along", along, [str(dim) for dim in values.dims if dim != "seed"])
     values = _squeezed(values, (along, "seed"))
     if set(values.dims) != {along, "seed"} or values.sizes[along] < 2 or values.sizes["seed"] < 2:
@@ -85,6 +83,7 @@ def order_parameter_boundary(
             f"dataset must have dims ({along}, seed) with at least two values of each, "
             f"got {dict(values.sizes)}; select one point of the other axes"
         )
+    values = increasing(values, along)
     exponent = _linear_power(along, power)
     abscissas = np.asarray(values[along].values, float) ** exponent
     table = values.transpose("seed", along).values.astype(float)
@@ -114,38 +113,38 @@ def order_parameter_boundary(
 def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float) -> xr.DataArray:
     """The point of an axis at which the median final value first falls below a level.
 
-    By linear interpolation. In runs of finite length it lies below the boundary; see
-    `order_parameter_boundary`.
+    By linear interpolation, from the smallest value of the axis upwards. In runs of finite length
+    it lies below the boundary; see `order_parameter_boundary`.
 
     Args:
         dataset: the result of a sweep.
         metric: name of the metric; its median at the last step is over the seeds that did not
-            diverge.
-        along: the axis, with increasing values.
+            diverge. Cells without such a seed are skipped.
+        along: the axis; its values may have any order.
         level: the level.
 
     Returns:
-        The crossing over the remaining dims of the sweep; NaN where there is none, the first value
-        of the axis where the median is below the level there.
+        The crossing over the remaining dims of the sweep; NaN where there is none, the smallest
+        value of the axis where the median is below the level there.
 
     Raises:
-        ValueError: if a name is unknown.
+        ValueError: if a name is unknown, or the axis has no different finite numbers.
     """
-    median = summary(dataset, metric)["median"]
-    if "step" in median.dims:
-        median = median.isel(step=-1)
+    median = final(summary(dataset, metric))["median"]
     checks.choice("along", along, [str(dim) for dim in median.dims])
     checks.number("level", level)
+    median = increasing(median, along, least=1)
     axis = np.asarray(median[along].values, float)
 
     def cross(values: np.ndarray) -> float:
-        below = np.flatnonzero(values < level)
+        (valid,) = np.nonzero(np.isfinite(values))
+        below = np.flatnonzero(values[valid] < level)
         if not len(below):
             return np.nan
-        after = below[0]
-        if after == 0:
-            return axis[0]
-        before = after - 1
+        after = valid[below[0]]
+        if below[0] == 0:
+            return float(axis[after])
+        before = valid[below[0] - 1]
         weight = (values[before] - level) / (values[before] - values[after])
         return float(axis[before] + weight * (axis[after] - axis[before]))
 
@@ -210,13 +209,13 @@ def rejection_boundary(
     axis; the boundary is its first crossing of the share, coming from the side where fewer seeds
     reject. The band is the percentile bootstrap over seeds, resampled jointly for all cells because
     cells share their worlds. In a refined diagram, cells without runs are filled by linear
-    interpolation along the other axes. In runs of finite length the boundary lies below that of
-    `order_parameter_boundary`; see `finite_time_boundary`.
+    interpolation along the other axes of numbers. In runs of finite length the boundary lies below
+    that of `order_parameter_boundary`; see `finite_time_boundary`.
 
     Args:
         dataset: the result of a sweep.
         metric: name of the metric; runs that diverged or are missing do not count.
-        along: the axis, with increasing values; the fraction may rise or fall along it.
+        along: the axis, in any order of its values; the fraction may rise or fall along it.
         level: a final value below it is a rejection.
         share: the share of the seeds, in (0, 1].
         confidence: level of the band, in (0, 1].
@@ -230,14 +229,14 @@ def rejection_boundary(
 
     Raises:
         ValueError: if a name is unknown, a number is out of range, or the axis does not have at
-            least two increasing values.
+            least two different finite numbers.
     """
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
     rejects = rejections(dataset, metric, level)
     checks.choice("along", along, [str(dim) for dim in rejects.dims if dim != "seed"])
-    rejects = with_increasing_axis(rejects, along)
+    rejects = increasing(rejects, along).transpose(..., along, "seed")
     points = crossings(rejects, along, share, resamples)
     value = np.where(np.isfinite(points[0]), points[0], np.nan)
     # A resample without a crossing counts as one beyond an end of the axis. Interpolated quantiles
@@ -278,7 +277,7 @@ def finite_time_boundary(
     Args:
         dataset: the result of a sweep with several recorded steps, dims (along, seed, step).
         metric: |V' U|_F of one spurious direction, compared with the level.
-        along: the axis, with increasing values.
+        along: the axis; its values may have any order.
         level: a value below it is a rejection.
         share: the share of the seeds, in (0, 1].
         first_step: earlier frames are ignored.
@@ -291,8 +290,8 @@ def finite_time_boundary(
         The boundary; NaN if fewer than two frames have a crossing within the axis.
 
     Raises:
-        ValueError: if a name is unknown, a number is out of range, or another axis has several
-            values.
+        ValueError: if a name is unknown, a number is out of range, another axis has several
+            values, or the axis does not have at least two different finite numbers.
     """
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
@@ -312,7 +311,7 @@ def finite_time_boundary(
             f"dataset must have dims ({along}, seed, step), got {dict(rejects.sizes)}; "
             "select one point of the other axes"
         )
-    rejects = with_increasing_axis(rejects, along)
+    rejects = increasing(rejects, along)
     exponent = _linear_power(along, power)
     points = crossings(rejects, along, share, resamples)
     crossed = np.isfinite(points[0])

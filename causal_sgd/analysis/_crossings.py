@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from scipy import stats
 from causal_sgd import checks
 from causal_sgd.analysis._summaries import divergences, final, metric_names
 
-__all__ = ["clopper_pearson", "crossings", "rejections", "with_increasing_axis"]
+__all__ = ["clopper_pearson", "crossings", "increasing", "rejections"]
 
 BLOCK_SIZE = 2**22  # numbers that the bootstrap of a diagram holds in memory at a time
 
@@ -43,30 +43,45 @@ def rejections(
     return (values < level).astype(float).where(valid)
 
 
-def with_increasing_axis(rejects: xr.DataArray, along: str) -> xr.DataArray:
-    """The array with dims (..., along, seed), after a check that the axis increases."""
-    axis = np.asarray(rejects[along].values, float)
-    if len(axis) < 2 or (np.diff(axis) <= 0).any():
-        raise ValueError(
-            f"along must name an axis with at least two increasing values, "
-            f"got {axis.tolist()} for {along!r}"
-        )
-    return rejects.transpose(..., along, "seed")
+def increasing(values: xr.DataArray, along: str, *, least: int = 2) -> xr.DataArray:
+    """The array with the coordinate of one axis in increasing order.
+
+    Args:
+        values: with the dim `along`.
+        along: the axis.
+        least: the smallest number of values it may have.
+
+    Raises:
+        ValueError: if the axis has no coordinate of different finite numbers, or too few.
+    """
+    required = f"along must name an axis with at least {least} different finite numbers"
+    if along not in values.coords:
+        raise ValueError(f"{required}, got {along!r}, which has no values of its own")
+    axis = values[along].values
+    if not _is_ordered(axis) or len(axis) < least:
+        raise ValueError(f"{required}, got {axis.tolist()} for {along!r}")
+    return values.isel({along: np.argsort(axis)})
 
 
 def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -> np.ndarray:
     """Where the rejecting fraction crosses a share, in the sample and in bootstrap resamples.
 
     Args:
-        rejects: [..., along, seed], 0 or 1, NaN for runs that do not count.
-        along: the axis that is crossed, with increasing values.
+        rejects: [..., along, seed] in any order, 0 or 1, NaN for runs that do not count.
+        along: the axis that is crossed, with increasing values; the others may have any order.
         share: the fraction of seeds at the crossing.
         resamples: number R of bootstrap resamples, with a fixed generator.
 
     Returns:
-        Crossings [1 + R, ...]; the first is that of the sample itself. -inf and inf stand for a
-        crossing before and after the axis.
+        Crossings [1 + R, ...], the other dims in the order of `rejects`; the first is that of the
+        sample itself. -inf and inf stand for a crossing before and after the axis.
     """
+    rejects = rejects.transpose(..., along, "seed")
+    # Cells without runs are filled from their neighbours, so the other axes must be in order, too.
+    others = [dim for dim in map(str, rejects.dims[:-2]) if dim in rejects.coords]
+    ordered = [dim for dim in others if _is_ordered(rejects[dim].values)]
+    orders = {dim: np.argsort(rejects[dim].values) for dim in ordered}
+    rejects = rejects.isel(orders)
     axis = np.asarray(rejects[along].values, float)
     runs = rejects.values.reshape(-1, rejects.sizes["seed"])
     valid = np.isfinite(runs)
@@ -76,7 +91,9 @@ def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -
     # of matrices. The seeds are drawn jointly for all cells, because cells share their worlds.
     counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
     counts = np.concatenate([np.ones((1, seeds)), counts])
-    fill = _filler(np.reshape(valid.any(1), rejects.shape[:-1]))
+    fill = _filler(
+        np.reshape(valid.any(1), rejects.shape[:-1]), [rejects.dims.index(dim) for dim in ordered]
+    )
     # Where fewer seeds reject towards the upper end, as along the mean, mirror the axis.
     sign = -1 if _falls(rejects.mean("seed").values) else 1
     axis = sign * axis[::sign]
@@ -86,7 +103,10 @@ def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -
             fractions = (block @ rejecting.T) / (block @ valid.T.astype(float))
         fractions = fill(fractions.reshape(-1, *rejects.shape[:-1]))[..., ::sign]
         blocks.append(_first_crossing(axis, fractions, share))
-    return sign * np.concatenate(blocks)
+    points = sign * np.concatenate(blocks)
+    for dim, order in orders.items():
+        points = np.take(points, np.argsort(order), 1 + rejects.dims.index(dim))
+    return points
 
 
 def clopper_pearson(
@@ -103,6 +123,13 @@ def clopper_pearson(
     return np.where(some, low, 0.0), np.where(not_all, high, 1.0)
 
 
+def _is_ordered(axis: np.ndarray) -> bool:
+    """Whether the values of an axis are different finite numbers, not names."""
+    return bool(
+        axis.dtype.kind in "iuf" and np.isfinite(axis).all() and len(np.unique(axis)) == len(axis)
+    )
+
+
 def _falls(fractions: np.ndarray) -> bool:
     """Whether fractions [..., along] are larger in the lower half of the axis than in the upper."""
     half = fractions.shape[-1] // 2
@@ -112,15 +139,16 @@ def _falls(fractions: np.ndarray) -> bool:
     return bool(lower.size and upper.size and lower.mean() > upper.mean())
 
 
-def _filler(valid: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that fills cells without runs by interpolation along the other axes in turn.
+def _filler(valid: np.ndarray, axes: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that fills cells without runs by interpolation along given axes in turn.
 
     In a refined diagram a row has few cells besides those at the boundary; the band between its
-    neighbours then needs their values. The indices and weights depend on `valid` [..., along] only
-    and are computed once for all resamples.
+    neighbours then needs their values. It is linear in the position on the axis, whether that is
+    spaced evenly or geometrically. The indices and weights depend on `valid` [..., along] only and
+    are computed once for all resamples.
     """
     interpolations = []
-    for axis in range(valid.ndim - 1):
+    for axis in axes:
         size = valid.shape[axis]
         index = np.arange(size).reshape(-1, *[1] * (valid.ndim - axis - 1))
         # The nearest valid cells on either side: -1 or `size` where there is none.

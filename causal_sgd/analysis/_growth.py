@@ -35,6 +35,7 @@ def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Data
         raise ValueError(
             f"dataset must have at least three frames and two seeds, got {dict(values.sizes)}"
         )
+    values = values.sortby("step")
     steps = values["step"].values
     ratio = values.isel(step=-1, drop=True) / values.isel(step=1, drop=True)
     rates = np.log(ratio) / (steps[-1] - steps[1])

@@ -34,9 +34,12 @@ def divergences(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def final(dataset: xr.Dataset) -> xr.Dataset:
-    """The last recorded frame of every run; without the dim `step`, the dataset itself."""
+    """The frame of the last step of every run; without the dim `step`, the dataset itself."""
     _check(dataset)
-    return dataset.isel(step=-1) if "step" in dataset.dims else dataset
+    if "step" not in dataset.dims:
+        return dataset
+    last = int(np.argmax(dataset["step"].values)) if "step" in dataset.coords else -1
+    return dataset.isel(step=last)
 
 
 def summary(

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import ndimage
 
 from causal_sgd import checks
-from causal_sgd.analysis import metric_names, summary
+from causal_sgd.analysis import final, metric_names, summary
 
 __all__ = ["edges", "is_geometric", "nearest", "numeric", "summarise"]
 
@@ -38,8 +38,8 @@ def summarise(
         raise ValueError(
             f"metric {metric!r} must have the dimension 'step', got {selected[metric].dims}"
         )
-    if not step and "step" in selected.dims:
-        selected = selected.isel(step=-1)
+    if not step:
+        selected = final(selected)
     free = [str(dim) for dim in selected[metric].dims if dim not in ("seed", "step")]
     used = [
         checks.choice(argument, axis, free) for argument, axis in axes.items() if axis is not None

@@ -170,12 +170,6 @@ def test_bad_arguments_of_the_rejection_boundary_are_reported(options: dict, mes
         analysis.rejection_boundary(coins(np.ones((1, 3)), 2), arguments.pop("metric"), **arguments)
 
 
-def test_an_axis_that_does_not_increase_is_reported() -> None:
-    dataset = coins(np.ones((1, 3)), 2).isel(spread=[2, 1, 0])
-    with pytest.raises(ValueError, match="at least two increasing values"):
-        analysis.rejection_boundary(dataset, "signal", along="spread", level=0.5)
-
-
 def test_the_rejecting_fraction_may_fall_along_the_axis() -> None:
     chances = np.array(
         [[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
