@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex, TypeVar, cast
@@ -19,6 +20,7 @@ import numpy as np
 __all__ = [
     "choice",
     "concrete",
+    "fits",
     "function",
     "instance",
     "integer",
@@ -30,16 +32,36 @@ __all__ = [
     "representable",
     "spelled",
     "transformation",
+    "unmasked",
     "whole",
     "world_factory",
 ]
 
 Value = TypeVar("Value", bound=Any)  # whatever a user passes
 
+LARGEST_INTEGER = 2**31 - 1
+"""Programs hold whole numbers in 32 bits."""
+# Normal numbers, between which nothing becomes zero or infinite by rounding.
+SINGLE_RANGE = np.float64(np.finfo(np.float32).tiny), np.float64(np.finfo(np.float32).max)
+DOUBLE_RANGE = np.finfo(np.float64).tiny, np.finfo(np.float64).max
+
 
 def concrete(value: object) -> np.ndarray | None:
     """The value as a NumPy array, or None if it is traced."""
     return None if _is_traced(value) else np.asarray(value)
+
+
+def unmasked(name: str, value: Value) -> Value:
+    """Return `value` if it is not a masked array, whose hidden entries would count as numbers.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name} must have no masked entries, got a masked array; pass its .compressed() values"
+        )
+    return value
 
 
 def is_zero(value: object) -> bool:
@@ -56,8 +78,9 @@ def number(
     above: float | None = None,
     maximum: float | None = None,
     scalar: bool = True,
+    double: bool = False,
 ) -> Value:
-    """Return `value` if it is finite and within the limits.
+    """Return `value` if it is finite, within the limits, and fits the types of programs.
 
     Args:
         name: the argument's name, for the message.
@@ -66,6 +89,7 @@ def number(
         above: an exclusive lower limit.
         maximum: the greatest value allowed.
         scalar: whether arrays are refused.
+        double: whether NumPy computes with it in double precision, so that `fits` is not asked.
 
     Raises:
         ValueError: if it is not.
@@ -80,9 +104,11 @@ def number(
         raise ValueError(
             f"{name} must be {allowed}, got an array of shape {tuple(np.shape(value))}"
         )
-    array = concrete(value)
+    array = concrete(unmasked(name, value))
     if array is None:
         return value
+    if array.dtype.kind == "O" and array.ndim == 0 and type(array.item()) is int:
+        fits(name, value)
     if array.dtype.kind not in "iuf" or (scalar and array.ndim):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     valid = np.isfinite(array)
@@ -94,6 +120,36 @@ def number(
         valid &= array <= maximum
     if not valid.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
+    return value if double else fits(name, value)
+
+
+def fits(name: str, value: Value) -> Value:
+    """Return `value` if jax can hold all of its numbers; a traced one passes.
+
+    Whole numbers must fit 32 bits. Others must be zero or in the normal range of single precision,
+    1.2e-38 to 3.4e38 in magnitude, or of double precision where jax computes with it. Beyond that
+    range a program would silently see another integer, zero or infinity.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    array = concrete(value)
+    if array is None:
+        return value
+    if array.dtype.kind in "iuO":  # NumPy holds larger integers as objects
+        wrong = (array > LARGEST_INTEGER) | (array < -LARGEST_INTEGER - 1)
+        allowed = (
+            f"a whole number from {-LARGEST_INTEGER - 1} to {LARGEST_INTEGER}, or a decimal number"
+        )
+    else:
+        double = _has_x64()
+        smallest, largest = DOUBLE_RANGE if double else SINGLE_RANGE
+        size = abs(array)
+        wrong = (size > largest) | ((size < smallest) & (size > 0))
+        allowed = f"zero or from {smallest:.3g} to {largest:.3g} in magnitude"
+        allowed += "" if double else " (single precision; JAX_ENABLE_X64=1 allows more)"
+    if np.any(wrong):
+        raise ValueError(f"{name} must be {allowed}, got {np.asarray(array[wrong]).flat[0]}")
     return value
 
 
@@ -146,6 +202,8 @@ def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None =
     allowed = f"a whole number, at least {minimum}"
     if maximum is not None:
         allowed += f" and at most {maximum}"
+    else:
+        maximum = LARGEST_INTEGER
     if _is_traced(value):
         raise ValueError(
             f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one "
@@ -155,7 +213,9 @@ def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None =
         result = operator.index(cast("SupportsIndex", value))
     except TypeError:
         raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
-    if isinstance(value, bool) or result < minimum or (maximum is not None and result > maximum):
+    if result > maximum == LARGEST_INTEGER:
+        allowed = f"a whole number, at least {minimum} and at most {maximum}"
+    if isinstance(value, bool) or not minimum <= result <= maximum:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return result
 
@@ -209,7 +269,7 @@ def probabilities(name: str, value: Value, size: int) -> Value:
         )
     array = concrete(value)
     if array is not None:
-        number(name, array, minimum=0, scalar=False)
+        number(name, array, minimum=0, scalar=False, double=True)  # 1e-50 may well become 0
         if abs(float(array.sum()) - 1) > 1e-5:
             raise ValueError(f"{name} must sum to one, got a sum of {float(array.sum()):g}")
     return value
@@ -302,6 +362,14 @@ def _shown(value: object) -> str:
         return f"the function {name}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def _has_x64() -> bool:
+    """Whether jax computes in double precision, here and now, or will once it is imported."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return os.environ.get("JAX_ENABLE_X64", "0").lower() in ("1", "true", "yes", "y", "t", "on")
+    return bool(jax.config.jax_enable_x64)
 
 
 def _is_traced(value: object) -> bool:

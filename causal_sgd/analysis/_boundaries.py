@@ -132,7 +132,7 @@ def level_crossing(dataset: xr.Dataset, metric: str, *, along: str, level: float
     """
     median = final(summary(dataset, metric))["median"]
     checks.choice("along", along, [str(dim) for dim in median.dims])
-    checks.number("level", level)
+    checks.number("level", level, double=True)
     median = increasing(median, along, least=1)
     axis = np.asarray(median[along].values, float)
 
@@ -349,7 +349,7 @@ def _linear_power(along: str, power: float | None) -> float:
     """The power of an axis in which the exponent is approximately linear."""
     if power is None:
         return 2.0 if along == "spread" else 1.0
-    return float(checks.number("power", power, above=0))
+    return float(checks.number("power", power, above=0, double=True))
 
 
 def _tails(confidence: float) -> list[float]:

@@ -30,7 +30,7 @@ def rejections(
     Raises:
         ValueError: if the metric is unknown or has inner dims, or the level is not finite.
     """
-    checks.number("level", level)
+    checks.number("level", level, double=True)
     checks.choice("metric", metric, metric_names(dataset))
     values = (dataset if frames else final(dataset))[metric]
     diverged_at = divergences(dataset)

@@ -43,7 +43,7 @@ def laminar_phases(signal: ArrayLike, level: float) -> np.ndarray:
     Raises:
         ValueError: if the signal is a single number or the level is not finite.
     """
-    checks.number("level", level)
+    checks.number("level", level, double=True)
     values = np.asarray(signal, float)
     if values.ndim == 0:
         raise ValueError("signal must have frames along its last axis, got a number")
@@ -117,8 +117,8 @@ def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
     Raises:
         ValueError: if the window is empty.
     """
-    checks.number("low", low, above=0)
-    checks.number("high", high, above=low)
+    checks.number("low", low, above=0, double=True)
+    checks.number("high", high, above=low, double=True)
     numbers = np.asarray(values, float)
     numbers = numbers[(numbers >= low) & (numbers <= high)]
     if not len(numbers):

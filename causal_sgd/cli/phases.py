@@ -108,7 +108,7 @@ class Phase(Computation):
             along = checks.spelled("--along", self.along, (x, y))
         checks.integer("seeds", self.seeds)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
-        level = None if self.level is None else checks.number("level", self.level)
+        level = None if self.level is None else checks.number("level", self.level, double=True)
         if self.refine and level is None:
             pooled = self.experiment.spurious_rank * self.experiment.mean
             if self.metric != "spurious_signal" or pooled <= 0:

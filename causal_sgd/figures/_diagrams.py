@@ -112,7 +112,7 @@ def phase_diagram(
     """
     checks.number("diverged", diverged, above=0, maximum=1)
     if level is not None:
-        checks.number("level", level)
+        checks.number("level", level, double=True)
     table = _tables.summarise(dataset, metric, (0.5, 0.5), x=x, y=y).sortby([x, y]).transpose(y, x)
     grid = _grid(table, x, y, logx, logy, diverged, merge)
     values = grid.median.ravel()[grid.owner]

@@ -118,7 +118,7 @@ def refinement(
             raise ValueError(
                 f"axis {name!r} must have at least two increasing values, got {values.tolist()}"
             )
-    checks.number("level", level)
+    checks.number("level", level, double=True)
     checks.number("share", share, above=0, maximum=1)
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("first_seeds", first_seeds)
@@ -258,7 +258,7 @@ def refine(
     if budget is not None:
         checks.integer("budget", budget)
     if precision is not None:
-        checks.number("precision", precision, above=0)
+        checks.number("precision", precision, above=0, double=True)
         state = _limited(state, min(2 * first_seeds, max_seeds))
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}

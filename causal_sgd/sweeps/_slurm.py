@@ -57,7 +57,7 @@ def slurm(executor: Queue, *, poll: float = 2.0) -> Slurm:
     """
     if not hasattr(executor, "submit"):
         raise ValueError(f"executor must be one of submitit's, got {executor!r}")
-    return Slurm(executor, checks.number("poll", poll, above=0))
+    return Slurm(executor, checks.number("poll", poll, above=0, double=True))
 
 
 class Slurm(Executor):

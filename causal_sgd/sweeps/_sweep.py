@@ -161,7 +161,7 @@ class Sweep:
         if self.tile is not None:
             checks.integer("tile", self.tile)
         if self.memory is not None:
-            checks.number("memory", self.memory, above=0)
+            checks.number("memory", self.memory, above=0, double=True)
         checks.integer("tiles_per_task", self.tiles_per_task)
         checks.integer("retries", self.retries, minimum=0)
         if self.executor is not None and not (

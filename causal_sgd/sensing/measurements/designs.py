@@ -149,7 +149,11 @@ def coordinates(design: np.ndarray | Array, symmetric: bool = True) -> Array:
     if not (dense or (symmetric and len(shape) == 3 and packed_dim(shape[2]))) or 0 in shape:
         packed = "[E, n, d (d + 1) / 2] or " if symmetric else ""
         raise ValueError(f"design must have shape {packed}[E, n, d, d], got {list(shape)}")
-    checks.number("design", design, scalar=False)
+    checks.number("design", design, scalar=False, double=True)
+    entries = checks.concrete(design)
+    if entries is not None:  # an entry far below the largest one may become zero
+        checks.fits("design", float(np.abs(entries).max()))
+        design = entries.astype(np.float32) if entries.dtype.kind in "iu" else design
     array = jnp.asarray(design)
     array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
     if not symmetric:

@@ -82,7 +82,9 @@ def _concrete(name: str, value: np.ndarray | Array) -> np.ndarray:
         raise ValueError(
             f"{name} must be a concrete array (its rank is computed), got a traced one"
         )
-    checks.number(name, array, scalar=False)
+    checks.number(name, array, scalar=False, double=True)
+    # An entry far below the largest one may become zero, a matrix as a whole may not.
+    checks.fits(name, float(np.abs(array).max(initial=0)))
     return array.astype(np.float64)
 
 
