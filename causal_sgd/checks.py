@@ -20,7 +20,6 @@ import numpy as np
 __all__ = [
     "choice",
     "concrete",
-    "fits",
     "function",
     "instance",
     "integer",
@@ -39,11 +38,9 @@ __all__ = [
 
 Value = TypeVar("Value", bound=Any)  # whatever a user passes
 
-LARGEST_INTEGER = 2**31 - 1
-"""Programs hold whole numbers in 32 bits."""
-# Normal numbers, between which nothing becomes zero or infinite by rounding.
-SINGLE_RANGE = np.float64(np.finfo(np.float32).tiny), np.float64(np.finfo(np.float32).max)
-DOUBLE_RANGE = np.finfo(np.float64).tiny, np.finfo(np.float64).max
+# What jax holds without and with x64: integers, and normal floating-point numbers.
+_INT32, _INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
+_FLOAT32, _FLOAT64 = ((np.float64(f.tiny), np.float64(f.max)) for f in map(np.finfo, ("f4", "f8")))
 
 
 def concrete(value: object) -> np.ndarray | None:
@@ -89,7 +86,7 @@ def number(
         above: an exclusive lower limit.
         maximum: the greatest value allowed.
         scalar: whether arrays are refused.
-        double: whether NumPy computes with it in double precision, so that `fits` is not asked.
+        double: whether NumPy computes with it, in double precision whatever jax does.
 
     Raises:
         ValueError: if it is not.
@@ -108,7 +105,7 @@ def number(
     if array is None:
         return value
     if array.dtype.kind == "O" and array.ndim == 0 and type(array.item()) is int:
-        fits(name, value)
+        representable(name, value)
     if array.dtype.kind not in "iuf" or (scalar and array.ndim):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     valid = np.isfinite(array)
@@ -120,37 +117,7 @@ def number(
         valid &= array <= maximum
     if not valid.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
-    return value if double else fits(name, value)
-
-
-def fits(name: str, value: Value) -> Value:
-    """Return `value` if jax can hold all of its numbers; a traced one passes.
-
-    Whole numbers must fit 32 bits. Others must be zero or in the normal range of single precision,
-    1.2e-38 to 3.4e38 in magnitude, or of double precision where jax computes with it. Beyond that
-    range a program would silently see another integer, zero or infinity.
-
-    Raises:
-        ValueError: if it cannot.
-    """
-    array = concrete(value)
-    if array is None:
-        return value
-    if array.dtype.kind in "iuO":  # NumPy holds larger integers as objects
-        wrong = (array > LARGEST_INTEGER) | (array < -LARGEST_INTEGER - 1)
-        allowed = (
-            f"a whole number from {-LARGEST_INTEGER - 1} to {LARGEST_INTEGER}, or a decimal number"
-        )
-    else:
-        double = _has_x64()
-        smallest, largest = DOUBLE_RANGE if double else SINGLE_RANGE
-        size = abs(array)
-        wrong = (size > largest) | ((size < smallest) & (size > 0))
-        allowed = f"zero or from {smallest:.3g} to {largest:.3g} in magnitude"
-        allowed += "" if double else " (single precision; JAX_ENABLE_X64=1 allows more)"
-    if np.any(wrong):
-        raise ValueError(f"{name} must be {allowed}, got {np.asarray(array[wrong]).flat[0]}")
-    return value
+    return value if double else representable(name, value)
 
 
 def representable(name: str, value: Value) -> Value:
@@ -169,27 +136,24 @@ def representable(name: str, value: Value) -> Value:
     array = concrete(value)
     if array is None:
         return value
-    if array.dtype.kind == "f":
-        kind = np.finfo(np.float64 if _x64() else np.float32)
-        size = np.abs(array)
-        outside = array[((size < kind.tiny) | (size > kind.max)) & (size > 0) & (size < np.inf)]
-        if outside.size:
-            raise ValueError(
-                f"{name} must be 0 or from {kind.tiny:.2g} to {kind.max:.2g} in magnitude, "
-                f"the normal range of {kind.dtype}, got {outside[0]:g}"
-            )
-    elif array.dtype.kind in "iuO":
-        limits = np.iinfo(np.int64 if _x64() else np.int32)
-        outside = [
-            entry
-            for entry in array.ravel().tolist()
-            if isinstance(entry, int) and not limits.min <= entry <= limits.max
-        ]
-        if outside:
-            raise ValueError(
-                f"{name} must be from {limits.min} to {limits.max}, the range of {limits.dtype}, "
-                f"where it is an integer, got {outside[0]}"
-            )
+    single, whole = not _has_x64(), array.dtype.kind in "iuO"  # "O": beyond 64 bits
+    if whole:
+        smallest, largest = _INT32 if single else _INT64
+        outside = (array < smallest) | (array > largest)
+        kind = "int32, where it is an integer" if single else "int64, where it is an integer"
+        allowed = f"from {smallest} to {largest}, the range of {kind}"
+    elif array.dtype.kind == "f":
+        smallest, largest = _FLOAT32 if single else _FLOAT64
+        size = abs(array)
+        outside = ((size < smallest) & (size > 0)) | ((size > largest) & (size < np.inf))
+        kind = "float32" if single else "float64"
+        limits = f"from {smallest:.2g} to {largest:.2g}"
+        allowed = f"0 or {limits} in magnitude, the normal range of {kind}"
+    else:
+        return value
+    if np.any(outside):
+        first = np.asarray(array[outside]).flat[0]
+        raise ValueError(f"{name} must be {allowed}, got {first if whole else format(first, 'g')}")
     return value
 
 
@@ -203,7 +167,7 @@ def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None =
     if maximum is not None:
         allowed += f" and at most {maximum}"
     else:
-        maximum = LARGEST_INTEGER
+        maximum = _INT32[1]
     if _is_traced(value):
         raise ValueError(
             f"{name} must be {allowed}; it fixes shapes, so it cannot be traced or swept in one "
@@ -213,7 +177,7 @@ def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None =
         result = operator.index(cast("SupportsIndex", value))
     except TypeError:
         raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
-    if result > maximum == LARGEST_INTEGER:
+    if result > maximum == _INT32[1]:
         allowed = f"a whole number, at least {minimum} and at most {maximum}"
     if isinstance(value, bool) or not minimum <= result <= maximum:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
@@ -375,8 +339,3 @@ def _has_x64() -> bool:
 def _is_traced(value: object) -> bool:
     jax = sys.modules.get("jax")  # if jax was never imported, nothing can be traced
     return jax is not None and isinstance(value, jax.core.Tracer)
-
-
-def _x64() -> bool:
-    jax = sys.modules.get("jax")
-    return jax is not None and bool(jax.config.jax_enable_x64)

@@ -76,15 +76,9 @@ def test_every_factory_refuses_sizes_beyond_32_bits(room: str, member: str, name
         refused(lambda size=size: factory(**arguments(room, member, **{name: size})), name)
 
 
-def test_the_ends_of_the_range_pass() -> None:
-    for value in (0, 0.0, 1.2e-38, -3.4e38, 2**31 - 1, -(2**31), np.float16(1e-7), np.uint64(7)):
-        assert checks.number("x", value) is value
-    assert checks.number("x", np.array([0.0, 1e30]), scalar=False).shape == (2,)
-    with jax.enable_x64(True):
-        assert checks.number("x", 1e-50) == 1e-50
-        refused(lambda: checks.number("x", 1e-320), "x")
-    refused(lambda: checks.number("x", np.float32(1e-40)), "x")
+def test_numbers_of_numpy_have_double_precision() -> None:
     assert checks.number("level", 1e-50, double=True) == 1e-50
+    refused(lambda: checks.number("level", 1e-50), "level")
 
 
 def test_a_matrix_may_have_tiny_entries_but_not_vanish() -> None:

@@ -152,7 +152,7 @@ def coordinates(design: np.ndarray | Array, symmetric: bool = True) -> Array:
     checks.number("design", design, scalar=False, double=True)
     entries = checks.concrete(design)
     if entries is not None:  # an entry far below the largest one may become zero
-        checks.fits("design", float(np.abs(entries).max()))
+        checks.representable("design", float(np.abs(entries).max()))
         design = entries.astype(np.float32) if entries.dtype.kind in "iu" else design
     array = jnp.asarray(design)
     array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

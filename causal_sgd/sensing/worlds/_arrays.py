@@ -84,7 +84,7 @@ def _concrete(name: str, value: np.ndarray | Array) -> np.ndarray:
         )
     checks.number(name, array, scalar=False, double=True)
     # An entry far below the largest one may become zero, a matrix as a whole may not.
-    checks.fits(name, float(np.abs(array).max(initial=0)))
+    checks.representable(name, float(np.abs(array).max(initial=0)))
     return array.astype(np.float64)
 
 
