@@ -79,7 +79,7 @@ class Phase(Computation):
             check_axis_used(option, name, self.experiment)
         level, along = self._boundary_options(x, y)
         self.check(self.plot)
-        experiment = self.experiment
+        experiment = self.experiment.resolved()
         if self.metric not in experiment.metrics:
             experiment = experiment.replace(metrics=(*experiment.metrics, self.metric))
         diagram = self._compute(experiment, {x: xs, y: ys}, level, along)

@@ -52,7 +52,7 @@ class Run(Computation):
         """Run, draw and print."""
         self.check(self.plot)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
-        experiment = self.experiment
+        experiment = self.experiment.resolved()
         if self.plot is not None and experiment.record_every is None:
             experiment = experiment.replace(record_every=max(1, experiment.steps // 100))
         begin = time.perf_counter()

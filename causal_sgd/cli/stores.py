@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from causal_sgd.cli.computation import Workplace
+from causal_sgd.cli.computation import Workplace, start
 from causal_sgd.cli.outputs import check_output
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def _complete(store: Store, workplace: Workplace) -> None:
     from causal_sgd.experiment import Experiment
     from causal_sgd.sweeps._keys import decode_key
 
+    start(workplace.cache)  # before the key, which starts jax
     experiment = Experiment.parse(store.configuration["experiment"])
     cell = experiment.cell()
     key = decode_key(store.configuration["key"], store.configuration["key_implementation"])

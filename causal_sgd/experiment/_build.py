@@ -13,7 +13,7 @@ from causal_sgd import checks
 from causal_sgd.experiment import Experiment
 from causal_sgd.experiment._options import TABLES, Parts
 from causal_sgd.sensing import worlds
-from causal_sgd.types import Algorithm
+from causal_sgd.types import Algorithm, Key
 
 __all__ = ["algorithm", "naming_fields", "world_of_file"]
 
@@ -39,11 +39,12 @@ def algorithm(experiment: Experiment, known: Parts) -> Algorithm:
 
 
 def world_of_file(path: Path | None) -> Parts:
-    """The world of a file and its dimension; nothing without a file."""
+    """The world of a file and its dimension; nothing without a file. Does not start jax."""
     if path is None:
         return {}
     world = worlds.from_file(path)
-    shapes = jax.eval_shape(world, jax.random.key(0))
+    # A key would start jax, before a sweep can set up all cores.
+    shapes = jax.eval_shape(lambda: world(cast("Key", None)))
     return {"world": world, "dim": shapes.invariant_basis.shape[0]}
 
 

@@ -10,9 +10,10 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from causal_sgd import checks
 from causal_sgd.experiment import _options
@@ -45,16 +46,23 @@ class Experiment(
     """Updates in a run; rounds with fedavg, fedprox and scaffold."""
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Check the names, the path, and that no number is missing."""
         for field, options in CHOICES.items():
             value = getattr(self, field)
             if field == "metrics":
-                if isinstance(value, str):
+                if not isinstance(value, tuple | list):
                     raise ValueError(f"metrics must be a tuple of names, got {value!r}")
                 names = tuple(checks.spelled(field, name, options) for name in value)
                 object.__setattr__(self, field, names)
             elif value is not None or field not in OPTIONAL:
                 object.__setattr__(self, field, checks.spelled(field, value, options))
+        if self.world_file is not None:
+            allowed = "the path of an .npz file or None"
+            path = checks.instance("world_file", self.world_file, (str, PathLike), allowed)
+            object.__setattr__(self, "world_file", Path(path))
+        for name in NUMBERS:
+            if getattr(self, name) is None and name not in OPTIONAL:
+                raise ValueError(f"{name} must be given, got None")
         for table in TABLES:
             table.check(self)
 
@@ -73,6 +81,7 @@ class Experiment(
         checks.integer("steps", self.steps, maximum=2**31 - 1)
         metrics = {name: _options.metric(name) for name in self.metrics}
         known = _build.world_of_file(self.world_file)
+        dim = cast("int", known.get("dim", self.dim))
 
         def cell(key: Key, **numbers: float | Array) -> Trace:
             for name in numbers:
@@ -98,9 +107,21 @@ class Experiment(
         ]
         vars(cell).update(
             __signature__=inspect.Signature(parameters),
-            configuration=self.describe(),  # stored with the results
+            configuration=self.replace(dim=dim).describe(),  # stored with the results
         )
         return cell
+
+    def resolved(self) -> Experiment:
+        """The experiment with the dimension of its world file, if it has one.
+
+        Raises:
+            ValueError: if the file cannot be read.
+        """
+        if self.world_file is None:
+            return self
+        from causal_sgd.experiment import _build
+
+        return self.replace(dim=_build.world_of_file(self.world_file)["dim"])
 
     def replace(self, **changes: object) -> Experiment:
         """The experiment with some fields changed."""
@@ -126,14 +147,18 @@ class Experiment(
 
     @classmethod
     def parse(cls, description: Mapping[str, object]) -> Experiment:
-        """The experiment of a description by `describe`; missing fields have their defaults."""
+        """The experiment of a description by `describe`; missing fields have their defaults.
+
+        Raises:
+            ValueError: if a field is unknown, or its value is not allowed.
+        """
+        allowed = "a mapping of fields, as describe() returns"
+        for name in checks.instance("description", description, Mapping, allowed):
+            checks.choice("a field of an experiment", name, FIELDS)
         values: dict[str, object] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in description.items()
         }
-        world_file = values.get("world_file")
-        if isinstance(world_file, str):
-            values["world_file"] = Path(world_file)
         return cls().replace(**values)
 
 

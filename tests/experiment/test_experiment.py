@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -40,12 +41,26 @@ def test_hyphens_and_underscores_are_the_same() -> None:
             {"evolution": "redraw", "world_file": "a.npz"},
             "world_file must not be given where evolution is 'redraw'.*no family to draw from",
         ),
+        ({"world_file": 3}, "world_file must be the path of an .npz file or None, got 3"),
+        ({"world_file": ["a"]}, "world_file must be the path of an .npz file or None, got .'a'"),
+        ({"metrics": 3}, "metrics must be a tuple of names, got 3"),
+        ({"dim": None}, "dim must be given, got None"),
         ({"average": "tial"}, "average must be one of .* did you mean 'tail'"),
     ],
 )
 def test_fields_that_conflict_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Experiment(**fields)
+    with pytest.raises(ValueError, match=message):
+        Experiment.parse(fields)
+
+
+def test_a_description_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="a field .* must be one of .*did you mean 'world_file'"):
+        Experiment.parse({"wrold_file": "a.npz"})
+    with pytest.raises(ValueError, match="description must be a mapping of fields, .* got None"):
+        Experiment.parse(None)
+    assert Experiment.parse({"world_file": "a.npz"}).world_file == Path("a.npz")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Every command and every page of the documentation uses all cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from causal_sgd import sweep
+from causal_sgd.experiment import Experiment
+from causal_sgd.sweeps.store import Store
+from support import first_use
+from support.shell import call, words
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SMALL = "--steps 5 --seeds 2 --measurement population --metrics spurious_signal"
+FIELDS = {"steps": 5, "measurement": "population", "metrics": ("spurious_signal",)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a world file, and a damaged and incomplete store of its runs."""
+    own = np.diag([0.0, 0.0, 2.0, 0.0])
+    invariant = np.diag([1.0, 1.0, 0.0, 0.0])
+    np.savez(tmp_path / "world.npz", invariant=invariant, spurious=np.stack([own, -own]))
+    cell = Experiment(**FIELDS, world_file=tmp_path / "world.npz").cell()
+    sweep(cell, seeds=4, tile=2, store=tmp_path / "d.zarr")
+    Store(tmp_path / "d.zarr").array("status")[0] = 0
+    chunks = (tmp_path / "d.zarr" / "spurious_signal" / "c").rglob("*")
+    max(file for file in chunks if file.is_file()).write_bytes(b"")
+    return tmp_path
+
+
+def assert_all_cores(codes: list[str], folder: Path) -> None:
+    """Let a process run pieces of code up to their first sweeps."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    result = subprocess.run(
+        [sys.executable, first_use.__file__, *codes],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def command(line: str) -> str:
+    """The code of a command."""
+    return f"from causal_sgd import cli; cli.main({line.split()})"
+
+
+def test_commands_for_stores_and_world_files_use_all_cores(folder: Path) -> None:
+    lines = [f"run {SMALL} --world-file world.npz --out run.zarr", "resume d.zarr", "repair d.zarr"]
+    code = "import causal_sgd as cs; cell = cs.Experiment(world_file='world.npz').cell()"
+    assert_all_cores([*map(command, lines), f"{code}; cs.sweep(cell, seeds=2)"], folder)
+
+
+@pytest.mark.slow
+def test_every_other_command_and_function_that_sweeps_uses_all_cores(folder: Path) -> None:
+    lines = [
+        f"run {SMALL}",
+        f"phase {SMALL} --x spread=0:4:2 --y mean=0.5,1",
+        f"phase {SMALL} --x spread=0:4:2 --y mean=0.5,1 --refine",
+        f"phase {SMALL} --x learning-rate=0.1,0.2 --y init-scale=0.1,0.2 --world-file world.npz",
+        "reproduce divergence --quick --out figures",
+        "doctor",
+    ]
+    first = "import causal_sgd as cs; cell = cs.Experiment(steps=5).cell();"
+    functions = [
+        f"{first} cs.compare({{'a': cell, 'b': cell}}, seeds=2)",
+        f"{first} cs.refine(cell, axes={{'spread': [0, 4], 'mean': [1, 2]}}, "
+        "metric='spurious_signal', level=1.0)",
+    ]
+    assert_all_cores([*map(command, lines), *functions], folder)
+
+
+@pytest.mark.slow
+def test_every_page_uses_all_cores(tmp_path: Path) -> None:
+    codes = ["".join(re.findall(r"(?s)```python\n(.*?)```", page.read_text())) for page in PAGES]
+    assert_all_cores(
+        [code for code in codes if re.search(r"(sweep|refine|compare)\(", code)], tmp_path
+    )
+
+
+def test_the_configuration_has_the_dimension_of_the_world_file(folder: Path, capsys) -> None:
+    file = str(folder / "world.npz")
+    code, out, _ = call("run", *words(SMALL), "--json", "--world-file", file, capsys=capsys)
+    assert code == 0
+    assert json.loads(out)["config"]["dim"] == 4
+    code, out, _ = call("status", str(folder / "d.zarr"), "--json", capsys=capsys)
+    assert json.loads(out)["configuration"]["experiment"]["dim"] == 4
