@@ -15,7 +15,7 @@ from causal_sgd.analysis._crossings import (
     increasing,
     rejections,
 )
-from causal_sgd.analysis._summaries import divergences, final, metric_names, summary
+from causal_sgd.analysis._summaries import divergences, final, metric_names, summary, valid
 
 __all__ = [
     "Boundary",
@@ -75,7 +75,8 @@ def order_parameter_boundary(
     checks.choice("metric", metric, metric_names(dataset))
     checks.number("confidence", confidence, above=0, maximum=1)
     checks.integer("resamples", resamples)
-    values = final(dataset)[metric].where(divergences(dataset) < 0)
+    divergences(dataset)  # must be there
+    values = valid(dataset, final(dataset)[metric])
     checks.choice("along", along, [str(dim) for dim in values.dims if dim != "seed"])
     values = _squeezed(values, (along, "seed"))
     if set(values.dims) != {along, "seed"} or values.sizes[along] < 2 or values.sizes["seed"] < 2:

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.analysis._summaries import divergences, final, metric_names
+from causal_sgd.analysis._summaries import divergences, final, metric_names, valid
 
 __all__ = ["clopper_pearson", "crossings", "increasing", "rejections"]
 
@@ -39,8 +39,8 @@ def rejections(
             f"metric must have one number per run and frame, got {metric!r} with {inner[0]!r}; "
             "select one entry with .isel"
         )
-    valid = np.isfinite(values) & (diverged_at < 0)
-    return (values < level).astype(float).where(valid)
+    values = valid(dataset, values)
+    return (values < np.float64(level)).astype(float).where(values.notnull())
 
 
 def increasing(values: xr.DataArray, along: str, *, least: int = 2) -> xr.DataArray:

@@ -6,13 +6,13 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.analysis._summaries import metric_names
+from causal_sgd.analysis._summaries import metric_names, valid
 
 __all__ = ["growth_rate"]
 
 
 def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Dataset:
-    """The mean over seeds of log(last / second frame) per step.
+    """The mean over valid seeds of log(last / second frame) per step.
 
     As long as the signal stays small this is an unbiased estimate of the Lyapunov exponent. The
     first frame is left out: the memory of a method (velocity, control variates) is empty before it.
@@ -35,13 +35,13 @@ def growth_rate(dataset: xr.Dataset, metric: str = "spurious_signal") -> xr.Data
         raise ValueError(
             f"dataset must have at least three frames and two seeds, got {dict(values.sizes)}"
         )
-    values = values.sortby("step")
+    values = valid(dataset, values).sortby("step")
     steps = values["step"].values
     ratio = values.isel(step=-1, drop=True) / values.isel(step=1, drop=True)
     rates = np.log(ratio) / (steps[-1] - steps[1])
     return xr.Dataset(
         {
             "rate": rates.mean("seed"),
-            "standard_error": rates.std("seed", ddof=1) / np.sqrt(rates.sizes["seed"]),
+            "standard_error": rates.std("seed", ddof=1) / np.sqrt(rates.count("seed")),
         }
     )

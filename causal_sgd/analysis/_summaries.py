@@ -15,7 +15,7 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["divergences", "final", "metric_names", "nan_quantiles", "summary"]
+__all__ = ["divergences", "final", "metric_names", "nan_quantiles", "real", "summary", "valid"]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
@@ -58,8 +58,8 @@ def summary(
         `step`, the share of diverged runs among the completed ones, NaN where there are none.
 
     Raises:
-        ValueError: for an unknown metric, a metric without the dim `seed`, or quantiles that do not
-            enclose 0.5.
+        ValueError: for an unknown metric, a complex one or one without the dim `seed`, or quantiles
+            that do not enclose 0.5.
     """
     import xarray as xr
 
@@ -76,21 +76,54 @@ def summary(
     if not 0 <= low <= 0.5 <= high <= 1:
         raise ValueError(wrong)
     diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
-    valid = values.where(np.isfinite(values) & ~diverged)
+    values = valid(dataset, values)
     bands = xr.apply_ufunc(
         nan_quantiles,
-        valid,
+        values,
         np.array([low, 0.5, high]),
         input_core_dims=[["seed"], ["level"]],
         output_core_dims=[["level"]],
     )
     # A run without a single valid frame that did not diverge either is missing.
-    present = valid.notnull().any("step") if "step" in valid.dims else valid.notnull()
+    present = values.notnull().any("step") if "step" in values.dims else values.notnull()
     num_diverged = (diverged & xr.ones_like(present)).sum("seed")
     num_completed = num_diverged + present.sum("seed")
     table = {name: bands.isel(level=index) for index, name in enumerate(("low", "median", "high"))}
     fraction = num_diverged / num_completed.where(num_completed > 0)
     return xr.Dataset(table | {"diverged_fraction": fraction})
+
+
+def valid(dataset: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
+    """The finite values of the runs that are completed and did not diverge; NaN elsewhere.
+
+    Args:
+        dataset: the result of a sweep; runs are missing where its coordinate `done` is False.
+        values: a metric of it, or some of its frames.
+
+    Returns:
+        Floating-point numbers, whatever the type of the metric.
+
+    Raises:
+        ValueError: for a complex metric.
+    """
+    real(values)
+    keep = np.isfinite(values)
+    if "diverged_at" in dataset:
+        keep = keep & (dataset["diverged_at"] < 0)
+    if "done" in dataset.coords:
+        keep = keep & dataset["done"]
+    # NaN has no place among booleans: xarray would make objects of them.
+    return (values.astype(float) if values.dtype.kind == "b" else values).where(keep)
+
+
+def real(values: xr.DataArray) -> xr.DataArray:
+    """The metric itself if its values have an order; ValueError for complex ones."""
+    if values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"metric must hold real numbers, got {str(values.name)!r} of type {values.dtype}; "
+            "record its real part, imaginary part or absolute value"
+        )
+    return values
 
 
 def nan_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

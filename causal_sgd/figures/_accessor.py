@@ -67,7 +67,7 @@ class Runs:
 
         Args:
             metric: name of the metric; by default `spurious_signal` if it was recorded, else the
-                first.
+                first that is not complex.
             ax: the axes to draw on; those of a new figure by default.
             **options: options of `figures.phase_diagram`, `figures.final_value` or
                 `figures.trajectories`.
@@ -85,7 +85,8 @@ class Runs:
         )
         names = metric_names(dataset)
         if metric is None:
-            metric = "spurious_signal" if "spurious_signal" in names else names[0] if names else ""
+            real = [name for name in names if dataset[name].dtype.kind in "biuf"]
+            metric = "spurious_signal" if "spurious_signal" in real else (real or names or [""])[0]
         checks.choice("metric", metric, names)
         dims = [str(dim) for dim in divergences(dataset).dims if dim != "seed"]
         # Dims of numbers are axes; dims of names are compared within a figure.

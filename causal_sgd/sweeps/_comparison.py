@@ -59,6 +59,7 @@ def compare(
             part.assign_coords(done=_done(part), step=part["step"] if steps is None else steps)
             for part in parts
         ]
+    parts = _with_nan(parts)
     variants = xr.Variable(dim, list(cells))
     dataset = xr.concat(
         parts, dim=variants, combine_attrs="override", join="exact", data_vars="all"
@@ -137,6 +138,23 @@ def _check_shapes(one: Sweep, other: Sweep) -> None:
                 f"cells must give the same shapes, got {first[name].shape} for {name!r} in "
                 f"{one.label!r} and {second[name].shape} in {other.label!r}"
             )
+
+
+def _with_nan(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """The datasets with metrics in types that have NaN, where some lack a metric or runs of it."""
+    from causal_sgd.sweeps._datasets import with_nan
+
+    metrics = {str(name) for part in parts for name in part.data_vars} - {"diverged_at"}
+    for name in metrics:
+        kinds = {part[name].dtype for part in parts if name in part}
+        if len(kinds) > 1 or not all(name in part for part in parts):
+            parts = [
+                part.assign({name: (part[name].dims, with_nan(name, part[name].values))})
+                if name in part
+                else part
+                for part in parts
+            ]
+    return list(parts)
 
 
 def _done(part: xr.Dataset) -> xr.DataArray:

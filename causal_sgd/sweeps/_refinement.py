@@ -22,6 +22,8 @@ import xarray as xr
 from causal_sgd import checks
 from causal_sgd.analysis import final, metric_names, rejection_boundary
 from causal_sgd.analysis._crossings import clopper_pearson
+from causal_sgd.analysis._summaries import real
+from causal_sgd.sweeps._datasets import with_nan
 from causal_sgd.sweeps._grid import Grid, Zipped, axis_values, zipped
 
 if TYPE_CHECKING:
@@ -186,6 +188,7 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     names = [state.metric, "diverged_at", *({"done"} & set(dataset.coords))]
     table = final(dataset.reset_coords("done") if "done" in names else dataset)[names]
     dims = [str(dim) for dim in table["diverged_at"].dims if dim != "seed"]
+    real(table[state.metric])
     flat = table.stack(cell=dims, create_index=False).transpose("cell", "seed")
     indices = [
         _indices(name, values, flat[name].values)[:, None] for name, values in state.axes.items()
@@ -197,8 +200,10 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     where = tuple(
         np.broadcast_to(index, valid.shape)[valid] for index in (*indices, seeds[None, :])
     )
-    values, diverged_at, done = state.values.copy(), state.diverged_at.copy(), state.done.copy()
-    values[where] = flat[state.metric].values[valid]
+    results = with_nan(state.metric, flat[state.metric].values)
+    values = state.values.astype(np.result_type(state.values, results))
+    diverged_at, done = state.diverged_at.copy(), state.done.copy()
+    values[where] = results[valid]
     diverged_at[where] = flat["diverged_at"].values[valid]
     done[where] = True
     return state._replace(values=values, diverged_at=diverged_at, done=done)
@@ -304,9 +309,11 @@ def check_metric(cell: Cell, axes: Mapping[str, npt.ArrayLike], metric: str) -> 
     grid = Grid.make(cell, axes, 1)
     _machine.local_devices(None)  # before the first key, as in `sweep`
     recorded = jax.eval_shape(lambda key: cell(key, **grid.corners()[0]), jax.random.key(0)).metrics
-    shape = recorded[checks.choice("metric", metric, recorded)].shape[1:]
-    if shape:
+    values = recorded[checks.choice("metric", metric, recorded)]
+    if shape := values.shape[1:]:
         raise ValueError(f"metric must be one number a frame, got {metric!r} of shape {shape}")
+    if jax.numpy.issubdtype(values.dtype, jax.numpy.complexfloating):
+        raise ValueError(f"metric must be a real number a frame, got {metric!r} of {values.dtype}")
 
 
 def _limited(state: Refinement, max_seeds: int) -> Refinement:
@@ -334,7 +341,7 @@ def _sides(state: Refinement) -> tuple[np.ndarray, np.ndarray]:
     runs = state.done.sum(-1)
     finite = state.done & (state.diverged_at < 0) & np.isfinite(state.values)
     finite_runs = finite.sum(-1)
-    rejects = (finite & (state.values < state.level)).sum(-1)
+    rejects = (finite & (state.values < np.float64(state.level))).sum(-1)
     sides = np.where(rejects >= state.share * finite_runs, REJECTS, KEEPS)
     sides = np.where(2 * finite_runs < runs, LOST, sides)
     sides = np.where(runs > 0, sides, UNKNOWN)

@@ -98,14 +98,17 @@ class MemoryResults:
         self._environment = environment
 
     def dataset(self) -> xr.Dataset:
-        """The arrays, labelled."""
-        from causal_sgd.sweeps._datasets import labelled
+        """The arrays, labelled; NaN where runs are missing."""
+        from causal_sgd.sweeps._datasets import labelled, with_nan
 
         grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
+        metrics, diverged_at = self._results.metrics, self._results.diverged_at
         if not done.all():
-            for leaf in jax.tree.leaves(self._results):
-                leaf[~done] = np.nan if leaf.dtype.kind == "f" else -1
-        values = {**self._results.metrics, "diverged_at": self._results.diverged_at}
+            metrics = {name: with_nan(name, values) for name, values in metrics.items()}
+            for values in metrics.values():
+                values[~done] = np.nan
+            diverged_at = np.where(done, diverged_at, -1)
+        values = {**metrics, "diverged_at": diverged_at}
         shaped = {
             name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()
         }

@@ -16,6 +16,7 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.analysis import divergences, final, metric_names, nan_quantiles
+from causal_sgd.analysis._summaries import valid
 from causal_sgd.figures._tables import is_geometric
 from causal_sgd.figures._theme import NAMES
 
@@ -127,10 +128,14 @@ def payload(
     first = next(iter(views.values()))
     across, up = axes_of(first, x, y)
     others = [str(dim) for dim in first["diverged_at"].dims if dim not in (across, up, "seed")]
-    metrics = [name for name in metric_names(first) if first[name].dims[-1] in ("step", "seed")]
+    metrics = [
+        name
+        for name in metric_names(first)
+        if first[name].dims[-1] in ("step", "seed") and first[name].dtype.kind in "biuf"
+    ]
     metrics.sort(key=lambda name: name != "spurious_signal")  # the default metric of a diagram
     if not metrics:
-        raise ValueError("the datasets must have a metric with one number per run, got none")
+        raise ValueError("the datasets must have a metric with one real number per run, got none")
     for name, view in views.items():
         for dim in (across, up, *others):
             if dim not in view.dims or not np.array_equal(view[dim].values, first[dim].values):
@@ -257,9 +262,8 @@ def _numbers(
     levels = np.array(LEVELS)
     quantiles, tracks = [], []
     for metric in metrics:  # one at a time: a lazy store is read here
-        values = view[metric].transpose(*order, "step", "seed", missing_dims="ignore")
-        values = values.where(~diverged & done)
-        values = values.where(np.isfinite(values))
+        values = valid(view, view[metric])
+        values = values.transpose(*order, "step", "seed", missing_dims="ignore")
         last = final(values.to_dataset(name=metric))[metric].values
         quantiles.append(np.moveaxis(nan_quantiles(last, levels), -1, 0))
         if frames is not None:

@@ -221,7 +221,8 @@ def open_results(path: str | Path) -> xr.Dataset:
 
     Returns:
         A dataset with all axis values and seeds that were requested, as `sweep` returns it, with
-        the coordinate `done` [*axes, seed]. Missing runs are NaN (and -1 in `diverged_at`).
+        the coordinate `done` [*axes, seed]. Missing runs are NaN (and -1 in `diverged_at`): as long
+        as there are any, boolean metrics are 0. and 1., and whole numbers are floating-point.
 
     Raises:
         StoreError: if there is no store at the path or its format is newer; on access, if a chunk

@@ -8,6 +8,8 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from causal_sgd.sweeps._datasets import nullable, with_nan
+
 if TYPE_CHECKING:
     import zarr
 
@@ -42,7 +44,8 @@ def lazily(store: Reader, name: str, rows: np.ndarray) -> indexing.MemoryCachedA
         rows: the rows of the runs, of any shape; -1 for a missing run.
 
     Returns:
-        An array [*rows.shape, ...] for `xarray.Dataset`.
+        An array [*rows.shape, ...] for `xarray.Dataset`. If runs are missing it has the `nullable`
+        type of the variable, and NaN for them; `diverged_at` has -1.
     """
     indexed = indexing.LazilyIndexedArray(_Stored(store, name, rows))
     return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(indexed))  # pyright: ignore
@@ -56,9 +59,10 @@ class _Stored(BackendArray):
         self.store, self.name, self.rows = store, name, rows
         self.inner_shape = inner.shape[1:]
         self.shape = (*rows.shape, *self.inner_shape)
-        self.dtype = inner.dtype
-        # For missing runs.
-        self.fill = np.nan if inner.dtype.kind == "f" else -1 if inner.dtype.kind == "i" else 0
+        # The step of divergence is -1 for missing runs, as for those that did not diverge.
+        self.widened = name != "diverged_at" and bool((rows < 0).any())
+        self.dtype = nullable(inner.dtype) if self.widened else inner.dtype
+        self.fill = np.nan if self.widened else -1 if name == "diverged_at" else 0
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(
@@ -74,6 +78,7 @@ class _Stored(BackendArray):
         for start in range(0, len(units), READ_AT_ONCE):
             batch = units[start : start + READ_AT_ONCE]
             values = self.store.read(self.name, batch)
+            values = with_nan(self.name, values) if self.widened else values
             here = (flat >= 0) & np.isin(flat // tile, batch)
             out[here] = values[np.searchsorted(batch, flat[here] // tile), flat[here] % tile]
         return _outer(

@@ -141,7 +141,8 @@ class StoreReader:
     def dataset(self, grid: Grid | None = None) -> xr.Dataset:
         """The labelled results of a grid (by default, of all requests), read on access.
 
-        Missing runs are NaN, and False in the coordinate `done`.
+        Missing runs are NaN, whatever the type of a metric, and False in the coordinate `done`;
+        `diverged_at` is -1 there.
         """
         grid = self.hull() if grid is None else grid
         rows = self._table.rows(grid)
