@@ -4,6 +4,7 @@ from . import sensing as sensing
 from . import studies as studies
 from . import theory as theory
 from .experiment import Experiment as Experiment
+from .sweeps import ExecutorError as ExecutorError
 from .sweeps import StoreError as StoreError
 from .sweeps import SweepError as SweepError
 from .sweeps import compare as compare

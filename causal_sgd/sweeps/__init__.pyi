@@ -1,5 +1,6 @@
 from . import store as store
 from ._comparison import compare as compare
+from ._executors import ExecutorError as ExecutorError
 from ._grid import zipped as zipped
 from ._machine import use_compilation_cache as use_compilation_cache
 from ._machine import use_cpu_cores as use_cpu_cores

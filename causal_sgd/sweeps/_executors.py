@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import cloudpickle
 import jax
@@ -26,7 +26,31 @@ from causal_sgd.sweeps._programs import Cell, Program
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.types import Key, Trace
 
-__all__ = ["Answer", "Backend", "Job", "LocalDevices", "Workers", "compute", "describe"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "Answer",
+    "Backend",
+    "ExecutorError",
+    "Job",
+    "LocalDevices",
+    "Workers",
+    "check_trace",
+    "compute",
+    "describe",
+]
+
+
+class ExecutorError(RuntimeError):
+    """The executor cannot be used any longer; everything done before is kept.
+
+    Attributes:
+        dataset: the results so far, with the coordinate `done` False for missing runs; None if
+            there are none.
+    """
+
+    dataset: xr.Dataset | None = None
 
 
 class Answer(NamedTuple):
@@ -52,7 +76,7 @@ class Backend(Protocol):
         ...
 
     def renew(self) -> bool:
-        """Replace a broken executor; return False if that is impossible."""
+        """Replace an executor that is broken or hangs; return False if that is impossible."""
         ...
 
     def close(self) -> None:
@@ -110,15 +134,36 @@ class Workers:
     waits = False
     window = 10_000  # bounds the queue of the executor, whose number of workers is not known
 
-    def __init__(self, executor: Executor | Callable[[], Executor], job: Job) -> None:
-        """Take an executor, or a factory, which is called again when a pool breaks."""
+    def __init__(self, executor: Executor | Callable[[], Executor], job: bytes) -> None:
+        """Take an executor, or a factory, which is called again when a pool breaks or hangs.
+
+        Args:
+            executor: the executor or the factory.
+            job: a pickled `Job`.
+        """
         self._factory = None if isinstance(executor, Executor) else executor
         self._executor = executor if isinstance(executor, Executor) else self._make()
-        self._job = cloudpickle.dumps(job)
+        self._job = job
+        self._unanswered: set[Future[Answer]] = set()
 
     def submit(self, tiles: Sequence[Columns]) -> Future[Answer]:
-        """Send tiles to a worker."""
-        return self._executor.submit(compute, self._job, list(tiles))
+        """Send tiles to a worker.
+
+        Raises:
+            ExecutorError: if the executor does not return a future.
+        """
+        future = self._executor.submit(compute, self._job, list(tiles))
+        if not all(
+            callable(getattr(future, name, None))
+            for name in ("add_done_callback", "cancel", "exception", "result")
+        ):
+            raise ExecutorError(
+                f"executor must return a future from submit, as concurrent.futures does, "
+                f"got {future!r} from {self._executor!r}"
+            )
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
+        return future
 
     def renew(self) -> bool:
         """Make a new executor, if there is a factory."""
@@ -130,8 +175,15 @@ class Workers:
 
     def close(self) -> None:
         """Shut down an executor that was made here; any other belongs to the caller."""
-        if self._factory is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._factory is None:
+            return
+        # `shutdown` forgets the processes. Python waits at its exit for those that still compute.
+        processes = dict(getattr(self._executor, "_processes", None) or {})
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._unanswered:
+            self._unanswered.clear()
+            for process in processes.values():
+                process.kill()
 
     def _make(self) -> Executor:
         assert self._factory is not None
@@ -157,6 +209,20 @@ class Job(NamedTuple):
         """The job of a sweep, with this process's settings."""
         return cls(cell, names, encode_key(root), _machine.settings())
 
+    def pickled(self) -> bytes:
+        """The job for `compute`.
+
+        Raises:
+            ValueError: if the cell cannot be pickled.
+        """
+        try:
+            return cloudpickle.dumps(self)
+        except Exception as error:  # whatever the objects that the cell refers to raise
+            raise ValueError(
+                "cell must be a function that cloudpickle can pickle, for the workers of "
+                f"an executor, got {self.cell!r}: {error}"
+            ) from error
+
 
 def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
     """Compute tiles in a worker, on its first device.
@@ -180,6 +246,34 @@ def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
 def describe(program: Program, device: Device) -> Environment:
     """The environment in which a program computes its results, and the program's fingerprint."""
     return {**_machine.environment(device), "program": program.fingerprint}
+
+
+def check_trace(trace: Trace, shapes: Trace, tile: int) -> None:
+    """Check that the trace of a tile is one of the sweep's program.
+
+    Args:
+        trace: with arrays [B, ...].
+        shapes: of one run.
+        tile: the number of runs B.
+
+    Raises:
+        ExecutorError: if its metrics, shapes or types are others.
+    """
+    found, expected = (jax.tree.flatten_with_path(each)[0] for each in (trace, shapes))
+    have = {path: (np.shape(leaf), np.asarray(leaf).dtype) for path, leaf in found}
+    want = {path: ((tile, *leaf.shape), leaf.dtype) for path, leaf in expected}
+    for path in want | have:
+        if have.get(path) != want.get(path):
+            name = jax.tree_util.keystr(path).lstrip(".")
+            raise ExecutorError(
+                f"executor must answer with the results of its tiles, got {_kind(have.get(path))} "
+                f"for {name} instead of {_kind(want.get(path))}; do all workers have the same "
+                "versions of causal_sgd and jax?"
+            )
+
+
+def _kind(array: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return "nothing" if array is None else f"{array[1]} of shape {array[0]}"
 
 
 # For executors of threads: two such programs at a time may wait for each other; see `linalg`.

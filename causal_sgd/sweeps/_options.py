@@ -21,6 +21,7 @@ class _Options(TypedDict, total=False):
     tile: int | None
     tiles_per_task: int
     retries: int
+    timeout: float | None
     memory: float | None
     devices: Sequence[Device] | None
     progress: bool | None

@@ -73,9 +73,15 @@ class Slurm(Executor):
         self._watcher.start()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit one job."""
+        """Submit one job; the future of a job that the queue refuses has the error."""
+        if self._stop.is_set():
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[T] = Future()
-        job = self._executor.submit(fn, *args, **kwargs)
+        try:
+            job = self._executor.submit(fn, *args, **kwargs)
+        except Exception as error:  # such as a limit on the number of jobs
+            future.set_exception(error)
+            return future
         with self._lock:
             self._jobs.append((job, future))
         return future
@@ -96,14 +102,16 @@ class Slurm(Executor):
             with self._lock:
                 jobs = list(self._jobs)
             for job, future in jobs:
-                if future.cancelled():
-                    job.cancel()
-                elif not job.done():
-                    continue
-                else:
-                    try:
+                # An error here must not end the thread, or no job would ever be answered.
+                try:
+                    if future.cancelled():
+                        job.cancel()
+                    elif not job.done():
+                        continue
+                    elif future.set_running_or_notify_cancel():
                         future.set_result(job.result())
-                    except Exception as error:  # the job failed or was lost
+                except Exception as error:  # the job failed or was lost
+                    if not future.cancelled():
                         future.set_exception(error)
                 with self._lock:
                     self._jobs.remove((job, future))

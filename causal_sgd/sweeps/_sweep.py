@@ -20,7 +20,15 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
-from causal_sgd.sweeps._executors import Backend, Job, LocalDevices, Workers, describe
+from causal_sgd.sweeps._executors import (
+    Backend,
+    ExecutorError,
+    Job,
+    LocalDevices,
+    Workers,
+    check_trace,
+    describe,
+)
 from causal_sgd.sweeps._grid import AxisValues, Columns, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
@@ -66,6 +74,7 @@ def sweep(
     tile: int | None = None,
     tiles_per_task: int = 1,
     retries: int = 2,
+    timeout: float | None = None,
     memory: float | None = None,
     devices: Sequence[Device] | None = None,
     progress: bool | None = None,
@@ -85,15 +94,18 @@ def sweep(
             resumes an interrupted sweep; more seeds or other axis values compute only new runs;
             another configuration is refused.
         executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
-            which is called again when a dying worker breaks it; None for this process's devices.
-            Each worker uses one device.
+            which is called again when a worker dies or hangs; None for this process's devices.
+            Each worker uses one device. Processes must not be forked, since jax has started.
         config: a description of the configuration for the store, as plain values, in addition to
             the traced program. A cell of `Experiment` has its own.
         tile: runs in one compiled program; None for the tile of the store, or a size chosen from
             the program. It may change the last bits.
         tiles_per_task: tiles in one task of the executor; a job of a cluster's queue should hold
             many.
-        retries: further attempts for a tile that fails.
+        retries: further attempts for a tile that fails, or whose task was cancelled or lost.
+        timeout: seconds without any answer from the executor after which the tiles that it is
+            computing count as failed and are tried again; None to wait for ever. Time in a queue
+            counts. With a function that makes the executor, its hanging workers are replaced.
         memory: bytes for all tiles that run at a time; None for half of the free memory.
         devices: where to run; None for all local devices of jax's default backend: all CPU cores,
             unless jax had started before (see `use_cpu_cores`). Every CPU device keeps one core
@@ -114,6 +126,8 @@ def sweep(
             memory does not hold one run.
         StoreError: (a ValueError) if the store cannot be used: another configuration, another
             writer, no space, ...
+        ExecutorError: if the executor accepts no tasks and cannot be replaced, or does not return
+            what its tasks return; it has the other results.
         SweepError: at the end, if some tiles failed; all other results are kept.
     """
     return Sweep(
@@ -127,6 +141,7 @@ def sweep(
         tile=tile,
         tiles_per_task=tiles_per_task,
         retries=retries,
+        timeout=timeout,
         memory=memory,
         devices=devices,
         progress=progress,
@@ -148,6 +163,7 @@ class Sweep:
     tile: int | None
     tiles_per_task: int
     retries: int
+    timeout: float | None
     memory: float | None
     devices: Sequence[Device] | None
     progress: bool | None
@@ -171,6 +187,13 @@ class Sweep:
                 "executor must be a concurrent.futures.Executor or a function that makes one, "
                 f"got {self.executor!r}"
             )
+        if self.timeout is not None:
+            checks.number("timeout", self.timeout, above=0)
+            if self.executor is None:
+                raise ValueError(
+                    "timeout must be None without an executor, because a tile on a device of this "
+                    f"process cannot be given up, got {self.timeout!r}"
+                )
         self.opened = None if self.store is None else _open(Path(self.store))
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(
@@ -178,6 +201,9 @@ class Sweep:
                 "results depend on it"
             )
         self.shapes = dry_run(self.cell, self.grid, self.root)
+        self.job = b""
+        if self.executor is not None:
+            self.job = Job.make(self.cell, self.grid.names, self.root).pickled()
 
     @functools.cached_property
     def plan(self) -> Plan:
@@ -224,7 +250,11 @@ class Sweep:
         results = self.plan.results
         with results:
             units = results.missing()
-            failures = self._compute(units) if units else []
+            try:
+                failures = self._compute(units) if units else []
+            except ExecutorError as error:
+                error.dataset = results.dataset()
+                raise
             dataset = results.dataset()
         if failures:
             untried = len(results.missing()) - len(failures)
@@ -239,15 +269,14 @@ class Sweep:
 
     def _compute(self, units: Sequence[int]) -> list[Failure]:
         """Compute units into the results, and show the progress."""
-        program, _, devices, results = self.plan
+        program, tile, devices, results = self.plan
         with contextlib.ExitStack() as context:
             if self.executor is None:
                 backend: Backend = LocalDevices(
                     program, devices[: len(units)], results.columns(units[0])
                 )
             else:
-                job = Job.make(self.cell, self.grid.names, self.root)
-                backend = Workers(self.executor, job)
+                backend = Workers(self.executor, self.job)
             context.enter_context(contextlib.closing(backend))
             progress = Progress(
                 self.label,
@@ -259,6 +288,8 @@ class Sweep:
             context.enter_context(progress)
 
             def collect(unit: int, trace: Trace, environment: Environment) -> None:
+                if self.executor is not None:
+                    check_trace(trace, program.shapes, tile)
                 results.write(unit, trace, environment)
                 count = results.count(unit)
                 progress.add(count, int((trace.diverged_at[:count] >= 0).sum()))
@@ -270,6 +301,7 @@ class Sweep:
                 collect,
                 retries=self.retries,
                 tiles_per_task=self.tiles_per_task,
+                timeout=self.timeout,
                 tick=progress.tick,
             )
 
