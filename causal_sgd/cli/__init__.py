@@ -25,6 +25,7 @@ from causal_sgd.cli.arguments import fill_help, parse
 from causal_sgd.cli.doctor import Doctor
 from causal_sgd.cli.explore import Explore
 from causal_sgd.cli.listing import List
+from causal_sgd.cli.outputs import say
 from causal_sgd.cli.phases import Phase
 from causal_sgd.cli.reproduce import Reproduce
 from causal_sgd.cli.runs import Run
@@ -63,7 +64,9 @@ SIGPIPE_EXIT = 141  # the exit code of a program that SIGPIPE ends
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 for success, 1 for a failure, 2 for a mistake, 130 for Ctrl-C."""
-    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+    with _drawing_to_files():
+        _open_standard_streams()
+        sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -89,8 +92,30 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int = 1) -> int:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    say(f"{PROGRAM}: {message}")
     return code
+
+
+def _open_standard_streams() -> None:
+    """Open standard streams that are closed, or the first file opened would be one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextlib.contextmanager
+def _drawing_to_files() -> Iterator[None]:
+    """Let matplotlib start with Agg: a shell inherits the backend of the notebook it belongs to."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        yield
+    finally:
+        del os.environ["MPLBACKEND"]
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
 
 
 @contextlib.contextmanager

@@ -100,15 +100,17 @@ class Computation(Workplace):
         by: Callable[..., xr.Dataset] | None = None,
         **options: object,
     ) -> xr.Dataset:
-        """Sweep an experiment and write the results to --out; the arguments are as in `sweep`."""
+        """Sweep an experiment, into the store if --out is one; the arguments are as in `sweep`."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
-        dataset = self.sweep(experiment.cell(), store=store, by=by, **options)
-        if self.out is not None and store is None:
+        return self.sweep(experiment.cell(), store=store, by=by, **options)
+
+    def write(self, dataset: xr.Dataset, experiment: Experiment) -> None:
+        """Write the results to --out, unless it is a store."""
+        if self.out is not None and self.out.suffix == ".nc":
             from causal_sgd.sweeps._datasets import write_netcdf
 
-            dataset.attrs["experiment"] = json.dumps(experiment.describe())
-            write_netcdf(dataset, self.out)
-        return dataset
+            attributes = {"experiment": json.dumps(experiment.describe())}
+            write_netcdf(dataset.assign_attrs(attributes), self.out)
 
     def check(self, plot: Path | None) -> None:
         """Raise ValueError before the run if its output cannot be written."""

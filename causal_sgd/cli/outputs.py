@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PLOT_SUFFIXES", "Plain", "check_output", "draw", "number", "plain"]
+__all__ = ["PLOT_SUFFIXES", "Plain", "check_output", "draw", "number", "plain", "say", "take"]
 
 Plain: TypeAlias = "float | list[Plain] | None"
 """Numbers for JSON, in which those that are not finite become null."""
@@ -52,6 +54,25 @@ def number(value: Plain) -> str:
     if isinstance(value, list):
         return " ".join(number(entry).strip() for entry in value[:6])
     return f"{'-':>10}" if value is None else f"{value:>10.4g}"
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, if that can be written."""
+    if sys.stderr is not None:  # `print` would take standard output in place of None
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def take(*steps: Callable[[], object]) -> None:
+    """Take all steps, so that none is lost where another one fails; then raise the first error."""
+    errors = []
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def draw(path: Path, artist: Callable[[Axes, ModuleType], object]) -> None:

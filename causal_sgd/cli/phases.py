@@ -14,7 +14,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
-from causal_sgd.cli.outputs import draw, plain
+from causal_sgd.cli.outputs import draw, plain, take
 from causal_sgd.experiment import Experiment, MetricName, theory_curve
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
@@ -82,21 +82,35 @@ class Phase(Computation):
         experiment = self.experiment.resolved()
         if self.metric not in experiment.metrics:
             experiment = experiment.replace(metrics=(*experiment.metrics, self.metric))
-        diagram = self._compute(experiment, {x: xs, y: ys}, level, along)
+        begin = time.perf_counter()
+        axes = {x: xs, y: ys}
+        dataset = self._compute(experiment, axes, level, along)
+        seconds = round(time.perf_counter() - begin, 3)
+
+        def show() -> None:
+            diagram = self._diagram(experiment, dataset, axes, level, along, seconds)
+            take(lambda: self._print(experiment, diagram), lambda: self._draw(diagram))
+
+        take(lambda: self.write(dataset, experiment), show)
+        return 0
+
+    def _draw(self, diagram: _Diagram) -> None:
         if self.plot is not None:
             diagram.draw(self.plot, merge=self.refine)
+
+    def _print(self, experiment: Experiment, diagram: _Diagram) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
-            print(json.dumps({"config": configuration} | diagram.report()))
-            return 0
+            print(json.dumps({"config": configuration} | diagram.report()), flush=True)
+            return
         if not self.refine:
             diagram.print_table(self.seeds)
         diagram.print_boundary()
         share = ""
         if self.refine:
-            share = f", {len(xs) * len(ys) * self.seeds / diagram.runs:.1f} times fewer than all"
-        print(f"{diagram.runs} runs{share} in {diagram.seconds:.1f} s")
-        return 0
+            cells = np.prod([len(values) for values in diagram.axes.values()])
+            share = f", {cells * self.seeds / diagram.runs:.1f} times fewer than all"
+        print(f"{diagram.runs} runs{share} in {diagram.seconds:.1f} s", flush=True)
 
     def _boundary_options(self, x: str, y: str) -> tuple[float | None, str]:
         """The level, and the axis that the boundary crosses."""
@@ -121,14 +135,13 @@ class Phase(Computation):
 
     def _compute(
         self, experiment: Experiment, axes: dict[str, np.ndarray], level: float | None, along: str
-    ) -> _Diagram:
-        begin = time.perf_counter()
+    ) -> xr.Dataset:
         start(self.cache)
         from causal_sgd.sweeps import check_metric, refine
 
         check_metric(experiment.cell(), axes, self.metric)
         if self.refine:
-            dataset = self.compute(
+            return self.compute(
                 experiment,
                 by=refine,
                 axes=axes,
@@ -141,11 +154,19 @@ class Phase(Computation):
                 precision=self.precision,
                 along=along,
             )
-        else:
-            dataset = self.compute(
-                experiment, axes=axes, key=self.seed, seeds=self.seeds, label="phase diagram"
-            )
-        seconds = round(time.perf_counter() - begin, 3)
+        return self.compute(
+            experiment, axes=axes, key=self.seed, seeds=self.seeds, label="phase diagram"
+        )
+
+    def _diagram(
+        self,
+        experiment: Experiment,
+        dataset: xr.Dataset,
+        axes: dict[str, np.ndarray],
+        level: float | None,
+        along: str,
+        seconds: float,
+    ) -> _Diagram:
         from causal_sgd.analysis import final, rejecting_fraction, rejection_boundary
 
         dataset = final(dataset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import start
-from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
+from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, say
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class Reproduce:
 
 
 def _print_start(name: str, place: int, count: int) -> None:
-    print(f"simulating {name}, study {place} of {count}", file=sys.stderr, flush=True)
+    say(f"simulating {name}, study {place} of {count}")
 
 
 def _print_outcome(outcome: Outcome) -> None:

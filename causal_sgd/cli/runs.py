@@ -12,7 +12,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
-from causal_sgd.cli.outputs import Plain, draw, number, plain
+from causal_sgd.cli.outputs import Plain, draw, number, plain, take
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
@@ -59,8 +59,15 @@ class Run(Computation):
         dataset = self.compute(
             experiment, seeds=self.seeds, key=self.seed, label=experiment.sampler
         )
-        summaries = _summaries(dataset)
         seconds = round(time.perf_counter() - begin, 3)
+        take(
+            lambda: self.write(dataset, experiment),
+            lambda: self._print(experiment, _summaries(dataset), seconds),
+            lambda: self._draw(experiment, dataset),
+        )
+        return 0
+
+    def _draw(self, experiment: Experiment, dataset: xr.Dataset) -> None:
         if self.plot is not None:
             draw(
                 self.plot,
@@ -68,10 +75,13 @@ class Run(Computation):
                     ax, dataset, list(experiment.metrics[:6]), logy=True
                 ),
             )
+
+    def _print(self, experiment: Experiment, summaries: Summaries, seconds: float) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
-            print(json.dumps({"config": configuration, **summaries, "seconds": seconds}))
-            return 0
+            report = {"config": configuration, **summaries, "seconds": seconds}
+            print(json.dumps(report), flush=True)
+            return
         width = max(map(len, summaries["metrics"]))
         header = f"{'metric':{width}}  {'median':>10}  {'q10':>10}  {'q90':>10}"
         print(f"{header}   (over {self.seeds} seeds)")
@@ -80,8 +90,8 @@ class Run(Computation):
                 f"{name:{width}}  "
                 + "  ".join(number(levels[level]) for level in ("median", "q10", "q90"))
             )
-        print(f"diverged: {summaries['diverged_fraction']:.1%}   time: {seconds:.1f} s")
-        return 0
+        diverged = summaries["diverged_fraction"]
+        print(f"diverged: {diverged:.1%}   time: {seconds:.1f} s", flush=True)
 
 
 def _summaries(dataset: xr.Dataset) -> Summaries:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import xarray as xr
 from cycler import cycler
 from matplotlib import patheffects
+from matplotlib.backends.registry import backend_registry
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType
@@ -103,7 +104,12 @@ STYLE: Properties = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the style of the package to figures created and saved inside the `with` block."""
+    """Apply the style of the package to figures created and saved inside the `with` block.
+
+    Where the chosen backend is not installed, as that of a notebook that started this process, it
+    is replaced by Agg.
+    """
+    _replace_missing_backend()
     interactive = mpl.is_interactive()
     try:
         with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
@@ -115,6 +121,15 @@ def style() -> Iterator[None]:
         # The backend of a notebook starts with its first figure, possibly inside the block. The
         # interactive mode that it sets must survive the block, or later figures are not shown.
         mpl.interactive(interactive)
+
+
+def _replace_missing_backend() -> None:
+    backend = dict.__getitem__(mpl.rcParams, "backend")  # `rcParams[...]` would choose one
+    if isinstance(backend, str):
+        try:
+            backend_registry.load_backend_module(backend)
+        except ImportError:
+            mpl.use("Agg")
 
 
 def label_of(dataset: xr.Dataset, name: str) -> str:

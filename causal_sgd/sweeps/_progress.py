@@ -18,6 +18,30 @@ LOG = logging.getLogger("causal_sgd")
 EVERY = 30.0  # seconds between two lines
 
 
+class _Output:
+    """Standard error, whatever it is: results do not depend on whether it can be written."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    def _attempt(self, method: str, *arguments: object) -> object:
+        # It may be None, closed, full, or an object without such a method.
+        with contextlib.suppress(AttributeError, OSError, TypeError, ValueError):
+            return getattr(self._stream, method)(*arguments)
+
+    def write(self, text: str) -> None:
+        self._attempt("write", text)
+
+    def flush(self) -> None:
+        self._attempt("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._attempt("isatty"))
+
+    def __getattr__(self, name: str) -> object:  # such as encoding and fileno
+        return getattr(self._stream, name)
+
+
 class Progress:
     """A context that counts finished and diverged runs.
 
@@ -39,8 +63,10 @@ class Progress:
             log_file: where lines are appended if there is no bar.
         """
         notebook = _in_notebook()
-        terminal = notebook or sys.stderr.isatty()
+        output = _Output(sys.stderr)
+        terminal = notebook or output.isatty()
         self._bar = _bar(notebook)(
+            file=output,
             total=total,
             initial=done,
             unit="run",
