@@ -61,6 +61,10 @@ class SweepError(RuntimeError):
         super().__init__(message)
         self.failures, self.dataset = failures, dataset
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle and copy with all arguments; by default, an exception keeps the message alone."""
+        return type(self), (str(self), self.failures, self.dataset), self.__dict__
+
 
 def sweep(
     cell: Cell,
