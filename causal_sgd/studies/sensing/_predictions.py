@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
 
     from causal_sgd.experiment import Experiment
     from causal_sgd.types import Array
 
-__all__ = ["critical_spread", "error_floor"]
+__all__ = ["Margins", "critical_spread", "error_floor", "floor_margins", "second_order_floor"]
+
+Margins = tuple[float, float]
 
 
 def critical_spread(experiment: Experiment) -> float:
@@ -33,3 +37,58 @@ def error_floor(experiment: Experiment, spread: ArrayLike, **changes: ArrayLike)
     names = ("learning_rate", "batch_size", "dim", "invariant_rank", "spurious_rank")
     arguments = {name: getattr(experiment, name) for name in names} | changes
     return theory.error_floor(spread, **arguments)
+
+
+def second_order_floor(
+    experiment: Experiment,
+    spread: ArrayLike,
+    *,
+    learned: int,
+    rows: int,
+    label_noise: ArrayLike = 0.0,
+    **changes: ArrayLike,
+) -> np.ndarray:
+    """The error floor to second order in eta and 1/m, for unit eigenvalues.
+
+    An entry of the batch gradient has the variance v = (|residual|^2 + sigma_y^2) / (2m), where the
+    residual contains the floor itself. The r columns of the learned signals drive their entries
+    outside to the variance eta v / (2 - eta - eta v), and the symmetric part of those inside to
+    eta v / (1 - eta) each, twice on the diagonal. The q other columns carry a bulk of squared norm
+    (eta v n)^2 q (1 - 2q/n) / 4 in the n dimensions outside all signals, q at most n/4. Terms of
+    third order are relative to the square of the loss of signal, rows eta v / 2.
+
+    Args:
+        experiment: gives the learning rate, the batch size, the dimension and the columns.
+        spread: root mean square of the residual's eigenvalues.
+        learned: r, the directions with a signal.
+        rows: outside these, in which the noise acts.
+        label_noise: sigma_y.
+        **changes: arguments that take the place of the experiment's.
+    """
+    dim = experiment.dim
+    eta = np.asarray(changes.get("learning_rate", experiment.learning_rate), float)
+    outside = dim - experiment.invariant_rank - experiment.spurious_rank
+    spare = min((experiment.rank or dim) - learned, outside / 4)
+    floor = np.zeros(())
+    for _ in range(50):
+        noise = np.sqrt(np.square(np.asarray(label_noise, float)) + floor**2)
+        first = error_floor(
+            experiment, spread, label_noise=noise, **(changes | {"invariant_rank": learned})
+        )
+        power = np.square(np.asarray(first, float))
+        driven = power / (learned * dim)  # eta v
+        outer = power * rows / dim * 2 / (2 - eta - driven)
+        inner = power * (learned + 1) / (dim * (1 - eta))
+        bulk = (driven * outside) ** 2 * spare * (1 - 2 * spare / outside) / 4
+        floor = np.sqrt(outer + inner + bulk)
+    return floor
+
+
+def floor_margins(dim: int) -> Margins:
+    """The interval of a median HeteroSGD error over `second_order_floor` with rows = d - r1.
+
+    Downwards 2 %: three standard errors of 0.4 %, and the difference between the median and the
+    root mean square of some r1 d normal numbers. Upwards three standard errors, and 1/d: the
+    spurious rows amplify their noise, in the median to at most three times that of an ordinary row.
+    """
+    return 0.98, 1.012 + 1 / dim

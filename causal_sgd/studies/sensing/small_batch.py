@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import diverged_share, late, surviving
-from causal_sgd.studies.sensing._predictions import error_floor
+from causal_sgd.studies.sensing._predictions import second_order_floor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,23 +49,27 @@ SIZED = BASE.replace(metrics=("invariant_error", "pooled_error"), record_every=1
 BATCH_SIZES = (20, 80, 320, 1280, 5120)
 QUICK_SIZES = (80, 1280)
 SETTLED = 0.6  # of the run: A* + mean A_e is then learned even at the smallest learning rate
+# The floor's error is of third order, about the square of the share b of the signals that the noise
+# takes: 0.03, 0.16 and 0.32 at batch 80. A median over 16 seeds has a standard error of 1 %.
+MARGINS = {0.01: 0.03, 0.05: 0.055, 0.1: 0.13}
 CLAIMS = (
     {
         f"{rate:g}": Claim(
-            f"learning rate {rate:g}: relative distance to the nearer of A* and A* + mean A_e "
-            "(infinite where most runs diverge)",
-            0.25,
-            np.inf,
-            "Xu, Gu, Fang 2024",
+            f"learning rate {rate:g}, batch 80: distance to the nearer of A* and A* + mean A_e "
+            "over the floor of second order (infinite where most runs diverge)",
+            1 - margin,
+            1 + margin,
+            "error floor of second order; neither is near (qualitatively Xu, Gu, Fang 2024)",
         )
-        for rate in LEARNING_RATES
+        for rate, margin in MARGINS.items()
     }
     | {
         f"floor_{rate:g}": Claim(
-            f"learning rate {rate:g}, batch 80: distance to A* + mean A_e over the predicted floor",
-            0.95,
-            1.2,
-            "error floor",
+            f"learning rate {rate:g}, batch 1280: distance to A* + mean A_e over the floor of "
+            "second order",
+            0.97,
+            1.03,
+            "error floor of second order",
         )
         for rate in LEARNING_RATES
     }
@@ -78,18 +81,12 @@ CLAIMS = (
             -0.48,
             "error floor",
         ),
-        "apart": Claim(
-            "smallest distance to A* over |mean A_e|, over batch sizes and learning rates",
-            0.97,
-            np.inf,
-            "this study",
+        "apart": Claim.finding(
+            "smallest distance to A* over |mean A_e|, over batch sizes and learning rates"
         ),
-        "alike": Claim(
+        "alike": Claim.finding(
             "batch 80: learned share of the spurious signal over that of the invariant signal, "
-            "smallest over the learning rates",
-            0.8,
-            1.1,
-            "this study",
+            "smallest over the learning rates"
         ),
     }
 )
@@ -124,8 +121,8 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     values = _nearer(data["runs"])
     apart, far = (_settled(data["sizes"], name) for name in ("invariant_error", "pooled_error"))
     for rate in LEARNING_RATES:
-        floor = _floor(rate, 80.0)
-        error = float(far.sel(learning_rate=rate, batch_size=80))
+        floor = _floor(rate, 1280.0)
+        error = float(far.sel(learning_rate=rate, batch_size=1280))
         values[f"floor_{rate:g}"] = float(error / floor)
     large = far.sel(batch_size=far.batch_size[far.batch_size >= 80])
     slopes = np.polyfit(
@@ -146,16 +143,19 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def _nearer(dataset: xr.Dataset) -> dict[str, float]:
-    """The relative distance to the nearer target for each learning rate."""
+    """The distance to the nearer target for each learning rate, over the predicted floor."""
+    ranks = {
+        "invariant": BASE.invariant_rank,
+        "pooled": BASE.invariant_rank + BASE.spurious_rank * BASE.mean**2,
+    }
     medians = [
-        summary(final(dataset), f"relative_{target}_error")["median"]
-        for target in ("invariant", "pooled")
+        _settled(dataset, f"relative_{target}_error") * norm**0.5 for target, norm in ranks.items()
     ]
-    lost = diverged_share(dataset)
     values = {}
     for rate in LEARNING_RATES:
         nearer = min(float(median.sel(learning_rate=rate)) for median in medians)
-        values[f"{rate:g}"] = np.inf if float(lost.sel(learning_rate=rate)) > 0.5 else nearer
+        ratio = nearer / float(_floor(rate, float(BASE.batch_size)))
+        values[f"{rate:g}"] = np.inf if np.isnan(ratio) else ratio
     return values
 
 
@@ -209,12 +209,12 @@ def _floor(learning_rate: float, batch_size: ArrayLike) -> np.ndarray:
 
     All r1 + r2 directions are learned, and the spread alone is the residual.
     """
-    floor = error_floor(
+    learned = BASE.invariant_rank + BASE.spurious_rank
+    return second_order_floor(
         BASE,
-        BASE.spread * BASE.spurious_rank**0.5,
+        BASE.spread,
+        learned=learned,
+        rows=BASE.dim - learned,
         learning_rate=learning_rate,
         batch_size=batch_size,
-        invariant_rank=BASE.invariant_rank + BASE.spurious_rank,
-        spurious_rank=1,
     )
-    return np.asarray(floor)
