@@ -45,6 +45,7 @@ def second_order_floor(
     *,
     learned: int,
     rows: int,
+    spare: float | None = None,
     label_noise: ArrayLike = 0.0,
     **changes: ArrayLike,
 ) -> np.ndarray:
@@ -62,13 +63,16 @@ def second_order_floor(
         spread: root mean square of the residual's eigenvalues.
         learned: r, the directions with a signal.
         rows: outside these, in which the noise acts.
+        spare: q, all other columns unless given; 0 in runs too short for their bulk.
         label_noise: sigma_y.
         **changes: arguments that take the place of the experiment's.
     """
     dim = experiment.dim
     eta = np.asarray(changes.get("learning_rate", experiment.learning_rate), float)
     outside = dim - experiment.invariant_rank - experiment.spurious_rank
-    spare = min((experiment.rank or dim) - learned, outside / 4)
+    if spare is None:
+        spare = (experiment.rank or dim) - learned
+    spare = min(spare, outside / 4)
     floor = np.zeros(())
     for _ in range(50):
         noise = np.sqrt(np.square(np.asarray(label_noise, float)) + floor**2)

@@ -32,9 +32,9 @@ from causal_sgd.studies.sensing._predictions import (
 
 if TYPE_CHECKING:
     import xarray as xr
+    from jax.typing import ArrayLike
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike
 
 BASE = Experiment(
     dim=30,
@@ -180,7 +180,7 @@ def _floor(spread: ArrayLike, batch_size: ArrayLike = BASE.batch_size) -> np.nda
     learned = BASE.invariant_rank
     return second_order_floor(
         BASE,
-        np.hypot(spread, BASE.mean),
+        np.hypot(np.asarray(spread, float), BASE.mean),
         learned=learned,
         rows=BASE.dim - learned,
         batch_size=batch_size,
@@ -195,7 +195,8 @@ def _pooled(dataset: xr.Dataset) -> float:
     runs = final(dataset.sel({"variant": "PooledSGD"}).sel(spread=slice(4, None)))
     errors = summary(runs, "pooled_error")["median"]
     learned = BASE.invariant_rank + BASE.spurious_rank
-    floor = second_order_floor(BASE, errors.spread.values, learned=learned, rows=BASE.dim - learned)
+    spreads = np.asarray(errors.spread, float)
+    floor = second_order_floor(BASE, spreads, learned=learned, rows=BASE.dim - learned)
     return farthest_from_one((errors / floor).values)
 
 

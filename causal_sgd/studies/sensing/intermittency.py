@@ -83,12 +83,9 @@ CLAIMS = (
             "linear order parameter",
         ),
         "median": Claim("M = 0.95 M_c: median of |u|", 0, 0.01, "off most of the time"),
-        "cutoff": Claim(
+        "cutoff": Claim.finding(
             "finite batch at M_c: slope of sqrt(length at which quiet phases end) in log m "
-            "over sqrt(8/(pi^2 v))",
-            0.75,
-            1.25,
-            "this study: a barrier at 1/m",
+            "over sqrt(8/(pi^2 v)), that of a barrier at 1/m"
         ),
         "floor": Claim(
             "finite batch at M_c: exponent of m with which the first percentile of |V'U| falls",

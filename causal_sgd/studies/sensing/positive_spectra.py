@@ -51,12 +51,7 @@ CLAIMS = {
         0.73,
         "concavity",
     ),
-    "learned": Claim(
-        "both positive spectra: smallest mean |V'U|^2 over mu up to M = 5",
-        0.2,
-        1.1,
-        "this study: learned at every spread",
-    ),
+    "learned": Claim.finding("both positive spectra: smallest mean |V'U|^2 over mu up to M = 5"),
     "rejected": Claim("sign-changing, M = 8: mean |V'U|^2 over mu", 0, 0.02, "Lyapunov exponent"),
 }
 

@@ -105,7 +105,7 @@ CLAIMS = {
         "network of both signs, PooledSGD at M = 6: share of the spurious signal learned",
         0.85,
         1.15,
-        "Xu, Gu, Fang 2024",
+        "Xu, Gu, Fang 2024 (qualitative; the interval is ours)",
     ),
 }
 

@@ -80,17 +80,9 @@ CLAIMS = (
             3,
             COHEN,
         ),
-        "fed": Claim(
-            "haar, 10 directions: spurious power at M = 40 over that at M = 0",
-            1.6,
-            2.5,
-            "this study",
-        ),
-        "reduced": Claim(
-            "haar, 10 directions: smallest spurious power over the spread, over that at M = 0",
-            0.3,
-            0.5,
-            "this study",
+        "fed": Claim.finding("haar, 10 directions: spurious power at M = 40 over that at M = 0"),
+        "reduced": Claim.finding(
+            "haar, 10 directions: smallest spurious power over the spread, over that at M = 0"
         ),
     }
 )

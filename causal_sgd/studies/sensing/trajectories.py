@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-PAPER = "Xu, Gu, Fang 2024"
+PAPER = "Xu, Gu, Fang 2024 (qualitative; the interval is ours)"
 BASE = Experiment(
     dim=50,
     invariant_rank=3,
