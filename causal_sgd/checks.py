@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "choice",
     "concrete",
+    "floating",
     "function",
     "instance",
     "integer",
@@ -155,6 +156,11 @@ def representable(name: str, value: Value) -> Value:
         first = np.asarray(array[outside]).flat[0]
         raise ValueError(f"{name} must be {allowed}, got {first if whole else format(first, 'g')}")
     return value
+
+
+def floating() -> np.dtype:
+    """The type in which jax holds floating-point numbers, here and now."""
+    return np.dtype(np.float64 if _has_x64() else np.float32)
 
 
 def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:

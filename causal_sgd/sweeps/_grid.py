@@ -111,6 +111,8 @@ class Grid(NamedTuple):
             raise ValueError(
                 f"axes must not be called {reserved[0]!r}: the results have such a dimension"
             )
+        for dim, columns in named.items():
+            _check_range(dim, columns)
         _check_parameters(cell, parameters)
         return cls(named, _seed_indices(seeds))
 
@@ -240,7 +242,13 @@ class Grid(NamedTuple):
 
 def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:
     """Check the values of an axis, and return them as an array."""
-    array = np.asarray(values)
+    array = np.asarray(checks.unmasked(f"axis {name!r}", values))
+    if array.dtype.kind == "f" and isinstance(values, Sequence):
+        whole = [value for value in values if isinstance(value, int)]
+        if len(whole) == len(values):  # NumPy makes 2^63 and -1 floating-point numbers
+            array = np.asarray(values, object)
+    if array.dtype.kind == "O" and all(isinstance(value, int) for value in array.flat):
+        _check_integers(name, array)
     if (
         array.ndim != 1
         or not len(array)
@@ -253,10 +261,50 @@ def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:
     return array
 
 
+def _check_range(dim: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Check that programs see the points of an axis as they are, and different ones as different.
+
+    Raises:
+        ValueError: if whole numbers are beyond int32, or others beyond the normal range of the
+            floating-point type, or if two points are equal in it.
+    """
+    kind = checks.floating()
+    rounded = []
+    for name, values in columns.items():
+        if values.dtype.kind in "iu":
+            _check_integers(name, values)
+        else:
+            checks.representable(f"axis {name!r}", values)
+        rounded.append(values.astype(kind) if values.dtype.kind == "f" else values)
+    points: dict[tuple[float, ...], tuple[float, ...]] = {}
+    exact = zip(*(values.tolist() for values in columns.values()), strict=True)
+    for seen, point in zip(zip(*(r.tolist() for r in rounded), strict=True), exact, strict=True):
+        other = points.setdefault(seen, point)
+        if other != point:
+            one, two = (each if len(columns) > 1 else each[0] for each in (other, point))
+            raise ValueError(
+                f"axis {dim!r} must have values that differ in {kind}, got {one} and {two}"
+            )
+
+
+def _check_integers(name: str, values: np.ndarray) -> None:
+    """Check that whole numbers fit the int32 in which programs hold them."""
+    limits = np.iinfo(np.int32)
+    outside = values[(values < limits.min) | (values > limits.max)]
+    if outside.size:
+        raise ValueError(
+            f"axis {name!r} must have whole numbers from {limits.min} to {limits.max}, or "
+            f"numbers with a decimal point, got {outside[0]}"
+        )
+
+
 def _seed_indices(seeds: Seeds) -> np.ndarray:
     """Check a number of seeds or a list of seed indices, and return the indices."""
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
         return np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED)).astype(np.int64)
+    if isinstance(seeds, range) and seeds and max(seeds[0], seeds[-1]) > LARGEST_SEED:
+        raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {seeds}")
+    seeds = checks.unmasked("seeds", seeds)
     indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
     if (
         indices.ndim != 1

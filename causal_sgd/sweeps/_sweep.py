@@ -90,7 +90,7 @@ def sweep(
         cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ...
             inside and calls `run`. It receives axis values as traced numbers.
         axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis
-            name -> `zipped`.
+            name -> `zipped`. Programs hold them in int32 and float32 (float64 with x64).
         seeds: the number of seeds, or a list of seed indices. Seed i has the same key at every grid
             point and in every method.
         key: root key, or an integer to make one. The key of a run is the root folded with its seed.
@@ -125,8 +125,8 @@ def sweep(
         values are read from disk on access.
 
     Raises:
-        ValueError: before anything is compiled, if an axis is malformed or not a parameter of the
-            cell, there are no seeds, a parameter is out of range at an end of its axis, or the
+        ValueError: before anything is compiled, if an axis is malformed, has values that programs
+            cannot hold or tell apart, or is not a parameter of the cell, there are no seeds, a parameter is out of range at an end of its axis, or the
             memory does not hold one run.
         StoreError: (a ValueError) if the store cannot be used: another configuration, another
             writer, no space, ...
