@@ -126,8 +126,8 @@ def sweep(
 
     Raises:
         ValueError: before anything is compiled, if an axis is malformed, has values that programs
-            cannot hold or tell apart, or is not a parameter of the cell, there are no seeds, a parameter is out of range at an end of its axis, or the
-            memory does not hold one run.
+            cannot hold or tell apart, or is not a parameter of the cell, there are no seeds, a
+            parameter is out of range at an end of its axis, or the memory does not hold one run.
         StoreError: (a ValueError) if the store cannot be used: another configuration, another
             writer, no space, ...
         ExecutorError: if the executor accepts no tasks and cannot be replaced, or does not return
