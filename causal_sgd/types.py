@@ -175,6 +175,9 @@ class Measurement(NamedTuple):
             `sgd` refuses to let the world evolve under them.
         risks: the losses of the environments as differentiable functions; None where there is only
             the gradient, and what needs a risk refuses the measurement.
+        differentiates_loss: whether the gradient is the derivative of the batch loss with respect
+            to params at the same key. It is not where what is drawn depends on the parameters, as
+            by an exact law; `sgd` then refuses optimizers that search along the loss.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -182,6 +185,7 @@ class Measurement(NamedTuple):
     capacity: Callable[[int], int | None] | None = None
     holds_labels: bool = False
     risks: Risks | None = None
+    differentiates_loss: bool = False
 
     @property
     def name(self) -> str:

@@ -40,7 +40,9 @@ def sam(
         radius: rho >= 0, in the units of the parameters; 0 is the optimizer itself.
 
     Returns:
-        `optax.contrib.sam` as a transformation that needs `grad_fn`, which all algorithms pass.
+        `optax.contrib.sam` as a transformation that needs `grad_fn`. All algorithms pass it, and
+        refuse measurements by an exact law: what these draw depends on the parameters, so their
+        second gradient would not be that of the same examples.
     """
     checks.transformation("optimizer", optimizer)
     checks.number("radius", radius, minimum=0)

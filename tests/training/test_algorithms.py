@@ -192,7 +192,7 @@ def test_environments_without_examples_take_no_part() -> None:
 
 
 def test_sharpness_aware_steps_take_both_gradients_by_the_same_batch() -> None:
-    measurement = measurements.gaussian_law(noise=0.5)
+    measurement = measurements.streamed(noise=0.5)
     model = models.diagonal(dim=4, init_scale=0.5)
     algorithm = algorithms.sgd(
         world=worlds.two_point(

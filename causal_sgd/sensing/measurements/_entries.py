@@ -76,4 +76,4 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         matrix = (sums + sums.T) / 2 if model.symmetric else sums
         return pull_back(model, params, dim * matrix / size), total / (4 * size)
 
-    return Measurement(dense_invariant, gradient)
+    return Measurement(dense_invariant, gradient, differentiates_loss=True)

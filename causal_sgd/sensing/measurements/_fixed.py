@@ -110,8 +110,14 @@ def fixed_design(
     ) -> RiskFunction:
         return _risks_of_batch(data_set, key, data, model, batch)
 
-    risks = Risks(whole, on_batch)
-    return Measurement(data_set.draw, gradient, selection.capacity, holds_labels=True, risks=risks)
+    return Measurement(
+        data_set.draw,
+        gradient,
+        selection.capacity,
+        holds_labels=True,
+        risks=Risks(whole, on_batch),
+        differentiates_loss=True,
+    )
 
 
 def _check_options(

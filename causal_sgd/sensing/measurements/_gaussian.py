@@ -84,7 +84,7 @@ def population() -> Measurement:
     def whole(data: tuple[Array, Array], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores)
 
-    return Measurement(init, gradient, risks=Risks(whole, on_batch))
+    return Measurement(init, gradient, risks=Risks(whole, on_batch), differentiates_loss=True)
 
 
 def _is_diagonal(world: World) -> Array:
@@ -216,4 +216,4 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         matrix = unpack(sums / size) if model.symmetric else (sums / size).reshape(dim, dim)
         return pull_back(model, params, matrix), total / (4 * size)
 
-    return Measurement(dense_invariant, gradient)
+    return Measurement(dense_invariant, gradient, differentiates_loss=True)

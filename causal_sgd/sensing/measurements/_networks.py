@@ -95,7 +95,7 @@ def rank_one(
             sums = sums - plain * jnp.eye(dim)
         return pull_back(model, params, SCALE * sums / size), total / (4 * size)
 
-    return Measurement(dense_invariant, gradient)
+    return Measurement(dense_invariant, gradient, differentiates_loss=True)
 
 
 def examples(
@@ -155,7 +155,7 @@ def examples(
         total, sums = jax.lax.fori_loop(0, slabs(size, slab), add_slab, start)
         return jax.tree.map(lambda leaf: leaf / (4 * size), sums), total / (4 * size)
 
-    return Measurement(lambda key, world: (), gradient)
+    return Measurement(lambda key, world: (), gradient, differentiates_loss=True)
 
 
 def _predictions(

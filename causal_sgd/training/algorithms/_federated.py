@@ -18,6 +18,12 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms._updates import (
+    Examples,
+    apply_update,
+    inner_product,
+    keep_types,
+)
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -229,7 +235,7 @@ def _federated(settings: _Settings) -> Algorithm:
             step=state.step + 1,
             world=world,
             data=state.data,
-            params=_parts.keep_types(optax.apply_updates(state.params, updates), state.params),
+            params=keep_types(optax.apply_updates(state.params, updates), state.params),
             server=server_state,
             controls=controls,
             sampler=sampler_state,
@@ -255,15 +261,14 @@ def _train_clients(
         # An absent environment has no weight in the mean, but must not divide by its examples.
         own = Batch(environment[None], jnp.maximum(count, 1)[None])
 
-        def measure(step: Array, params: Params) -> tuple[Params, Array]:
+        def examples_of(step: Array) -> Examples:
             gradient_key = random.fold_in(measurements_key, step)
             if not alone:
                 gradient_key = random.fold_in(gradient_key, environment)
-            return settings.parts.measurement.gradient(
-                gradient_key, step, state.data, settings.parts.model, params, world, own
-            )
+            model, measurement = settings.parts.model, settings.parts.measurement
+            return Examples(measurement, gradient_key, step, state.data, model, world, own)
 
-        return _local_steps(settings, state, measure, correction)
+        return _local_steps(settings, state, examples_of, correction)
 
     corrections = None
     if settings.controlled:
@@ -280,31 +285,34 @@ def _train_clients(
 def _local_steps(
     settings: _Settings,
     state: FederatedState,
-    measure: Callable[[Array, Params], tuple[Params, Array]],
+    examples_of: Callable[[Array], Examples],
     correction: Params | None,
 ) -> _Client:
     """The K local steps of one environment, with a correction added to every gradient."""
     num_steps = jnp.asarray(settings.local_steps, jnp.int32)
-    has_term = not checks.is_zero(settings.proximal)
+    has_pull = not checks.is_zero(settings.proximal)
 
-    def corrected(step: Array, params: Params) -> tuple[Params, Array]:
-        gradient, loss = measure(step, params)
-        terms = [] if correction is None else [correction]
-        if has_term:
-            terms.append(
-                jax.tree.map(lambda new, old: settings.proximal * (new - old), params, state.params)
-            )
-        for term in terms:
-            gradient = _parts.keep_types(jax.tree.map(jnp.add, gradient, term), gradient)
-        return gradient, loss
+    def term(params: Params) -> tuple[Params, Array]:
+        """The slope and the value of <correction, change> + proximal / 2 |change|^2."""
+        change = jax.tree.map(jnp.subtract, params, state.params)
+        pull = jax.tree.map(lambda leaf: settings.proximal * leaf, change)
+        if correction is None:
+            return pull, inner_product(pull, change) / 2
+        slope = jax.tree.map(jnp.add, correction, pull) if has_pull else correction
+        value = inner_product(correction, change) + inner_product(pull, change) / 2
+        return slope, value
 
     def local(
         index: Array, carry: tuple[Params, optax.OptState, Params, Array]
     ) -> tuple[Params, optax.OptState, Params, Array]:
         params, optimizer_state, total, first = carry
         step = state.step * num_steps + index
-        params, optimizer_state, gradient, loss = _parts.apply_update(
-            settings.optimizer, lambda params: corrected(step, params), params, optimizer_state
+        params, optimizer_state, gradient, loss = apply_update(
+            settings.optimizer,
+            examples_of(step),
+            params,
+            optimizer_state,
+            term if has_pull or correction is not None else None,
         )
         total = jax.tree.map(jnp.add, total, gradient)
         first = jnp.where(index == 0, loss.astype(first.dtype), first)

@@ -1,8 +1,7 @@
-"""What all methods share: named streams of keys, the parts, a run's start, batches, updates."""
+"""What all methods share: named streams of keys, the parts, a run's start, batches."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -10,7 +9,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from causal_sgd import checks, random
 from causal_sgd.types import (
@@ -34,11 +32,9 @@ __all__ = [
     "Parts",
     "RunState",
     "Start",
-    "apply_update",
     "check_evaluate",
     "draw_batch",
     "init_run",
-    "keep_types",
     "stream",
     "take_snapshot",
 ]
@@ -191,50 +187,6 @@ def draw_batch(
     batch, sampler_state = parts.sampler.draw(order_key, step, sampler_state)
     _check_batch(batch, world.probabilities.shape[0])
     return world, batch, sampler_state
-
-
-def apply_update(
-    optimizer: optax.GradientTransformation,
-    measure: Callable[[Params], tuple[Params, Array]],
-    params: Params,
-    state: optax.OptState,
-) -> tuple[Params, optax.OptState, Params, Array]:
-    """Make one update by one batch; return the batch's gradient and loss [] before it as well.
-
-    Transformations that need the loss, or gradients at other parameters by the same batch (line
-    searches, `optimizers.sam`), receive them by optax's names: `value`, `grad`, `value_fn(params)`
-    and `grad_fn(params, index)`.
-
-    Args:
-        optimizer: any optax transformation.
-        measure: params -> (gradient, loss []) of the batch.
-        params: before the update.
-        state: the optimizer's.
-    """
-    gradient, loss = measure(params)
-    chex.assert_trees_all_equal_shapes(gradient, params)
-    update = optax.with_extra_args_support(optimizer).update
-    extra = {
-        "value": loss,
-        "grad": gradient,
-        "value_fn": lambda other: measure(other)[1],
-        "grad_fn": lambda other, index: measure(other)[0],
-    }
-    accepted = inspect.signature(update).parameters
-    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values()):
-        # optax.contrib.sam refuses arguments that it does not know.
-        extra = {name: value for name, value in extra.items() if name in accepted}
-    updates, state = update(gradient, state, params, **extra)
-    return keep_types(optax.apply_updates(params, updates), params), state, gradient, loss
-
-
-def keep_types(new: Params, old: Params) -> Params:
-    """Return the new parameters in the types of the old ones.
-
-    Loops need constant types, and a traced hyperparameter of another type must not promote the
-    parameters.
-    """
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), new, old)
 
 
 class RunState(Protocol):

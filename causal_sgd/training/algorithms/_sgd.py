@@ -11,6 +11,7 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms._updates import Examples, apply_update
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -61,9 +62,11 @@ def sgd(
         measurement: how examples become a gradient.
         model: parameters and their estimate.
         optimizer: any optax transformation; its numbers may be traced. With `optax.MultiSteps`
-            gradients of several batches accumulate to one update; transformations that need the
-            loss or gradients elsewhere by the same batch (`optimizers.sam`, line searches) receive
-            them.
+            gradients of several batches accumulate to one update. Transformations that need the
+            loss (Polyak steps, momo) receive it. Those that need losses or gradients at other
+            parameters by the same batch (line searches, L-BFGS, Sophia, `optimizers.sam`) receive
+            them from measurements that draw the same examples at all parameters: all but
+            `gaussian_law` and `low_rank_law`.
         evaluate: (optimizer state, params) -> the parameters that metrics see, such as an average
             in the optimizer's state (`optimizers.averaged`,
             `optax.contrib.schedule_free_eval_params`); None for the parameters themselves.
@@ -74,8 +77,8 @@ def sgd(
 
     Raises:
         ValueError: if an argument is not of its kind, the sampler's batches are invalid or larger
-            than the measurement allows, or the world would evolve under labels that were drawn
-            once.
+            than the measurement allows, the world would evolve under labels that were drawn once,
+            or (at the first step) the optimizer needs what the measurement cannot offer.
         AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
     parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
@@ -123,16 +126,17 @@ def _next_state(
     world, batch, sampler_state = _parts.draw_batch(
         key, parts, state.step, state.world, state.sampler
     )
-    gradient_key = _gradient_key(key, state.step)
-
-    # Optimizers that measure elsewhere do so by the same examples: the key is that of the step.
-    def measure(params: Params) -> tuple[Params, Array]:
-        return parts.measurement.gradient(
-            gradient_key, state.step, state.data, parts.model, params, world, batch
-        )
-
-    params, optimizer_state, _, loss = _parts.apply_update(
-        optimizer, measure, state.params, state.optimizer
+    examples = Examples(
+        parts.measurement,
+        _gradient_key(key, state.step),
+        state.step,
+        state.data,
+        parts.model,
+        world,
+        batch,
+    )
+    params, optimizer_state, _, loss = apply_update(
+        optimizer, examples, state.params, state.optimizer
     )
     return state._replace(
         step=state.step + 1,

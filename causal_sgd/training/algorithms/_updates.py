@@ -1,0 +1,167 @@
+"""One update by one batch, for optimizers that look at the batch once or at several points."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from causal_sgd.types import AnyModel, Array, Batch, Key, Measurement, Params, PyTree
+
+__all__ = ["Examples", "Term", "apply_update", "keep_types"]
+
+Term = Callable[[Params], tuple[Params, Array]]
+"""Params -> gradient and value [] of what an objective has beside the loss of its examples."""
+
+
+class Examples(NamedTuple):
+    """The examples of one step, through the measurement that draws them."""
+
+    measurement: Measurement
+    key: Key  # of the measurement in this step
+    step: Array  # [] int32, updates done so far
+    data: PyTree  # the measurement's
+    model: AnyModel
+    world: PyTree
+    batch: Batch
+
+    def measure(self, params: Params) -> tuple[Params, Array]:
+        """Return the gradient and the loss []."""
+        return self.measurement.gradient(
+            self.key, self.step, self.data, self.model, params, self.world, self.batch
+        )
+
+    def gradient(self, params: Params) -> Params:
+        """Return the gradient at parameters other than those of the step.
+
+        Raises:
+            ValueError: see `loss`.
+        """
+        self._require_independence()
+        return self.measure(params)[0]
+
+    def loss(self, params: Params) -> Array:
+        """Return the loss [] whose derivative is the gradient, by forward or reverse mode.
+
+        Raises:
+            ValueError: if what the measurement draws depends on the parameters, so that its values
+                at two points are not those of the same examples.
+        """
+        self._require_independence()
+        if self.measurement.risks is None or self.measurement.risks.batch is None:
+            return _with_derivative(self.measure)(params)
+        _, key, step, data, model, world, batch = self
+        losses = self.measurement.risks.batch(key, step, data, model, world, batch)(params)
+        counts = batch.counts.astype(losses.dtype)
+        return jnp.sum(counts * losses) / jnp.sum(counts)
+
+    def _require_independence(self) -> None:
+        risks = self.measurement.risks
+        on_batch = None if risks is None else risks.batch
+        if on_batch is None and not self.measurement.differentiates_loss:
+            raise ValueError(
+                "measurement must draw the same examples at all parameters for an optimizer that "
+                "asks for losses or gradients elsewhere (line searches, L-BFGS, Sophia, sam), as "
+                "population, fixed_design and streamed do, got "
+                f"{self.measurement.name}, whose draws depend on the parameters"
+            )
+
+
+def _with_derivative(
+    measure: Callable[[Params], tuple[Params, Array]],
+) -> Callable[[Params], Array]:
+    """The loss of params -> (gradient, loss) as a function whose derivative is the gradient."""
+
+    # Loops over slabs of examples have no reverse derivative, and none is needed.
+    @jax.custom_jvp
+    def loss(params: Params) -> Array:
+        return measure(params)[1]
+
+    @loss.defjvp
+    def derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple[Array, Array]:
+        gradient, value = measure(*primals)
+        return value, inner_product(gradient, *tangents).astype(value.dtype)
+
+    return loss
+
+
+def inner_product(one: Params, other: Params) -> Array:
+    """<one, other> over all leaves; []."""
+    products = jax.tree.map(lambda left, right: jnp.sum(left * right), one, other)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
+
+
+def apply_update(
+    optimizer: optax.GradientTransformation,
+    examples: Examples,
+    params: Params,
+    state: optax.OptState,
+    term: Term | None = None,
+) -> tuple[Params, optax.OptState, Params, Array]:
+    """Make one update by one batch; return the gradient and the batch's loss [] before it as well.
+
+    Transformations that need the loss, or losses and gradients at other parameters by the same
+    examples (line searches, `optimizers.sam`), receive them by optax's names: `value`, `grad`,
+    `value_fn(params)`, `obj_fn(params)` and `grad_fn(params, index)`. All of them, and the
+    gradient, contain the term. The loss that is returned does not.
+
+    Args:
+        optimizer: any optax transformation.
+        examples: of the step.
+        params: before the update.
+        state: the optimizer's.
+        term: of the objective, beside the loss; None for none.
+
+    Raises:
+        ValueError: if the optimizer asks for what the measurement cannot offer.
+    """
+    gradient, loss = examples.measure(params)
+    chex.assert_trees_all_equal_shapes(gradient, params)
+    value = loss
+    if term is not None:
+        slope, height = term(params)
+        gradient, value = _add(gradient, slope), loss + height
+
+    # Line searches hand every argument that they do not know to `value_fn`.
+    def value_fn(other: Params, *, grad_fn: object = None, obj_fn: object = None) -> Array:
+        del grad_fn, obj_fn
+        value = examples.loss(other)
+        return value if term is None else value + term(other)[1]
+
+    def grad_fn(other: Params, index: Array) -> Params:
+        gradient = examples.gradient(other)
+        return gradient if term is None else _add(gradient, term(other)[0])
+
+    extra = {
+        "value": value,
+        "grad": gradient,
+        "value_fn": value_fn,
+        "obj_fn": value_fn,
+        "grad_fn": grad_fn,
+    }
+    update = optax.with_extra_args_support(optimizer).update
+    accepted = inspect.signature(update).parameters
+    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values()):
+        # optax.contrib.sam refuses arguments that it does not know.
+        extra = {name: value for name, value in extra.items() if name in accepted}
+    updates, state = update(gradient, state, params, **extra)
+    return keep_types(optax.apply_updates(params, updates), params), state, gradient, loss
+
+
+def _add(gradient: Params, slope: Params) -> Params:
+    return keep_types(jax.tree.map(jnp.add, gradient, slope), gradient)
+
+
+def keep_types(new: Params, old: Params) -> Params:
+    """Return the new parameters in the types of the old ones.
+
+    Loops need constant types, and a traced hyperparameter of another type must not promote the
+    parameters.
+    """
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), new, old)
