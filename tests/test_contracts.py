@@ -22,6 +22,7 @@ from causal_sgd import sensing, training
 from causal_sgd.sensing import World, measurements, models, worlds
 from causal_sgd.training import algorithms, optimizers, samplers
 from causal_sgd.types import Batch
+from support.cases import few
 from support.contracts import (
     ALGORITHMS,
     DIM,
@@ -258,3 +259,22 @@ def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(
     chex.assert_shape(loss, ())
     chex.assert_type([gradient, loss], jnp.float32)
     assert loss > 0
+
+
+@pytest.mark.parametrize(
+    "name", few(["gaussian_law", "low_rank_law", "population"], {"low_rank_law"})
+)
+def test_the_largest_batch_has_a_loss(name: str, world_file: Path) -> None:
+    member = make("measurements", name, world_file)
+    model = models.factored(dim=DIM, rank=3, init_scale=0.1)
+    batch = Batch(jnp.arange(1), jnp.full(1, samplers.LARGEST_BATCH, jnp.int32))
+
+    @jax.jit
+    def loss(key: jax.Array) -> jax.Array:
+        data, params = member.init(key, nature()), model.init(key)
+        return member.gradient(key, jnp.zeros((), int), data, model, params, nature(), batch)[1]
+
+    squares = np.sum(
+        np.asarray(nature().invariant + nature().spurious(nature().spurious_cores[0])) ** 2
+    )
+    np.testing.assert_allclose(loss(jax.random.key(0)), squares / 4, rtol=0.05)

@@ -60,7 +60,8 @@ class Selection(NamedTuple):
             counts: m_e, [B].
         """
         if self.full:
-            return jnp.broadcast_to(counts[:, None] / self.size, (counts.shape[0], self.size))
+            shares = counts.astype(jnp.result_type(float)) / self.size
+            return jnp.broadcast_to(shares[:, None], (counts.shape[0], self.size))
         if self.replacement and self.largest_batch is not None:
             rows, owner, valid = self.rows(key, counts)
             return jnp.zeros((counts.shape[0], self.size)).at[owner, rows].add(valid)

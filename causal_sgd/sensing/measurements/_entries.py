@@ -74,6 +74,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
         sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
         matrix = (sums + sums.T) / 2 if model.symmetric else sums
-        return pull_back(model, params, dim * matrix / size), total / (4 * size)
+        examples = size.astype(error.dtype)
+        return pull_back(model, params, dim * matrix / examples), total / examples / 4
 
     return Measurement(dense_invariant, gradient, differentiates_loss=True)

@@ -173,7 +173,7 @@ def _gradient(
             measured, labels, environments, weights.astype(estimate.dtype), estimate
         )
     # NaN ends the run as diverged, where a traced batch size could not be refused.
-    scale = jnp.where(selection.is_exceeded(counts), jnp.nan, 1 / total).astype(estimate.dtype)
+    scale = jnp.where(selection.is_exceeded(counts), jnp.nan, 1 / total.astype(estimate.dtype))
     return pull_back(model, params, data_set.restore(sums * scale)), loss * scale / 4
 
 
@@ -202,7 +202,8 @@ def _risks_of_batch(
     measured, labels = data_set.at_step(key, data)
     counts = batch.counts
     # An environment without examples has a sum of 0, which must not be divided by 0.
-    norm = jnp.where(selection.is_exceeded(counts), jnp.nan, 1 / (4 * jnp.maximum(counts, 1)))
+    number = jnp.maximum(counts, 1).astype(labels.dtype)
+    norm = jnp.where(selection.is_exceeded(counts), jnp.nan, 1 / number / 4)
     sums_of = _sums_of_rows if data_set.gathers else _sums_of_all
     sums = sums_of(selection, key, measured, labels, batch)
 

@@ -54,8 +54,9 @@ def population() -> Measurement:
         batch: Batch,
     ) -> tuple[Params, Array]:
         invariant, poison = data
-        shares = batch.counts / jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
+        counts = batch.counts.astype(cores.dtype)
+        shares = counts / jnp.sum(counts)
         mean_core = combine(shares, cores)
         # sum_e share_e |R_e|^2 is |mean R|^2 plus the variance of the cores, as V is orthonormal.
         variance = jnp.sum(shares * jnp.sum((cores - mean_core[None]) ** 2, (1, 2)))
@@ -137,7 +138,6 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         world: World,
         batch: Batch,
     ) -> tuple[Params, Array]:
-        size = jnp.sum(batch.counts)
         cores = world.spurious_cores[batch.environments]
         error = model.estimate(params) - data
         dim, dtype = error.shape[0], error.dtype
@@ -155,7 +155,8 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
             numbers, half, error, world.spurious_basis, cores, batch.counts, noise, model.symmetric
         )
         matrix = part + scale * _law.whole(half, model.symmetric)
-        return pull_back(model, params, matrix / size), total / (4 * size)
+        size = jnp.sum(batch.counts).astype(dtype)
+        return pull_back(model, params, matrix / size), total / size / 4
 
     def whole(data: Array, model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)
@@ -213,7 +214,8 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
         sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
-        matrix = unpack(sums / size) if model.symmetric else (sums / size).reshape(dim, dim)
-        return pull_back(model, params, matrix), total / (4 * size)
+        mean, loss = sums / size.astype(error.dtype), total / size.astype(error.dtype) / 4
+        matrix = unpack(mean) if model.symmetric else mean.reshape(dim, dim)
+        return pull_back(model, params, matrix), loss
 
     return Measurement(dense_invariant, gradient, differentiates_loss=True)

@@ -78,8 +78,8 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
             numbers, goe / 2, frame.error, frame.spurious_basis, cores, batch.counts, noise
         )
         cotangent = _cotangent(frame, part, scale, normals, seen, goe)
-        size = jnp.sum(batch.counts)
-        return to_params(cotangent / size)[0], total / (4 * size)
+        size = jnp.sum(batch.counts).astype(factor.dtype)
+        return to_params(cotangent / size)[0], total / size / 4
 
     def whole(data: tuple[()], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)

@@ -93,7 +93,8 @@ def rank_one(
         if trace_correction:
             # The -I of every X, once: it is the same in all examples.
             sums = sums - plain * jnp.eye(dim)
-        return pull_back(model, params, SCALE * sums / size), total / (4 * size)
+        number = size.astype(error.dtype)
+        return pull_back(model, params, SCALE * sums / number), total / number / 4
 
     return Measurement(dense_invariant, gradient, differentiates_loss=True)
 
@@ -153,7 +154,8 @@ def examples(
 
         start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)
         total, sums = jax.lax.fori_loop(0, slabs(size, slab), add_slab, start)
-        return jax.tree.map(lambda leaf: leaf / (4 * size), sums), total / (4 * size)
+        number = size.astype(dtype)
+        return jax.tree.map(lambda leaf: leaf / number / 4, sums), total / number / 4
 
     return Measurement(lambda key, world: (), gradient, differentiates_loss=True)
 

@@ -121,7 +121,8 @@ def _by_slabs(
         sums, losses = carry
         # The last slab starts early to be full; rows that an earlier one had get no weight.
         first = jnp.minimum(index * slab, size - slab)
-        rows = jax.lax.dynamic_slice(design, (environment, first, 0), (1, slab, width))[0]
+        place = environment.astype(first.dtype), first, jnp.zeros_like(first)
+        rows = jax.lax.dynamic_slice(design, place, (1, slab, width))[0]
         some_labels = jax.lax.dynamic_slice_in_dim(labels, first, slab, 1)
         some_weights = jax.lax.dynamic_slice_in_dim(weights, first, slab, 1)
         is_new = first + jnp.arange(slab) >= index * slab
