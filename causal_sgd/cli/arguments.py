@@ -110,7 +110,9 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     if names:
         metavar = "{" + ",".join(names) + "}"
         read = functools.partial(_name, names=names)
-    elif isinstance(leaf, type) and (leaf in (int, float) or (optional and leaf in (str, Path))):
+    elif leaf is Path:
+        metavar, read = "PATH", _path
+    elif isinstance(leaf, type) and (leaf in (int, float) or (optional and leaf is str)):
         metavar = leaf.__name__.upper()
         read = functools.partial(_value, kind=leaf)
     else:
@@ -159,6 +161,13 @@ def _value(word: str, kind: type) -> object:
     except ValueError:
         allowed = "a whole number" if kind is int else "a number"
         raise ValueError(f"must be {allowed}, got {word!r}") from None
+
+
+def _path(word: str) -> Path:
+    try:
+        return checks.path("path", word, absolute=False)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("path ")) from None  # tyro names the option
 
 
 def _message(drawn: str) -> str:

@@ -83,9 +83,11 @@ def draw(path: Path, artist: Callable[[Axes, ModuleType], object]) -> None:
     from matplotlib import pyplot as plt
 
     from causal_sgd import figures
+    from causal_sgd.figures._files import replacing
 
     with figures.style():
         fig, ax = plt.subplots()
         artist(ax, figures)
-        fig.savefig(path)
+        with replacing(path) as draft:
+            fig.savefig(draft)
         plt.close(fig)

@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from os import PathLike
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, cast
@@ -57,9 +56,7 @@ class Experiment(
             elif value is not None or field not in OPTIONAL:
                 object.__setattr__(self, field, checks.spelled(field, value, options))
         if self.world_file is not None:
-            allowed = "the path of an .npz file or None"
-            path = checks.instance("world_file", self.world_file, (str, PathLike), allowed)
-            object.__setattr__(self, "world_file", Path(path))
+            object.__setattr__(self, "world_file", checks.path("world_file", self.world_file))
         for name in NUMBERS:
             if getattr(self, name) is None and name not in OPTIONAL:
                 raise ValueError(f"{name} must be given, got None")

@@ -89,11 +89,12 @@ def _sweeps(
     if not cells:
         raise ValueError("cells must name at least one cell, got none")
     if store is not None:
+        store = checks.path("store", store)
         with contextlib.suppress(OSError):  # the first store reports the reason
-            Path(store).mkdir(parents=True, exist_ok=True)
+            store.mkdir(parents=True, exist_ok=True)
     sweeps: list[Sweep] = []
     for name, cell in cells.items():
-        own = None if store is None else Path(store) / f"{name}.zarr"
+        own = None if store is None else store / f"{name}.zarr"
         arguments = inspect.signature(sweep).bind(cell, label=name, store=own, **options)
         arguments.apply_defaults()
         sweeps.append(Sweep(**arguments.arguments))

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd.figures import _accessor  # noqa: F401  # registers `dataset.sgd`
+from causal_sgd.figures._files import replacing
 from causal_sgd.sweeps._grid import Grid
 
 if TYPE_CHECKING:
@@ -93,4 +94,5 @@ def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
     engine: Engine = next(
         name for name, needed in libraries.items() if all(map(importlib.util.find_spec, needed))
     )
-    dataset.to_netcdf(out, engine=engine)
+    with replacing(out) as draft:
+        dataset.to_netcdf(draft, engine=engine)

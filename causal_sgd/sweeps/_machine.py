@@ -118,7 +118,7 @@ def use_compilation_cache(folder: str | Path) -> Path:
     Raises:
         ValueError: if the folder cannot be written.
     """
-    own = Path(folder) / kind_of_cpu()
+    own = checks.path("folder", folder) / kind_of_cpu()
     try:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -265,6 +265,8 @@ def refine(
     if precision is not None:
         checks.number("precision", precision, above=0, double=True)
         state = _limited(state, min(2 * first_seeds, max_seeds))
+    if (store := options.get("store")) is not None:
+        options["store"] = checks.path("store", store)
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}
     attributes: dict[str, object] = {}

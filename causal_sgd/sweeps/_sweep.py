@@ -139,7 +139,7 @@ def sweep(
         axes=axes,
         seeds=seeds,
         key=key,
-        store=store,
+        store=None if store is None else checks.path("store", store),
         executor=executor,
         config=config,
         tile=tile,
@@ -161,7 +161,7 @@ class Sweep:
     axes: Mapping[str, AxisValues] | None
     seeds: Seeds
     key: int | Key
-    store: str | Path | None
+    store: Path | None
     executor: Executor | Callable[[], Executor] | None
     config: Mapping[str, object] | None
     tile: int | None
@@ -198,7 +198,7 @@ class Sweep:
                     "timeout must be None without an executor, because a tile on a device of this "
                     f"process cannot be given up, got {self.timeout!r}"
                 )
-        self.opened = None if self.store is None else _open(Path(self.store))
+        self.opened = None if self.store is None else _open(self.store)
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(
                 f"tile must be that of the store, {self.opened.tile}, got {self.tile}: "
@@ -238,7 +238,7 @@ class Sweep:
             key=encode_key(self.root),
             config=self.config,
         )
-        results = StoredResults(Path(store), self.opened, manifest, tile, grid, environment)
+        results = StoredResults(store, self.opened, manifest, tile, grid, environment)
         return Plan(program, tile, devices, results)
 
     def begin(self, pool: Executor) -> None:

@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 import xarray as xr
 
 from causal_sgd import checks
+from causal_sgd.figures._files import replacing
 from causal_sgd.figures.explorer._payload import MOST_NUMBERS, Curves, payload
 
 __all__ = ["PageOptions", "page", "write_page"]
@@ -96,6 +97,8 @@ def write_page(
     **options: Unpack[PageOptions],
 ) -> Path:
     """Write `page(datasets, **options)` to a file and return its path."""
-    path = Path(path)
-    path.write_text(page(datasets, **options), "utf-8")
+    path = checks.path("path", path)
+    text = page(datasets, **options)
+    with replacing(path) as draft:
+        draft.write_text(text, "utf-8")
     return path

@@ -99,6 +99,7 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
         ValueError: if the file is missing, is not such an archive, or holds other arrays; see
             `from_arrays`.
     """
+    path = checks.path("path", path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

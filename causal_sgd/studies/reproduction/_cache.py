@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import causal_sgd
-from causal_sgd import studies
+from causal_sgd import checks, studies
 from causal_sgd.studies.reproduction._sources import fingerprint
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Record(NamedTuple):
 
 def folder(out: Path, name: str, *, quick: bool, seed: int) -> Path:
     """The folder for the results of a study, by size and seed."""
-    return Path(out) / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
+    return checks.path("out", out) / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
 
 
 def save(

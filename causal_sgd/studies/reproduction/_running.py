@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from causal_sgd import studies
+from causal_sgd import checks, studies
 from causal_sgd.studies import Study, Verdict
 from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
@@ -98,6 +98,7 @@ def outcomes(
         progress: as for `sweep`.
         begin: called before each simulation with the study's name, its place from 1 and the count.
     """
+    out = checks.path("out", out)
     for place, name in enumerate(names, 1):
         outcome = Outcome(name=name)
         try:

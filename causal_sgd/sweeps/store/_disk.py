@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps.store._layout import lay_out, put_attributes, put_chunk
@@ -49,7 +50,7 @@ class Store(StoreReader):
         Raises:
             StoreError: if the path is taken, cannot be written, or a name cannot be stored.
         """
-        path = Path(path)
+        path = checks.path("path", path)
         reserved = {"status", "seed", "step", *manifest.parameters}
         for name in manifest.variables:
             if name in reserved or "/" in name or name.startswith((".", "_")):
@@ -112,7 +113,7 @@ class Store(StoreReader):
         Raises:
             StoreError: if another process is writing, or the store cannot be written.
         """
-        with locked(self.path):
+        with locked(self.path), self._naming_store():
             self.refresh()
             yield
 
@@ -121,7 +122,15 @@ class Store(StoreReader):
         return writer(self.path)
 
     def request(self, grid: Grid) -> None:
-        """Request the runs of a grid; new runs become new units."""
+        """Request the runs of a grid; new runs become new units.
+
+        Raises:
+            StoreError: if the store cannot be written.
+        """
+        with self._naming_store():
+            self._request(grid)
+
+    def _request(self, grid: Grid) -> None:
         if (self._table.rows(grid) < 0).any():
             self._put({"requests": [request.describe() for request in (*self.requests, grid)]})
             self.refresh()
@@ -142,8 +151,14 @@ class Store(StoreReader):
         environment: Environment,
     ) -> None:
         """Write a unit: its data, then its status."""
-        try:
+        with self._naming_store():
             self._write(unit, values, steps, environment)
+
+    @contextlib.contextmanager
+    def _naming_store(self) -> Iterator[None]:
+        """Raise StoreError in place of an OSError, such as that of a full disk."""
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror or error}; "

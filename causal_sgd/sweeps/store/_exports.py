@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd import checks
+from causal_sgd.figures._files import replacing
 from causal_sgd.sweeps._datasets import write_netcdf
 from causal_sgd.sweeps.store._disk import open_results
 
@@ -25,6 +26,8 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
             run and recorded step, and one column per axis, metric (per entry, for arrays),
             `diverged_at` and `done`.
 
+    If writing fails, a file that was there before stays as it was.
+
     Returns:
         The dataset of the store.
 
@@ -32,13 +35,14 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
         StoreError: (a ValueError) if there is no store or it is damaged.
         ValueError: for another type of file.
     """
-    out = Path(out)
+    out = checks.path("out", out)
     checks.choice("out's suffix", out.suffix, (".nc", ".csv"))
     dataset = open_results(path)
     if out.suffix == ".nc":
         write_netcdf(dataset, out)
     else:
-        _write_table(dataset, out)
+        with replacing(out) as draft:
+            _write_table(dataset, draft)
     return dataset
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import zarr
 
+from causal_sgd import checks
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._provenance import Environment, Origin, provenance
@@ -48,7 +49,7 @@ class StoreReader:
         Raises:
             StoreError: if there is no store at the path, or it has a newer format or was altered.
         """
-        self.path = Path(path)
+        self.path = checks.path("path", path)
         self._group = open_group(self.path)
         attributes = get_attributes(self._group)
         if attributes.get("format") != FORMAT:

@@ -1,0 +1,103 @@
+"""Full disks and failing writes: the file or the store is named, and what was there stays."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import pytest
+import xarray as xr
+import zarr
+
+from causal_sgd.cli.outputs import draw
+from causal_sgd.figures.explorer import write_page
+from causal_sgd.sweeps import StoreError, sweep
+from causal_sgd.sweeps._datasets import write_netcdf
+from causal_sgd.sweeps.store import Store, _disk, _exports, export_results
+from support.executors import CELL, OPTIONS, reference
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("complete") / "own.zarr"
+    sweep(CELL, store=path, **OPTIONS)
+    return path
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(zarr.Array, "resize"), (zarr.Array, "__setitem__"), (_disk, "put_attributes")],
+    ids=["arrays", "coordinates", "attributes"],
+)
+def test_a_disk_that_is_full_at_growth_names_the_store(
+    tmp_path, monkeypatch, place: object, name: str
+) -> None:
+    path = tmp_path / "own.zarr"
+    sweep(CELL, store=path, **OPTIONS)
+    more: dict[str, Any] = OPTIONS | {"seeds": 8}
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, full)
+        with pytest.raises(StoreError, match="own.zarr cannot be written: No space left") as error:
+            sweep(CELL, store=path, **more)
+        assert "what was done before is kept, and the same call resumes" in str(error.value)
+        if name == "resize":
+            with pytest.raises(StoreError, match="own.zarr cannot be written: No space left"):
+                Store(path).repair()
+    assert sweep(CELL, store=path, **OPTIONS).equals(reference())
+    assert sweep(CELL, store=path, **more).equals(sweep(CELL, **more))
+
+
+def half(path: Path) -> None:
+    """Write some bytes, and find the disk full."""
+    Path(path).write_bytes(b"half")
+    full()
+
+
+WRITERS: dict[str, Callable[[Path, Path], object]] = {
+    "export.nc": export_results,
+    "export.csv": export_results,
+    "netcdf.nc": lambda _, out: write_netcdf(reference(), out),
+    "page.html": lambda _, out: write_page(out, reference()),
+    "figure.png": lambda _, out: draw(out, lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_that_cannot_be_written_stays_as_it_was(
+    complete, tmp_path, monkeypatch, name: str
+) -> None:
+    out = tmp_path / name
+    out.write_text("earlier")
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_netcdf", lambda _, path, **__: half(path))
+        patch.setattr(_exports, "_write_table", lambda _, path: half(path))
+        patch.setattr(matplotlib.figure.Figure, "savefig", lambda _, path: half(path))
+        patch.setattr(Path, "write_text", lambda path, *_: half(path))
+        with pytest.raises(OSError, match=f"{name} cannot be written: No space left"):
+            WRITERS[name](complete, out)
+    assert out.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [out]
+    out.chmod(0o640)
+    WRITERS[name](complete, out)
+    assert out.stat().st_size > 100
+    assert out.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_export_of_a_damaged_store_leaves_the_earlier_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(_exports, "ROWS_AT_ONCE", 1)  # pieces, of which the first is intact
+    path, out = tmp_path / "own.zarr", tmp_path / "own.csv"
+    sweep(CELL, store=path, **OPTIONS)
+    export_results(path, out)
+    before = out.read_text()
+    next(path.glob("spurious_signal/c/5/**/0")).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="damaged"):
+        export_results(path, out)
+    assert out.read_text() == before
