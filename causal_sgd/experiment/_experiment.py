@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, cast
@@ -56,7 +57,9 @@ class Experiment(
             elif value is not None or field not in OPTIONAL:
                 object.__setattr__(self, field, checks.spelled(field, value, options))
         if self.world_file is not None:
-            object.__setattr__(self, "world_file", checks.path("world_file", self.world_file))
+            allowed = "the path of an .npz file or None"
+            path = checks.instance("world_file", self.world_file, (str, PathLike), allowed)
+            object.__setattr__(self, "world_file", checks.path("world_file", path))
         for name in NUMBERS:
             if getattr(self, name) is None and name not in OPTIONAL:
                 raise ValueError(f"{name} must be given, got None")
