@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from causal_sgd.studies._cells import Cell
     from causal_sgd.types import Array, Key, Params, Trace
 
-__all__ = ["MEAN", "NORMALISED", "STEPS", "optimizer_cell"]
+__all__ = ["EVERY", "MEAN", "NORMALISED", "STEPS", "optimizer_cell"]
 
 MEAN, STEPS, EVERY = 1.0, 2000, 20
 NORMALISED = ("sign", "lion", "adam")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-__all__ = ["deviation", "scalar_map"]
+Rule = Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray], int], np.ndarray]
+"""(gradient, u, memory, update from 1) -> the step divided by the learning rate."""
+
+__all__ = ["Rule", "deviation", "local_rounds", "optimized_levels", "optimizer_rule", "scalar_map"]
 
 
 def scalar_map(
@@ -35,6 +40,103 @@ def scalar_map(
             lost[index[gone]] = step
             index, u, low, high = index[~gone], u[~gone], low[~gone], high[~gone]
     return lost.reshape(shape)
+
+
+def optimized_levels(
+    rule: Rule,
+    spread: np.ndarray,
+    *,
+    rate: float,
+    start: float,
+    steps: int,
+    every: int,
+    draws: int,
+    mean: float = 1.0,
+) -> np.ndarray:
+    """The mean of u^2 [n, draws] in the last tenth of runs of an optimiser on one direction.
+
+    The gradient is (u^2 - mu -+ M) u, the sign drawn at every step by NumPy.
+
+    Args:
+        rule: the optimiser.
+        spread: M [n].
+        rate: of the rule.
+        start: of u.
+        steps: length of the runs.
+        every: steps between recorded frames.
+        draws: independent orders of the environments.
+        mean: mu.
+    """
+    random = np.random.default_rng(0)
+    u = np.full((len(spread), draws), start)
+    memory = {name: np.zeros_like(u) for name in ("first", "second")}
+    frames = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(1, steps + 1):
+            signs = random.choice([-1.0, 1.0], size=u.shape)
+            gradient = (u * u - mean - signs * spread[:, None]) * u
+            u = u - rate * rule(gradient, u, memory, step)
+            if step % every == 0 and step >= 0.9 * steps:
+                frames.append(u * u)
+    return np.mean(frames, axis=0)
+
+
+def optimizer_rule(program: str, *, momentum: float, decay: float) -> Rule:
+    """The rule of a program: "linear", "sign", "lion" or "adam", with optax's other numbers."""
+
+    def linear(g: np.ndarray, u: np.ndarray, m: dict[str, np.ndarray], t: int) -> np.ndarray:
+        m["first"] = momentum * m["first"] + g
+        return (1 - momentum) * m["first"]
+
+    def sign(g: np.ndarray, u: np.ndarray, m: dict[str, np.ndarray], t: int) -> np.ndarray:
+        return np.sign(g)
+
+    def lion(g: np.ndarray, u: np.ndarray, m: dict[str, np.ndarray], t: int) -> np.ndarray:
+        update = np.sign(0.9 * m["first"] + 0.1 * g)
+        m["first"] = 0.99 * m["first"] + 0.01 * g
+        return update
+
+    def adam(g: np.ndarray, u: np.ndarray, m: dict[str, np.ndarray], t: int) -> np.ndarray:
+        m["first"] = 0.9 * m["first"] + 0.1 * g
+        m["second"] = 0.999 * m["second"] + 0.001 * g * g
+        scale = np.sqrt(m["second"] / (1 - 0.999**t)) + 1e-8
+        return m["first"] / (1 - 0.9**t) / scale + decay * u
+
+    return {"linear": linear, "sign": sign, "lion": lion, "adam": adam}[program]
+
+
+def local_rounds(
+    rate: float,
+    spread: float,
+    *,
+    proximal: float,
+    local_steps: int,
+    start: float,
+    rounds: int,
+    draws: int,
+    mean: float = 1.0,
+) -> np.ndarray:
+    """The mean of u^2 [draws] in the last quarter of FedProx with one of two environments a round.
+
+    Args:
+        rate: eta.
+        spread: M.
+        proximal: strength of the pull towards the start of the round.
+        local_steps: K.
+        start: of u.
+        rounds: length of the runs.
+        draws: independent orders of the environments.
+        mean: mu.
+    """
+    random = np.random.default_rng(0)
+    u, frames = np.full(draws, start), []
+    for step in range(rounds):
+        anchor, eigenvalue = u, mean + spread * random.choice([-1.0, 1.0], size=draws)
+        for _ in range(local_steps):
+            u = u - rate * ((u * u - eigenvalue) * u + proximal * (u - anchor))
+        if step >= 0.75 * rounds:
+            frames.append(u * u)
+    return np.mean(frames, axis=0)
 
 
 def deviation(measured: np.ndarray, expected: np.ndarray) -> float:
