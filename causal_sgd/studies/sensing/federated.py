@@ -8,9 +8,9 @@ learns *more* of it than PooledSGD. With two of them the boundary moves out. One
 proximal term of FedProx, which holds the environments together, to preserve the bias where one
 environment participates in a round. It does not, as it limits how much a contradicting environment
 forgets. The control variates of SCAFFOLD estimate the pooled gradient, and follow it even where one
-environment participates; with many local steps they overshoot it. Accumulated batches are mixed batches: the boundary grows like the square
-root of their number. (Population gradients in two environments with the eigenvalues 1 +- M,
-learning rate 0.1.)
+environment participates; with many local steps they overshoot it. Accumulated batches are mixed
+batches: the boundary grows like the square root of their number. (Population gradients in two
+environments with the eigenvalues 1 +- M, learning rate 0.1.)
 """
 
 from __future__ import annotations
