@@ -11,7 +11,7 @@ from scipy import stats
 from causal_sgd import checks
 from causal_sgd.analysis._summaries import divergences, final, metric_names, valid
 
-__all__ = ["clopper_pearson", "crossings", "increasing", "rejections"]
+__all__ = ["clopper_pearson", "crossings", "increasing", "rejections", "resamples_of"]
 
 BLOCK_SIZE = 2**22  # numbers that the bootstrap of a diagram holds in memory at a time
 
@@ -87,10 +87,8 @@ def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -
     valid = np.isfinite(runs)
     rejecting = np.where(valid, runs, 0)
     seeds = runs.shape[1]
-    # A resample is given by the number of times it contains each seed: fractions are then products
-    # of matrices. The seeds are drawn jointly for all cells, because cells share their worlds.
-    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    counts = np.concatenate([np.ones((1, seeds)), counts])
+    # The seeds are drawn jointly for all cells, because cells share their worlds.
+    counts = resamples_of(seeds, resamples)
     fill = _filler(
         np.reshape(valid.any(1), rejects.shape[:-1]), [rejects.dims.index(dim) for dim in ordered]
     )
@@ -107,6 +105,15 @@ def crossings(rejects: xr.DataArray, along: str, share: float, resamples: int) -
     for dim, order in orders.items():
         points = np.take(points, np.argsort(order), 1 + rejects.dims.index(dim))
     return points
+
+
+def resamples_of(seeds: int, number: int) -> np.ndarray:
+    """The sample and its bootstrap resamples, by how often they contain each seed; [1 + R, S].
+
+    Fractions and means are then products of matrices. The generator is fixed.
+    """
+    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), number)
+    return np.concatenate([np.ones((1, seeds)), counts])
 
 
 def clopper_pearson(

@@ -70,7 +70,7 @@ def phase_exponent(
 
     Returns:
         The exponent with its standard error; NaN if fewer than two different lengths are in the
-        window.
+        window, or no exponent between -20 and 20 fits them.
 
     Raises:
         ValueError: if the window is empty or the cutoff is not positive.
@@ -96,6 +96,8 @@ def phase_exponent(
     # An exponential family: the estimate matches the mean of log n, the information is its
     # variance.
     exponent = _root(lambda alpha: moments(alpha)[0] - mean)
+    if np.isnan(exponent):
+        return PowerLaw(np.nan, np.nan, len(values))
     information = len(values) * moments(exponent)[1]
     return PowerLaw(exponent, float(1 / np.sqrt(information)), len(values))
 
@@ -112,7 +114,8 @@ def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
         high: upper end of the window.
 
     Returns:
-        The exponent with its standard error; NaN if no value is in the window.
+        The exponent with its standard error; NaN if no value is in the window, or no exponent
+        between -20 and 20 fits them.
 
     Raises:
         ValueError: if the window is empty.
@@ -137,12 +140,10 @@ def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
 
 
 def _root(falling: Callable[[float], float]) -> float:
-    """The root of a falling function of the exponent, else the nearer end of the range."""
+    """The root of a falling function of the exponent; NaN where it is beyond the range."""
     low, high = -LARGEST_EXPONENT, LARGEST_EXPONENT
     with np.errstate(over="ignore"):
-        if falling(low) <= 0:
-            return low
-        if falling(high) >= 0:
-            return high
+        if falling(low) <= 0 or falling(high) >= 0:
+            return np.nan
         result = optimize.root_scalar(falling, bracket=(low, high), method="brentq")
     return float(result.root)

@@ -245,9 +245,18 @@ def _inside(world: World) -> Array:
 def _signal(snapshot: Snapshot, basis: Array) -> Array:
     factor = snapshot.once(_factor)
     if factor is not None:
-        return _norm(linalg.product(basis.T, factor))
+        return _small_norm(linalg.product(basis.T, factor))
     return jnp.sqrt(jnp.abs(jnp.sum(linalg.product(snapshot.estimate, basis) * basis)))
 
 
 def _norm(array: Array) -> Array:
     return jnp.sqrt(jnp.sum(array**2))
+
+
+def _small_norm(array: Array) -> Array:
+    """The norm of an array whose squares may be too small for its type, as those of 1e-20 are."""
+    if not array.size:
+        return _norm(array)
+    # A power of two changes no digits.
+    scale = jnp.where(jnp.max(jnp.abs(array)) < 2.0**-30, 2.0**63, 1.0).astype(array.dtype)
+    return _norm(scale * array) / scale

@@ -50,6 +50,11 @@ def test_the_density_exponent_depends_on_the_window_alone(theta: float) -> None:
 def test_too_few_values_give_nan_and_bad_windows_are_reported() -> None:
     assert np.isnan(_intermittency.phase_exponent([20, 20]).exponent)
     assert np.isnan(_intermittency.density_exponent([], low=0.1, high=1).exponent)
+    steep = _intermittency.density_exponent(np.full(50, 0.1), low=0.1, high=1)
+    assert np.isnan(steep.exponent), "no exponent is large enough"
+    assert np.isnan(steep.standard_error)
+    shallow = _intermittency.phase_exponent([999, 1000] * 9)
+    assert np.isnan(shallow.exponent)
     with pytest.raises(ValueError, match="longest must be"):
         _intermittency.phase_exponent([20, 30], shortest=10, longest=10)
     with pytest.raises(ValueError, match="cutoff must be above 0"):

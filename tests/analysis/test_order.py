@@ -10,7 +10,7 @@ import xarray as xr
 
 from causal_sgd import analysis
 
-DIMS = ("rate", "spread", "seed", "step")
+DIMS = ("learning_rate", "spread", "seed", "step")
 RATES, SPREADS = np.array([0.1, 0.2, 0.4]), np.linspace(0, 12, 7)
 STEPS, SEEDS = np.array([0, 10, 20, 40]), np.arange(30)
 
@@ -22,7 +22,7 @@ def decaying() -> xr.Dataset:
     logs = (1 - (spread / 6) ** 2) * rate * step + 0.3 * noise
     values = {"signal": (DIMS, np.exp(logs)), "power": (DIMS, 3 - (spread / 6) ** 2 + 0.1 * noise)}
     diverged_at = (DIMS[:-1], np.where(spread[..., 0] + seed[..., 0] > 39, 1, -1))
-    coords = {"rate": RATES, "spread": SPREADS, "seed": SEEDS, "step": STEPS}
+    coords = {"learning_rate": RATES, "spread": SPREADS, "seed": SEEDS, "step": STEPS}
     return xr.Dataset({**values, "diverged_at": diverged_at}, coords)
 
 
@@ -38,20 +38,20 @@ FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
     "final": analysis.final,
     "summary": lambda data: analysis.summary(data, "signal"),
     "order_parameter_boundary": lambda data: analysis.order_parameter_boundary(
-        data.sel(rate=0.2), metric="power", resamples=9
+        data.sel(learning_rate=0.2), metric="power", resamples=9
     ),
     "level_crossing": lambda data: analysis.level_crossing(
         data, "signal", along="spread", level=0.5
     ),
     "level_crossing along a falling axis": lambda data: analysis.level_crossing(
-        -data, "signal", along="rate", level=-1.1
+        -data, "signal", along="learning_rate", level=-1.1
     ),
     "rejecting_fraction": lambda data: analysis.rejecting_fraction(data, "signal", level=0.5),
     "rejection_boundary": lambda data: analysis.rejection_boundary(
         data, "signal", along="spread", level=0.5, resamples=9
     ),
     "finite_time_boundary": lambda data: analysis.finite_time_boundary(
-        data.sel(rate=0.2), "signal", level=0.5, resamples=9
+        data.sel(learning_rate=0.2), "signal", level=0.5, resamples=9
     ),
     "growth_rate": lambda data: analysis.growth_rate(data, "signal"),
 }
@@ -127,7 +127,7 @@ def test_cells_are_not_filled_from_other_methods() -> None:
     ],
 )
 def test_an_axis_without_an_order_is_refused(coordinate: list | None, message: str) -> None:
-    data = decaying().isel(spread=slice(3), rate=0)
+    data = decaying().isel(spread=slice(3), learning_rate=0)
     data = data.drop_vars("spread") if coordinate is None else data.assign_coords(spread=coordinate)
     calls = [
         lambda: analysis.order_parameter_boundary(data, metric="power"),

@@ -329,3 +329,15 @@ def test_metrics_of_distance_share_their_products() -> None:
     )
     one, none = products(metrics.invariant_error), products(metrics.batch_loss)
     assert products(*several) - one < (one - none) / 2
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-25, 1e-12])
+def test_signals_keep_their_digits_however_small(size: float) -> None:
+    """The square of 1e-25 is zero in single precision."""
+    factor = np.random.default_rng(3).normal(size=(DIM, DIM)).astype(np.float32)
+    snapshot = Snapshot(
+        jnp.asarray(0), jnp.asarray(factor), tilted_world(), jnp.asarray(1.0), FACTORED
+    )
+    tiny = dataclasses.replace(snapshot, params=snapshot.params * size)
+    for metric in (metrics.spurious_signal, metrics.invariant_signal):
+        assert float(metric(tiny)) == pytest.approx(size * float(metric(snapshot)), rel=1e-5)
