@@ -52,6 +52,8 @@ class Explore:
 
     def __call__(self) -> int:
         """Write or serve the page."""
+        from causal_sgd.figures._files import replacing
+
         if not self.paths:
             raise ValueError(
                 "explore needs at least one store (.zarr) or file (.nc), as in: "
@@ -61,7 +63,9 @@ class Explore:
             return self._serve()
         out = self.paths[0].with_suffix(".html") if self.out is None else self.out
         check_output("--out", out, (".html",))
-        out.write_text(self.page(), "utf-8")
+        text = self.page()
+        with replacing(out) as draft:
+            draft.write_text(text, "utf-8")
         print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB; open it in a browser")
         return 0
 

@@ -115,15 +115,18 @@ class Reproduce:
         return text
 
     def _write(self, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
+        from causal_sgd.figures._files import replacing
         from causal_sgd.studies import reproduction
 
         table = reproduction.claims_table(outcomes, quick=self.quick, seed=self.seed)
-        (self.out / "claims.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+        with replacing(self.out / "claims.json") as draft:
+            draft.write_text(json.dumps(table, indent=1), encoding="utf-8")
         created = datetime.now(UTC).strftime("%Y-%m-%d")
         page = reproduction.report(
             outcomes, names, quick=self.quick, seed=self.seed, created=created
         )
-        (self.out / "report.html").write_text(page, encoding="utf-8")
+        with replacing(self.out / "report.html") as draft:
+            draft.write_text(page, encoding="utf-8")
 
 
 def _print_start(name: str, place: int, count: int) -> None:

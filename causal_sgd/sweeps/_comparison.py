@@ -13,7 +13,7 @@ from causal_sgd import checks
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._options import CompareOptions
 from causal_sgd.sweeps._programs import Cell
-from causal_sgd.sweeps._sweep import Sweep, SweepError, sweep
+from causal_sgd.sweeps._sweep import Sweep, SweepError, how_to_go_on, sweep
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,7 +52,10 @@ def compare(
     import xarray as xr
 
     sweeps = _sweeps(cells, dim, store, options)
-    parts, errors = _run(sweeps)
+    try:
+        parts, errors = _run(sweeps)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(sweeps)) from None
     if errors:
         steps = next((part["step"] for part in parts if _done(part).any()), None)
         parts = [

@@ -256,6 +256,7 @@ def refine(
         ValueError: if an argument is out of range; see `sweep`.
     """
     from causal_sgd.sweeps._sweep import sweep
+    from causal_sgd.sweeps.store import Store
 
     names = {"metric": metric, "level": level, "share": share, "confidence": confidence}
     state = refinement(axes, **names, coarse=coarse, first_seeds=first_seeds, max_seeds=max_seeds)
@@ -266,7 +267,7 @@ def refine(
         checks.number("precision", precision, above=0, double=True)
         state = _limited(state, min(2 * first_seeds, max_seeds))
     if (store := options.get("store")) is not None:
-        options["store"] = checks.path("store", store)
+        options["store"] = store = checks.path("store", store)
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}
     attributes: dict[str, object] = {}
@@ -292,7 +293,15 @@ def refine(
             request = request._replace(
                 points={name: values[:points] for name, values in request.points.items()}
             )
-        results = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
+        try:
+            results = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
+        except KeyboardInterrupt as stop:
+            if store is None:
+                raise
+            # Earlier rounds and the current one.
+            done = Store(store).progress()[1]
+            message = f"{done} runs are kept in {store}; the same call goes on with the others"
+            raise KeyboardInterrupt(message) from stop
         attributes = attributes or dict(results.attrs)
         state = tell(state, results)
     return state.dataset().assign_attrs(attributes)

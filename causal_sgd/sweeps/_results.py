@@ -35,6 +35,10 @@ class Results(Protocol):
         """The units still to be computed."""
         ...
 
+    def done(self) -> int:
+        """The number of runs with results."""
+        ...
+
     def count(self, unit: int) -> int:
         """The number of runs in a unit that belong to the sweep; the others are padding."""
         ...
@@ -77,6 +81,10 @@ class MemoryResults:
     def missing(self) -> list[int]:
         """The units that are not written."""
         return np.flatnonzero(~self._done).tolist()
+
+    def done(self) -> int:
+        """The number of runs in the units that are written."""
+        return self._grid.size - sum(map(self.count, self.missing()))
 
     def count(self, unit: int) -> int:
         """The tile, or less in the last unit."""

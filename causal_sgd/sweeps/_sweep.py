@@ -133,6 +133,7 @@ def sweep(
         ExecutorError: if the executor accepts no tasks and cannot be replaced, or does not return
             what its tasks return; it has the other results.
         SweepError: at the end, if some tiles failed; all other results are kept.
+        KeyboardInterrupt: if interrupted; the message says how many runs are kept.
     """
     return Sweep(
         cell=cell,
@@ -259,6 +260,8 @@ class Sweep:
             except ExecutorError as error:
                 error.dataset = results.dataset()
                 raise
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(how_to_go_on([self])) from None
             dataset = results.dataset()
         if failures:
             untried = len(results.missing()) - len(failures)
@@ -270,6 +273,12 @@ class Sweep:
             message = _message(failures, results.columns, self.grid.names, others)
             raise SweepError(message, failures, dataset)
         return dataset
+
+    def done(self) -> int:
+        """The number of runs with results."""
+        if "plan" in vars(self):
+            return self.plan.results.done()
+        return 0 if self.opened is None else self.opened.count_done(self.grid)
 
     def _compute(self, units: Sequence[int]) -> list[Failure]:
         """Compute units into the results, and show the progress."""
@@ -308,6 +317,20 @@ class Sweep:
                 timeout=self.timeout,
                 tick=progress.tick,
             )
+
+
+def how_to_go_on(sweeps: Sequence[Sweep]) -> str:
+    """The message of an interruption: how many runs are kept, and how to get the others.
+
+    Args:
+        sweeps: those of one call, all of them with a store or none; the last one's is named.
+    """
+    total, store = sum(each.grid.size for each in sweeps), sweeps[-1].store
+    if store is None:
+        return f"0 of {total} runs are kept: only with store=PATH, the same call goes on"
+    place = store if len(sweeps) == 1 else store.parent
+    done = sum(each.done() for each in sweeps)
+    return f"{done} of {total} runs are kept in {place}; the same call goes on with the others"
 
 
 class Plan(NamedTuple):

@@ -38,12 +38,14 @@ def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
     from matplotlib import pyplot as plt
 
     from causal_sgd import figures
+    from causal_sgd.figures._files import replacing
 
     with figures.style(), mpl.rc_context({"svg.hashsalt": path.name}):
         fig = study.figure(data)
         try:
             for suffix in (".png", ".pdf"):
-                fig.savefig(path.with_name(path.name + suffix))
+                with replacing(path.with_name(path.name + suffix)) as draft:
+                    fig.savefig(draft)
             kind, content = "svg+xml", io.BytesIO()
             metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             fig.savefig(content, format="svg", metadata=metadata)

@@ -130,6 +130,11 @@ class StoreReader:
         rows = self._table.rows(grid)
         return bool((rows >= 0).all()) and bool(self.done[rows // self.tile].all())
 
+    def count_done(self, grid: Grid) -> int:
+        """The number of runs of a grid that are done."""
+        rows = self._table.rows(grid)
+        return int(self.done[rows[rows >= 0] // self.tile].sum())
+
     def counts(self, grid: Grid) -> np.ndarray:
         """The number of runs of a grid in each unit, [units]."""
         return np.bincount(self._table.rows(grid) // self.tile, minlength=self.num_units)

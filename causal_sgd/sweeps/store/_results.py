@@ -62,6 +62,10 @@ class StoredResults:
         """The units that the grid needs and the store lacks."""
         return self._store.missing(self._grid).tolist()
 
+    def done(self) -> int:
+        """The number of runs of the grid that the store holds."""
+        return self._store.count_done(self._grid)
+
     def count(self, unit: int) -> int:
         """The number of runs of the grid in a unit."""
         return int(self._counts[unit])
