@@ -9,7 +9,15 @@ import numpy as np
 Rule = Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray], int], np.ndarray]
 """(gradient, u, memory, update from 1) -> the step divided by the learning rate."""
 
-__all__ = ["Rule", "deviation", "local_rounds", "optimized_levels", "optimizer_rule", "scalar_map"]
+__all__ = [
+    "Rule",
+    "deviation",
+    "local_rounds",
+    "optimized_levels",
+    "optimizer_rule",
+    "scalar_map",
+    "traced_complement",
+]
 
 
 def scalar_map(
@@ -137,6 +145,44 @@ def local_rounds(
         if step >= 0.75 * rounds:
             frames.append(u * u)
     return np.mean(frames, axis=0)
+
+
+def traced_complement(
+    rate: float,
+    spread: float,
+    *,
+    mean: float,
+    outside: int,
+    start: float,
+    steps: int,
+    draws: int,
+) -> np.ndarray:
+    """The time average [draws] of |U_perp' U| where the residual's trace drives all directions.
+
+    The mean gradient is (R + tr(R) I / 2) U with R = U U' - A* - A_e: one invariant direction of
+    eigenvalue 1, one spurious of mu +- M, and directions outside, all started alike.
+
+    Args:
+        rate: eta.
+        spread: M.
+        mean: mu.
+        outside: the number of directions outside the signals.
+        start: of every direction.
+        steps: length of the runs; the first fifth does not count.
+        draws: independent orders of the environments.
+    """
+    random = np.random.default_rng(0)
+    a, v, w = (np.full(draws, start) for _ in range(3))
+    total, frames = np.zeros(draws), 0
+    for step in range(steps):
+        s = mean + spread * random.choice([-1.0, 1.0], size=draws)
+        trace = (a * a + v * v + outside * w * w - 1 - s) / 2
+        a = a - rate * (a * a - 1 + trace) * a
+        v = v - rate * (v * v - s + trace) * v
+        w = w - rate * (w * w + trace) * w
+        if step >= steps / 5:
+            total, frames = total + outside**0.5 * np.abs(w), frames + 1
+    return total / frames
 
 
 def deviation(measured: np.ndarray, expected: np.ndarray) -> float:
