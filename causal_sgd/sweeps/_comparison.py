@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from causal_sgd import checks
 from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._options import CompareOptions
 from causal_sgd.sweeps._programs import Cell
-from causal_sgd.sweeps._sweep import Sweep, SweepError, how_to_go_on, sweep
+from causal_sgd.sweeps._sweep import Sweep, SweepError, how_to_go_on
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,9 +97,7 @@ def _sweeps(
     sweeps: list[Sweep] = []
     for name, cell in cells.items():
         own = None if store is None else store / f"{name}.zarr"
-        arguments = inspect.signature(sweep).bind(cell, label=name, store=own, **options)
-        arguments.apply_defaults()
-        sweeps.append(Sweep(**arguments.arguments))
+        sweeps.append(Sweep.make(cell, label=name, store=own, **options))
         _check_shapes(sweeps[0], sweeps[-1])
     return sweeps
 

@@ -22,7 +22,7 @@ from causal_sgd.sweeps import _machine
 from causal_sgd.sweeps._grid import Columns
 from causal_sgd.sweeps._keys import decode_key, encode_key
 from causal_sgd.sweeps._machine import Device, Setting
-from causal_sgd.sweeps._programs import Cell, Program
+from causal_sgd.sweeps._programs import Cell, Program, TracedCell
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.types import Key, Trace
 
@@ -134,16 +134,19 @@ class Workers:
     waits = False
     window = 10_000  # bounds the queue of the executor, whose number of workers is not known
 
-    def __init__(self, executor: Executor | Callable[[], Executor], job: bytes) -> None:
+    def __init__(
+        self, executor: Executor | Callable[[], Executor], job: bytes, program: str
+    ) -> None:
         """Take an executor, or a factory, which is called again when a pool breaks or hangs.
 
         Args:
             executor: the executor or the factory.
             job: a pickled `Job`.
+            program: the fingerprint of the program that this process would run.
         """
         self._factory = None if isinstance(executor, Executor) else executor
         self._executor = executor if isinstance(executor, Executor) else self._make()
-        self._job = job
+        self._job, self._program = job, program
         self._unanswered: set[Future[Answer]] = set()
 
     def submit(self, tiles: Sequence[Columns]) -> Future[Answer]:
@@ -152,7 +155,7 @@ class Workers:
         Raises:
             ExecutorError: if the executor does not return a future.
         """
-        future = self._executor.submit(compute, self._job, list(tiles))
+        future = self._executor.submit(compute, self._job, list(tiles), self._program)
         if not all(
             callable(getattr(future, name, None))
             for name in ("add_done_callback", "cancel", "exception", "result")
@@ -203,11 +206,20 @@ class Job(NamedTuple):
     names: tuple[str, ...]
     key: Mapping[str, str]  # encoded by `encode_key`
     settings: Mapping[str, Setting]
+    versions: Mapping[str, str]
+    token: str  # of the sweep: a worker traces the cell once for each
 
     @classmethod
-    def make(cls, cell: Cell, names: tuple[str, ...], root: Key) -> Job:
+    def make(cls, traced: TracedCell, names: tuple[str, ...], root: Key) -> Job:
         """The job of a sweep, with this process's settings."""
-        return cls(cell, names, encode_key(root), _machine.settings())
+        return cls(
+            traced.cell,
+            names,
+            encode_key(root),
+            _machine.settings(),
+            _machine.versions(),
+            traced.token,
+        )
 
     def pickled(self) -> bytes:
         """The job for `compute`.
@@ -224,23 +236,35 @@ class Job(NamedTuple):
             ) from error
 
 
-def compute(job: bytes, tiles: Sequence[Columns]) -> Answer:
+def compute(job: bytes, tiles: Sequence[Columns], expected: str) -> Answer:
     """Compute tiles in a worker, on its first device.
 
     Args:
         job: a `Job` pickled by cloudpickle; loaded, traced and compiled once per worker.
         tiles: the columns of each.
+        expected: the fingerprint of the program that the process which began the sweep would run.
     """
     device = jax.local_devices()[0]
-    cell, names, key, settings = _load(job)
+    loaded, traced = _load(job)
     outcomes = []
-    with _machine.applied(settings):
+    with _machine.applied(loaded.settings):
         kinds = [column.dtype for column in tiles[0][1:]]
-        program = Program.make(cell, names, kinds, decode_key(**key))
+        program = traced.program(loaded.names, kinds, decode_key(**loaded.key))
+        environment = describe(program, device)
+        # Fingerprints of programs are comparable among equal versions only.
+        if expected != program.fingerprint and loaded.versions == environment["versions"]:
+            return Answer(environment, [RuntimeError(OTHER_PROGRAM)] * len(tiles))
         for columns in tiles:
             with _lapack if program.batches_lapack else contextlib.nullcontext():
                 outcomes.append(_attempt(program.compile(columns, [device])[device], columns))
-        return Answer(describe(program, device), outcomes)
+    return Answer(environment, outcomes)
+
+
+OTHER_PROGRAM = (
+    "in this worker the cell is another program than in the process that began the sweep: it reads "
+    "something that differs here, such as a variable of a module, a file or a random number; give "
+    "it to the cell as an argument or in its closure"
+)
 
 
 def describe(program: Program, device: Device) -> Environment:
@@ -281,9 +305,10 @@ _lapack = threading.Lock()
 
 
 @functools.lru_cache(maxsize=4)
-def _load(job: bytes) -> Job:
+def _load(job: bytes) -> tuple[Job, TracedCell]:
     """Unpickle a job once, so that all its tiles have the same cell and share its programs."""
-    return cloudpickle.loads(job)
+    loaded: Job = cloudpickle.loads(job)
+    return loaded, TracedCell(loaded.cell)
 
 
 def _attempt(call: Callable[[Columns], Trace], columns: Columns) -> Trace | Exception:

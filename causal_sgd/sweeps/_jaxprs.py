@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import re
-from collections.abc import Iterator
+import types
+import weakref
+from collections.abc import Hashable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-__all__ = ["batches_lapack", "calls_back", "fingerprint", "shared_bytes", "working_bytes"]
+__all__ = ["batches_lapack", "callbacks", "fingerprint", "shared_bytes", "working_bytes"]
 
 LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
 
@@ -42,7 +47,7 @@ def shared_bytes(jaxpr: jex_core.ClosedJaxpr) -> int:
         for equation in _equations(jaxpr.jaxpr)
         if equation.primitive.name == "gather"
     }
-    sizes = [np.asarray(constant).nbytes for constant in jaxpr.consts]
+    sizes = [_bytes(constant) for constant in jaxpr.consts]
     return sum(size for size in sizes if size not in gathered)
 
 
@@ -54,21 +59,113 @@ def batches_lapack(jaxpr: jex_core.Jaxpr) -> bool:
     )
 
 
-def calls_back(jaxpr: jex_core.Jaxpr) -> bool:
-    """Whether a program calls Python functions, which its jaxpr does not show."""
-    return any("callback" in equation.primitive.name for equation in _equations(jaxpr))
+def callbacks(jaxpr: jex_core.Jaxpr) -> tuple[Hashable, ...]:
+    """The Python functions that a program calls, which its fingerprint does not see.
+
+    Two programs of one fingerprint may share a compiled one if these are equal: functions of the
+    same code, over the same objects.
+    """
+    return tuple(
+        _identity(equation.params["callback"], ())
+        for equation in _equations(jaxpr)
+        if "callback" in equation.params
+    )
 
 
 def fingerprint(jaxpr: jex_core.ClosedJaxpr) -> str:
     """SHA-256 of a program and its constants, the same in every process with the same versions."""
     # Addresses of Python functions differ between processes.
     digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(jaxpr)).encode())
-    for constant in jaxpr.consts:
-        array = np.asarray(constant)
-        digest.update(
-            f"{array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes()
-        )
+    for constant in _constants(jaxpr):
+        digest.update(_digest(constant))
     return digest.hexdigest()
+
+
+def _constants(jaxpr: jex_core.ClosedJaxpr) -> Iterator[jax.Array | np.ndarray]:
+    """The arrays of a program, whose numbers its text does not show."""
+    yield from jaxpr.consts
+    for equation in _equations(jaxpr.jaxpr):
+        for variable in equation.invars:
+            if isinstance(variable, jex_core.Literal) and np.ndim(variable.val):
+                yield variable.val
+        for leaf in _leaves(equation):
+            if isinstance(leaf, jex_core.ClosedJaxpr):
+                yield from leaf.consts
+            elif isinstance(leaf, jax.Array | np.ndarray):
+                yield leaf
+
+
+# Constants may be large, and a sweep is often repeated. Arrays of jax do not change.
+_digests: dict[int, tuple[weakref.ref[jax.Array], bytes]] = {}
+
+
+def _digest(constant: jax.Array | np.ndarray) -> bytes:
+    """SHA-256 of an array; computed once for an array of jax, while it lives."""
+    if not isinstance(constant, jax.Array):
+        return _hash(np.asarray(constant), "")
+    place = id(constant)
+    if place not in _digests:
+        if jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
+            words = np.asarray(jax.random.key_data(constant))
+            content = _hash(words, str(jax.random.key_impl(constant)))
+        else:
+            content = _hash(np.asarray(constant), "")
+        _digests[place] = weakref.ref(constant, lambda _: _digests.pop(place, None)), content
+    return _digests[place][1]
+
+
+def _hash(array: np.ndarray, kind: str) -> bytes:
+    digest = hashlib.sha256(f"{array.shape} {array.dtype} {kind}".encode())
+    if array.nbytes:
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Same:
+    """Equal for one object only; holds it, so that its address is not used again."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _identity(value: object, outer: tuple[object, ...]) -> Hashable:
+    """Equal for values that compute the same; `outer` are those that contain this one."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return type(value), repr(value)  # 0.0 and -0.0 are equal
+    if isinstance(value, jax.tree_util.PyTreeDef):
+        return value
+    if any(value is other for other in outer):  # a function that refers to itself
+        return _Same(value)
+    fixed: Hashable = type(value)
+    if isinstance(value, types.FunctionType):
+        fixed = value.__code__, _Same(value.__globals__)
+        parts = value.__defaults__, *(value.__kwdefaults__ or {}).items(), *_closure(value)
+    elif isinstance(value, functools.partial):
+        parts = value.func, value.args, *value.keywords.items()
+    elif isinstance(value, types.MethodType):
+        parts = value.__func__, value.__self__
+    elif isinstance(value, tuple):
+        parts = value
+    elif dataclasses.is_dataclass(value) and type(value).__module__.startswith("jax."):
+        parts = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    else:  # what can change is equal to itself only
+        return _Same(value)
+    return fixed, tuple(_identity(part, (*outer, value)) for part in parts)
+
+
+def _closure(function: types.FunctionType) -> Iterator[object]:
+    """The values of a function's closure; the cell of one that is not set yet."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            yield cell
 
 
 def _equations(jaxpr: jex_core.Jaxpr) -> Iterator[jex_core.JaxprEqn]:
@@ -81,15 +178,22 @@ def _equations(jaxpr: jex_core.Jaxpr) -> Iterator[jex_core.JaxprEqn]:
 
 def _inner(equation: jex_core.JaxprEqn) -> Iterator[jex_core.Jaxpr]:
     """The programs inside an equation: bodies of loops, branches, calls."""
-    kinds = jex_core.Jaxpr | jex_core.ClosedJaxpr
-    parameters = list(equation.params.values())
-    for leaf in jax.tree.leaves(parameters, is_leaf=lambda leaf: isinstance(leaf, kinds)):
-        if isinstance(leaf, kinds):
+    for leaf in _leaves(equation):
+        if isinstance(leaf, PROGRAMS):
             yield leaf.jaxpr if isinstance(leaf, jex_core.ClosedJaxpr) else leaf
 
 
+PROGRAMS = jex_core.Jaxpr | jex_core.ClosedJaxpr
+
+
+def _leaves(equation: jex_core.JaxprEqn) -> list[object]:
+    """The parameters of an equation, taken out of tuples and lists."""
+    parameters = list(equation.params.values())
+    return jax.tree.leaves(parameters, is_leaf=lambda leaf: isinstance(leaf, PROGRAMS))
+
+
 def _bytes(aval: object) -> int:
-    """The size of an abstract value; 0 for tokens and others that have none."""
+    """The size of a value, abstract or not; 0 for tokens and others that have none."""
     itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
     return int(np.prod(_shape(aval))) * itemsize
 

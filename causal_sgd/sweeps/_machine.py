@@ -29,6 +29,7 @@ __all__ = [
     "settings",
     "use_compilation_cache",
     "use_cpu_cores",
+    "versions",
 ]
 
 Setting: TypeAlias = bool | int | str | None
@@ -134,7 +135,7 @@ def use_compilation_cache(folder: str | Path) -> Path:
 def environment(device: Device) -> Machine:
     """What results depend on beyond their program: versions, platform, device, precision."""
     return {
-        "versions": dict(_versions()),
+        "versions": versions(),
         "platform": device.platform,
         "device": device.device_kind,
         "machine": platform.machine(),
@@ -204,6 +205,11 @@ def kind_of_cpu() -> str:
     instructions = " ".join(sorted(flags.split())) or platform.processor()
     digest = hashlib.sha256(instructions.encode()).hexdigest()
     return f"{platform.system()}-{platform.machine()}-{digest[:8]}".lower()
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages on which results depend."""
+    return dict(_versions())
 
 
 @functools.cache

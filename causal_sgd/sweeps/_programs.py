@@ -1,4 +1,8 @@
-"""A cell as one program for a tile of runs: traced and measured once, compiled once.
+"""A cell as one program for a tile of runs: traced and measured in every sweep, compiled once.
+
+A cell is traced anew in every sweep, because what it reads may have changed: a global, a variable
+of its closure, an attribute. Compiled programs are looked up by the digest of the trace and its
+constants, so that an unchanged cell compiles nothing.
 
 This is the only place that maps over runs and the only one that compiles. CPU devices share one
 compiled program, which each calls from a thread of its own; every accelerator has its own.
@@ -7,10 +11,12 @@ compiled program, which each calls from a thread of its own; every accelerator h
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import threading
+import uuid
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -23,7 +29,7 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._machine import Device, settings
 from causal_sgd.types import Array, Key, Trace
 
-__all__ = ["CPU_OPTIONS", "Cell", "Program", "dry_run", "waiting"]
+__all__ = ["CPU_OPTIONS", "Cell", "Program", "TracedCell", "waiting"]
 
 Cell = Callable[..., Trace]
 """cell(key, *, <axis names>) -> Trace: builds all its parts inside and calls `run`."""
@@ -58,7 +64,7 @@ class Program(NamedTuple):
     def make(
         cls, cell: Cell, names: tuple[str, ...], kinds: Sequence[np.dtype], root: Key
     ) -> Program:
-        """Trace a cell, once per cell.
+        """Trace a cell.
 
         Args:
             cell: the cell.
@@ -66,16 +72,6 @@ class Program(NamedTuple):
             kinds: the types of these columns.
             root: the root key.
         """
-        programs = _programs.setdefault(cell, {})
-        signature = names, tuple(kinds), jax.random.key_impl(root), tuple(settings().values())
-        if signature not in programs:
-            programs[signature] = cls._trace(cell, names, kinds, root)
-        return programs[signature]._replace(root=root)
-
-    @classmethod
-    def _trace(
-        cls, cell: Cell, names: tuple[str, ...], kinds: Sequence[np.dtype], root: Key
-    ) -> Program:
         function = _function(cell, names)
         traced = function.trace(root, *_columns(kinds, TRACED_RUNS))
         jaxpr = traced.jaxpr
@@ -97,8 +93,7 @@ class Program(NamedTuple):
             run_bytes=run_bytes,
             shared_bytes=shared_bytes,
             fingerprint=fingerprint,
-            # A fingerprint does not see callbacks: a program with any is equal to itself only.
-            identity=object() if _jaxprs.calls_back(jaxpr.jaxpr) else fingerprint,
+            identity=(fingerprint, _jaxprs.callbacks(jaxpr.jaxpr), tuple(settings().items())),
             batches_lapack=_jaxprs.batches_lapack(jaxpr.jaxpr),
         )
 
@@ -146,37 +141,90 @@ class Program(NamedTuple):
         return self.identity, jax.random.key_impl(self.root), types
 
     def _call(self, executable: jax.stages.Compiled, device: Device, columns: Columns) -> Trace:
-        return executable(*jax.device_put((self.root, *columns), device))
+        # Cells whose metrics differ in their names only share a compiled program.
+        leaves = jax.tree.leaves(executable(*jax.device_put((self.root, *columns), device)))
+        return jax.tree.unflatten(jax.tree.structure(self.shapes), leaves)
 
 
-_programs: weakref.WeakKeyDictionary[Cell, dict[Hashable, Program]] = weakref.WeakKeyDictionary()
 _executables: collections.OrderedDict[tuple[Device, Hashable], Future[jax.stages.Compiled]] = (
     collections.OrderedDict()
 )
-_dry_runs: weakref.WeakKeyDictionary[Cell, dict[Hashable, Trace]] = weakref.WeakKeyDictionary()
 
 
-def dry_run(cell: Cell, grid: Grid, root: Key) -> Trace:
-    """Trace a cell at the corners of a grid, so that the checks of its parts see concrete numbers.
+class TracedCell:
+    """A cell with its traces, for the time of one call of `sweep` or `refine`.
 
-    Each point is traced once per cell.
-
-    Returns:
-        The shapes of one run, as jax.ShapeDtypeStruct.
+    Attributes:
+        cell: the cell.
+        token: text that no other call has.
     """
-    passed = _dry_runs.setdefault(cell, {})
-    shapes = None
-    for point in grid.corners():
-        shapes = passed.get(tuple(point.items()))
-        if shapes is not None:
-            continue
-        shapes = jax.eval_shape(lambda key, point=point: cell(key, **point), root)
-        if not isinstance(shapes, Trace):
-            raise ValueError(
-                f"cell must return the Trace that `run` gives, got {type(shapes).__name__}"
-            )
-        passed[tuple(point.items())] = shapes
-    assert shapes is not None, "a grid has a corner"
+
+    def __init__(self, cell: Cell) -> None:
+        """Trace nothing yet."""
+        # What jax.jit traced once it would not trace again.
+        jitted = isinstance(cell, jax.stages.Wrapped)
+        self.cell: Cell = getattr(cell, "__wrapped__", cell) if jitted else cell
+        self.token = uuid.uuid4().hex
+        self._programs: dict[Hashable, Program] = {}
+        self._shapes: dict[Hashable, Trace] = {}  # by corner
+
+    def program(self, names: tuple[str, ...], kinds: Sequence[np.dtype], root: Key) -> Program:
+        """The program of the cell for columns of these names and types; traced once."""
+        signature = names, tuple(kinds), jax.random.key_impl(root), tuple(settings().items())
+        if signature not in self._programs:
+            self._programs[signature] = Program.make(self.cell, names, kinds, root)
+        return self._programs[signature]._replace(root=root)
+
+    def dry_run(self, grid: Grid, kinds: Sequence[np.dtype], root: Key) -> Trace:
+        """Trace the corners of a grid, so that the checks of the parts see concrete numbers.
+
+        A corner is not traced again if the cell passed there before and is still the same program.
+
+        Returns:
+            The shapes of one run, as jax.ShapeDtypeStruct.
+        """
+        earlier = _passed.get(id(self.cell))
+        if (
+            earlier is not None
+            and not self._shapes
+            and self.program(grid.names, kinds, root).identity == earlier.identity
+        ):
+            self._shapes.update(earlier.shapes)
+        shapes = None
+        for point in grid.corners():
+            corner = tuple(sorted(point.items()))
+            if corner not in self._shapes:
+                self._shapes[corner] = _shapes_at(self.cell, point, root)
+            shapes = self._shapes[corner]
+        assert shapes is not None, "a grid has a corner"
+        return shapes
+
+    def remember(self, program: Program) -> None:
+        """Keep the corners that the cell passed, for later calls with the same program."""
+        place = id(self.cell)
+        with contextlib.suppress(TypeError):  # what has no weak references is traced again
+            cell = weakref.ref(self.cell, lambda _: _passed.pop(place, None))
+            _passed[place] = _Passed(cell, program.identity, dict(self._shapes))
+
+
+class _Passed(NamedTuple):
+    """The corners that a cell passed as a program."""
+
+    cell: weakref.ref[Cell]  # drops the entry when the cell is gone
+    identity: Hashable
+    shapes: Mapping[Hashable, Trace]
+
+
+_passed: dict[int, _Passed] = {}  # by the address of the cell
+
+
+def _shapes_at(cell: Cell, point: Mapping[str, float], root: Key) -> Trace:
+    """The shapes of a run at a point."""
+    shapes = jax.eval_shape(lambda key: cell(key, **point), root)
+    if not isinstance(shapes, Trace):
+        raise ValueError(
+            f"cell must return the Trace that `run` gives, got {type(shapes).__name__}"
+        )
     return shapes
 
 
@@ -206,13 +254,9 @@ def _drop_failed(signature: Hashable) -> None:
 
 def _function(cell: Cell, names: tuple[str, ...]) -> jax.stages.Wrapped:
     """The jitted function (root key, seeds [B], values [B]...) -> Trace [B, ...] of a cell."""
-    # A strong reference would keep the cell, the weak key of `_programs`, alive for ever.
-    reference = weakref.ref(cell)
 
     def one(root: Key, seed: Array, *values: Array) -> Trace:
-        original = reference()
-        assert original is not None
-        return original(random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+        return cell(random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
 
     return jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
 

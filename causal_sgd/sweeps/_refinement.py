@@ -255,7 +255,8 @@ def refine(
     Raises:
         ValueError: if an argument is out of range; see `sweep`.
     """
-    from causal_sgd.sweeps._sweep import sweep
+    from causal_sgd.sweeps._programs import TracedCell
+    from causal_sgd.sweeps._sweep import Sweep
     from causal_sgd.sweeps.store import Store
 
     names = {"metric": metric, "level": level, "share": share, "confidence": confidence}
@@ -271,6 +272,7 @@ def refine(
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}
     attributes: dict[str, object] = {}
+    traced = TracedCell(cell)  # once for all requests
     while True:
         request = ask(state)
         if request is None:
@@ -293,8 +295,9 @@ def refine(
             request = request._replace(
                 points={name: values[:points] for name, values in request.points.items()}
             )
+        arguments = {"axes": request.axes, "seeds": request.seeds, **options}
         try:
-            results = sweep(cell, axes=request.axes, seeds=request.seeds, **options)
+            results = Sweep.make(cell, known=traced, **arguments).run()
         except KeyboardInterrupt as stop:
             if store is None:
                 raise

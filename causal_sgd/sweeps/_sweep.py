@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ from causal_sgd.sweeps._executors import (
 from causal_sgd.sweeps._grid import AxisValues, Columns, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
-from causal_sgd.sweeps._programs import Cell, Program, dry_run
+from causal_sgd.sweeps._programs import Cell, Program, TracedCell
 from causal_sgd.sweeps._progress import Progress
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps._results import MemoryResults, Results
@@ -88,7 +89,11 @@ def sweep(
 
     Args:
         cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ...
-            inside and calls `run`. It receives axis values as traced numbers.
+            inside and calls `run`. It receives axis values as traced numbers. Every sweep traces it
+            anew and so sees the globals, closures, attributes and arrays that it reads as they are
+            then; an unchanged cell compiles nothing. Only what jax itself keeps is not read again:
+            functions made outside of the cell that it passes to `jax.jit`, `jax.checkpoint` or a
+            loop or branch of `jax.lax`.
         axes: parameter name -> 1-D numbers (`numpy.linspace`, `numpy.geomspace`, a list), or axis
             name -> `zipped`. Programs hold them in int32 and float32 (float64 with x64).
         seeds: the number of seeds, or a list of seed indices. Seed i has the same key at every grid
@@ -135,12 +140,12 @@ def sweep(
         SweepError: at the end, if some tiles failed; all other results are kept.
         KeyboardInterrupt: if interrupted; the message says how many runs are kept.
     """
-    return Sweep(
-        cell=cell,
+    return Sweep.make(
+        cell,
         axes=axes,
         seeds=seeds,
         key=key,
-        store=None if store is None else checks.path("store", store),
+        store=store,
         executor=executor,
         config=config,
         tile=tile,
@@ -173,8 +178,19 @@ class Sweep:
     devices: Sequence[Device] | None
     progress: bool | None
     label: str
+    known: dataclasses.InitVar[TracedCell | None] = None  # of a caller that sweeps several times
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def make(cls, cell: Cell, *, known: TracedCell | None = None, **options: Any) -> Sweep:
+        """The sweep of these arguments of `sweep`; its defaults fill in the others."""
+        arguments = inspect.signature(sweep).bind(cell, **options)
+        arguments.apply_defaults()
+        given = arguments.arguments
+        if given["store"] is not None:
+            given["store"] = checks.path("store", given["store"])
+        return cls(**given, known=known)
+
+    def __post_init__(self, known: TracedCell | None) -> None:
         self.grid = Grid.make(self.cell, {} if self.axes is None else self.axes, self.seeds)
         # Before the first key, which would start jax: this may set up all cores.
         self.local_devices = _machine.local_devices(self.devices)
@@ -205,17 +221,20 @@ class Sweep:
                 f"tile must be that of the store, {self.opened.tile}, got {self.tile}: "
                 "results depend on it"
             )
-        self.shapes = dry_run(self.cell, self.grid, self.root)
+        self.traced = TracedCell(self.cell) if known is None else known
+        columns = self.grid.runs(np.zeros(1, int), jnp.result_type(float))[1:]
+        self.kinds = [column.dtype for column in columns]
+        self.shapes = self.traced.dry_run(self.grid, self.kinds, self.root)
         self.job = b""
         if self.executor is not None:
-            self.job = Job.make(self.cell, self.grid.names, self.root).pickled()
+            self.job = Job.make(self.traced, self.grid.names, self.root).pickled()
 
     @functools.cached_property
     def plan(self) -> Plan:
         """The program, its tile and devices, and the results; traced on first access."""
         grid, store = self.grid, self.store
-        kinds = [column.dtype for column in grid.runs(np.zeros(1, int), jnp.result_type(float))[1:]]
-        program = Program.make(self.cell, grid.names, kinds, self.root)
+        program = self.traced.program(grid.names, self.kinds, self.root)
+        self.traced.remember(program)
         result_bytes = program.result_bytes * grid.size if store is None else 0
         tile, devices = lay_out_tiles(
             program,
@@ -234,7 +253,7 @@ class Sweep:
             self.cell,
             grid,
             program.shapes,
-            kinds=kinds,
+            kinds=self.kinds,
             program=program.fingerprint,
             key=encode_key(self.root),
             config=self.config,
@@ -289,7 +308,7 @@ class Sweep:
                     program, devices[: len(units)], results.columns(units[0])
                 )
             else:
-                backend = Workers(self.executor, self.job)
+                backend = Workers(self.executor, self.job, program.fingerprint)
             context.enter_context(contextlib.closing(backend))
             progress = Progress(
                 self.label,
