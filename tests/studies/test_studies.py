@@ -46,6 +46,7 @@ def test_a_study_documents_its_finding_and_claims(name: str) -> None:
     for short, claim in study.CLAIMS.items():
         assert claim.text.strip(), short
         assert claim.source.strip(), short
+        assert claim.judged != claim.source.startswith("this study"), f"{short}: see `Claim`"
         if not claim.judged:
             assert (claim.low, claim.high) == (-math.inf, math.inf), short
             continue
