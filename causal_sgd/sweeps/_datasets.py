@@ -1,26 +1,21 @@
-"""The labelled dataset that a sweep returns, and its netCDF file. Imports no jax."""
+"""The labelled dataset that a sweep returns. Imports no jax."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from causal_sgd.figures import _accessor  # noqa: F401  # registers `dataset.sgd`
-from causal_sgd.figures._files import replacing
 from causal_sgd.sweeps._grid import Grid
 
 if TYPE_CHECKING:
     from xarray.core.indexing import ExplicitlyIndexedNDArrayMixin
 
-__all__ = ["labelled", "nullable", "with_nan", "write_netcdf"]
-
-Engine: TypeAlias = Literal["netcdf4", "h5netcdf", "scipy"]
+__all__ = ["labelled", "nullable", "with_nan"]
 
 
 def labelled(
@@ -78,21 +73,3 @@ def with_nan(name: str, values: np.ndarray) -> np.ndarray:
                 stacklevel=2,
             )
     return widened
-
-
-def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
-    """Write a netCDF file: version 4 if a library for it is installed, otherwise version 3.
-
-    xarray's default is h5netcdf wherever it is installed. From version 1.8 it no longer requires
-    h5py, with which it writes, and fails without it.
-    """
-    libraries: dict[Engine, tuple[str, ...]] = {
-        "netcdf4": ("netCDF4",),
-        "h5netcdf": ("h5netcdf", "h5py"),
-        "scipy": (),  # which is always installed
-    }
-    engine: Engine = next(
-        name for name, needed in libraries.items() if all(map(importlib.util.find_spec, needed))
-    )
-    with replacing(out) as draft:
-        dataset.to_netcdf(draft, engine=engine)

@@ -19,7 +19,7 @@ from causal_sgd import figures
 from causal_sgd.cli import phases, runs
 from causal_sgd.cli.computation import Workplace
 from causal_sgd.experiment import Experiment
-from causal_sgd.sweeps import _datasets
+from causal_sgd.sweeps import _netcdf
 from causal_sgd.sweeps._progress import Progress
 from support.shell import call, words
 
@@ -98,7 +98,7 @@ def test_a_file_that_fails_costs_no_results(command, swept, capsys, monkeypatch,
     def fail(*_: object) -> None:
         raise OSError("no space left for the file")
 
-    monkeypatch.setattr(_datasets, "write_netcdf", fail)
+    monkeypatch.setattr(_netcdf, "write_netcdf", fail)
     files = ["--plot", str(tmp_path / "run.png"), "--out", str(tmp_path / "run.nc")]
     code, out, err = call(*command, *files, capsys=capsys)
     assert (code, err) == (1, "causal-sgd: no space left for the file\n")

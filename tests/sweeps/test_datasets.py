@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from causal_sgd import figures
-from causal_sgd.sweeps._datasets import write_netcdf  # and the accessor is registered
+from causal_sgd.sweeps import _datasets  # noqa: F401  # registers `dataset.sgd`
 
 mpl.use("Agg")
 AXES = {"spread": np.array([0.0, 3.0, 6.0]), "learning_rate": np.array([0.05, 0.1])}
@@ -83,18 +81,3 @@ def test_numbers_are_those_of_the_results() -> None:
     assert float(
         dataset.sgd.summary("batch_loss")["median"].isel(spread=1, step=1)
     ) == pytest.approx(float(dataset.batch_loss.isel(spread=1, step=1).median()))
-
-
-@pytest.mark.parametrize(
-    "installed", [[], ["h5netcdf"]]
-)  # the second without the h5py that it writes with
-def test_netcdf_needs_no_library_beyond_the_required_ones(
-    installed: list[str], tmp_path, monkeypatch
-) -> None:
-    dataset = xr.Dataset({"error": ("seed", [1.0, 2.0])})
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
-        write_netcdf(dataset, tmp_path / "results.nc")
-    assert (tmp_path / "results.nc").read_bytes().startswith(b"CDF")  # version 3
-    with xr.open_dataset(tmp_path / "results.nc", engine="scipy") as stored:
-        assert stored.load().equals(dataset)

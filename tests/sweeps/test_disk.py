@@ -15,7 +15,7 @@ import zarr
 from causal_sgd.cli.outputs import draw
 from causal_sgd.figures.explorer import write_page
 from causal_sgd.sweeps import StoreError, sweep
-from causal_sgd.sweeps._datasets import write_netcdf
+from causal_sgd.sweeps._netcdf import write_netcdf
 from causal_sgd.sweeps.store import Store, _disk, _exports, export_results
 from support.executors import CELL, OPTIONS, reference
 

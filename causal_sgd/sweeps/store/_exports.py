@@ -9,7 +9,7 @@ import xarray as xr
 
 from causal_sgd import checks
 from causal_sgd.figures._files import replacing
-from causal_sgd.sweeps._datasets import write_netcdf
+from causal_sgd.sweeps._netcdf import write_netcdf
 from causal_sgd.sweeps.store._disk import open_results
 
 __all__ = ["export_results"]
@@ -33,7 +33,7 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
 
     Raises:
         StoreError: (a ValueError) if there is no store or it is damaged.
-        ValueError: for another type of file.
+        ValueError: for another type of file, or if a netCDF file cannot hold a variable.
     """
     out = checks.path("out", out)
     checks.choice("out's suffix", out.suffix, (".nc", ".csv"))
