@@ -21,8 +21,9 @@ from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._updates import (
     Examples,
     apply_update,
+    init_state,
     inner_product,
-    keep_types,
+    transform,
 )
 from causal_sgd.types import (
     Algorithm,
@@ -60,8 +61,8 @@ class FederatedOptions(TypedDict, total=False):
             round.
         local_steps: K >= 1; may be traced; 1 by default.
         server: the server's optimizer, whose gradient is the mean of (start - end) over the
-            participants (Reddi et al. 2021); None for `optax.sgd(1.0)`, which is the mean of the
-            ends.
+            participants (Reddi et al. 2021), any optax transformation that needs no loss; None for
+            `optax.sgd(1.0)`, which is the mean of the ends.
         weights: of the mean. "examples" (the default): proportional to the examples, which is right
             where environments are drawn with their probabilities (`hetero`, `mixed`, `pooled`);
             "probabilities": proportional to the probabilities of the participants, which is right
@@ -214,7 +215,7 @@ def _federated(settings: _Settings) -> Algorithm:
             world=start.world,
             data=start.data,
             params=start.params,
-            server=server.init(start.params),
+            server=init_state("server", server, start.params),
             controls=none if controlled else (),
             sampler=start.sampler,
             loss=start.loss,
@@ -227,15 +228,15 @@ def _federated(settings: _Settings) -> Algorithm:
         clients = _train_clients(settings, key, state, world, batch)
         share = _shares(settings.weights, batch, world).astype(state.loss.dtype)
         share = share / jnp.sum(share)
-        updates, server_state = optax.with_extra_args_support(server).update(
-            _mean(share, clients.change), state.server, state.params
+        params, server_state = transform(
+            "server", server, _mean(share, clients.change), state.params, state.server
         )
         controls = _new_controls(state, batch, clients) if controlled else state.controls
         return FederatedState(
             step=state.step + 1,
             world=world,
             data=state.data,
-            params=keep_types(optax.apply_updates(state.params, updates), state.params),
+            params=params,
             server=server_state,
             controls=controls,
             sampler=sampler_state,
@@ -319,7 +320,12 @@ def _local_steps(
         return params, optimizer_state, total, first
 
     zero = jax.tree.map(jnp.zeros_like, state.params)
-    carry = state.params, settings.optimizer.init(state.params), zero, state.loss
+    carry = (
+        state.params,
+        init_state("optimizer", settings.optimizer, state.params),
+        zero,
+        state.loss,
+    )
     params, _, total, loss = jax.lax.fori_loop(0, num_steps, local, carry)
     change = jax.tree.map(jnp.subtract, state.params, params)
     mean = jax.tree.map(lambda leaf: leaf / num_steps, total)

@@ -11,7 +11,7 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
-from causal_sgd.training.algorithms._updates import Examples, apply_update
+from causal_sgd.training.algorithms._updates import Examples, apply_update, init_state
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -113,7 +113,7 @@ def _first_state(
         world=start.world,
         data=start.data,
         params=start.params,
-        optimizer=optimizer.init(start.params),
+        optimizer=init_state("optimizer", optimizer, start.params),
         sampler=start.sampler,
         loss=start.loss,
     )

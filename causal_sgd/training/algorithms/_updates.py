@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import chex
@@ -14,7 +15,7 @@ import optax
 
 from causal_sgd.types import AnyModel, Array, Batch, Key, Measurement, Params, PyTree
 
-__all__ = ["Examples", "Term", "apply_update", "keep_types"]
+__all__ = ["Examples", "Term", "apply_update", "init_state", "inner_product", "transform"]
 
 Term = Callable[[Params], tuple[Params, Array]]
 """Params -> gradient and value [] of what an objective has beside the loss of its examples."""
@@ -145,17 +146,92 @@ def apply_update(
         "obj_fn": value_fn,
         "grad_fn": grad_fn,
     }
-    update = optax.with_extra_args_support(optimizer).update
-    accepted = inspect.signature(update).parameters
+    accepted = inspect.signature(optax.with_extra_args_support(optimizer).update).parameters
     if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values()):
         # optax.contrib.sam refuses arguments that it does not know.
         extra = {name: value for name, value in extra.items() if name in accepted}
-    updates, state = update(gradient, state, params, **extra)
-    return keep_types(optax.apply_updates(params, updates), params), state, gradient, loss
+    params, state = transform("optimizer", optimizer, gradient, params, state, **extra)
+    return params, state, gradient, loss
+
+
+def init_state(argument: str, optimizer: optax.GradientTransformation, params: Params) -> PyTree:
+    """Return the first state of an optimizer.
+
+    Args:
+        argument: its name, for messages.
+        optimizer: any optax transformation.
+        params: initial.
+
+    Raises:
+        ValueError: if it does not accept the parameters.
+    """
+    with _failures(argument):
+        return optimizer.init(params)
+
+
+def transform(
+    argument: str,
+    optimizer: optax.GradientTransformation,
+    gradient: Params,
+    params: Params,
+    state: optax.OptState,
+    **extra: object,
+) -> tuple[Params, optax.OptState]:
+    """Return parameters and state after an update, both in the types that they had.
+
+    Args:
+        argument: the optimizer's name, for messages.
+        optimizer: any optax transformation.
+        gradient: at the parameters.
+        params: before the update.
+        state: the optimizer's.
+        **extra: what else the optimizer may ask for.
+
+    Raises:
+        ValueError: if it asks for more, or returns updates or a state of another structure.
+        AssertionError: (from chex, with both shapes) if its updates have other shapes.
+    """
+    with _failures(argument, *extra):
+        updates, new = optax.with_extra_args_support(optimizer).update(
+            gradient, state, params, **extra
+        )
+    chex.assert_trees_all_equal_shapes(
+        updates, params, custom_message=f"{argument} returns updates of other shapes"
+    )
+    before, after = jax.tree.structure(state), jax.tree.structure(new)
+    if before != after:
+        raise ValueError(
+            f"{argument} must keep the structure of its state, got {after} after {before}"
+        )
+    return (
+        keep_types(optax.apply_updates(params, updates), params),
+        jax.tree.map(_in_type_of, new, state),
+    )
+
+
+@contextlib.contextmanager
+def _failures(argument: str, *offered: str) -> Iterator[None]:
+    """Name the argument where an optimizer fails because it does not get what it needs."""
+    try:
+        yield
+    except jax.errors.JAXTypeError:
+        raise  # a traced number where a plain one is needed: jax says so
+    except (AttributeError, TypeError, *([] if offered else [ValueError])) as error:
+        extra = f", and at most {', '.join(offered)}" if offered else " only"
+        raise ValueError(
+            f"{argument} must be an optax transformation that takes gradients, its state and the "
+            f"model's parameters{extra}, got one that fails: {error}"
+        ) from error
 
 
 def _add(gradient: Params, slope: Params) -> Params:
     return keep_types(jax.tree.map(jnp.add, gradient, slope), gradient)
+
+
+def _in_type_of(leaf: Array, like: Array) -> Array:
+    # Keys and numbers of any kind; `keep_types` is for parameters.
+    kind = jnp.result_type(like)
+    return leaf if jnp.result_type(leaf) == kind else jnp.asarray(leaf, kind)
 
 
 def keep_types(new: Params, old: Params) -> Params:
