@@ -214,9 +214,12 @@ def _failures(argument: str, *offered: str) -> Iterator[None]:
     """Name the argument where an optimizer fails because it does not get what it needs."""
     try:
         yield
-    except jax.errors.JAXTypeError:
-        raise  # a traced number where a plain one is needed: jax says so
-    except (AttributeError, TypeError, *([] if offered else [ValueError])) as error:
+    except (AttributeError, TypeError, ValueError) as error:
+        # jax explains itself, and this package where it offers something.
+        if isinstance(error, jax.errors.JAXTypeError) or (
+            offered and isinstance(error, ValueError)
+        ):
+            raise
         extra = f", and at most {', '.join(offered)}" if offered else " only"
         raise ValueError(
             f"{argument} must be an optax transformation that takes gradients, its state and the "
