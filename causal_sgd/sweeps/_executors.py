@@ -244,7 +244,7 @@ def compute(job: bytes, tiles: Sequence[Columns], expected: str) -> Answer:
         tiles: the columns of each.
         expected: the fingerprint of the program that the process which began the sweep would run.
     """
-    device = jax.local_devices()[0]
+    device = _machine.present_devices()[0]
     loaded, traced = _load(job)
     outcomes = []
     with _machine.applied(loaded.settings):

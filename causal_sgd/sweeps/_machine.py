@@ -25,6 +25,7 @@ __all__ = [
     "environment",
     "kind_of_cpu",
     "local_devices",
+    "present_devices",
     "setting",
     "settings",
     "use_compilation_cache",
@@ -76,7 +77,7 @@ def use_cpu_cores(count: int | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:
         _warn_too_late(wanted)
-    return len(jax.local_devices())
+    return len(present_devices())
 
 
 def local_devices(devices: Sequence[Device] | None) -> list[Device]:
@@ -102,7 +103,26 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
             jax.config.update("jax_num_cpu_devices", cores())
         except RuntimeError:
             _warn_too_late(cores())
-    return list(jax.local_devices())
+    return present_devices()
+
+
+def present_devices() -> list[Device]:
+    """The local devices of jax's default backend.
+
+    Raises:
+        ValueError: if jax has none of the platforms that the user chose.
+    """
+    try:
+        return list(jax.local_devices())
+    except (RuntimeError, AssertionError) as error:  # an assertion fails where no plugin is there
+        chosen = setting("jax_platforms")
+        if not chosen:
+            raise
+        reason = str(error).partition(" (set ")[0] or "there is no such device"
+        raise ValueError(
+            f"JAX_PLATFORMS must name platforms that jax finds here, such as cpu, got {chosen!r}: "
+            f"{reason}"
+        ) from None
 
 
 def use_compilation_cache(folder: str | Path) -> Path:
@@ -153,23 +173,44 @@ def setting(name: str) -> Setting:
 
 def settings() -> dict[str, Setting]:
     """The settings of jax that affect results, in this thread."""
-    return {name: setting(name) for name in _CONTEXTS}
+    return {name: setting(name) for name in _RESULTS}
 
 
 @contextlib.contextmanager
 def applied(values: Mapping[str, Setting]) -> Iterator[None]:
-    """Apply the settings of another thread or process to this thread, within a context."""
+    """Apply the settings of another thread or process to this thread, within a context.
+
+    Aids for debugging, which programs for many runs cannot obey, are off.
+    """
     with contextlib.ExitStack() as stack:
-        for name, value in values.items():
+        for name, value in {**values, **_WITHOUT_AIDS}.items():
             if setting(name) != value:
                 stack.enter_context(_CONTEXTS[name](value))
         yield
 
 
-_CONTEXTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[object]]] = {
+# Diverged runs have NaN and infinite values, and a program is compiled ahead of its calls.
+_WITHOUT_AIDS: Mapping[str, Setting] = {
+    "jax_disable_jit": False,
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": None,
+}
+
+
+_RESULTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[object]]] = {
     "jax_enable_x64": jax.enable_x64,
     "jax_default_matmul_precision": jax.default_matmul_precision,
     "jax_threefry_partitionable": jax.threefry_partitionable,
+}
+_CONTEXTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[object]]] = {
+    **_RESULTS,
+    "jax_disable_jit": jax.disable_jit,
+    "jax_debug_nans": jax.debug_nans,
+    "jax_debug_infs": jax.debug_infs,
+    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
+    "jax_transfer_guard": lambda value: jax.transfer_guard(value or "allow"),
 }
 
 
@@ -182,7 +223,7 @@ _warned: set[int] = set()
 
 
 def _warn_too_late(wanted: int) -> None:
-    have = jax.local_devices()
+    have = present_devices()
     if have[0].platform == "cpu" and len(have) < wanted and wanted not in _warned:
         _warned.add(wanted)
         warnings.warn(

@@ -322,7 +322,9 @@ def check_metric(cell: Cell, axes: Mapping[str, npt.ArrayLike], metric: str) -> 
 
     grid = Grid.make(cell, axes, 1)
     _machine.local_devices(None)  # before the first key, as in `sweep`
-    recorded = jax.eval_shape(lambda key: cell(key, **grid.corners()[0]), jax.random.key(0)).metrics
+    with _machine.applied({}):
+        key = jax.random.key(0)
+        recorded = jax.eval_shape(lambda key: cell(key, **grid.corners()[0]), key).metrics
     values = recorded[checks.choice("metric", metric, recorded)]
     if shape := values.shape[1:]:
         raise ValueError(f"metric must be one number a frame, got {metric!r} of shape {shape}")

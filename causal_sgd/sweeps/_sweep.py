@@ -87,6 +87,9 @@ def sweep(
 ) -> xr.Dataset:
     """Run a cell for every combination of axis values and seeds, compiled once.
 
+    Jax's aids for debugging (disabled jit, checks for NaN, strict promotion, transfer guards) have
+    no effect here. Call the cell itself to debug a run.
+
     Args:
         cell: cell(key, *, names...) -> Trace, a pure function that builds world, sampler, ...
             inside and calls `run`. It receives axis values as traced numbers. Every sweep traces it
@@ -140,23 +143,24 @@ def sweep(
         SweepError: at the end, if some tiles failed; all other results are kept.
         KeyboardInterrupt: if interrupted; the message says how many runs are kept.
     """
-    return Sweep.make(
-        cell,
-        axes=axes,
-        seeds=seeds,
-        key=key,
-        store=store,
-        executor=executor,
-        config=config,
-        tile=tile,
-        tiles_per_task=tiles_per_task,
-        retries=retries,
-        timeout=timeout,
-        memory=memory,
-        devices=devices,
-        progress=progress,
-        label=label,
-    ).run()
+    with _machine.applied({}):
+        return Sweep.make(
+            cell,
+            axes=axes,
+            seeds=seeds,
+            key=key,
+            store=store,
+            executor=executor,
+            config=config,
+            tile=tile,
+            tiles_per_task=tiles_per_task,
+            retries=retries,
+            timeout=timeout,
+            memory=memory,
+            devices=devices,
+            progress=progress,
+            label=label,
+        ).run()
 
 
 @dataclasses.dataclass(kw_only=True)
