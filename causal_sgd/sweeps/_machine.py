@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from causal_sgd.sweeps._provenance import Machine
 
 __all__ = [
     "applied",
+    "compiler",
     "cores",
     "environment",
     "kind_of_cpu",
@@ -162,8 +164,62 @@ def environment(device: Device) -> Machine:
         "cpu": kind_of_cpu(),
         "x64": bool(setting("jax_enable_x64")),
         "matmul_precision": str(setting("jax_default_matmul_precision") or "default"),
+        "compiler": compiler(),
         "git_commit": _git_commit(),
     }
+
+
+# Settings of jax that change the code that XLA compiles, and their defaults.
+_COMPILER: Mapping[str, Setting | float] = {
+    "jax_allow_f16_reductions": True,
+    "jax_disable_most_optimizations": False,
+    "jax_enable_pgle": False,
+    "jax_enable_remat_opt_pass": True,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_memory_fitting_effort": 0.0,
+    "jax_memory_fitting_level": "O2",
+    "jax_optimization_level": "UNKNOWN",
+    "jax_threefry_gpu_kernel_lowering": False,
+    "jax_use_shardy_partitioner": True,
+    "jax_xla_profile_version": 0,
+}
+_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
+# Flags of XLA that say where to run or what to write down, and change no bit.
+_HARMLESS = re.compile(
+    r"xla_(dump_|force_host_platform_device_count|gpu_cuda_data_dir|hlo_profile|detailed_logging)"
+)
+
+
+def compiler() -> dict[str, str]:
+    """What differs from the compiler's defaults and may change bits: settings, flags, variables.
+
+    XLA reads its flags once in a process, so these are those of the first call.
+    """
+    # Some settings can be changed in a context, and are attributes; others are values only.
+    values = {
+        name: getattr(jax.config, name, jax.config.values.get(name, default))
+        for name, default in _COMPILER.items()
+    }
+    changed = {name: str(value) for name, value in values.items() if value != _COMPILER[name]}
+    return {**_flags(), **changed}
+
+
+@functools.cache
+def _flags() -> Mapping[str, str]:
+    """Flags and variables of the environment that change what XLA and its libraries compute."""
+    flags: dict[str, str] = {}
+    for variable in _FLAGS:
+        text = os.environ.get(variable, "").strip()
+        if text and not text.startswith("-"):  # the name of a file of flags
+            with contextlib.suppress(OSError):
+                text = Path(text).read_text()
+        for flag in text.split():
+            name, _, value = flag.lstrip("-").partition("=")
+            if not _HARMLESS.match(name):
+                flags[name] = value or "true"
+    flags |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return dict(sorted(flags.items()))
 
 
 def setting(name: str) -> Setting:

@@ -26,7 +26,7 @@ import numpy as np
 from causal_sgd import random
 from causal_sgd.sweeps import _jaxprs
 from causal_sgd.sweeps._grid import Columns, Grid
-from causal_sgd.sweeps._machine import Device, settings
+from causal_sgd.sweeps._machine import Device, compiler, settings
 from causal_sgd.types import Array, Key, Trace
 
 __all__ = ["CPU_OPTIONS", "Cell", "Program", "TracedCell", "waiting"]
@@ -93,7 +93,12 @@ class Program(NamedTuple):
             run_bytes=run_bytes,
             shared_bytes=shared_bytes,
             fingerprint=fingerprint,
-            identity=(fingerprint, _jaxprs.callbacks(jaxpr.jaxpr), tuple(settings().items())),
+            identity=(
+                fingerprint,
+                _jaxprs.callbacks(jaxpr.jaxpr),
+                *settings().items(),
+                *compiler().items(),
+            ),
             batches_lapack=_jaxprs.batches_lapack(jaxpr.jaxpr),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 __all__ = ["Environment", "Machine", "Origin", "provenance"]
 
@@ -22,6 +22,7 @@ class Machine(Origin):
     cpu: str  # equal for CPUs with equal instruction sets
     x64: bool
     matmul_precision: str
+    compiler: NotRequired[dict[str, str]]  # what is not its default; absent in older stores
     git_commit: str | None  # of the working directory
 
 

@@ -1,15 +1,24 @@
 """Sweeps use all cores if jax has not started; compiled programs can be cached on disk."""
 
+import json
 import logging
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from causal_sgd import sweep
 from causal_sgd.sweeps import _machine, _progress
 from causal_sgd.sweeps._progress import Progress
+from causal_sgd.sweeps.store import Store
+from causal_sgd.types import Trace
+from support.sweeps import COMPILATIONS
 
 SWEEP = """
 import causal_sgd as cs
@@ -100,6 +109,74 @@ def test_the_environment_is_described() -> None:
         changed = _machine.environment(jax.local_devices()[0])
     assert (changed["x64"], changed["matmul_precision"]) == (True, "highest")
     assert _machine.environment(jax.local_devices()[0]) == environment
+
+
+FAST = "--xla_dump_to=/nowhere --xla_cpu_enable_fast_math --xla_force_host_platform_device_count=3"
+
+
+@pytest.mark.parametrize(
+    ("variables", "recorded"),
+    [
+        ({}, {}),
+        ({"XLA_FLAGS": "--xla_dump_to=/nowhere"}, {}),
+        ({"XLA_FLAGS": FAST}, {"xla_cpu_enable_fast_math": "true"}),
+        ({"XLA_FLAGS": " --xla_a=1\t--xla_b=false"}, {"xla_a": "1", "xla_b": "false"}),
+        ({"XLA_FLAGS": "flags.txt"}, {"xla_c": "4"}),
+        ({"LIBTPU_INIT_ARGS": "--xla_tpu_d=e"}, {"xla_tpu_d": "e"}),
+        ({"NVIDIA_TF32_OVERRIDE": "0"}, {"NVIDIA_TF32_OVERRIDE": "0"}),
+    ],
+)
+def test_flags_that_change_bits_are_recorded(
+    variables: dict[str, str], recorded: dict[str, str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags.txt").write_text("--xla_c=4\n")
+    for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert _machine._flags.__wrapped__() == recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jax_disable_most_optimizations", True),
+        ("jax_optimization_level", "O1"),
+        ("jax_exec_time_optimization_effort", 0.5),
+    ],
+)
+def test_a_store_warns_where_the_compiler_is_set_otherwise(name: str, value: Any, tmp_path) -> None:
+    def cell(key: jax.Array) -> Trace:
+        return Trace(jnp.arange(2), {"u": jax.random.normal(key, (2,))}, jnp.asarray(-1))
+
+    path, before = tmp_path / "runs.zarr", jax.config.values[name]
+    sweep(cell, seeds=2, tile=2, store=path)
+    COMPILATIONS.clear()
+    jax.config.update(name, value)
+    try:
+        with pytest.warns(UserWarning, match=f"agree up to rounding only: .*compiler.{name} is"):
+            sweep(cell, seeds=4, store=path)
+    finally:
+        jax.config.update(name, before)
+    assert COMPILATIONS, "the program of the other settings was used"
+    first, second = Store(path).environments
+    assert first["compiler"] == {}
+    assert second["compiler"] == {name: str(value)}
+
+
+def test_a_store_without_a_record_of_the_compiler_goes_on(tmp_path: Path) -> None:
+    def cell(key: jax.Array) -> Trace:
+        return Trace(jnp.arange(2), {"u": jax.random.normal(key, (2,))}, jnp.asarray(-1))
+
+    path = tmp_path / "runs.zarr"
+    sweep(cell, seeds=2, tile=2, store=path)
+    header = json.loads((path / "zarr.json").read_text())
+    del header["attributes"]["environments"][0]["compiler"]
+    (path / "zarr.json").write_text(json.dumps(header))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sweep(cell, seeds=4, store=path).u.shape == (4, 2)
 
 
 class Terminal:

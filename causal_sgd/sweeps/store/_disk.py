@@ -37,7 +37,16 @@ if TYPE_CHECKING:
 __all__ = ["Store", "open_results"]
 
 # Entries of an environment on which the last bits of results depend.
-SAME_BITS = ("versions", "platform", "device", "machine", "cpu", "x64", "matmul_precision")
+SAME_BITS = (
+    "versions",
+    "platform",
+    "device",
+    "machine",
+    "cpu",
+    "x64",
+    "matmul_precision",
+    "compiler",
+)
 
 
 class Store(StoreReader):
@@ -96,7 +105,7 @@ class Store(StoreReader):
             )
         if self.environments:
             old, new = (
-                {name: each[name] for name in SAME_BITS}
+                {name: each[name] for name in SAME_BITS if name in self.environments[0]}
                 for each in (self.environments[0], environment)
             )
             if changes := differences(old, new):
