@@ -110,3 +110,27 @@ def test_initial_parameters_have_their_scale() -> None:
     ):
         entries = np.asarray(model.init(jax.random.key(0))).ravel()
         assert stats.kstest(entries / 0.3, stats.norm.cdf).pvalue > LEVEL
+
+
+@pytest.mark.parametrize(
+    ("model", "deviation"),
+    [
+        (models.factored(dim=80, rank=60, init_scale=0.3), 0.3),
+        (models.factored(dim=80, init="gaussian", init_scale=0.3), 0.3),
+        (models.asymmetric(dim=80, rank=60, init_scale=0.3), 0.3),
+        (models.asymmetric(dim=4, init_scale=0.3), 0.3 / 4**0.5),
+        (models.deep(dim=60, init="gaussian", init_scale=0.3), 0.3 / 60**0.5),
+        (models.signed_diagonal(dim=4, init_scale=0.3), 0.3),
+        (models.quadratic(dim=80, neurons=60, init_scale=0.3), 0.3),
+        (models.relu(dim=80, neurons=60, trained_layers="first", init_scale=0.3), 0.3),
+    ],
+)
+def test_the_weights_of_every_model_start_at_its_scale(
+    model: MatrixModel, deviation: float
+) -> None:
+    """The root mean square of some 5000 normal entries has a standard error of 1 %: |z| < 4."""
+    params = model.init(jax.random.key(0))
+    weights = getattr(params, "weights", params)  # the offset of a network starts at zero
+    entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(weights)])
+    error = 1 / (2 * entries.size) ** 0.5 if entries.size > 100 else 1e-6
+    assert abs((entries**2).mean() ** 0.5 / deviation - 1) < 4 * error
