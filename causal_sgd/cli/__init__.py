@@ -12,9 +12,7 @@ import functools
 import importlib.metadata
 import operator
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
@@ -24,6 +22,8 @@ from causal_sgd import checks
 from causal_sgd.cli.arguments import fill_help, parse
 from causal_sgd.cli.doctor import Doctor
 from causal_sgd.cli.explore import Explore
+from causal_sgd.cli.interruption import EXIT_CODE as INTERRUPTED
+from causal_sgd.cli.interruption import interruptible, leave
 from causal_sgd.cli.listing import List
 from causal_sgd.cli.outputs import say
 from causal_sgd.cli.phases import Phase
@@ -64,15 +64,18 @@ SIGPIPE_EXIT = 141  # the exit code of a program that SIGPIPE ends
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 for success, 1 for a failure, 2 for a mistake, 130 for Ctrl-C."""
-    with _drawing_to_files():
+    alone = arguments is None  # in a process of its own
+    with interruptible(for_good=alone), _drawing_to_files():
         _open_standard_streams()
-        sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        if alone and code == INTERRUPTED:
+            leave()
+        sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:
     try:
-        with _terminable():
-            return _command(arguments)()
+        return _command(arguments)()
     except ValueError as error:
         return _fail(f"error: {' '.join(str(error).split())}", 2)
     except RuntimeError as error:
@@ -88,7 +91,7 @@ def _main(arguments: Sequence[str]) -> int:
     except OSError as error:  # such as a full disk; mistakes are found before the computation
         return _fail(str(error))
     except KeyboardInterrupt as stop:
-        return _fail("interrupted" + (f"; {stop}" if str(stop) else ""), 130)
+        return _fail("interrupted" + (f"; {stop}" if str(stop) else ""), INTERRUPTED)
 
 
 def _fail(message: str, code: int = 1) -> int:
@@ -116,23 +119,6 @@ def _drawing_to_files() -> Iterator[None]:
         del os.environ["MPLBACKEND"]
         if before is not None:
             os.environ["MPLBACKEND"] = before
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: the queue of a cluster sends it before it kills."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _version() -> int:
