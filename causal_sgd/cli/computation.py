@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 
@@ -102,31 +102,9 @@ class Computation(Workplace):
     ) -> xr.Dataset:
         """Sweep an experiment, into the store if --out is one; the arguments are as in `sweep`."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
-        cell = experiment.cell()
-        if self.out is not None and store is None and by is None:
-            self._check_netcdf(cell, options)
-        return self.sweep(cell, store=store, by=by, **options)
-
-    def _check_netcdf(self, cell: Callable[..., Trace], options: Mapping[str, Any]) -> None:
-        """Raise ValueError before the run if a netCDF file cannot hold its results."""
-        start(self.cache)
-        import jax
-
-        from causal_sgd.sweeps._grid import Grid
-        from causal_sgd.sweeps._keys import root_key
-        from causal_sgd.sweeps._netcdf import netcdf_engine
-        from causal_sgd.sweeps._programs import dry_run
-
-        grid = Grid.make(cell, options.get("axes") or {}, options["seeds"])
-        shapes = dry_run(cell, grid, root_key(options["key"]))  # which `sweep` does not repeat
-        arrays = {
-            name: jax.ShapeDtypeStruct((*grid.shape, *leaf.shape), leaf.dtype)
-            for name, leaf in shapes.metrics.items()
-        }
-        try:
-            netcdf_engine({**arrays, "seed": grid.seeds})
-        except ValueError as error:
-            raise ValueError(f"--out: {error}") from None
+        if by is None and self.out is not None and store is None:
+            by = _sweep_for_netcdf
+        return self.sweep(experiment.cell(), store=store, by=by, **options)
 
     def write(self, dataset: xr.Dataset, experiment: Experiment) -> None:
         """Write the results to --out, unless it is a store."""
@@ -140,6 +118,25 @@ class Computation(Workplace):
         """Raise ValueError before the run if its output cannot be written."""
         check_output("--out", self.out, (".nc", ".zarr"))
         check_output("--plot", plot, PLOT_SUFFIXES)
+
+
+def _sweep_for_netcdf(cell: Callable[..., Trace], **options: object) -> xr.Dataset:
+    """`sweep`, refused before it computes if a netCDF file could not hold the results."""
+    import jax
+
+    from causal_sgd.sweeps._netcdf import netcdf_engine
+    from causal_sgd.sweeps._sweep import Sweep
+
+    sweep = Sweep.make(cell, known=None, **options)
+    arrays = {
+        name: jax.ShapeDtypeStruct((*sweep.grid.shape, *leaf.shape), leaf.dtype)
+        for name, leaf in sweep.shapes.metrics.items()
+    }
+    try:
+        netcdf_engine({**arrays, "seed": sweep.grid.seeds})
+    except ValueError as error:
+        raise ValueError(f"--out: {error}") from None
+    return sweep.run()
 
 
 def start(cache: Path | None = None) -> None:

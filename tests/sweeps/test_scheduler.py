@@ -128,6 +128,29 @@ def test_a_breaking_unit_is_isolated() -> None:
     assert beside[1:] == [1] * (len(beside) - 1), "after the first time it was tried alone"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_unit_that_hangs_is_given_up_and_named(group: int, replaced: bool) -> None:
+    release = threading.Event()
+    hangs = []
+
+    def script(unit: int, *_: int) -> Any:
+        if unit == 7:
+            hangs.append(unit)
+            release.wait(30)
+        return None
+
+    backend = Scripted(script, window=5 if replaced else 10)
+    if not replaced:
+        backend.renew = lambda: False
+    done, failures = scheduled(backend, retries=1, timeout=0.15, tiles_per_task=group)
+    release.set()
+    assert sorted(done) == sorted(set(range(20)) - {7})
+    assert failures == {7: "no answer for 0.15 s"}
+    alone = replaced or group > 1  # the first time, its neighbours may have hung
+    assert len(hangs) == 2 + (alone and group > 1)
+
+
 def test_if_everything_fails_the_others_are_not_tried() -> None:
     backend = Scripted(lambda *_: ValueError("no"))
     done, failures = scheduled(backend, units=1000, retries=0)
