@@ -14,7 +14,18 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PLOT_SUFFIXES", "Plain", "check_output", "draw", "number", "plain", "say", "take"]
+__all__ = [
+    "PLOT_SUFFIXES",
+    "Plain",
+    "aligned",
+    "check_output",
+    "distinct",
+    "draw",
+    "number",
+    "plain",
+    "say",
+    "take",
+]
 
 Plain: TypeAlias = "float | list[Plain] | None"
 """Numbers for JSON, in which those that are not finite become null."""
@@ -54,6 +65,31 @@ def number(value: Plain) -> str:
     if isinstance(value, list):
         return " ".join(number(entry).strip() for entry in value[:6])
     return f"{'-':>10}" if value is None else f"{value:>10.4g}"
+
+
+def distinct(values: np.ndarray, *, digits: int) -> list[str]:
+    """Numbers as text, with more digits than these where two of them would look the same."""
+    texts: list[str] = []
+    for more in range(digits, 18):  # 17 digits distinguish all
+        texts = [f"{value:.{more}g}" for value in values]
+        if len(set(texts)) == len(values):
+            break
+    return texts
+
+
+def aligned(rows: Sequence[Sequence[str]], *, least: tuple[int, int]) -> list[str]:
+    """Rows of a table as lines, with columns that are as wide as their texts require.
+
+    Args:
+        rows: the texts, with the same number in each row.
+        least: the least width of the first column and of the others.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, others = least
+    widths = [max(first, widths[0]), *(max(others, width + 1) for width in widths[1:])]
+    return [
+        "".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in rows
+    ]
 
 
 def say(text: str) -> None:

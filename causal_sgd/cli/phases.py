@@ -14,7 +14,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
-from causal_sgd.cli.outputs import draw, plain, take
+from causal_sgd.cli.outputs import aligned, distinct, draw, plain, take
 from causal_sgd.experiment import Experiment, MetricName, theory_curve
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
@@ -270,14 +270,15 @@ class _Diagram:
             f"median {self.metric} over {seeds} seeds; rows {y}, columns {x}; "
             "'div.' where half or more diverged"
         )
-        print(" " * 10 + "".join(f"{value:>8.3g}" for value in xs))
-        for row, value in enumerate(ys):
+        rows = [["", *distinct(xs, digits=3)]]
+        for row, value in enumerate(distinct(ys, digits=4)):
             medians, diverged = table["median"].values[row], table.diverged_fraction.values[row]
             cells = [
                 "div." if fraction >= 0.5 else f"{median:.3g}"
                 for median, fraction in zip(medians, diverged, strict=True)
             ]
-            print(f"{value:>10.4g}" + "".join(f"{cell:>8}" for cell in cells))
+            rows.append([value, *cells])
+        print("\n".join(aligned(rows, least=(10, 8))))
 
     def print_boundary(self) -> None:
         """Print the boundary, if there is one, with a row for each value of the other axis."""
@@ -293,7 +294,7 @@ class _Diagram:
                     columns[name] = np.interp(values, argument, curve)
                     break
         print(f"where half of the seeds reject, {self.along} by {other}, with its 95 % band")
-        print(f"{other[:13]:>13}" + "".join(f"{name:>17}" for name in columns))
-        for row, value in enumerate(values):
-            numbers = "".join(f"{column[row]:>17.4g}" for column in columns.values())
-            print(f"{value:>13.4g}{numbers}")
+        rows = [[other, *columns]]
+        for row, value in enumerate(distinct(values, digits=4)):
+            rows.append([value, *(f"{column[row]:.4g}" for column in columns.values())])
+        print("\n".join(aligned(rows, least=(13, 17))))

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from causal_sgd.cli.axes import parse_axis
+from causal_sgd.cli.phases import _Diagram
 from causal_sgd.experiment import INTEGER_AXES, Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
@@ -107,6 +108,27 @@ def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dic
     axes = "spread", np.linspace(0, 9, 3), "learning_rate", np.array([0.05, 0.1])
     assert theory_curve(Experiment(), *axes) is not None
     assert theory_curve(Experiment(**changes), *axes) is None
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, capsys) -> None:
+    xs, ys = np.array([-1.5e-05, 0.000143, 1.96e-05, 1000.1, 1000.2]), np.array([-1e-10, 0.25])
+    medians = scale * np.array([[0.00055, 0.000143, 1.96e-05, 1.2345e-300, np.nan]] * 2)
+    dataset = xr.Dataset(
+        {
+            "loss": (("mean", "spread", "seed"), medians[..., None]),
+            "diverged_at": (("mean", "spread", "seed"), np.full((2, 5, 1), -1)),
+        },
+        {"spread": xs, "mean": ys, "seed": [0]},
+    )
+    axes = {"spread": xs, "mean": ys}
+    _Diagram(dataset, "loss", axes, None, "spread", None, None, {}, 0.0).print_table(1)
+    _, head, *rows = capsys.readouterr().out.splitlines()
+    np.testing.assert_allclose([float(word) for word in head.split()], xs, rtol=1e-2)
+    assert len(set(head.split())) == len(xs)
+    for row, value in zip(rows, ys, strict=True):
+        numbers = [float(word) for word in row.split()]
+        np.testing.assert_allclose(numbers, [value, *medians[0]], rtol=1e-2)
 
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:
