@@ -174,3 +174,11 @@ def test_a_claim_states_its_interval_in_words() -> None:
     assert studies.Claim("", 2, math.inf, "").interval == "at least 2"
     assert studies.Claim("", -math.inf, -1.5, "").interval == "at most -1.5"
     assert studies.Claim.finding("").interval == "not judged"
+
+
+def test_the_readme_counts_claims_and_findings() -> None:
+    claims = [claim for name in studies.NAMES for claim in studies.load(name).CLAIMS.values()]
+    judged = sum(claim.judged for claim in claims)
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    counts = f"{len(studies.NAMES)} studies check {judged} claims"
+    assert f"{counts} against them and report {len(claims) - judged} findings" in text
