@@ -50,12 +50,11 @@ def compare(
     """
     import xarray as xr
 
-    with _machine.applied({}):
-        sweeps = _sweeps(cells, dim, store, options)
-        try:
-            parts, errors = _run(sweeps)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_go_on(sweeps)) from None
+    sweeps = _sweeps(cells, dim, store, options)
+    try:
+        parts, errors = _run(sweeps)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(sweeps)) from None
     if errors:
         steps = next((part["step"] for part in parts if _done(part).any()), None)
         parts = [

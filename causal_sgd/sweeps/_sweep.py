@@ -143,24 +143,23 @@ def sweep(
         SweepError: at the end, if some tiles failed; all other results are kept.
         KeyboardInterrupt: if interrupted; the message says how many runs are kept.
     """
-    with _machine.applied({}):
-        return Sweep.make(
-            cell,
-            axes=axes,
-            seeds=seeds,
-            key=key,
-            store=store,
-            executor=executor,
-            config=config,
-            tile=tile,
-            tiles_per_task=tiles_per_task,
-            retries=retries,
-            timeout=timeout,
-            memory=memory,
-            devices=devices,
-            progress=progress,
-            label=label,
-        ).run()
+    return Sweep.make(
+        cell,
+        axes=axes,
+        seeds=seeds,
+        key=key,
+        store=store,
+        executor=executor,
+        config=config,
+        tile=tile,
+        tiles_per_task=tiles_per_task,
+        retries=retries,
+        timeout=timeout,
+        memory=memory,
+        devices=devices,
+        progress=progress,
+        label=label,
+    ).run()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -194,6 +193,7 @@ class Sweep:
             given["store"] = checks.path("store", given["store"])
         return cls(**given, known=known)
 
+    @_machine.applied({})
     def __post_init__(self, known: TracedCell | None) -> None:
         self.grid = Grid.make(self.cell, {} if self.axes is None else self.axes, self.seeds)
         # Before the first key, which would start jax: this may set up all cores.
@@ -265,6 +265,7 @@ class Sweep:
         results = StoredResults(store, self.opened, manifest, tile, grid, environment)
         return Plan(program, tile, devices, results)
 
+    @_machine.applied({})
     def begin(self, pool: Executor) -> None:
         """Let the pool compile the program that `run` will need."""
         program, tile, devices, results = self.plan
@@ -273,6 +274,7 @@ class Sweep:
             units = -(-self.grid.size // tile)
             program.begin(columns, devices[:units], pool)
 
+    @_machine.applied({})
     def run(self) -> xr.Dataset:
         """Compute the missing runs, and return the dataset of all runs."""
         results = self.plan.results

@@ -73,7 +73,6 @@ def test_missing_runs_are_nan(store: Path, kind: str) -> None:
     np.testing.assert_array_equal(dataset.diverged_at, -1)
 
 
-@pytest.mark.filterwarnings("ignore:The BCa confidence interval")  # all seeds agree
 def test_growth_rates_and_order_parameters_count_the_runs_there_are(store: Path) -> None:
     dataset = open_results(store)
     rates = analysis.growth_rate(dataset, "int32")
@@ -82,8 +81,6 @@ def test_growth_rates_and_order_parameters_count_the_runs_there_are(store: Path)
     error = analysis.growth_rate(jittered, "int32").standard_error[1]
     logs = np.log((4 + 0.1 * np.arange(2)) / (3 + 0.1 * np.arange(2)))
     np.testing.assert_allclose(error, logs.std(ddof=1) / np.sqrt(2))
-    boundary = analysis.order_parameter_boundary(dataset, metric="int32", power=1, resamples=9)
-    assert np.isnan(boundary.value)  # 3 at 0 and 4 at 1: the line reaches zero at -3
     mirrored = dataset.assign_coords(spread=[5.0, 4.0])
     boundary = analysis.order_parameter_boundary(mirrored, metric="int32", power=1, resamples=9)
     np.testing.assert_allclose(boundary.value, 8)
