@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import reprlib
+from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-__all__ = ["Environment", "Machine", "Origin", "provenance"]
+from causal_sgd import checks
+
+__all__ = ["Environment", "Machine", "Origin", "plain_values", "provenance"]
 
 
 class Origin(TypedDict):
@@ -45,3 +50,33 @@ def provenance(
         "key": key,
         "key_implementation": key_implementation,
     }
+
+
+def plain_values(name: str, values: Mapping[str, object]) -> dict[str, object]:
+    """Return values as they are after they were written as JSON and read again.
+
+    Tuples become lists, and keys that are numbers become text.
+
+    Args:
+        name: of the argument, for the message.
+        values: what JSON can hold.
+
+    Raises:
+        ValueError: if JSON cannot hold them, or two keys are the same text.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        for index, (key, _) in enumerate(pairs):
+            if any(key == other for other, _ in pairs[:index]):
+                raise ValueError(f"two of its keys are {key!r} as text")
+        return dict(pairs)
+
+    allowed = "plain values that JSON can hold"
+    checks.instance(name, values, Mapping, f"a mapping of names to {allowed}")
+    try:
+        text = json.dumps(dict(values), allow_nan=False, ensure_ascii=False)
+        text.encode()  # fails for halves of surrogate pairs
+        return json.loads(text, object_pairs_hook=unique)
+    except (TypeError, ValueError, RecursionError) as error:
+        shown = reprlib.repr(values)
+        raise ValueError(f"{name} must hold {allowed}, got {shown}: {error}") from None

@@ -35,7 +35,7 @@ from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Cell, Program, TracedCell
 from causal_sgd.sweeps._progress import Progress
-from causal_sgd.sweeps._provenance import Environment
+from causal_sgd.sweeps._provenance import Environment, plain_values
 from causal_sgd.sweeps._results import MemoryResults, Results
 from causal_sgd.sweeps._scheduler import Failure, schedule
 from causal_sgd.sweeps._tiles import lay_out_tiles
@@ -108,8 +108,9 @@ def sweep(
         executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
             which is called again when a worker dies or hangs; None for this process's devices.
             Each worker uses one device. Processes must not be forked, since jax has started.
-        config: a description of the configuration for the store, as plain values, in addition to
-            the traced program. A cell of `Experiment` has its own.
+        config: a description of the configuration for the store, in addition to the traced program,
+            as a mapping of plain values; tuples and keys that are numbers become what they are in
+            JSON, lists and text. A cell of `Experiment` has its own.
         tile: runs in one compiled program; None for the tile of the store, or a size chosen from
             the program. It may change the last bits.
         tiles_per_task: tiles in one task of the executor; a job of a cluster's queue should hold
@@ -203,6 +204,8 @@ class Sweep:
             checks.integer("tile", self.tile)
         if self.memory is not None:
             checks.number("memory", self.memory, above=0, double=True)
+        if self.config is not None:
+            self.config = plain_values("config", self.config)
         checks.integer("tiles_per_task", self.tiles_per_task)
         checks.integer("retries", self.retries, minimum=0)
         if self.executor is not None and not (

@@ -23,16 +23,10 @@ from causal_sgd.sweeps._programs import TracedCell
 from causal_sgd.sweeps.store import StoreError
 from causal_sgd.types import Trace
 from support.cases import few
-from support.sweeps import COMPILATIONS, build
+from support.sweeps import COMPILATIONS, build, trace_of
 
 FACTOR = 1.0
 MODULE = types.ModuleType("settings")
-
-
-def trace_of(value: Any, name: str = "u") -> Trace:
-    """A run of one step that records one number."""
-    frames = jnp.stack([jnp.zeros(()), jnp.asarray(value, jnp.float32)])
-    return Trace(jnp.arange(2), {name: frames}, jnp.asarray(-1))
 
 
 def last(cell: Callable[..., Trace], **options: Any) -> float:

@@ -105,7 +105,7 @@ class Store(StoreReader):
             )
         if self.environments:
             old, new = (
-                {name: each[name] for name in SAME_BITS if name in self.environments[0]}
+                {name: each.get(name) for name in SAME_BITS if name in self.environments[0]}
                 for each in (self.environments[0], environment)
             )
             if changes := differences(old, new):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
+from causal_sgd.sweeps._provenance import plain_values
+
 if TYPE_CHECKING:
     from causal_sgd.sweeps._grid import Grid
     from causal_sgd.types import Trace
@@ -74,7 +76,7 @@ class Manifest(NamedTuple):
             config: the user's description, as plain values.
 
         Raises:
-            ValueError: if `config` cannot be written as JSON.
+            ValueError: if JSON cannot hold `config` or the attribute `configuration`.
         """
         described = _describe(cell, grid, config)
         source = None
@@ -110,16 +112,12 @@ def _describe(
     if experiment is not None:
         # An axis is not part of the configuration: a store may grow along it.
         described["experiment"] = {
-            name: value for name, value in experiment.items() if name not in grid.names
+            name: value
+            for name, value in plain_values("configuration of the cell", experiment).items()
+            if name not in grid.names
         }
     if config is not None:
-        described["config"] = dict(config)
-        try:
-            json.dumps(described["config"], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"config must hold plain values that JSON can hold, got {config!r}: {error}"
-            ) from None
+        described["config"] = plain_values("config", config)
     return described
 
 
