@@ -178,6 +178,11 @@ class Measurement(NamedTuple):
         differentiates_loss: whether the gradient is the derivative of the batch loss with respect
             to params at the same key. It is not where what is drawn depends on the parameters, as
             by an exact law; `sgd` then refuses optimizers that search along the loss.
+        client: the arguments of `gradient` and the position [] of an environment in the batch ->
+            the gradient and loss of that environment alone, on its part of the examples that
+            `gradient` draws with the same arguments; zero for an environment without examples.
+            Environments of one batch are independent. None where `gradient` cannot be divided:
+            clients of federated methods then draw with keys of their own.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -186,6 +191,10 @@ class Measurement(NamedTuple):
     holds_labels: bool = False
     risks: Risks | None = None
     differentiates_loss: bool = False
+    client: (
+        Callable[[Key, Array, PyTree, AnyModel, Params, PyTree, Batch, Array], tuple[Params, Array]]
+        | None
+    ) = None
 
     @property
     def name(self) -> str:

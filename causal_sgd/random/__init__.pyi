@@ -1,5 +1,6 @@
 from ._bits import bits as bits
 from ._bits import fold_in as fold_in
+from ._bits import integers as integers
 from ._bits import uniforms as uniforms
 from ._discrete import BINOMIAL_UNIFORMS as BINOMIAL_UNIFORMS
 from ._discrete import binomial as binomial
@@ -11,4 +12,5 @@ from ._normal import chi_square as chi_square
 from ._normal import goe as goe
 from ._normal import goe_summand as goe_summand
 from ._normal import goe_summand_size as goe_summand_size
+from ._normal import normal_regions as normal_regions
 from ._normal import normals as normals

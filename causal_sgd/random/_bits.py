@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from causal_sgd.types import Array, Key
 
 
 def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
-    """Random 32-bit words [count] of one stream of a key.
+    """Random 32-bit words [..., count] of streams [...] of a key.
 
     For Threefry keys these are the first words of the blocks with counters (i, stream), in one
     unrolled pass. On a CPU `jax.random.bits` runs the rounds in a loop, which for a few words is
@@ -21,17 +23,22 @@ def bits(key: Key, count: int, stream: int | Array = 0) -> Array:
 
     Args:
         key: one key, of any generator.
-        count: number of words.
-        stream: index of the stream; may be traced.
+        count: number of words. For Threefry keys the first words do not depend on it.
+        stream: indices of the streams [...], below 2^32; may be traced.
 
     Returns:
-        uint32 words [count].
+        uint32 words [..., count].
     """
     if not is_threefry(key):
-        return jax.random.bits(jax.random.fold_in(key, stream), (count,), jnp.uint32)
+        draw = functools.partial(jax.random.bits, shape=(count,), dtype=jnp.uint32)
+        for _ in range(jnp.ndim(stream)):
+            draw = jax.vmap(draw)
+        return draw(fold_in(key, stream))
+    streams = jnp.asarray(stream).astype(jnp.uint32)
     first, second = jax.random.key_data(key)
-    counters = jax.lax.iota(jnp.uint32, count)
-    return threefry(first, second, counters, jnp.full_like(counters, stream))[0]
+    shape = (*streams.shape, count)
+    counters = jax.lax.broadcasted_iota(jnp.uint32, shape, len(shape) - 1)
+    return threefry(first, second, counters, jnp.broadcast_to(streams[..., None], shape))[0]
 
 
 def fold_in(key: Key, data: int | Array) -> Key:
@@ -56,6 +63,29 @@ def fold_in(key: Key, data: int | Array) -> Key:
     # `jax.random.fold_in` encrypts the block (0, data), the seed words of `data`.
     words = jnp.stack(threefry(first, second, jnp.zeros_like(numbers), numbers), -1)
     return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(key) else words
+
+
+def integers(keys: Key, places: Array, size: int) -> Array:
+    """Whole numbers in [0, size), uniformly distributed, at places of the sequences of keys.
+
+    As in `jax.random.randint`, two words are reduced to the range, so that all numbers are equally
+    likely up to a fraction size / 2^32, or size^2 / 2^64 for sizes up to 2^16.
+
+    Args:
+        keys: keys [n] of any generator.
+        places: whole numbers [n], at least 0.
+        size: at least 1.
+
+    Returns:
+        int32 numbers [n].
+    """
+    if is_threefry(keys):
+        data, numbers = jax.random.key_data(keys), places.astype(jnp.uint32)
+        x, y = threefry(data[..., 0], data[..., 1], numbers, jnp.zeros_like(numbers))
+    else:
+        x, y = jax.vmap(lambda key, place: bits(jax.random.fold_in(key, place), 2))(keys, places).T
+    span = np.uint32(size)
+    return ((x % span * np.uint32(2**32 % size) + y % span) % span).astype(jnp.int32)
 
 
 def _is_typed(key: Key) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,8 +13,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from causal_sgd import linalg
-from causal_sgd.random._bits import is_threefry, threefry, uniforms
-from causal_sgd.types import Array, Key
+from causal_sgd.random._bits import bits, is_threefry, threefry, uniforms
+from causal_sgd.types import Array, Key, PyTree
 
 # Numbers in the widest registers. The remainder of a loop is computed one by one, ten times slower.
 VECTOR = 16
@@ -37,58 +38,146 @@ def normals(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike, stream: in
         Normal numbers [*shape].
     """
     count = math.prod(shape) if isinstance(shape, tuple) else shape
-    half = -(-count // (2 * VECTOR)) * VECTOR  # pairs; their number decides the order below
+    # The padded number of pairs decides the order of the numbers, hence its place in the region.
+    size = -(-count // (2 * VECTOR)) * 2 * VECTOR
+    return normal_regions(key, [size], dtype, stream)[0][0][:count].reshape(shape)
+
+
+def normal_regions(
+    key: Key,
+    sizes: Sequence[int],
+    dtype: DTypeLike,
+    stream: int = 0,
+    *,
+    own_sizes: Sequence[int] = (),
+    own_streams: Array | None = None,
+) -> tuple[list[Array], list[Array]]:
+    """Standard normal numbers in regions of a stream and of further streams, drawn in one pass.
+
+    For Threefry keys a region depends on nothing but the key, its stream, and the sizes up to its
+    own: what else is drawn does not shift it. See `normals` for the numbers.
+
+    Args:
+        key: one key, of any generator.
+        sizes: numbers in each region of `stream`.
+        dtype: float32 or float64; both use the same words.
+        stream: index of the stream.
+        own_sizes: numbers in each region of each of `own_streams`.
+        own_streams: indices of other streams [B], below 2^32; may be traced; None for none.
+
+    Returns:
+        The regions of `stream`, [n] each, and those of all `own_streams`, [B, n] each.
+    """
+    halves, own_halves = ([-(-size // 2) for size in group] for group in (sizes, own_sizes))
+    if own_streams is None:
+        own_streams, own_halves = jnp.zeros(0, jnp.uint32), []
+    width, own_width = sum(halves), sum(own_halves)
+    number = own_streams.shape[0]
     if is_threefry(key):
-        first, second = jax.random.key_data(key)
-        pairs = _evaluated_once(
-            functools.partial(_pairs, half=half, stream=stream, dtype=dtype), first, second
+        draw = functools.partial(
+            _pairs, size=_padded(width), width=own_width, stream=stream, dtype=dtype
         )
+        arguments = *jax.random.key_data(key), own_streams.astype(jnp.uint32)
+        pairs, own = _evaluated_once(draw, *arguments)
     else:
-        x, y = jax.random.bits(jax.random.fold_in(key, stream), (2, half), jnp.uint32)
-        pairs = _box_muller(x, y, dtype)
-    return jnp.concatenate([pairs.real, pairs.imag])[:count].reshape(shape)
+        x, y = bits(key, 2 * _padded(width), stream).reshape(2, -1)
+        pairs, own = _box_muller(x, y, dtype), jnp.zeros(0, jnp.result_type(dtype, jnp.complex64))
+        if number:
+            words = bits(key, 2 * own_width, own_streams).reshape(number, 2, own_width)
+            own = _box_muller(words[:, 0], words[:, 1], dtype).reshape(-1)
+    own = own[: number * own_width].reshape(number, own_width)
+    return _unpaired(pairs, halves, sizes), _unpaired(own, own_halves, own_sizes)
 
 
-def _evaluated_once(
-    function: Callable[[Array, Array], Array], first: Array, second: Array
-) -> Array:
-    """function(first, second) for words of keys [...], evaluated in a single loop on CPUs.
+def _padded(pairs: int) -> int:
+    return -(-pairs // VECTOR) * VECTOR
+
+
+def _unpaired(pairs: Array, halves: Sequence[int], sizes: Sequence[int]) -> list[Array]:
+    """The real and then the imaginary parts of each region of complex numbers [..., *]."""
+    ends = np.cumsum([0, *halves])
+    regions = [pairs[..., start:end] for start, end in itertools.pairwise(ends)]
+    return [
+        jnp.concatenate([region.real, region.imag], -1)[..., :size]
+        for region, size in zip(regions, sizes, strict=False)
+    ]
+
+
+def _evaluated_once(function: Callable[..., PyTree], first: Array, *others: Array) -> PyTree:
+    """function(first, *others) for words of keys, evaluated in a single loop each on CPUs.
 
     XLA's CPU compiler duplicates what it considers cheap into every consumer, and evaluates each
     half of a pair separately; both repeat all rounds of Threefry. It does not duplicate what lies
     in a branch. The condition always holds, but the compiler cannot see that. Compilers for other
     devices need no such help, and there a condition would be a synchronisation.
+
+    Args:
+        function: of arrays, each with any number of leading axes of runs.
+        first: words of keys [...], uint32.
+        others: the other arguments, with the same leading axes.
     """
-    out = jax.eval_shape(function, first, second)
+    out = jax.eval_shape(function, first, *others)
 
-    def never(first: Array, second: Array) -> Array:
-        return jnp.zeros(out.shape, out.dtype)
+    def never(*arguments: Array) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), out)
 
-    def branch(first: Array, second: Array) -> Array:
+    def branch(first: Array, *others: Array) -> PyTree:
         holds = (first.reshape(-1)[0] | np.uint32(1)) != 0
-        return jax.lax.cond(holds, function, never, first, second)
+        return jax.lax.cond(holds, function, never, first, *others)
 
     @jax.custom_batching.custom_vmap
-    def call(first: Array, second: Array) -> Array:
-        return jax.lax.platform_dependent(first, second, cpu=branch, default=function)
+    def call(*arguments: Array) -> PyTree:
+        return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
 
     @call.def_vmap
-    def _runs(runs: int, mapped: Sequence[bool], *words: Array) -> tuple[Array, bool]:
+    def _runs(runs: int, mapped: Sequence[bool], *arguments: Array) -> tuple[PyTree, PyTree]:
         """All runs under one condition: `vmap` of the condition would evaluate both branches."""
-        return _evaluated_once(function, *linalg.broadcast_unmapped(runs, mapped, words)), True
+        whole = linalg.broadcast_unmapped(runs, mapped, arguments)
+        return _evaluated_once(function, *whole), jax.tree.map(lambda _: True, out)
 
-    return call(first, second)
+    return call(first, *others)
 
 
-@functools.partial(jax.jit, static_argnames=("half", "stream", "dtype"))
-def _pairs(first: Array, second: Array, *, half: int, stream: int, dtype: DTypeLike) -> Array:
-    """Pairs of normals as complex numbers [..., half] for two words of keys [...]."""
-    shape = (*first.shape, half)
-    counters = jax.lax.broadcasted_iota(jnp.uint32, shape, first.ndim)
-    x, y = threefry(
-        first[..., None], second[..., None], counters, jnp.full(shape, stream, jnp.uint32)
-    )
-    return _box_muller(x, y, dtype)
+@functools.partial(jax.jit, static_argnames=("size", "width", "stream", "dtype"))
+def _pairs(
+    first: Array,
+    second: Array,
+    own_streams: Array,
+    *,
+    size: int,
+    width: int,
+    stream: int,
+    dtype: DTypeLike,
+) -> tuple[Array, Array]:
+    """Pairs of normals as complex numbers.
+
+    Args:
+        first: first words of the keys [...].
+        second: second words of the keys [...].
+        own_streams: of each key, [..., B].
+        size: pairs of `stream`.
+        width: pairs of each of `own_streams`.
+        stream: index of the stream.
+        dtype: of the numbers.
+
+    Returns:
+        Pairs [..., size] of `stream` and [..., B * width], padded, of the other streams in turn.
+    """
+
+    def pairs(x: Array, y: Array) -> Array:
+        x, y = threefry(first[..., None], second[..., None], x, y)
+        return _box_muller(x, y, dtype)
+
+    runs, axis = first.shape, first.ndim
+    shape = (*runs, size)
+    counters = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    own_shape = (*own_streams.shape, width)
+    own_counters = jax.lax.broadcasted_iota(jnp.uint32, own_shape, axis + 1)
+    streams = jnp.broadcast_to(own_streams[..., None], own_shape)
+    count = own_streams.shape[-1] * width
+    padding = (*[(0, 0)] * axis, (0, _padded(count) - count))
+    x, y = (jnp.pad(words.reshape(*runs, count), padding) for words in (own_counters, streams))
+    return pairs(counters, jnp.full(shape, stream, jnp.uint32)), pairs(x, y)
 
 
 # Coefficients of log(1 + f) / f in powers of f for |f| <= 1/3, and of sin(x) / x and cos(x) in

@@ -29,7 +29,7 @@ def hetero(*, batch_size: int | Array) -> Sampler:
     _check_batch_size(batch_size)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
-        return _pure(_choose(key, state), batch_size), state
+        return _pure(_choose(key, state, 1)[0], batch_size), state
 
     return Sampler(_probabilities, draw, batch_size, checked=True)
 
@@ -103,12 +103,12 @@ def sticky(*, batch_size: int | Array, stay: float | Array) -> Sampler:
         )
 
     def init(key: Key, probabilities: Array) -> State:
-        return probabilities, _choose(key, probabilities)
+        return probabilities, _choose(key, probabilities, 1)[0]
 
     def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         probabilities, current = state
         stays = random.uniforms(random.bits(key, 1, stream=1), probabilities.dtype)[0] < stay
-        current = jnp.where(stays, current, _choose(key, probabilities))
+        current = jnp.where(stays, current, _choose(key, probabilities, 1)[0])
         return _pure(current, batch_size), (probabilities, current)
 
     return Sampler(init, draw, batch_size, checked=True)
@@ -129,8 +129,7 @@ def mixed(*, batch_size: int | Array, environments_per_batch: int) -> Sampler:
     _check_batch_size(batch_size, minimum=k)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
-        keys = random.fold_in(key, jnp.arange(k))
-        environments = jax.vmap(_choose, (0, None))(keys, state)
+        environments = _choose(key, state, k)
         if k == 1:
             return _pure(environments[0], batch_size), state
         shares = _equal_shares(batch_size, k)
@@ -194,11 +193,14 @@ def _probabilities(key: Key, probabilities: Array) -> State:
     return probabilities
 
 
-def _choose(key: Key, probabilities: Array) -> Array:
-    """Draw one environment with the probabilities, by inversion: one uniform, no logarithms."""
+def _choose(key: Key, probabilities: Array, number: int) -> Array:
+    """Draw environments [number] independently with the probabilities, by inversion.
+
+    One uniform each, no logarithms. The first ones do not depend on their number.
+    """
     cumulative = jnp.cumsum(probabilities)
-    uniform = random.uniforms(random.bits(key, 1), cumulative.dtype)[0] * cumulative[-1]
-    chosen = jnp.sum(cumulative <= uniform, dtype=jnp.int32)
+    levels = random.uniforms(random.bits(key, number), cumulative.dtype) * cumulative[-1]
+    chosen = jnp.sum(cumulative[None, :] <= levels[:, None], 1, dtype=jnp.int32)
     return jnp.minimum(chosen, probabilities.shape[0] - 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from causal_sgd import checks, linalg
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Key, Params
+from causal_sgd.types import Array, Batch, Key, Measurement, Params, PyTree
 
 Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 
@@ -67,18 +68,18 @@ def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
 
     Args:
         counts: examples [B] of each environment of the batch.
-        first: the index [] of the first example of the range.
+        first: the index [] of the first example of the range; may be negative.
         many: n, the length of the range.
 
     Returns:
-        For each example, the position of its environment within the batch [n] (the last one past
-        the end of the batch), and whether it belongs to the batch [n].
+        For each example, the position of its environment within the batch [n] (that of the nearest
+        example beyond the ends of the batch), and whether it belongs to the batch [n].
     """
     last = jnp.cumsum(counts)
     example = first + jnp.arange(many)
     # The number of environments that end before the example, so those without examples own none.
     owner = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
-    return owner, example < last[-1]
+    return owner, (example >= 0) & (example < last[-1])
 
 
 def of_owners(values: Array, owner: Array) -> Array:
@@ -104,9 +105,57 @@ def checked_slab(slab_size: int | None, numbers: int, most: int = SLAB) -> int:
     return checks.integer("slab_size", slab_size)
 
 
-def slabs(size: Array, slab: int) -> Array:
-    """The number [] of slabs that hold a batch of `size` examples."""
-    return (size + slab - 1) // slab
+def slabs(batch: Batch, slab: int, first: Array | int) -> tuple[Array | int, Array]:
+    """The range of slabs that hold the examples `first`, ... of a batch, as bounds of a loop."""
+    return first // slab, (first + jnp.sum(batch.counts) + slab - 1) // slab
+
+
+def batch_size(batch: Batch) -> Array:
+    """The number of examples [], or 1 for a client without examples, to divide by."""
+    return jnp.maximum(jnp.sum(batch.counts), 1)
+
+
+def measure_spans(
+    init: Callable[[Key, World], PyTree], of_span: Callable[..., tuple[Params, Array]]
+) -> Measurement:
+    """A measurement that draws example after example, numbered through the batch.
+
+    Args:
+        init: (key, world) -> data.
+        of_span: the function `gradient` of a measurement, for a batch whose examples have the
+            numbers `first`, `first` + 1, ... instead of 0, 1, ..., with `first` [] as the last
+            argument.
+    """
+
+    def gradient(
+        key: Key,
+        step: Array,
+        data: PyTree,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+    ) -> tuple[Params, Array]:
+        return of_span(key, step, data, model, params, world, batch, 0)
+
+    def client(
+        key: Key,
+        step: Array,
+        data: PyTree,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+        position: Array,
+    ) -> tuple[Params, Array]:
+        counts = batch.counts
+        own = Batch(batch.environments[position][None], counts[position][None])
+        first = (jnp.cumsum(counts) - counts)[position]
+        return of_span(key, step, data, model, params, world, own, first)
+
+    # Messages name a measurement after the function that made it.
+    gradient.__qualname__ = of_span.__qualname__
+    return Measurement(init, gradient, differentiates_loss=True, client=client)
 
 
 def combine(weights: Array, matrices: Array) -> Array:

@@ -12,17 +12,19 @@ from causal_sgd.sensing.measurements import designs
 from causal_sgd.sensing.measurements._algebra import Designs, owners
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Key
+from causal_sgd.types import Array, Batch, Key
 
 Data = Array | tuple[Array, Array]  # labels [E, n], or a run's own design [E, n, p] and labels
-# Folded into the key of a step for the fresh noise; the choice of the batch folds in small numbers.
+# Folded into the key of a step for the fresh noise; the choice of the batch folds in environments.
 FRESH = 2**31 - 1
 
 
 class Selection(NamedTuple):
     """The rule by which an environment contributes m_e of its n examples to a batch.
 
-    Where there is a largest batch, `weights` and `rows` describe the same draw for the same key.
+    What it contributes depends on m_e and on nothing else of the batch, and for smaller m_e it is a
+    part of the same examples (except with replacement and without a largest batch). Where there is
+    a largest batch, `weights` and `rows` describe the same draw for the same key.
     """
 
     size: int  # n, examples of each environment
@@ -50,23 +52,23 @@ class Selection(NamedTuple):
             result |= jnp.any(counts > self.size)
         return result
 
-    def weights(self, key: Key, counts: Array) -> Array:
+    def weights(self, key: Key, batch: Batch) -> Array:
         """How often each example is in the batch, [B, n]; m_e / n for full batches.
 
         In a valid batch the weights of an environment sum to m_e.
 
         Args:
             key: of the step.
-            counts: m_e, [B].
+            batch: the environments and their m_e, [B].
         """
+        counts = batch.counts
         if self.full:
             shares = counts.astype(jnp.result_type(float)) / self.size
             return jnp.broadcast_to(shares[:, None], (counts.shape[0], self.size))
         if self.replacement and self.largest_batch is not None:
-            rows, owner, valid = self.rows(key, counts)
+            rows, owner, valid = self.rows(key, batch)
             return jnp.zeros((counts.shape[0], self.size)).at[owner, rows].add(valid)
-        # A key for each position within the batch: its environments draw independently.
-        keys = random.fold_in(key, jnp.arange(counts.shape[0]))
+        keys = random.fold_in(key, batch.environments)
         if self.replacement:
             uniform = jnp.full(self.size, 1 / self.size)
 
@@ -76,12 +78,12 @@ class Selection(NamedTuple):
             return jax.vmap(multinomial)(keys, counts)
         return jax.vmap(lambda k, c: random.subset(k, self.size, c))(keys, counts)
 
-    def rows(self, key: Key, counts: Array) -> tuple[Array, Array, Array]:
+    def rows(self, key: Key, batch: Batch) -> tuple[Array, Array, Array]:
         """The examples of a batch, padded to the promised largest size M.
 
         Args:
             key: of the step.
-            counts: m_e, [B].
+            batch: the environments and their m_e, [B].
 
         Returns:
             For each place of the batch, the index of its example within the environment [M], the
@@ -89,17 +91,17 @@ class Selection(NamedTuple):
         """
         largest = self.largest_batch
         assert largest is not None
+        environments, counts = batch
         owner, valid = owners(counts, 0, largest)
+        # Padding may count past the end; it reads a valid index, and `valid` discards it.
+        within = jnp.arange(largest) - (jnp.cumsum(counts) - counts)[owner]
+        keys = random.fold_in(key, environments)
         if self.replacement:
-            return jax.random.randint(key, (largest,), 0, self.size), owner, valid
-        keys = random.fold_in(key, jnp.arange(counts.shape[0]))
+            return random.integers(keys[owner], within, self.size), owner, valid
         masks = jax.vmap(lambda k, c: random.subset(k, self.size, c))(keys, counts)
         # top_k keeps ties in order, so the members of each subset come first.
         chosen = jax.lax.top_k(masks.astype(jnp.float32), min(largest, self.size))[1]
-        first = (jnp.cumsum(counts) - counts)[owner]
-        # Padding may count past the end; it reads a valid index, and `valid` discards it.
-        within = jnp.minimum(jnp.arange(largest) - first, chosen.shape[1] - 1)
-        return chosen[owner, within], owner, valid
+        return chosen[owner, jnp.minimum(within, chosen.shape[1] - 1)], owner, valid
 
 
 class DataSet(NamedTuple):

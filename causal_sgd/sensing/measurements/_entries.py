@@ -7,8 +7,10 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, random
 from causal_sgd.sensing.measurements._algebra import (
+    batch_size,
     checked_slab,
     dense_invariant,
+    measure_spans,
     owners,
     pull_back,
     slabs,
@@ -45,7 +47,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
     checks.number("noise", noise, minimum=0)
     slab = checked_slab(slab_size, 1, MOST)
 
-    def gradient(
+    def of_span(
         key: Key,
         step: Array,
         data: Array,
@@ -53,9 +55,10 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
         params: Params,
         world: World,
         batch: Batch,
+        first: Array | int,
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
-        size, dim = jnp.sum(batch.counts), error.shape[0]
+        size, dim = batch_size(batch), error.shape[0]
         basis, cores = world.spurious_basis, world.spurious_cores[batch.environments]
 
         def add_slab(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -63,7 +66,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
             uniform = random.uniforms(random.bits(slab_key, 2 * slab), error.dtype).reshape(2, slab)
             # The minimum guards against a product that rounds up to d.
             place = jnp.minimum((dim * uniform).astype(jnp.int32), dim - 1)
-            owner, valid = owners(batch.counts, index * slab, slab)
+            owner, valid = owners(batch.counts, index * slab - first, slab)
             across = jnp.einsum("ni,nij->nj", basis[place[0]], cores[owner], precision="highest")
             entries = error[place[0], place[1]] - jnp.sum(across * basis[place[1]], 1)
             labels = noise * random.normals(slab_key, slab, error.dtype, stream=1)
@@ -72,9 +75,9 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
             return sums.at[place[0], place[1]].add(residuals), total + jnp.sum(residuals**2)
 
         zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
+        sums, total = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, zero)
         matrix = (sums + sums.T) / 2 if model.symmetric else sums
         examples = size.astype(error.dtype)
         return pull_back(model, params, dim * matrix / examples), total / examples / 4
 
-    return Measurement(dense_invariant, gradient, differentiates_loss=True)
+    return measure_spans(dense_invariant, of_span)

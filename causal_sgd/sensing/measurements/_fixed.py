@@ -10,7 +10,12 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sensing.measurements import _products, designs
-from causal_sgd.sensing.measurements._algebra import Designs, pull_back, require_estimate
+from causal_sgd.sensing.measurements._algebra import (
+    Designs,
+    batch_size,
+    pull_back,
+    require_estimate,
+)
 from causal_sgd.sensing.measurements._data_sets import Data, DataSet, Selection
 from causal_sgd.sensing.measurements._risks import squared_errors
 from causal_sgd.sensing.models import MatrixModel
@@ -110,6 +115,19 @@ def fixed_design(
     ) -> RiskFunction:
         return _risks_of_batch(data_set, key, data, model, batch)
 
+    def client(
+        key: Key,
+        step: Array,
+        data: Data,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+        position: Array,
+    ) -> tuple[Params, Array]:
+        own = Batch(batch.environments[position][None], batch.counts[position][None])
+        return _gradient(data_set, key, data, model, params, own)
+
     return Measurement(
         data_set.draw,
         gradient,
@@ -117,6 +135,7 @@ def fixed_design(
         holds_labels=True,
         risks=Risks(whole, on_batch),
         differentiates_loss=True,
+        client=client,
     )
 
 
@@ -158,17 +177,17 @@ def _gradient(
     if concrete is not None and allowed is not None and concrete.sum() > allowed:
         raise ValueError(f"counts must sum to at most {allowed}, got {concrete.tolist()}")
     estimate = data_set.flatten(model.estimate(params))
-    total = jnp.sum(counts)
+    total = batch_size(batch)
     if data_set.gathers:
         assert not isinstance(measured, tuple)
-        rows, owner, valid = selection.rows(key, counts)
+        rows, owner, valid = selection.rows(key, batch)
         places = environments[owner] * selection.size + rows  # [M], among all E n examples
         sums, loss = _products.of_rows(
             measured, labels, places, valid.astype(estimate.dtype), estimate
         )
     else:
         # Whole data sets with weights of 0 cost less than a gather of most of their rows.
-        weights = selection.weights(key, counts)
+        weights = selection.weights(key, batch)
         sums, loss = _products.of_environments(
             measured, labels, environments, weights.astype(estimate.dtype), estimate
         )
@@ -219,7 +238,7 @@ def _sums_of_rows(
     """Estimate [p] -> the sums [B] of squared residuals over a batch, from its rows alone."""
     assert not isinstance(measured, tuple)
     environments, counts = batch
-    rows, owner, valid = selection.rows(key, counts)
+    rows, owner, valid = selection.rows(key, batch)
     places = environments[owner], rows
     some, some_labels = measured[places], labels[places]  # [M, p], [M]
 
@@ -235,12 +254,11 @@ def _sums_of_all(
     selection: Selection, key: Key, measured: Designs, labels: Array, batch: Batch
 ) -> Callable[[Array], Array]:
     """Estimate [p] -> the sums [B] of squared residuals over a batch, from all data sets."""
-    environments, counts = batch
-    weights = selection.weights(key, counts)
+    weights = selection.weights(key, batch)
 
     def sums(estimate: Array) -> Array:
         # All E data sets, then those of the batch: selecting designs first would copy them.
-        squares = squared_errors(measured, labels, estimate)[environments]
+        squares = squared_errors(measured, labels, estimate)[batch.environments]
         return jnp.sum(weights * squares, 1)
 
     return sums

@@ -8,17 +8,22 @@ entries.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
 from causal_sgd.sensing.measurements._algebra import (
+    batch_size,
     checked_slab,
     combine,
     dense_invariant,
     diagonal_of,
     fused_sandwich,
+    measure_spans,
     of_owners,
     owners,
     pack,
@@ -129,6 +134,33 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
     """
     checks.number("noise", noise, minimum=0)
 
+    def of_environments(
+        draw: Callable[..., _law.Numbers],
+        data: Array,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        environments: Array,
+        size: Array,
+    ) -> tuple[Params, Array]:
+        cores = world.spurious_cores[environments]
+        error = model.estimate(params) - data
+        dim = error.shape[0]
+        numbers = draw(
+            size=_law.half_size(dim, model.symmetric),
+            spurious_rank=cores.shape[1],
+            noise=noise,
+            dtype=error.dtype,
+            symmetric=model.symmetric,
+        )
+        half = _law.make_half(numbers.normals, dim, model.symmetric)
+        part, scale, total = _law.batch_gradient(
+            numbers, half, error, world.spurious_basis, cores, noise, model.symmetric
+        )
+        matrix = part + scale * _law.whole(half, model.symmetric)
+        number = size.astype(error.dtype)
+        return pull_back(model, params, matrix / number), total / number / 4
+
     def gradient(
         key: Key,
         step: Array,
@@ -138,30 +170,29 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         world: World,
         batch: Batch,
     ) -> tuple[Params, Array]:
-        cores = world.spurious_cores[batch.environments]
-        error = model.estimate(params) - data
-        dim, dtype = error.shape[0], error.dtype
-        numbers = _law.draw_numbers(
-            key,
-            _law.half_size(dim, model.symmetric),
-            environments=cores.shape[0],
-            spurious_rank=cores.shape[1],
-            noise=noise,
-            dtype=dtype,
-            symmetric=model.symmetric,
-        )
-        half = _law.make_half(numbers.normals, dim, model.symmetric)
-        part, scale, total = _law.batch_gradient(
-            numbers, half, error, world.spurious_basis, cores, batch.counts, noise, model.symmetric
-        )
-        matrix = part + scale * _law.whole(half, model.symmetric)
-        size = jnp.sum(batch.counts).astype(dtype)
-        return pull_back(model, params, matrix / size), total / size / 4
+        draw = functools.partial(_law.draw_numbers, key, batch=batch)
+        size = jnp.sum(batch.counts)
+        return of_environments(draw, data, model, params, world, batch.environments, size)
+
+    def client(
+        key: Key,
+        step: Array,
+        data: Array,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+        position: Array,
+    ) -> tuple[Params, Array]:
+        draw = functools.partial(_law.client_numbers, key, position=position, batch=batch)
+        environment = batch.environments[position][None]
+        size = jnp.maximum(batch.counts[position], 1)
+        return of_environments(draw, data, model, params, world, environment, size)
 
     def whole(data: Array, model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)
 
-    return Measurement(dense_invariant, gradient, risks=Risks(whole))
+    return Measurement(dense_invariant, gradient, risks=Risks(whole), client=client)
 
 
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
@@ -181,7 +212,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
     checks.number("noise", noise, minimum=0)
     checked_slab(slab_size, 1)
 
-    def gradient(
+    def of_span(
         key: Key,
         step: Array,
         data: Array,
@@ -189,8 +220,9 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
         params: Params,
         world: World,
         batch: Batch,
+        first: Array | int,
     ) -> tuple[Params, Array]:
-        size = jnp.sum(batch.counts)
+        size = batch_size(batch)
         error = model.estimate(params) - data
         dim = error.shape[0]
         width = dim * (dim + 1) // 2 if model.symmetric else dim * dim
@@ -204,7 +236,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             sums, total = carry
             numbers = random.normals(random.fold_in(key, index), slab * (width + 1), error.dtype)
             # The coordinates of all measurements of the slab come first, then their label noise.
-            owner, valid = owners(batch.counts, index * slab, slab)
+            owner, valid = owners(batch.counts, index * slab - first, slab)
             measured = numbers[: slab * width].reshape(slab, width)
             products = of_owners(linalg.product(measured, residuals), owner)
             labels = noise * numbers[slab * width :]
@@ -213,9 +245,9 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             return sums + gain, total + jnp.sum(residual**2)
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(0, slabs(size, slab), add_slab, zero)
+        sums, total = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, zero)
         mean, loss = sums / size.astype(error.dtype), total / size.astype(error.dtype) / 4
         matrix = unpack(mean) if model.symmetric else mean.reshape(dim, dim)
         return pull_back(model, params, matrix), loss
 
-    return Measurement(dense_invariant, gradient, differentiates_loss=True)
+    return measure_spans(dense_invariant, of_span)

@@ -10,13 +10,22 @@ products with the residuals enter. If R_e = F C_e F' for a frame F of n orthonor
 can therefore be written in the n x n matrices C_e and F' W F. `gaussian_law` uses the frame of all
 d directions, `low_rank_law` a small one.
 
+The draws of a batch are arranged such that batches of one key are as alike as the law allows,
+whatever their environments are. Environments e with chi-squares Q_e share a batch-wide Q ~ chi^2_m
+by Dirichlet weights; with u_e = sqrt(Q_e / Q), their W_e combine to sum_e u_e W_e = W, a GOE matrix
+drawn at the same place in every batch. Given the Q_e, the matrices
+
+    W_e = W'_e + u_e (W - sum_f u_f W'_f)
+
+are again independent GOE matrices if the W'_e and W are. (The label noise is shared likewise.) If
+all residuals are equal, the gradient of a batch does not depend on its composition.
+
 For estimates that are not symmetric the whole of X matters, which is isotropic among all matrices.
 The same law holds, with iid N(0, 1) entries of W in place of a GOE matrix.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -24,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import (
     combine,
     fused_sandwich,
@@ -32,18 +41,28 @@ from causal_sgd.sensing.measurements._algebra import (
     safe_inverse,
     safe_ratio,
 )
-from causal_sgd.types import Array, Key
+from causal_sgd.types import Array, Batch, Key
+
+# Streams of the key of a step: stream 0 has the normals that all batches share and stream 1 their
+# words, 2 + 2 e and 3 + 2 e those of environment e, and CLIENTS + e the W'_e of clients.
+CLIENTS = np.uint32(2**31)
+
+
+class Squares(NamedTuple):
+    """The random sizes of the contributions of the B environments of a batch."""
+
+    along: Array  # [B] Q ~ chi^2 of m_e degrees
+    cross: Array | None  # [B] g, normal; None without label noise
+    rest: Array | None  # [B] K ~ chi^2 of m_e - 1 degrees; None without label noise
 
 
 class Numbers(NamedTuple):
     """The random numbers of one batch from B environments."""
 
     normals: Array  # [*] for the caller, who makes W from them
-    candidates: Array  # [1 or 2, B, *] normals of the chi-squares; the second is for the noise
-    words: Array  # [1 or 2, B, *] 32-bit words of the chi-squares
-    cross: Array  # [B] normals, g; none without noise
-    line: Array  # [B] normals; none for a pure batch
-    blocks: Array  # [B, *] normals of matrices [r2, r2] like W; none for a pure batch
+    squares: Squares
+    line: Array  # [B] normals of the W'_e along the common part of the residuals; used for B > 1
+    blocks: Array  # [B, *] normals of the W'_e, matrices [r2, r2], within the span of V; likewise
 
 
 def half_size(dim: int, symmetric: bool) -> int:
@@ -65,7 +84,7 @@ def draw_numbers(
     key: Key,
     size: int,
     *,
-    environments: int,
+    batch: Batch,
     spurious_rank: int,
     noise: float | Array,
     dtype: DTypeLike,
@@ -76,29 +95,115 @@ def draw_numbers(
     Args:
         key: of the step.
         size: normals that the caller needs.
-        environments: B.
+        batch: the environments and their counts, [B].
         spurious_rank: r2.
         noise: sigma_y; nothing is drawn for a plain 0.
         dtype: of the numbers.
         symmetric: whether W is symmetric.
     """
-    chi_squares = 1 if checks.is_zero(noise) else 2
-    # `line` and `blocks` tell the environments of a batch apart; a pure batch has W alone.
-    shapes = {
-        "normals": (size,),
-        "candidates": (chi_squares, environments, random.CHI_SQUARE_NORMALS),
-        "cross": (0 if chi_squares == 1 else environments,),
-        "line": (0 if environments == 1 else environments,),
-        "blocks": (0 if environments == 1 else environments, half_size(spurious_rank, symmetric)),
-    }
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
-    normals = jnp.split(random.normals(key, int(ends[-1]), dtype), ends)
-    parts = {
-        name: part.reshape(shape)
-        for (name, shape), part in zip(shapes.items(), normals, strict=False)
-    }
-    tail = chi_squares, environments, random.CHI_SQUARE_WORDS
-    return Numbers(**parts, words=random.bits(key, math.prod(tail), stream=1).reshape(tail))
+    environments, counts = batch
+    several = counts.shape[0] > 1  # a pure batch has W alone and needs no W'_e
+    candidates, block = random.CHI_SQUARE_NORMALS, half_size(spurious_rank, symmetric)
+    # Label noise comes last, so that it shifts nothing else.
+    noisy = [] if checks.is_zero(noise) else [candidates + 1]
+    streams = 2 + 2 * environments.astype(jnp.uint32)
+    shared, own = random.normal_regions(
+        key,
+        [size, candidates, *noisy],
+        dtype,
+        own_sizes=[1 + block, candidates, *noisy] if several else (),
+        own_streams=streams if several else None,
+    )
+    word_streams = jnp.ones(1, jnp.uint32)
+    table = [row[None] for row in shared[1:]]
+    coordinates = jnp.zeros((1, 1 + block), dtype)
+    if several:
+        word_streams = jnp.concatenate([word_streams, streams + 1])
+        table = [jnp.concatenate(rows) for rows in zip(table, own[1:], strict=True)]
+        coordinates = own[0]
+    words = random.bits(key, len(table) * random.CHI_SQUARE_WORDS, word_streams)
+    squares = _draw_squares(table, words, counts)
+    return Numbers(shared[0], squares, line=coordinates[:, 0], blocks=coordinates[:, 1:])
+
+
+def _draw_squares(table: list[Array], words: Array, counts: Array) -> Squares:
+    """The chi-squares of environments, which add up to those of the batch.
+
+    Args:
+        table: normals of the batch and, for B > 1, of its environments; [1 or 1 + B, 6], and with
+            noise another [1 or 1 + B, 7].
+        words: for the chi-squares, [1 or 1 + B, 7 or 14].
+        counts: m_e, [B].
+    """
+    size = counts.astype(table[0].dtype)
+    several, split = counts.shape[0] > 1, random.CHI_SQUARE_WORDS
+    degrees = size
+    if several:
+        degrees = jnp.concatenate([jnp.sum(counts).astype(size.dtype)[None], size])
+    along = random.chi_square(table[0], words[:, :split], degrees)
+    shares = jnp.ones_like(along)
+    if several:
+        # Q and the shares G_e / sum_f G_f are independent, so their products are chi-squares.
+        shares = along[1:] / jnp.sum(along[1:])
+        along = along[0] * shares
+    if len(table) == 1:
+        return Squares(along, None, None)
+    cross = table[1][:, -1]
+    rest = random.chi_square(table[1][:, :-1], words[:, split:], degrees - 1)
+    if several:
+        # The squared label noise of a batch is g^2 + K. What the environments have beside their
+        # parts of g adds up to K, again in shares that are independent of it.
+        weights = jnp.sqrt(shares)
+        own = jnp.where(size > 0, cross[1:], 0)
+        own = own - weights * jnp.sum(weights * own)
+        share = safe_ratio(rest[0], jnp.sum(rest[1:]) + jnp.sum(own**2))
+        cross, rest = weights * cross[0] + jnp.sqrt(share) * own, share * rest[1:]
+    return Squares(along, cross, rest)
+
+
+def client_numbers(
+    key: Key,
+    size: int,
+    position: Array,
+    *,
+    batch: Batch,
+    spurious_rank: int,
+    noise: float | Array,
+    dtype: DTypeLike,
+    symmetric: bool = True,
+) -> Numbers:
+    """The numbers of one environment of a batch, as of a pure batch.
+
+    The environments of a batch are independent, and together they have the W and the chi-squares
+    of `draw_numbers`. Where positions are mapped, what does not depend on them is computed once.
+
+    Args:
+        key: of the step.
+        size: normals that the caller needs.
+        position: of the environment within the batch, [].
+        batch: the environments and their counts, [B].
+        spurious_rank: r2.
+        noise: sigma_y; nothing is drawn for a plain 0.
+        dtype: of the numbers.
+        symmetric: whether W is symmetric.
+    """
+    numbers = draw_numbers(
+        key,
+        size,
+        batch=batch,
+        spurious_rank=spurious_rank,
+        noise=noise,
+        dtype=dtype,
+        symmetric=symmetric,
+    )
+    streams = CLIENTS + batch.environments.astype(jnp.uint32)
+    _, (own,) = random.normal_regions(key, (), dtype, own_sizes=[size], own_streams=streams)
+    weights = jnp.sqrt(numbers.squares.along / jnp.sum(numbers.squares.along))
+    missing = numbers.normals - linalg.product(weights, own)
+    own = own[position] + weights[position] * missing
+    return numbers._replace(
+        normals=own, squares=jax.tree.map(lambda values: values[position][None], numbers.squares)
+    )
 
 
 def batch_gradient(
@@ -107,7 +212,6 @@ def batch_gradient(
     error: Array,
     basis: Array,
     cores: Array,
-    counts: Array,
     noise: float | Array,
     symmetric: bool = True,
 ) -> tuple[Array, Array, Array]:
@@ -119,45 +223,38 @@ def batch_gradient(
         error: the estimate minus A* in the frame, [n, n].
         basis: V in the frame, orthonormal columns, [n, r2].
         cores: of the environments, [B, r2, r2].
-        counts: m_e, [B]; may be zero where B > 1.
         noise: sigma_y; may be traced.
         symmetric: whether W and the residuals are symmetric.
 
     Returns:
         part [n, n] in the frame, scale [], and the sum of the squared residuals of all examples [].
     """
-    if counts.shape[0] == 1:
-        return _pure(numbers, half, error - fused_sandwich(basis, cores[0]), counts, noise)
+    if cores.shape[0] == 1:
+        return _pure(numbers, half, error - fused_sandwich(basis, cores[0]), noise)
     block = fused_sandwich(basis.T, error)
     off = error - fused_sandwich(basis, block)
     # If V spans all of the error, `off` is pure rounding and must not define a direction.
     floor = 64 * jnp.finfo(off.dtype).eps
     off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
-    return _mixture(numbers, half, off, block[None] - cores, basis, counts, noise, symmetric)
+    return _mixture(numbers, half, off, block[None] - cores, basis, noise, symmetric)
 
 
-def _squared_sums(
-    numbers: Numbers, counts: Array, norms: Array, noise: float | Array
-) -> tuple[Array, Array]:
+def _squared_sums(squares: Squares, norms: Array, noise: float | Array) -> tuple[Array, Array]:
     """The sums of r_i <X_i, R_e>/|R_e| [B] and of r_i^2 [B] over the examples of environments."""
-    size = counts.astype(norms.dtype)
-    squares = random.chi_square(numbers.candidates[0], numbers.words[0], size)
-    if checks.is_zero(noise):
-        return norms * squares, norms**2 * squares
-    cross = noise * numbers.cross * jnp.sqrt(squares)
-    rest = random.chi_square(numbers.candidates[1], numbers.words[1], size - 1)
-    own = noise**2 * jnp.where(size > 0, rest, 0)
-    along = norms * squares - cross
+    if squares.cross is None or squares.rest is None:
+        return norms * squares.along, norms**2 * squares.along
+    along = norms * squares.along - noise * squares.cross * jnp.sqrt(squares.along)
     # |R|^2 Q - 2 |R| c + noise^2 g^2 = (|R| Q - c)^2 / Q: a square cannot round to below zero.
-    return along, along**2 / jnp.where(squares > 0, squares, 1) + own
+    own = along**2 / jnp.where(squares.along > 0, squares.along, 1)
+    return along, own + noise**2 * squares.rest
 
 
 def _pure(
-    numbers: Numbers, half: Array, residual: Array, counts: Array, noise: float | Array
+    numbers: Numbers, half: Array, residual: Array, noise: float | Array
 ) -> tuple[Array, Array, Array]:
     """`batch_gradient` for one environment with the residual [n, n]."""
     norm = jnp.sqrt(inner_product(residual, residual))
-    along, total = _squared_sums(numbers, counts, norm[None], noise)
+    along, total = _squared_sums(numbers.squares, norm[None], noise)
     scale = jnp.sqrt(total[0])
     projection = safe_ratio(2 * inner_product(half, residual), norm)
     return safe_ratio(along[0] - scale * projection, norm) * residual, scale, total[0]
@@ -169,7 +266,6 @@ def _mixture(
     off: Array,
     blocks: Array,
     basis: Array,
-    counts: Array,
     noise: float | Array,
     symmetric: bool,
 ) -> tuple[Array, Array, Array]:
@@ -177,29 +273,30 @@ def _mixture(
 
     `off` [n, n], the part of the residuals outside the span of V (.) V', is the same for all
     environments. Its direction and the entries of `blocks` [B, r2, r2] are therefore orthogonal
-    coordinates of every R_e, in which each environment has its own W (`line` and `goes`).
+    coordinates of every R_e, the only ones in which each environment needs its own W_e.
     """
     rank = blocks.shape[1]
     off_norm = jnp.sqrt(inner_product(off, off))
     norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
-    along, totals = _squared_sums(numbers, counts, norms, noise)
+    along, totals = _squared_sums(numbers.squares, norms, noise)
     inverse = safe_inverse(norms)
     unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
-    line = numbers.line
+    total = jnp.sum(totals)
+    scale, scales = jnp.sqrt(total), jnp.sqrt(totals)
+    # The weights with which the W_e enter m G: given the sizes, W_e as above has its law for any.
+    weights = scales * safe_inverse(scale)
+    off_inverse = safe_inverse(off_norm)
     goes = jax.vmap(lambda normals: whole(make_half(normals, rank, symmetric), symmetric))(
         numbers.blocks
     )
+    line = numbers.line
+    # What W has in those coordinates beyond sum_e weights_e W'_e.
+    missing_line = 2 * inner_product(half, off) * off_inverse - jnp.sum(weights * line)
+    missing_block = whole(fused_sandwich(basis.T, half), symmetric) - combine(weights, goes)
     # <W_e, R_e/|R_e|>, and what replaces that component of W_e.
-    overlap = line * unit_line + jnp.sum(goes * unit_blocks, (1, 2))
-    scales = jnp.sqrt(totals)
+    overlap = (line + weights * missing_line) * unit_line + jnp.sum(
+        (goes + weights[:, None, None] * missing_block[None]) * unit_blocks, (1, 2)
+    )
     shift = along - scales * overlap
-    line_sum = jnp.sum(scales * line + shift * unit_line)
-    block_sum = combine(scales, goes) + combine(shift, unit_blocks)
-    # One W serves the complement of those coordinates, with its components along them removed.
-    total = jnp.sum(totals)
-    scale = jnp.sqrt(total)
-    off_inverse = safe_inverse(off_norm)
-    inside = whole(fused_sandwich(basis.T, half), symmetric)
-    goe_line = 2 * inner_product(half, off) * off_inverse
-    part = (line_sum - scale * goe_line) * off_inverse * off
-    return part + fused_sandwich(basis, block_sum - scale * inside), scale, total
+    part = jnp.sum(shift * unit_line) * off_inverse * off
+    return part + fused_sandwich(basis, combine(shift, unit_blocks)), scale, total

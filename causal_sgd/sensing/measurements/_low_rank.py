@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -44,14 +46,13 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
     """
     checks.number("noise", noise, minimum=0)
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: tuple[()],
+    def of_environments(
+        draw: Callable[..., _law.Numbers],
         model: MatrixModel,
         params: Params,
         world: World,
-        batch: Batch,
+        environments: Array,
+        size: Array,
     ) -> tuple[Params, Array]:
         if model.factor is None:
             raise ValueError(
@@ -60,12 +61,10 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
             )
         factor, to_params = jax.vjp(model.factor, params)
         frame = _frame_of(factor, world)
-        cores = world.spurious_cores[batch.environments]
+        cores = world.spurious_cores[environments]
         rest = frame.directions.shape[1] - factor.shape[1]
-        numbers = _law.draw_numbers(
-            key,
-            factor.size + random.goe_summand_size(rest),
-            environments=cores.shape[0],
+        numbers = draw(
+            size=factor.size + random.goe_summand_size(rest),
             spurious_rank=cores.shape[1],
             noise=noise,
             dtype=factor.dtype,
@@ -75,16 +74,44 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         seen = linalg.product(frame.directions.T, normals)  # F' Z, [n, k]
         goe = _frame_goe(numbers.normals[factor.size :], seen)
         part, scale, total = _law.batch_gradient(
-            numbers, goe / 2, frame.error, frame.spurious_basis, cores, batch.counts, noise
+            numbers, goe / 2, frame.error, frame.spurious_basis, cores, noise
         )
         cotangent = _cotangent(frame, part, scale, normals, seen, goe)
-        size = jnp.sum(batch.counts).astype(factor.dtype)
-        return to_params(cotangent / size)[0], total / size / 4
+        number = size.astype(factor.dtype)
+        return to_params(cotangent / number)[0], total / number / 4
+
+    def gradient(
+        key: Key,
+        step: Array,
+        data: tuple[()],
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+    ) -> tuple[Params, Array]:
+        draw = functools.partial(_law.draw_numbers, key, batch=batch)
+        size = jnp.sum(batch.counts)
+        return of_environments(draw, model, params, world, batch.environments, size)
+
+    def client(
+        key: Key,
+        step: Array,
+        data: tuple[()],
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+        position: Array,
+    ) -> tuple[Params, Array]:
+        draw = functools.partial(_law.client_numbers, key, position=position, batch=batch)
+        environment = batch.environments[position][None]
+        size = jnp.maximum(batch.counts[position], 1)
+        return of_environments(draw, model, params, world, environment, size)
 
     def whole(data: tuple[()], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores, noise)
 
-    return Measurement(lambda key, world: (), gradient, risks=Risks(whole))
+    return Measurement(lambda key, world: (), gradient, risks=Risks(whole), client=client)
 
 
 class _Frame(NamedTuple):

@@ -24,8 +24,10 @@ from jax.typing import DTypeLike
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import (
+    batch_size,
     checked_slab,
     dense_invariant,
+    measure_spans,
     of_owners,
     owners,
     pull_back,
@@ -63,7 +65,7 @@ def rank_one(
     checks.number("noise", noise, minimum=0)
     checked_slab(slab_size, 1)
 
-    def gradient(
+    def of_span(
         key: Key,
         step: Array,
         data: Array,
@@ -71,14 +73,15 @@ def rank_one(
         params: Params,
         world: World,
         batch: Batch,
+        first: Array | int,
     ) -> tuple[Params, Array]:
         error = model.estimate(params) - data
-        size, dim = jnp.sum(batch.counts), error.shape[0]
+        size, dim = batch_size(batch), error.shape[0]
         slab = checked_slab(slab_size, dim, MOST)
         trace = jnp.trace(error) if trace_correction else jnp.zeros((), error.dtype)
 
         def add_slab(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            inputs, normals, valid, owner = _draw(key, index, slab, dim, error.dtype, batch)
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, error.dtype, batch, first)
             own = _spurious_forms(inputs, owner, world, batch, trace_correction)
             forms = jnp.sum(linalg.product(inputs, error) * inputs, 1) - trace - own
             residuals = jnp.where(valid, SCALE * forms - noise * normals, 0)
@@ -88,7 +91,7 @@ def rank_one(
 
         zero = jnp.zeros((), error.dtype)
         sums, plain, total = jax.lax.fori_loop(
-            0, slabs(size, slab), add_slab, (jnp.zeros_like(error), zero, zero)
+            *slabs(batch, slab, first), add_slab, (jnp.zeros_like(error), zero, zero)
         )
         if trace_correction:
             # The -I of every X, once: it is the same in all examples.
@@ -96,7 +99,7 @@ def rank_one(
         number = size.astype(error.dtype)
         return pull_back(model, params, SCALE * sums / number), total / number / 4
 
-    return Measurement(dense_invariant, gradient, differentiates_loss=True)
+    return measure_spans(dense_invariant, of_span)
 
 
 def examples(
@@ -123,7 +126,7 @@ def examples(
     checks.number("noise", noise, minimum=0)
     checked_slab(slab_size, 1)
 
-    def gradient(
+    def of_span(
         key: Key,
         step: Array,
         data: tuple[()],
@@ -131,15 +134,16 @@ def examples(
         params: Params,
         world: World,
         batch: Batch,
+        first: Array | int,
     ) -> tuple[Params, Array]:
-        size, dim = jnp.sum(batch.counts), world.invariant_basis.shape[0]
+        size, dim = batch_size(batch), world.invariant_basis.shape[0]
         dtype = world.invariant_basis.dtype
         slab = checked_slab(slab_size, dim, MOST)
         spectrum = world.invariant_spectrum
         trace = jnp.sum(spectrum) if trace_correction else jnp.zeros((), dtype)
 
         def squares(params: Params, index: Array) -> Array:
-            inputs, normals, valid, owner = _draw(key, index, slab, dim, dtype, batch)
+            inputs, normals, valid, owner = _draw(key, index, slab, dim, dtype, batch, first)
             inside = linalg.product(inputs, world.invariant_basis)
             shared = jnp.sum(inside**2 * spectrum[None, :], 1) - trace
             labels = shared + _spurious_forms(inputs, owner, world, batch, trace_correction)
@@ -153,11 +157,11 @@ def examples(
             return jax.tree.map(jnp.add, carry, jax.value_and_grad(squares)(params, index))
 
         start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)
-        total, sums = jax.lax.fori_loop(0, slabs(size, slab), add_slab, start)
+        total, sums = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, start)
         number = size.astype(dtype)
         return jax.tree.map(lambda leaf: leaf / number / 4, sums), total / number / 4
 
-    return Measurement(lambda key, world: (), gradient, differentiates_loss=True)
+    return measure_spans(lambda key, world: (), of_span)
 
 
 def _predictions(
@@ -173,7 +177,7 @@ def _predictions(
 
 
 def _draw(
-    key: Key, index: Array, slab: int, dim: int, dtype: DTypeLike, batch: Batch
+    key: Key, index: Array, slab: int, dim: int, dtype: DTypeLike, batch: Batch, first: Array | int
 ) -> tuple[Array, Array, Array, Array]:
     """The examples of a slab.
 
@@ -182,7 +186,7 @@ def _draw(
         the position of its environment within the batch [n].
     """
     numbers = random.normals(random.fold_in(key, index), slab * (dim + 1), dtype)
-    owner, valid = owners(batch.counts, index * slab, slab)
+    owner, valid = owners(batch.counts, index * slab - first, slab)
     return numbers[: slab * dim].reshape(slab, dim), numbers[slab * dim :], valid, owner
 
 

@@ -256,18 +256,10 @@ def _train_clients(
 ) -> _Client:
     """The participants of a round."""
     measurements_key = _parts.stream(key, "measurements")
-    alone = batch.environments.shape[0] == 1
 
-    def train(environment: Array, count: Array, correction: Params | None) -> _Client:
-        # An absent environment has no weight in the mean, but must not divide by its examples.
-        own = Batch(environment[None], jnp.maximum(count, 1)[None])
-
+    def train(position: Array, correction: Params | None) -> _Client:
         def examples_of(step: Array) -> Examples:
-            gradient_key = random.fold_in(measurements_key, step)
-            if not alone:
-                gradient_key = random.fold_in(gradient_key, environment)
-            model, measurement = settings.parts.model, settings.parts.measurement
-            return Examples(measurement, gradient_key, step, state.data, model, world, own)
+            return _examples(settings, state, world, batch, measurements_key, position, step)
 
         return _local_steps(settings, state, examples_of, correction)
 
@@ -277,10 +269,44 @@ def _train_clients(
         corrections = jax.tree.map(
             lambda mean, own: mean[None] - own[batch.environments], shared, state.controls
         )
-    if not alone:
-        return jax.vmap(train)(*batch, corrections)
-    only = jax.tree.map(lambda leaf: leaf[0], (*batch, corrections))
-    return jax.tree.map(lambda leaf: leaf[None], train(*only))
+    positions = jnp.arange(batch.counts.shape[0])
+    if positions.shape[0] > 1:
+        return jax.vmap(train)(positions, corrections)
+    only = train(*jax.tree.map(lambda leaf: leaf[0], (positions, corrections)))
+    return jax.tree.map(lambda leaf: leaf[None], only)
+
+
+def _examples(
+    settings: _Settings,
+    state: FederatedState,
+    world: World,
+    batch: Batch,
+    key: Key,
+    position: Array,
+    step: Array,
+) -> Examples:
+    """The examples of one participant in a local step: its part of the batch.
+
+    Args:
+        settings: of the method.
+        state: before the round.
+        world: of the round.
+        batch: of the round.
+        key: of the measurements of the run.
+        position: of the participant within the batch, [].
+        step: local steps of all rounds so far, [].
+    """
+    model, measurement = settings.parts.model, settings.parts.measurement
+    key = random.fold_in(key, step)
+    whole = Examples(measurement, key, step, state.data, model, world, batch)
+    if batch.counts.shape[0] == 1:
+        return whole
+    if measurement.client is not None:
+        return whole._replace(position=position)
+    environment, count = batch.environments[position], batch.counts[position]
+    # An absent environment has no weight in the mean, but must not divide by its examples.
+    own = Batch(environment[None], jnp.maximum(count, 1)[None])
+    return whole._replace(key=random.fold_in(key, environment), batch=own)
 
 
 def _local_steps(

@@ -31,12 +31,15 @@ class Examples(NamedTuple):
     model: AnyModel
     world: PyTree
     batch: Batch
+    position: Array | None = None  # [] of the only environment within the batch; None for all
 
     def measure(self, params: Params) -> tuple[Params, Array]:
         """Return the gradient and the loss []."""
-        return self.measurement.gradient(
-            self.key, self.step, self.data, self.model, params, self.world, self.batch
-        )
+        measurement, key, step, data, model, world, batch, position = self
+        if position is None:
+            return measurement.gradient(key, step, data, model, params, world, batch)
+        assert measurement.client is not None
+        return measurement.client(key, step, data, model, params, world, batch, position)
 
     def gradient(self, params: Params) -> Params:
         """Return the gradient at parameters other than those of the step.
@@ -57,8 +60,10 @@ class Examples(NamedTuple):
         self._require_independence()
         if self.measurement.risks is None or self.measurement.risks.batch is None:
             return _with_derivative(self.measure)(params)
-        _, key, step, data, model, world, batch = self
+        _, key, step, data, model, world, batch, position = self
         losses = self.measurement.risks.batch(key, step, data, model, world, batch)(params)
+        if position is not None:
+            return losses[position]
         counts = batch.counts.astype(losses.dtype)
         return jnp.sum(counts * losses) / jnp.sum(counts)
 
