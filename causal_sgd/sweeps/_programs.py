@@ -21,6 +21,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import random
@@ -261,9 +262,29 @@ def _function(cell: Cell, names: tuple[str, ...]) -> jax.stages.Wrapped:
     """The jitted function (root key, seeds [B], values [B]...) -> Trace [B, ...] of a cell."""
 
     def one(root: Key, seed: Array, *values: Array) -> Trace:
-        return cell(random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+        trace = cell(random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
+        return jax.tree.map(_widened, trace)
 
     return jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
+
+
+def _widened(values: Array) -> Array:
+    """The same numbers in a type that NumPy has; bfloat16, float8 and int4 are jax's own.
+
+    Raises:
+        ValueError: for anything but numbers, such as random keys.
+    """
+    kind = getattr(values, "dtype", None)
+    if kind is None or (isinstance(kind, np.dtype) and kind.kind in "biufc"):
+        return values
+    for family, wide in (
+        (jnp.floating, np.float32),
+        (jnp.signedinteger, np.int8),
+        (jnp.unsignedinteger, np.uint8),
+    ):
+        if jnp.issubdtype(kind, family):
+            return values.astype(wide)
+    raise ValueError(f"metrics must hold numbers, got {kind}")
 
 
 def _columns(kinds: Sequence[np.dtype], count: int) -> Columns:

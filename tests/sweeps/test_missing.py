@@ -23,6 +23,7 @@ from causal_sgd.types import Trace
 from support.cases import few
 
 KINDS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
+WIDENED = ("bfloat16", "float8_e4m3fn", "int4", "uint4")
 STEPS = 3
 
 
@@ -171,6 +172,25 @@ def test_compared_cells_may_lack_metrics_of_every_type() -> None:
         assert np.isnan(dataset[kind].sel(variant="some")).all() == (kind != "float32")
     median = dataset.sgd.summary("bool")["median"]
     np.testing.assert_array_equal(median.isel(spread=0), [[1, 1, 1], [np.nan] * 3])
+
+
+def test_types_that_only_jax_has_are_widened(tmp_path: Path) -> None:
+    def narrow(key: jax.Array, *, spread: Any) -> Trace:
+        values = {kind: jnp.asarray(spread).astype(kind)[None] for kind in WIDENED}
+        return Trace(jnp.zeros(1, jnp.int32), values, jnp.int32(-1))
+
+    sweep(narrow, axes={"spread": [1.0, 2.0]}, tile=2, store=tmp_path / "narrow.zarr")
+    sweep(narrow, axes={"spread": [3.0]}, seeds=2, store=tmp_path / "narrow.zarr")
+    found = open_results(tmp_path / "narrow.zarr")
+    for kind in WIDENED:
+        np.testing.assert_array_equal(found[kind].isel(seed=0, step=0), [1, 2, 3])
+        np.testing.assert_array_equal(found.sgd.summary(kind)["median"][:, 0], [1, 2, 3])
+
+    def keys(key: jax.Array, *, spread: Any) -> Trace:
+        return Trace(jnp.zeros(1, jnp.int32), {"key": key[None]}, jnp.int32(-1))
+
+    with pytest.raises(ValueError, match=r"metrics must hold numbers, got key"):
+        sweep(keys, axes={"spread": [1.0]})
 
 
 def test_a_refined_diagram_has_the_numbers_of_its_metric() -> None:
