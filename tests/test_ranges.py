@@ -90,6 +90,14 @@ def test_a_matrix_may_have_tiny_entries_but_not_vanish() -> None:
     np.testing.assert_array_equal(found, np.full((1, 2, 4), 3e9))
 
 
+def test_a_transform_is_a_function() -> None:
+    wrong: Any = 1e9
+    with pytest.raises(ValueError, match="^transform must be None or a function"):
+        worlds.from_quantile(
+            abs, **RANKS, num_environments=2, mean=1.0, spread=1.0, transform=wrong
+        )
+
+
 def test_masked_arrays_are_refused() -> None:
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     refused_masked = {

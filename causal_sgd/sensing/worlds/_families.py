@@ -88,6 +88,8 @@ def from_quantile(
     """
     allowed = "an elementwise function of probabilities, such as jax.scipy.special.ndtri"
     checks.function("quantile", quantile, 1, allowed)
+    if transform is not None:
+        checks.function("transform", transform, 3, "None or a function (values, mean, spread)")
     checks.integer("num_environments", num_environments)
     checks.integer("spurious_rank", spurious_rank, minimum=0)
     centre = per_direction("mean", mean, spurious_rank)
