@@ -6,6 +6,7 @@ import collections
 import difflib
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypedDict
 
@@ -29,6 +30,7 @@ Columns = tuple[np.ndarray, ...]
 """The input of B runs: seed indices [B], then the values [B] of each parameter of `Grid.names`."""
 
 LARGEST_SEED = 2**32 - 1
+RUN_BYTES = 16  # the least that the description of a run takes
 
 
 class Zipped(NamedTuple):
@@ -114,7 +116,8 @@ class Grid(NamedTuple):
         for dim, columns in named.items():
             _check_range(dim, columns)
         _check_parameters(cell, parameters)
-        return cls(named, _seed_indices(seeds))
+        points = math.prod(len(next(iter(columns.values()))) for columns in named.values())
+        return cls(named, _seed_indices(seeds, points))
 
     @classmethod
     def parse(cls, description: GridDescription) -> Grid:
@@ -298,13 +301,21 @@ def _check_integers(name: str, values: np.ndarray) -> None:
         )
 
 
-def _seed_indices(seeds: Seeds) -> np.ndarray:
-    """Check a number of seeds or a list of seed indices, and return the indices."""
+def _seed_indices(seeds: Seeds, points: int) -> np.ndarray:
+    """Check a number of seeds or a list of seed indices, and return the indices.
+
+    Args:
+        seeds: see `Seeds`.
+        points: the number of points of the grid, each of which has these seeds.
+    """
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-        return np.arange(checks.integer("seeds", seeds, maximum=LARGEST_SEED)).astype(np.int64)
+        count = checks.integer("seeds", seeds, maximum=LARGEST_SEED)
+        _check_size(points * count)
+        return np.arange(count, dtype=np.int64)
     if isinstance(seeds, range) and seeds and max(seeds[0], seeds[-1]) > LARGEST_SEED:
         raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {seeds}")
     seeds = checks.unmasked("seeds", seeds)
+    _check_size(points * (len(seeds) if isinstance(seeds, range) else np.size(seeds)))
     indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
     if (
         indices.ndim != 1
@@ -320,6 +331,18 @@ def _seed_indices(seeds: Seeds) -> np.ndarray:
     if len(np.unique(indices)) < len(indices):
         raise ValueError(f"seeds must be different, got {seeds!r}")
     return indices.astype(np.int64)
+
+
+def _check_size(runs: int) -> None:
+    """Refuse more runs than the free memory can describe."""
+    if runs > 10**6:
+        import psutil
+
+        most = psutil.virtual_memory().available // RUN_BYTES
+        if runs > most:
+            raise ValueError(
+                f"axes and seeds must make at most {most} runs in this memory, got {runs}"
+            )
 
 
 def _check_parameters(cell: Callable[..., object], names: Sequence[str]) -> None:

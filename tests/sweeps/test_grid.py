@@ -77,6 +77,12 @@ def test_seeds_beyond_their_type_are_refused(seeds: Any, message: str) -> None:
         sweep(cell, axes={"n": [1]}, seeds=seeds)
 
 
+def test_more_runs_than_memory_are_refused() -> None:
+    for seeds in (2**32 - 1, range(2**32 - 1), 10**7):
+        with pytest.raises(ValueError, match="axes and seeds must make at most .* runs .*, got"):
+            sweep(cell, axes={"n": np.arange(1, 10**5)}, seeds=seeds)
+
+
 def test_values_at_the_ends_of_the_types_are_seen_as_they_are() -> None:
     whole = [-(2**31), 0, 2**31 - 1]
     assert sweep(cell, axes={"n": whole})["seen"].values.ravel().tolist() == whole
