@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
+from causal_sgd.sweeps._names import check_dim, check_files
 from causal_sgd.sweeps._options import CompareOptions
 from causal_sgd.sweeps._programs import Cell
 from causal_sgd.sweeps._sweep import Sweep, SweepError, how_to_go_on
@@ -82,15 +83,12 @@ def _sweeps(
     """The checked sweeps of all cells."""
     checks.instance("cells", cells, Mapping, "a mapping of names to cells")
     checks.instance("dim", dim, str, "the name of a dimension")
-    taken = ["seed", "step", *(options.get("axes") or {})]
-    if dim in taken:
-        raise ValueError(
-            f"dim must not be one of {', '.join(taken)}, which the results have already, "
-            f"got {dim!r}"
-        )
     if not cells:
         raise ValueError("cells must name at least one cell, got none")
+    for name in cells:
+        checks.instance("cells", name, str, "a mapping of names to cells")
     if store is not None:
+        check_files(cells)
         store = checks.path("store", store)
         with contextlib.suppress(OSError):  # the first store reports the reason
             store.mkdir(parents=True, exist_ok=True)
@@ -99,6 +97,7 @@ def _sweeps(
         own = None if store is None else store / f"{name}.zarr"
         sweeps.append(Sweep.make(cell, label=name, store=own, **options))
         _check_shapes(sweeps[0], sweeps[-1])
+    check_dim(dim, sweeps[0].grid.axes, [each.metrics for each in sweeps])
     return sweeps
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causal_sgd import checks
+from causal_sgd.sweeps._names import check_axes
 
 __all__ = [
     "LARGEST_SEED",
@@ -108,11 +109,7 @@ class Grid(NamedTuple):
         repeated = [name for name, count in collections.Counter(parameters).items() if count > 1]
         if repeated:
             raise ValueError(f"axes must name a parameter once, got {repeated[0]!r} more than once")
-        reserved = sorted({"seed", "step"} & set(named))
-        if reserved:
-            raise ValueError(
-                f"axes must not be called {reserved[0]!r}: the results have such a dimension"
-            )
+        check_axes(named)
         for dim, columns in named.items():
             _check_range(dim, columns)
         _check_parameters(cell, parameters)

@@ -18,7 +18,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -230,6 +230,19 @@ def _shapes_at(cell: Cell, point: Mapping[str, float], root: Key) -> Trace:
     if not isinstance(shapes, Trace):
         raise ValueError(
             f"cell must return the Trace that `run` gives, got {type(shapes).__name__}"
+        )
+    metrics: Any = shapes.metrics
+    if not isinstance(metrics, Mapping) or not all(
+        hasattr(leaf, "shape") for leaf in (shapes.step, shapes.diverged_at, *metrics.values())
+    ):
+        raise ValueError("cell must return the Trace that `run` gives, got one without arrays")
+    frames, leaves = shapes.step.shape, metrics.values()
+    if len(frames) != 1 or shapes.diverged_at.shape or any(x.shape[:1] != frames for x in leaves):
+        arrays = {"step": shapes.step, "diverged_at": shapes.diverged_at, **metrics}
+        found = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
+        raise ValueError(
+            "cell must return the Trace of one run, with step [F], diverged_at [] and metrics "
+            f"[F, ...], got {found}; sweep runs over seeds itself"
         )
     return shapes
 

@@ -33,6 +33,7 @@ from causal_sgd.sweeps._executors import (
 from causal_sgd.sweeps._grid import AxisValues, Columns, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
+from causal_sgd.sweeps._names import check_metrics
 from causal_sgd.sweeps._programs import Cell, Program, TracedCell
 from causal_sgd.sweeps._progress import Progress
 from causal_sgd.sweeps._provenance import Environment, plain_values
@@ -232,9 +233,15 @@ class Sweep:
         columns = self.grid.runs(np.zeros(1, int), jnp.result_type(float))[1:]
         self.kinds = [column.dtype for column in columns]
         self.shapes = self.traced.dry_run(self.grid, self.kinds, self.root)
+        check_metrics(self.metrics, self.grid.axes)
         self.job = b""
         if self.executor is not None:
             self.job = Job.make(self.traced, self.grid.names, self.root).pickled()
+
+    @property
+    def metrics(self) -> dict[str, tuple[int, ...]]:
+        """Metric -> the shape of its values in one run, [F, ...]."""
+        return {name: leaf.shape for name, leaf in self.shapes.metrics.items()}
 
     @functools.cached_property
     def plan(self) -> Plan:

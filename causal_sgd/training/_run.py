@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -34,7 +35,7 @@ def run(
         key: the run's key; the world, the data, the initialisation, the order of the environments
             and the measurements are streams of it.
         algorithm: what to run, such as `sgd(...)`.
-        metrics: name -> metric, or metrics that go by their own names.
+        metrics: name -> metric, or metrics that go by the names of their functions or classes.
         num_steps: T >= 1, static.
         record_every: steps between two frames, static; None for the start and the end only.
 
@@ -43,7 +44,8 @@ def run(
         end, the estimate was first not finite; -1 for never.
 
     Raises:
-        ValueError: if an argument is out of range or two metrics share a name.
+        ValueError: if an argument is out of range, two metrics share a name, or one returns no
+            numbers.
     """
     checks.key("key", key)
     _check_algorithm(algorithm)
@@ -61,7 +63,7 @@ def run(
         # With a traced length one compiled body serves the first (empty) leg and all others.
         carry = jax.lax.fori_loop(0, length, step, carry)
         snapshot = algorithm.snapshot(key, carry[0])
-        return carry, {name: jnp.asarray(metric(snapshot)) for name, metric in named.items()}
+        return carry, {name: _value(name, metric(snapshot)) for name, metric in named.items()}
 
     start = algorithm.init(key), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     carry, values = jax.lax.scan(leg, start, jnp.asarray(np.diff(frames, prepend=0)))
@@ -125,14 +127,42 @@ def _named(metrics: Mapping[str, Metric] | Sequence[Metric]) -> dict[str, Metric
         metrics = list(metrics)
         for metric in metrics:
             checks.function("metrics", metric, 1, allowed)
-        names = [getattr(metric, "__name__", repr(metric)) for metric in metrics]
+        names = [_name(metric) for metric in metrics]
         named = dict(zip(names, metrics, strict=True))
         if len(named) < len(names):
             raise ValueError(
                 f"metrics must have different names, got {names}; pass a mapping to name them"
             )
+    for name in named:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"metrics must have names, got {name!r}")
     if not named:
         raise ValueError("metrics must name at least one metric, got none")
     for metric in named.values():
         checks.function("metrics", metric, 1, allowed)
     return named
+
+
+def _name(metric: Metric) -> str:
+    """The name of a function, of that of a partial, or of an object's class."""
+    while isinstance(metric, functools.partial):
+        metric = metric.func
+    return getattr(metric, "__name__", type(metric).__name__)
+
+
+def _value(name: str, value: object) -> Array:
+    """What a metric returned, as an array.
+
+    Raises:
+        ValueError: if it is not made of numbers.
+    """
+    kind = f"a {type(value).__name__}"
+    try:
+        if not (value is None or isinstance(value, Mapping)):
+            array = jnp.asarray(value)
+            if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number):
+                return array
+            kind = str(array.dtype)
+    except (TypeError, ValueError, OverflowError):  # strings, lists of different lengths, ...
+        pass
+    raise ValueError(f"metrics must return numbers, as an array, got {kind} from {name!r}")

@@ -376,9 +376,9 @@ def test_bad_options_are_named_before_a_store_is_made(
 def test_a_metric_that_cannot_be_stored_under_its_name(tmp_path) -> None:
     def named(key: jax.Array, *, spread: Any) -> Trace:
         trace = experiment()(key, spread=spread)
-        return trace._replace(metrics={"seed": trace.metrics["spurious_signal"]})
+        return trace._replace(metrics={"_seed": trace.metrics["spurious_signal"]})
 
-    with pytest.raises(StoreError, match="metric 'seed' cannot be stored under that name"):
+    with pytest.raises(StoreError, match="metric '_seed' cannot be stored under that name"):
         sweep(named, axes=AXES, store=tmp_path / "named.zarr")
     assert not list(tmp_path.iterdir())
 
