@@ -66,11 +66,11 @@ def binomial(uniform: Array, number: Array, share: Array) -> Array:
     """Binomial draws without a loop.
 
     Where the mean of the rarer outcome is at least 10: transformed rejection (BTRS of Hoermann
-    1993). A candidate is accepted with a probability of at least 0.7; 16 are tested at once and
-    the first accepted one is taken. (All fail in fewer than one of 10^8 draws; the mode is then
-    taken.) Below a mean of 10: inversion of the first 48 terms; all further terms have a
-    probability of 1e-16. A branch that no draw needs, in this run or those mapped with it, is
-    skipped; results do not change.
+    1993). A candidate is accepted with a probability of at least 0.69 (the least, at 20 trials and
+    p = 1/2); 16 are tested at once and the first accepted one is taken. (All fail in fewer than one
+    of 10^8 draws; the mode is then taken.) Below a mean of 10: inversion of the first 48 terms; all
+    further terms have a probability of 1e-16. A branch that no draw needs, in this run or those
+    mapped with it, is skipped; results do not change.
 
     Args:
         uniform: numbers in [0, 1), [..., BINOMIAL_UNIFORMS].

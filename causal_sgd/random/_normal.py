@@ -24,7 +24,7 @@ def normals(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike, stream: in
     """Standard normal numbers of one stream of a key, two of every block (Box and Muller 1958).
 
     The first word of a block gives the radius, the second the angle. All 2^64 blocks are equally
-    likely, and the formula is accurate to 1e-6 in single precision; so is the distribution. No
+    likely, and the formula is accurate to 1.1e-6 in single precision; so is the distribution. No
     number exceeds 6.8 in absolute value. A pair takes little more time than one number of
     `jax.random.normal`, which inverts the distribution function.
 

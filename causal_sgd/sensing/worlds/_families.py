@@ -73,7 +73,8 @@ def from_quantile(
         spread: M >= 0, the heterogeneity, a number or [r2].
         balanced: False draws the eigenvalues independently. True takes the E mid-quantiles of the
             distribution in a random order for each direction, so that the mean over the
-            environments is exactly `mean` for symmetric distributions.
+            environments is `mean`, to rounding, for symmetric distributions. Mid-quantiles leave
+            out the tails, so that the deviation is below that of the distribution; see the family.
         transform: (q(u) [E, r2], `mean`, `spread`) -> eigenvalues [E, r2], for distributions that
             are not of the form `mean` + `spread` q(u); the numbers of directions come as [1, r2].
         **geometry: `invariant_spectrum`, `probabilities`, `basis`, `tilt` and `rotation`, see
@@ -120,7 +121,8 @@ def uniform(
     Args:
         mean: mu, the centre of the eigenvalues, a number or [r2].
         spread: M >= 0, the half-width, a number or [r2].
-        **options: as for `from_quantile`.
+        **options: as for `from_quantile`. With `balanced`, the standard deviation over the
+            environments is 0.87, 0.97 and 0.995 of `spread` / sqrt(3) for 2, 4 and 10 of them.
     """
     return from_quantile(lambda u: 2 * u - 1, mean=mean, spread=spread, **options)
 
@@ -133,7 +135,8 @@ def gaussian(
     Args:
         mean: mu, the mean of the eigenvalues, a number or [r2].
         spread: M >= 0, their standard deviation, a number or [r2].
-        **options: as for `from_quantile`.
+        **options: as for `from_quantile`. With `balanced`, the standard deviation over the
+            environments is 0.67, 0.84, 0.94 and 0.99 of `spread` for 2, 4, 10 and 50 of them.
     """
     return from_quantile(ndtri, mean=mean, spread=spread, **options)
 
@@ -150,9 +153,10 @@ def log_normal(
     Args:
         mean: mu > 0, the mean of the eigenvalues, a number or [r2].
         spread: M >= 0, their standard deviation, a number or [r2].
-        **options: as for `from_quantile`. With `balanced`, the mean and the standard deviation over
-            the environments lie a little below `mean` and `spread`, as the mid-quantiles leave out
-            the tail.
+        **options: as for `from_quantile`. With `balanced`, the mid-quantiles leave out the heavy
+            tail, and the mean and the standard deviation over the environments fall short. For 50
+            environments they are 0.99 and 0.90 of `mean` and `spread` at `spread` = `mean`, but
+            0.89 and 0.50 of them at `spread` = 3.8 `mean`; for 1000, 0.98 and 0.78 there.
     """
     checks.number("mean", mean, above=0, scalar=False)
 
@@ -188,7 +192,7 @@ def two_point(
             that the signs of a random environment are independent (r2 <= 6). A number draws the
             signs of each direction independently.
         balanced: with `num_environments` given, whether each direction has exactly as many plus as
-            minus signs, so that the mean over the environments is exactly `mean` (needs an even
+            minus signs, so that the mean over the environments is `mean` to rounding (needs an even
             number).
         **geometry: see `Geometry`.
 
