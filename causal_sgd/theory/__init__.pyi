@@ -23,7 +23,6 @@ from ._exponents import lyapunov_two_point as lyapunov_two_point
 from ._exponents import lyapunov_uniform as lyapunov_uniform
 from ._finite_time import finite_time_critical_spread as finite_time_critical_spread
 from ._finite_time import finite_time_rejection as finite_time_rejection
-from ._finite_time import log_variance as log_variance
 from ._methods import federated_factors as federated_factors
 from ._methods import lyapunov_federated as lyapunov_federated
 from ._methods import momentum_factors as momentum_factors
@@ -43,3 +42,4 @@ from ._stationary import growth_time as growth_time
 from ._stationary import optimal_spread as optimal_spread
 from ._stationary import stationary_spurious_moments as stationary_spurious_moments
 from ._tails import tail_exponent as tail_exponent
+from ._variances import log_variance as log_variance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Hashable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ _COUNTS = (
     "rank",
     "spurious_rank",
 )
-_LIMITS: dict[str, dict[str, float]] = {
+_LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in ("down", "label_noise", "spread", "up")},

@@ -59,6 +59,9 @@ def critical_spread(learning_rate: ArrayLike, mean: ArrayLike, family: str = "tw
     eigenvalues) and rise beyond it. A bisection up to the minimum therefore finds the smallest
     root. Beyond the second root the direction grows again, if it has not diverged.
 
+    Accuracy: relative 1e-4 in single precision for eta mu from 1e-3 to 1, for uniform and normal
+    eigenvalues up to 95 % of the ends given below.
+
     Args:
         learning_rate: eta [...].
         mean: mu [...].
@@ -90,6 +93,9 @@ def critical_learning_rate(mean: ArrayLike, spread: ArrayLike, family: str = "tw
 
     For two points it is 2 mu/(M^2 - mu^2). Otherwise lambda = log a + h(r) with r = b/a is zero iff
     M/mu = r/(1 - exp h(r)). This falls with r to a single minimum, which bounds the bisection in r.
+
+    Accuracy: relative 1e-4 in single precision for M from 1.05 to 100 times the least value given
+    below.
 
     Args:
         mean: mu [...].
@@ -131,6 +137,8 @@ def critical_learning_rate(mean: ArrayLike, spread: ArrayLike, family: str = "tw
 def critical_learning_rate_asymmetric(up: ArrayLike, down: ArrayLike) -> Array:
     """The critical learning rate 1/down - 1/up of the eigenvalues +up or -down, equally likely.
 
+    Accuracy: absolute 4e-7 / min(up, down) in single precision.
+
     Args:
         up: size [...] of the positive eigenvalue, not negative.
         down: size [...] of the negative eigenvalue, not negative.
@@ -155,6 +163,9 @@ def critical_mass(
     lambda = p l + (1 - p) L with l = log|1 + eta outlier| and L the exponent of the others, which
     is zero at p = L/(L - l). Pooled training needs the mean to vanish, p = mean/(mean - outlier).
     As log(1 + x) is concave, that is more for any outlier below zero with eta |outlier| <= 1.
+
+    Accuracy: relative 1e-5 in single precision for factors 1 + eta s between 0.1 and 10, away from
+    L = 0.
 
     Args:
         learning_rate: eta [...].
@@ -194,6 +205,9 @@ def mixing_critical_spread(
     sqrt(k), which matches the variance. For 2 k eta mu near 1 or above, the root is only the narrow
     singularity; see `divergence_bound`.
 
+    Accuracy: relative 1e-4 for 2 k eta mu up to 0.2 and two points or normal eigenvalues; 3 % for
+    uniform ones.
+
     Args:
         learning_rate: eta [...].
         mean: mu [...].
@@ -232,6 +246,8 @@ def is_bounded(learning_rate: ArrayLike, lowest: ArrayLike, highest: ArrayLike) 
     other side: eta u_max^2 <= 1 + c for every c, or (4/27) c_high^3 <= 1 + c_low. Beyond that, one
     step to the peak followed by steps at c_low diverges.
 
+    Accuracy: exact, up to rounding where both sides of the inequality are equal.
+
     Args:
         learning_rate: eta [...].
         lowest: the smallest eigenvalue [...].
@@ -253,6 +269,8 @@ def least_positive_exponent(learning_rate: ArrayLike, mean: ArrayLike, highest: 
     slows a spurious direction but never stops it. Where no sequence can diverge (`is_bounded`:
     eta highest <= 1.38), it is at least 0.628 eta mu.
 
+    Accuracy: relative 1e-6 in single precision.
+
     Args:
         learning_rate: eta [...].
         mean: mu [...].
@@ -271,6 +289,8 @@ def divergence_bound(learning_rate: ArrayLike, mean: ArrayLike) -> Array:
     In simulations of two points over 600 steps from uniform |u| <= u_max no run diverged at
     eta M = 0.904, 6 % at 0.92, 16 % at 0.95 and 47 % at 1.1. Beyond M_c, runs that start near zero
     mostly shrink before they reach the peak: from u = 1e-3 fewer than 0.1 % diverged.
+
+    Accuracy: absolute 4e-6 / eta in single precision.
 
     Args:
         learning_rate: eta [...].

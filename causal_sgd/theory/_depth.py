@@ -44,6 +44,9 @@ def deep_spurious_quantile(
     For L > 2 and large n = eta M^2 / 2 it falls like (mu / n)^(L / (L - 2)): smoothly, and more
     slowly for deeper models.
 
+    Accuracy: relative 0.005 L for the diffusion, n / mu from 0.03 to 30 (a grid of 0.0034 in log
+    w); the diffusion itself is the limit of small eta mu.
+
     Args:
         depth: L [...], at least 2, not necessarily an integer.
         learning_rate: eta [...] of `models.deep`.
@@ -89,6 +92,8 @@ def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike)
     1 - eta M (mu + M)^(1 - 2/L), which is negative beyond this M. For L = 2 this has no
     consequence. For L > 2 a direction that lands near zero stays there for a time of order
     |w|^(2 - L); for odd L it stays forever if it lands below zero, which is the only way to forget.
+
+    Accuracy: relative 1e-5 in single precision for L from 2 to 6 and eta up to 0.5.
 
     Args:
         depth: L [...], at least 2.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy import special
 from jax.typing import ArrayLike
-from scipy.special import ndtri
 
 from causal_sgd import checks
 from causal_sgd.theory._arguments import broadcast, checked_jit
@@ -14,42 +12,14 @@ from causal_sgd.theory._boundaries import bisect
 from causal_sgd.theory._exponents import (
     RATIO_OF_LEAST_EXPONENT,
     families,
-    log_variance_environments,
-    log_variance_two_point,
     lyapunov,
 )
+from causal_sgd.theory._variances import log_variance
 from causal_sgd.types import Array
 
-__all__ = ["finite_time_critical_spread", "finite_time_rejection", "log_variance"]
+__all__ = ["finite_time_critical_spread", "finite_time_rejection"]
 
 EULER = 0.5772156649015329
-_PROBABILITIES = (np.arange(512) + 0.5) / 512  # midpoints of 512 equally likely intervals
-_STANDARD_QUANTILES = {"uniform": 2 * _PROBABILITIES - 1, "gaussian": ndtri(_PROBABILITIES)}
-
-
-@checked_jit
-def log_variance(
-    learning_rate: ArrayLike, mean: ArrayLike, spread: ArrayLike, family: str = "two_point"
-) -> Array:
-    """The variance v [...] of log|1 + eta s|.
-
-    It is exact for two points, otherwise the variance over 512 equally likely quantiles of s. These
-    miss the far tails of the normal law and with them 3 % of v near M_c at eta mu = 0.1.
-
-    Args:
-        learning_rate: eta [...].
-        mean: mu [...].
-        spread: M [...].
-        family: one of `families`.
-
-    >>> print(f"{log_variance(0.1, 1.0, 4.58):.3f} {log_variance(0.1, 1.0, 7.62, 'uniform'):.3f}")
-    0.197 0.211
-    """
-    if checks.choice("family", family, families) == "two_point":
-        return log_variance_two_point(learning_rate, mean, spread)
-    eta, mu, spread = broadcast(learning_rate, mean, spread)
-    quantiles = jnp.asarray(_STANDARD_QUANTILES[family], mu.dtype).reshape(*[1] * mu.ndim, -1)
-    return log_variance_environments(eta, mu[..., None] + spread[..., None] * quantiles)
 
 
 @checked_jit
@@ -77,6 +47,9 @@ def finite_time_rejection(
     `stationary_spurious_moments`), so for lambda -> 0 the barrier lies at u^2 = (v/eta)
     exp(-0.5772). The second term is negligible as long as the walk has not reached the barrier; it
     is free then, and half of the runs lie below the level where lambda T = L.
+
+    Accuracy: 0.02 for eta mu up to 0.03 and 0.07 at 0.1, mostly below simulations; levels up to 0.3
+    sqrt(mu) and M up to 1.05 M_c.
 
     Args:
         learning_rate: eta [...].
@@ -130,6 +103,8 @@ def finite_time_critical_spread(
     also for long runs, because just below M_c a direction is small most of the time (on-off
     intermittency). It equals M_c if the level is alpha and the barrier is out of reach, as for
     alpha -> 0. Several independent directions have the apparent transition of one.
+
+    Accuracy: 7 % for eta mu up to 0.1.
 
     Args:
         learning_rate: eta [...].

@@ -33,6 +33,8 @@ def momentum_factors(
     Nesterov's momentum u <- u + eta s u - beta w (the form of optax). For small steps the exponent
     is that of SGD with learning rate eta / (1 - beta).
 
+    Accuracy: a few roundings of the largest entry.
+
     Args:
         learning_rate: eta [...].
         momentum: beta [...], in [0, 1].
@@ -64,6 +66,8 @@ def federated_factors(
     y <- a y + eta rho u, a = 1 + eta (s_e - rho), and the factor
     a^K + eta rho (1 + a + ... + a^(K-1)).
 
+    Accuracy: 4e-7 K times (1 + eta |s_e| + eta rho)^K in single precision.
+
     Args:
         learning_rate: eta [...].
         eigenvalues: s_e [...].
@@ -90,6 +94,8 @@ def lyapunov_federated(
     f_e = (1 + eta s_e)^K is convex in s for even K (and wherever factors are positive),
     E f_e >= (1 + eta mu)^K: with full participation the spurious direction grows at least as fast
     as in pooled training, and faster for more heterogeneous environments.
+
+    Accuracy: 1e-5 in single precision where no mean factor is near 0.
 
     Args:
         factors: f_e [..., E], such as `federated_factors`.
@@ -133,6 +139,8 @@ def scaffold_factors(
     There is one per participant. In environment e a local step is y <- a y + b with
     a = 1 + eta s_e, b = eta (c_e - c) and c the mean of all c_e. After K steps eta c_e becomes
     (u - y) / K + b.
+
+    Accuracy: relative 1e-5 in single precision for K up to 10.
 
     Args:
         learning_rate: eta [].

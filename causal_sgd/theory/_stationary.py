@@ -36,6 +36,9 @@ __all__ = [
 def growth_time(eigenvalue: ArrayLike, *, learning_rate: ArrayLike, init_scale: ArrayLike) -> Array:
     """The steps log(sqrt(s)/alpha)/log(1 + eta s) from alpha to the stationary level sqrt(s).
 
+    Accuracy: at that time u^2 is at half its level, to within 2 % and one step for eta s up to
+    0.04.
+
     Args:
         eigenvalue: s [...], eigenvalue of the signal in the direction, above zero.
         learning_rate: eta [...].
@@ -76,6 +79,9 @@ def stationary_spurious_moments(
         0.01      1.00  0.99  0.97    1.01  1.00  0.97
         0.05      0.99  0.94  0.89    1.04  1.01  0.97
         0.1       0.98  0.85  0.74    1.08  0.99  0.88
+
+    Accuracy: relative 3 %, 12 % and 27 % for eta mu up to 0.01, 0.05 and 0.1 and M up to 0.95 M_c,
+    as in the table.
 
     Args:
         learning_rate: eta [...].
@@ -127,6 +133,10 @@ def error_floor(
     outside U*, which decay at the rate eta sigma*, to entries of variance eta v/2. UU' contains r1
     d of them twice, times sigma*. First order in eta and 1/m; simulated errors were about 10 %
     larger at eta = 0.1, M = 6.
+
+    Accuracy: first order in eta and 1/m: median simulated errors are up to 25 % larger for eta
+    sigma* up to 0.1 and floors up to sigma*/4, with k = r1 columns and spurious directions
+    rejected.
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -180,6 +190,9 @@ def complement_power(
     q > (n - 1)/4 columns the noise suppresses the smallest ones, so at most (n - 1)/4 columns are
     active. From a scale alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First
     order in eta, v and (r1 + r2)/d; the study `over-parameterisation` compares it with simulations.
+
+    Accuracy: first order: 6 % for products of random matrices with eta v n up to 0.1 (n = 24, q =
+    3).
 
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
@@ -237,6 +250,8 @@ def finite_data_error(
     others, the positive half of Wigner's semicircle of radius 2 sqrt(N v). Leading order in 1/n, if
     the spurious directions are rejected.
 
+    Accuracy: 15 % where the error is below sigma*/2.
+
     Args:
         spread: M [...], the root mean square of the spurious eigenvalues.
         num_examples: n [...], examples of each environment.
@@ -270,6 +285,8 @@ def expected_error(
     `stationary_spurious_moments`, as if the r2 spurious directions were independent. It ignores
     divergence.
 
+    Accuracy: 25 %, that of `error_floor` and of `stationary_spurious_moments`.
+
     Args:
         spread: M [...].
         learning_rate: eta [...].
@@ -300,6 +317,8 @@ def optimal_spread(
     below M_c is r2 (mu^2 - eta^2 Var(s)^2/4) + floor^2, concave in Var(s), so an end of [0, M_c] is
     best. The minimum is computed by a grid on [0, M_c] and a golden-section search; without an M_c
     the range ends where lambda is least. The result may lie beyond `divergence_bound`.
+
+    Accuracy: relative 1e-3 as the minimum of `expected_error`, whose accuracy limits it.
 
     Args:
         learning_rate: eta [...].
