@@ -10,6 +10,7 @@ import contextlib
 import functools
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -36,6 +37,7 @@ __all__ = [
     "Job",
     "LocalDevices",
     "Workers",
+    "check_executor",
     "check_trace",
     "compute",
     "describe",
@@ -128,6 +130,26 @@ class LocalDevices:
         self._pool.shutdown(cancel_futures=True)
 
 
+ALLOWED = "executor must be a concurrent.futures.Executor or a function that makes one"
+
+
+def check_executor(executor: object) -> None:
+    """Refuse an executor that cannot compute, where this can be told without a task.
+
+    Raises:
+        ValueError: if it is none and no function, or would fork its processes. A pool whose
+            processes were started before jax passes; others are refused in the worker.
+    """
+    if not (isinstance(executor, Executor) or callable(executor)):
+        raise ValueError(f"{ALLOWED}, got {executor!r}")
+    from concurrent.futures import ProcessPoolExecutor  # which loads multiprocessing
+
+    if isinstance(executor, ProcessPoolExecutor) and not getattr(executor, "_processes", None):
+        context = getattr(executor, "_mp_context", None)
+        if context is not None and context.get_start_method() == "fork":
+            raise ValueError(f"the processes of executor {_machine.NO_FORK}, got {executor!r}")
+
+
 class Workers:
     """The workers of an executor: a process pool, Dask's `client.get_executor()`, `slurm(...)`."""
 
@@ -185,6 +207,7 @@ class Workers:
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._unanswered:
             self._unanswered.clear()
+            time.sleep(0.2)  # a pool that breaks with tasks it has not yet dropped prints an error
             for process in processes.values():
                 process.kill()
 
@@ -192,10 +215,8 @@ class Workers:
         assert self._factory is not None
         executor = self._factory()
         if not isinstance(executor, Executor):
-            raise ValueError(
-                "executor must be a concurrent.futures.Executor or a function that makes one, "
-                f"got {executor!r}"
-            )
+            raise ValueError(f"{ALLOWED}, got {executor!r}")
+        check_executor(executor)
         return executor
 
 
@@ -244,6 +265,8 @@ def compute(job: bytes, tiles: Sequence[Columns], expected: str) -> Answer:
         tiles: the columns of each.
         expected: the fingerprint of the program that the process which began the sweep would run.
     """
+    if _machine.was_forked():
+        raise ExecutorError(f"the processes of executor {_machine.NO_FORK}")
     device = _machine.present_devices()[0]
     loaded, traced = _load(job)
     outcomes = []

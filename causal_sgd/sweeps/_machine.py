@@ -13,7 +13,7 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
 
@@ -21,6 +21,7 @@ from causal_sgd import checks
 from causal_sgd.sweeps._provenance import Machine
 
 __all__ = [
+    "NO_FORK",
     "applied",
     "compiler",
     "cores",
@@ -33,6 +34,7 @@ __all__ = [
     "use_compilation_cache",
     "use_cpu_cores",
     "versions",
+    "was_forked",
 ]
 
 Setting: TypeAlias = bool | int | str | None
@@ -88,8 +90,11 @@ def local_devices(devices: Sequence[Device] | None) -> list[Device]:
     If jax has not started, every CPU core becomes a device first.
 
     Raises:
-        ValueError: if `devices` is empty or not a list of devices.
+        ValueError: if `devices` is empty or not a list of devices, or this process cannot compute
+            because it was forked after jax had started.
     """
+    if was_forked():
+        raise ValueError(f"the process of a sweep {NO_FORK}")
     if devices is not None:
         allowed = "a list of devices, such as jax.devices() returns"
         for device in checks.instance("devices", devices, Sequence, allowed):
@@ -125,6 +130,48 @@ def present_devices() -> list[Device]:
             f"JAX_PLATFORMS must name platforms that jax finds here, such as cpu, got {chosen!r}: "
             f"{reason}"
         ) from None
+
+
+NO_FORK = (
+    "must not be forked after jax has started, because jax's threads do not survive a fork; start "
+    'it with multiprocessing.get_context("spawn")'
+)
+
+
+def was_forked() -> bool:
+    """Whether this process was forked after jax had started, so that it would hang."""
+    return _fork.started and _fork.parent != os.getpid()
+
+
+def has_started() -> bool:
+    """Whether jax has started, which fixes its devices."""
+    count = setting("jax_num_cpu_devices")
+    assert isinstance(count, int)
+    try:
+        jax.config.update("jax_num_cpu_devices", count + 1)  # refused after the start
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", count)
+    return False
+
+
+class _Fork(NamedTuple):
+    """The last fork on the way to this process."""
+
+    parent: int  # process id
+    started: bool  # whether jax had started in the parent
+
+
+_fork = _Fork(0, False)
+
+
+def _record_fork() -> None:
+    global _fork
+    _fork = _Fork(os.getpid(), was_forked() or has_started())
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(before=_record_fork)
 
 
 def use_compilation_cache(folder: str | Path) -> Path:

@@ -27,6 +27,7 @@ from causal_sgd.sweeps._executors import (
     Job,
     LocalDevices,
     Workers,
+    check_executor,
     check_trace,
     describe,
 )
@@ -209,13 +210,8 @@ class Sweep:
             self.config = plain_values("config", self.config)
         checks.integer("tiles_per_task", self.tiles_per_task)
         checks.integer("retries", self.retries, minimum=0)
-        if self.executor is not None and not (
-            isinstance(self.executor, Executor) or callable(self.executor)
-        ):
-            raise ValueError(
-                "executor must be a concurrent.futures.Executor or a function that makes one, "
-                f"got {self.executor!r}"
-            )
+        if self.executor is not None:
+            check_executor(self.executor)
         if self.timeout is not None:
             checks.number("timeout", self.timeout, above=0)
             if self.executor is None:

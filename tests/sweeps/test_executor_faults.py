@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -144,18 +147,16 @@ def hanging(where: float, wait: Callable[[], None]) -> Callable[..., Trace]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("made", [False, True], ids=["given", "made"])
-def test_a_tile_that_never_answers_is_named_and_the_others_are_kept(made: bool) -> None:
-    def pool() -> Executor:
-        return ThreadPoolExecutor(5)
-
+def test_a_tile_that_never_answers_is_named_and_the_others_are_kept() -> None:
     RELEASED.clear()
     options: dict[str, Any] = OPTIONS | {"axes": AXES | {"learning_rate": [0.2]}}
-    cell, executor = hanging(2.0, wait_for_release), pool if made else pool()
-    name = r"1 of the sweep's tiles failed.*\n.*spread 2: no answer for 5 s"
-    with pytest.raises(SweepError, match=name) as error:
-        sweep(cell, executor=executor, timeout=5, retries=1, **options)
-    RELEASED.set()
+    name = r"1 of the sweep's tiles failed.*\n.*spread 2: no answer for 10 s"
+    # Without retries, each of which would block one more thread of XLA.
+    with ThreadPoolExecutor(5) as executor:
+        with pytest.raises(SweepError, match=name) as error:
+            cell = hanging(2.0, wait_for_release)
+            sweep(cell, executor=executor, timeout=10, retries=0, **options)
+        RELEASED.set()
     assert error.value.dataset.done.sum("seed").values.ravel().tolist() == [4, 0, 4]
 
 
@@ -178,6 +179,58 @@ def test_a_worker_that_hangs_is_replaced_and_does_not_outlive_the_sweep() -> Non
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not multiprocessing.active_children()
+
+
+FORKING = """
+import multiprocessing
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+import jax
+from causal_sgd.sweeps import sweep
+from support.executors import CELL, OPTIONS
+warnings.simplefilter("ignore")  # jax's and Python's on forks
+
+def swept(**options):
+    try:
+        return dict(sweep(CELL, **OPTIONS, **options).sizes)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+fork = multiprocessing.get_context("fork")
+early, late = (ProcessPoolExecutor(1, fork) for _ in range(2))
+early.submit(int).result()
+print(swept(executor=early))
+late.submit(int).result()
+print(swept(executor=late))
+with ProcessPoolExecutor(1, fork) as pool:
+    print(pool.submit(swept).result())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_only_processes_forked_before_jax_starts_compute() -> None:
+    command = [sys.executable, "-c", FORKING]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=True
+    )
+    early, late, inside = found.stdout.splitlines()
+    assert early == str(dict(reference().sizes))
+    refused = "must not be forked after jax has started"
+    assert late.startswith(f"ExecutorError: the processes of executor {refused}")
+    assert inside.startswith(f"ValueError: the process of a sweep {refused}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("made", [False, True], ids=["given", "made"])
+def test_a_pool_that_would_fork_is_refused_before_anything_is_stored(tmp_path, made: bool) -> None:
+    executor = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    path = tmp_path / "own.zarr"
+    with pytest.raises(ValueError, match="^the processes of executor must not be forked"):
+        sweep(CELL, executor=(lambda: executor) if made else executor, store=path, **OPTIONS)
+    assert made or not path.exists()
 
 
 def test_a_cell_that_cannot_be_sent_to_workers_is_refused_by_name() -> None:
