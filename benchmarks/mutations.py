@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import inspect
 import subprocess
 import sys
 import time
@@ -55,6 +56,9 @@ def argument(
     """Multiply an argument that is given by its name."""
 
     def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        if name not in inspect.signature(function).parameters:
+            raise LookupError(f"{function.__name__} must have the argument {name!r}")
+
         @functools.wraps(function)
         def changed(*args: Any, **kwargs: Any) -> Any:
             if kwargs.get(name) is not None:
@@ -158,10 +162,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "chi-square": Mutant("causal_sgd.random._normal:chi_square", result(), LAWS),
     "label noise": Mutant(
-        f"{MEASUREMENTS}._gaussian:gaussian_law", argument("label_noise"), LAWS, ("label-noise",)
+        f"{MEASUREMENTS}._gaussian:gaussian_law", argument("noise"), LAWS, ("label-noise",)
     ),
     "label noise of the low-rank law": Mutant(
-        f"{MEASUREMENTS}._low_rank:low_rank_law", argument("label_noise"), LAWS, ()
+        f"{MEASUREMENTS}._low_rank:low_rank_law", argument("noise"), LAWS, ()
     ),
     "stay of the sticky order": Mutant(
         "causal_sgd.training.samplers:sticky", argument("stay"), SAMPLERS, ("orders",)

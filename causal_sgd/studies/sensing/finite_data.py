@@ -50,7 +50,7 @@ FULL = (8, 24, 96, 384, 1536)
 SMALL = (384, 3072)
 WIDE, WIDE_EXAMPLES = 24, 1536  # twice the dimension, four times as many examples as 384
 SETTLED = 600
-NEAR = (12, 14, 16, 18, 24)  # examples of each environment below and above the threshold
+NEAR = (14, 18, 24)  # examples of each environment below and above the threshold
 FITTED = 1e-3  # of the initial loss
 CONE = "statistical dimension of the cone of positive matrices (Amelunxen et al. 2014)"
 CLAIMS = {
@@ -103,7 +103,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """HeteroSGD over the examples n of each environment, in full batches and in batches of 64, and
-    streamed, 6 seeds (2 when quick); pooled training on full batches near the threshold, 32 (8).
+    streamed, 6 seeds (2 when quick); pooled training on full batches near the threshold, 24 (8).
     """
     from causal_sgd.sweeps import sweep
 
@@ -120,7 +120,7 @@ def run(
             _full(WIDE, WIDE_EXAMPLES), seeds=seeds, label="twice the dimension", **options
         ),
         "stream": sweep(stream, seeds=seeds, label="streamed", **options),
-        "near": compare_over("num_examples", near, seeds=8 if quick else 32, **options),
+        "near": compare_over("num_examples", near, seeds=8 if quick else 24, **options),
     }
 
 
@@ -217,7 +217,7 @@ def _full(dim: int, num_examples: int, *, pooled: bool = False) -> Cell:
             key,
             algorithm=algorithm,
             metrics={name: getattr(metrics, name) for name in BASE.metrics},
-            num_steps=2 * BASE.steps if pooled else BASE.steps,
+            num_steps=3 * BASE.steps // 2 if pooled else BASE.steps,
             record_every=BASE.record_every,
         )
 

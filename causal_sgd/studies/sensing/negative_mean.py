@@ -53,7 +53,7 @@ POOLED_MEANS = np.array([0.1, 0.2, 0.3, 0.4])
 CRITICAL = (np.sqrt(1 + (RATE * SPREAD) ** 2) - 1) / RATE
 CLAIMS = {
     "hetero": Claim(
-        "HeteroSGD: measured over predicted critical mean", 0.95, 1.05, "Lyapunov exponent"
+        "HeteroSGD: measured over predicted critical mean", 0.98, 1.02, "Lyapunov exponent"
     ),
     "pooled": Claim("PooledSGD: measured critical mean", -0.03, 0.03, "the mean alone decides"),
     "level": Claim(

@@ -39,9 +39,11 @@ OUTLIERS = np.array([-2.0, -5.0, -8.0, -12.0, -15.0])
 BELOW = np.sqrt([0.8, 0.85, 0.9, 0.95])
 BETWEEN = -5.0  # the outlier for which both methods are compared
 THEORY = "Lyapunov exponent"
+# Three standard errors of 64 seeds are 2 %; the order parameter is concave, which moves the root of
+# a fitted line outwards by up to 2 %.
 CLAIMS = {
     f"mass_{-outlier:g}": Claim(
-        f"outlier {outlier:g}: measured critical mass over the closed form", 0.93, 1.07, THEORY
+        f"outlier {outlier:g}: measured critical mass over the closed form", 0.97, 1.04, THEORY
     )
     for outlier in OUTLIERS
 } | {

@@ -99,10 +99,11 @@ CLAIMS = (
         "rejected": Claim(
             f"M = {ABOVE:g}: largest median |V'U|^2 over k", 0, 0.02, "Lyapunov exponent"
         ),
+        # Frames two steps apart on a range of 121 steps; the noise slows by less than 1 %.
         "time": Claim(
             "slope of the steps to half of A* in the predicted growth time",
-            0.95,
-            1.05,
+            0.97,
+            1.03,
             "population dynamics",
         ),
         "floor": Claim.finding(
