@@ -40,6 +40,7 @@ def test_of_a_sweep(tmp_path) -> None:
     assert sweep(CELL, store=path, **OPTIONS).equals(reference())
 
 
+@pytest.mark.slow
 def test_without_a_store() -> None:
     with pytest.raises(
         KeyboardInterrupt, match="^0 of 24 runs are kept: only with store=PATH, the same call"
