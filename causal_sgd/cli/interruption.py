@@ -89,6 +89,7 @@ class _Handler:
         self.hook = sys.unraisablehook
         self._raised: float | None = None  # when
         self._lost = False
+        self._own = False  # whether the next signal is one of `_send`
         self._dropping = False  # whether `raise_again` runs, which drops exceptions as well
         self._number = int(signal.SIGINT)
         self._sender: threading.Thread | None = None
@@ -96,6 +97,9 @@ class _Handler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._dropping:
             return
+        own, self._own = self._own, False
+        if own and not self._lost:
+            return  # late: the one before it has been raised
         now = time.monotonic()
         if self._raised is None or self._lost:
             if self._for_good and _importing(frame):
@@ -126,4 +130,5 @@ class _Handler:
         """Send the signal until it raises."""
         while self._lost:
             time.sleep(LATER)
+            self._own = True
             _send(self._number)

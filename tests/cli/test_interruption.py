@@ -34,8 +34,18 @@ class Interrupts:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture(autouse=True)
+def left(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """An entry for each time the process would have ended at once, and the tests with it."""
+    left: list[bool] = []
+    monkeypatch.setattr(interruption, "leave", lambda: left.append(True))
+    return left
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_during_garbage_collection_is_not_lost(number: int, capsys, monkeypatch) -> None:
+def test_a_signal_during_garbage_collection_is_not_lost(
+    number: int, capsys, monkeypatch, left: list[bool]
+) -> None:
     def collected(phase: str, info: dict) -> None:
         gc.callbacks.remove(collected)
         signal.raise_signal(number)
@@ -43,20 +53,21 @@ def test_a_signal_during_garbage_collection_is_not_lost(number: int, capsys, mon
     def collect(self: object) -> int:
         gc.callbacks.append(collected)
         gc.collect()
-        time.sleep(20)
+        time.sleep(120)
         return 0
 
     before, hook = signal.getsignal(number), sys.unraisablehook
     monkeypatch.setattr(cli.Run, "__call__", collect)
     assert call("run", capsys=capsys) == (130, "", "causal-sgd: interrupted\n")
     assert (signal.getsignal(number), sys.unraisablehook) == (before, hook)
+    assert left == []
 
 
 def test_a_signal_during_a_finalizer_is_not_lost(capsys, monkeypatch) -> None:
     def finalize(self: object) -> int:
         del self
         Interrupts()
-        time.sleep(20)
+        time.sleep(120)
         return 0
 
     monkeypatch.setattr(cli.Run, "__call__", finalize)
@@ -71,9 +82,7 @@ def test_without_a_store_the_message_has_nothing_to_add(number: int, capsys, mon
     assert call("run", capsys=capsys) == (130, "", "causal-sgd: interrupted\n")
 
 
-def test_the_next_signal_ends_the_process_at_once(monkeypatch) -> None:
-    left = []
-    monkeypatch.setattr(interruption, "leave", lambda: left.append(True))
+def test_the_next_signal_ends_the_process_at_once(monkeypatch, left: list[bool]) -> None:
     with interruption.interruptible(for_good=False):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -82,6 +91,15 @@ def test_the_next_signal_ends_the_process_at_once(monkeypatch) -> None:
         monkeypatch.setattr(interruption, "SAME", -1.0)
         signal.raise_signal(signal.SIGTERM)
     assert left == [True]
+
+
+def test_a_signal_that_is_sent_again_too_late_is_no_second_one(left: list[bool]) -> None:
+    handler = interruption._Handler(for_good=False)
+    with pytest.raises(KeyboardInterrupt):
+        handler(signal.SIGINT, None)
+    handler._raised, handler._own = -10.0, True
+    handler(signal.SIGINT, None)
+    assert left == []
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
