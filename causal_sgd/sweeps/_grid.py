@@ -227,17 +227,30 @@ class Grid(NamedTuple):
         return (self.seeds[seed].astype(np.uint32), *(columns[name] for name in self.names))
 
     def corners(self) -> list[dict[str, float]]:
-        """The first point, and its copies with each parameter at its smallest and largest value."""
-        first = {name: values[0] for axis in self.axes.values() for name, values in axis.items()}
-        points = [first]
-        for axis in self.axes.values():
-            for values in axis.values():
-                ends = int(np.argmin(values)), int(np.argmax(values))
-                points += [
-                    first | {name: column[end] for name, column in axis.items()} for end in ends
-                ]
-        unique = {tuple(point.items()): point for point in points}
-        return [{name: value.item() for name, value in point.items()} for point in unique.values()]
+        """A few points at which the parts of a cell see, and check, the extremes of all parameters.
+
+        Each parameter has its smallest and its largest value, and one that is not whole if there is
+        any, since a range of whole ends may have others between them.
+        """
+        indices = [
+            list(dict.fromkeys(index for column in axis.values() for index in _extremes(column)))
+            for axis in self.axes.values()
+        ]
+        count = max(map(len, indices), default=1)
+        points = []
+        for place in range(count):
+            point = {}
+            for axis, wanted in zip(self.axes.values(), indices, strict=True):
+                index = wanted[min(place, len(wanted) - 1)]
+                point |= {name: column[index].item() for name, column in axis.items()}
+            points.append(point)
+        return points
+
+
+def _extremes(values: np.ndarray) -> list[int]:
+    """The indices of the smallest, the largest and, if there is any, a value that is not whole."""
+    ends = [int(np.argmin(values)), int(np.argmax(values))]
+    return ends + np.flatnonzero(values != np.round(values))[:1].tolist()
 
 
 def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:

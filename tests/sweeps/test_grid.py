@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import compare, refine, sweep, zipped
+from causal_sgd.sweeps._grid import Grid
 from causal_sgd.types import Trace
 
 
@@ -81,6 +83,31 @@ def test_more_runs_than_memory_are_refused() -> None:
     for seeds in (2**32 - 1, range(2**32 - 1), 10**7):
         with pytest.raises(ValueError, match="axes and seeds must make at most .* runs .*, got"):
             sweep(cell, axes={"n": np.arange(1, 10**5)}, seeds=seeds)
+
+
+def test_a_fraction_between_whole_numbers_is_checked() -> None:
+    cell = Experiment(dim=3, invariant_rank=1, spurious_rank=1, steps=2).cell()
+    for axes in (
+        {"batch_size": [100.0, 150.5, 200.0]},
+        {"point": zipped(batch_size=[10.0, 20.0, 30.5, 40.0], spread=[0.5, 1.0, 2.0, 3.0])},
+    ):
+        with pytest.raises(ValueError, match="batch_size must be a whole number, got [13][50]"):
+            sweep(cell, axes=axes)
+
+
+def test_all_parameters_are_checked_at_their_extremes() -> None:
+    axes = {"n": [2.0, 0.5, -1.0, 3.0], "p": zipped(m=[1, 0, 2], k=[5.0, 7.0, 6.0])}
+    grid = Grid.make(lambda key, *, n, m, k: None, axes, 1)
+    points = grid.corners()
+    assert len(points) == 3
+    seen = {name: {point[name] for point in points} for name in ("n", "m", "k")}
+    assert seen == {"n": {-1.0, 3.0, 0.5}, "m": {0, 1, 2}, "k": {5.0, 6.0, 7.0}}
+    for point in points:
+        assert {"m": point["m"], "k": point["k"]} in (
+            {"m": 1, "k": 5.0},
+            {"m": 0, "k": 7.0},
+            {"m": 2, "k": 6.0},
+        )
 
 
 def test_values_at_the_ends_of_the_types_are_seen_as_they_are() -> None:
