@@ -15,6 +15,7 @@ from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Algorithm, Trace
 
 COMPILATIONS: list[str] = []
+FACTOR = 1.0  # a variable of a module that workers import
 
 
 jax.monitoring.register_event_duration_secs_listener(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import multiprocessing
 import types
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import support.sweeps
 from causal_sgd import checks, refine, run, sweep
-from causal_sgd.sweeps import _jaxprs
+from causal_sgd.sweeps import SweepError, _jaxprs
 from causal_sgd.sweeps._executors import OTHER_PROGRAM, Job, compute
 from causal_sgd.sweeps._programs import TracedCell
 from causal_sgd.sweeps.store import StoreError
@@ -396,3 +398,18 @@ def test_all_seeds_may_share_one_world() -> None:
 
     basis = sweep(cell, axes={"spread": [1.0]}, seeds=3).basis
     assert (basis == basis.isel(seed=0)).all()
+
+
+@pytest.mark.slow
+def test_a_process_that_sees_another_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of an imported module is not sent to the workers."""
+
+    def cell(key: jax.Array, *, x: Any) -> Trace:
+        return trace_of(x * support.sweeps.FACTOR)
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert last(cell, executor=pool) == 3
+        monkeypatch.setattr(support.sweeps, "FACTOR", 2.0)
+        with pytest.raises(SweepError, match="in this worker the cell is another program"):
+            last(cell, executor=pool)
+    assert last(cell) == 6
