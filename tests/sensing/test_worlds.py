@@ -19,6 +19,7 @@ import pytest
 from scipy import stats
 
 from causal_sgd.sensing import World, worlds
+from support.arrays import symmetric
 from support.contracts import DIM, RANKS, draw_world, own_signals
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -183,6 +184,32 @@ def test_arrays_may_leave_an_environment_without_a_spurious_signal() -> None:
     world = worlds.from_arrays(signals["invariant"], 0 * signals["spurious"])(jax.random.key(0))
     chex.assert_shape(world.spurious_basis, (DIM, 0))
     np.testing.assert_array_equal(world.spurious(world.spurious_cores[0]), np.zeros((DIM, DIM)))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-7, 1e-20])
+def test_every_environment_of_given_signals_is_judged_by_its_own_size(size: float) -> None:
+    shared, own = np.diag([1.0, 0, 0, 0]), np.zeros((2, 4, 4))
+    own[0, 1, 1] = 1
+    own[1] = size * np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 2, -1]])
+    world = worlds.from_arrays(shared, own)(jax.random.key(0))
+    assert world.spurious_basis.shape == (4, 3)
+    basis, cores = np.asarray(world.spurious_basis, float), np.asarray(world.spurious_cores, float)
+    for signal, found in zip(own, basis @ cores @ basis.T, strict=True):
+        np.testing.assert_allclose(found, signal, atol=1e-6 * np.abs(signal).max())
+    own[1, 2, 3] += 0.1 * size
+    with pytest.raises(ValueError, match="spurious must be symmetric.*environment 1"):
+        worlds.from_arrays(shared, own)
+
+
+def test_rounding_adds_no_direction_to_given_signals() -> None:
+    rng = np.random.default_rng(0)
+    frame = np.linalg.qr(rng.normal(size=(30, 3)))[0]
+    own = frame[:, 1:] @ symmetric(rng, 200, 2, 2) @ frame[:, 1:].T
+    own *= np.geomspace(1e-6, 1e3, 200)[:, None, None]
+    shared = np.outer(frame[:, 0], frame[:, 0])
+    for dtype in (np.float32, np.float64):
+        world = worlds.from_arrays(shared.astype(dtype), own.astype(dtype))(jax.random.key(0))
+        assert world.spurious_basis.shape == (30, 2)
 
 
 def test_every_direction_may_have_its_own_mean_and_spread() -> None:

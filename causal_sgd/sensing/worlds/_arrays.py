@@ -29,7 +29,11 @@ def from_arrays(
         spurious: A_e, [E, d, d], symmetric. V becomes an orthonormal basis of the span of all their
             columns; it has no columns if all A_e are zero.
         probabilities: [E], how often each environment is drawn; None for equally often.
-        tolerance: singular values below `tolerance` times the largest count as zero.
+        tolerance: what is smaller than `tolerance` times the norm of its matrix counts as zero.
+
+    Every matrix is judged by its own size: it must be symmetric up to 1e-5 of its largest entry,
+    and an environment with a tiny signal adds its directions to V as one with a large signal does.
+    What is within the rounding of the type of `spurious` counts as zero, too.
 
     Returns:
         A function key -> World that returns the same world for every key.
@@ -47,18 +51,15 @@ def from_arrays(
         raise ValueError(
             f"spurious must have shape [E, {dim}, {dim}] to match invariant, got {own.shape}"
         )
-    for name, array in (("invariant", shared), ("spurious", own)):
-        asymmetry = np.abs(array - np.swapaxes(array, -1, -2)).max()
-        if asymmetry > 1e-5 * max(np.abs(array).max(), 1e-30):
-            raise ValueError(f"{name} must be symmetric, got entries that differ by {asymmetry:g}")
+    _require_symmetry("invariant", shared[None])
+    _require_symmetry("spurious", own)
     checks.number("tolerance", tolerance, above=0, maximum=1)
     values, vectors = np.linalg.eigh((shared + shared.T) / 2)
     order = np.argsort(-np.abs(values))
     order = order[np.abs(values[order]) > tolerance * np.abs(values).max()]
     if not len(order):
         raise ValueError("invariant must not be zero: there would be nothing to learn")
-    left, singular, _ = np.linalg.svd(np.concatenate(list(own), axis=1), full_matrices=False)
-    basis = left[:, singular > tolerance * max(singular[0], 1e-30)]
+    basis = _span(own, max(tolerance, _rounding(spurious)))
     cores = basis.T @ own @ basis
     dtype = jnp.result_type(float)
     weights = environment_weights(probabilities, len(own))
@@ -76,6 +77,39 @@ def from_arrays(
     return draw
 
 
+def _require_symmetry(name: str, matrices: np.ndarray) -> None:
+    """Refuse matrices [n, d, d] with entries that differ by more than 1e-5 of the largest."""
+    largest = np.abs(matrices).max((1, 2))
+    asymmetry = np.abs(matrices - np.swapaxes(matrices, 1, 2)).max((1, 2))
+    for index, (size, difference) in enumerate(zip(largest, asymmetry, strict=True)):
+        if difference > 1e-5 * size:
+            place = f" in environment {index}" if len(matrices) > 1 else ""
+            raise ValueError(
+                f"{name} must be symmetric, got entries that differ by {difference:g}{place}, "
+                f"where the largest is {size:g}"
+            )
+
+
+def _span(matrices: np.ndarray, tolerance: float) -> np.ndarray:
+    """An orthonormal basis [d, r] of the columns of matrices [E, d, d], each in units of its norm.
+
+    Args:
+        matrices: symmetric; may be zero.
+        tolerance: what is smaller is not part of the span.
+    """
+    norms = np.linalg.norm(matrices, 2, (1, 2))
+    scaled = matrices / np.where(norms > 0, norms, 1)[:, None, None]
+    left, singular, _ = np.linalg.svd(np.concatenate(list(scaled), axis=1), full_matrices=False)
+    return left[:, singular > tolerance]
+
+
+def _rounding(matrices: np.ndarray | Array) -> float:
+    """The singular values that rounding adds to matrices [E, d, d] of norm 1, side by side."""
+    array = np.asarray(matrices)
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    return 4 * float(np.finfo(kind).eps) * len(array) ** 0.5
+
+
 def _concrete(name: str, value: np.ndarray | Array) -> np.ndarray:
     array = checks.concrete(value)
     if array is None:
@@ -84,7 +118,8 @@ def _concrete(name: str, value: np.ndarray | Array) -> np.ndarray:
         )
     checks.number(name, array, scalar=False, double=True)
     # An entry far below the largest one may become zero, a matrix as a whole may not.
-    checks.representable(name, float(np.abs(array).max(initial=0)))
+    if array.ndim > 1:
+        checks.representable(name, np.abs(array).max((-2, -1), initial=0))
     return array.astype(np.float64)
 
 
