@@ -9,6 +9,7 @@ from ._discrete import subset as subset
 from ._normal import CHI_SQUARE_NORMALS as CHI_SQUARE_NORMALS
 from ._normal import CHI_SQUARE_WORDS as CHI_SQUARE_WORDS
 from ._normal import chi_square as chi_square
+from ._normal import evaluated_once as evaluated_once
 from ._normal import goe as goe
 from ._normal import goe_summand as goe_summand
 from ._normal import goe_summand_size as goe_summand_size

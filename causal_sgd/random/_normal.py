@@ -77,8 +77,7 @@ def normal_regions(
         draw = functools.partial(
             _pairs, size=_padded(width), width=own_width, stream=stream, dtype=dtype
         )
-        arguments = *jax.random.key_data(key), own_streams.astype(jnp.uint32)
-        pairs, own = _evaluated_once(draw, *arguments)
+        pairs, own = evaluated_once(draw, jax.random.key_data(key), own_streams.astype(jnp.uint32))
     else:
         x, y = bits(key, 2 * _padded(width), stream).reshape(2, -1)
         pairs, own = _box_muller(x, y, dtype), jnp.zeros(0, jnp.result_type(dtype, jnp.complex64))
@@ -103,27 +102,28 @@ def _unpaired(pairs: Array, halves: Sequence[int], sizes: Sequence[int]) -> list
     ]
 
 
-def _evaluated_once(function: Callable[..., PyTree], first: Array, *others: Array) -> PyTree:
-    """function(first, *others) for words of keys, evaluated in a single loop each on CPUs.
+def evaluated_once(function: Callable[..., PyTree], words: Array, *others: Array) -> PyTree:
+    """function(words, *others), of which on CPUs every output is evaluated once.
 
     XLA's CPU compiler duplicates what it considers cheap into every consumer, and evaluates each
-    half of a pair separately; both repeat all rounds of Threefry. It does not duplicate what lies
-    in a branch. The condition always holds, but the compiler cannot see that. Compilers for other
-    devices need no such help, and there a condition would be a synchronisation.
+    half of a pair separately; both repeat all rounds of Threefry, or all of a chi-square. It does
+    not duplicate what lies in a branch. The condition always holds, but the compiler cannot see
+    that. Compilers for other devices need no such help, and there a condition would be a
+    synchronisation.
 
     Args:
-        function: of arrays, each with any number of leading axes of runs.
-        first: words of keys [...], uint32.
-        others: the other arguments, with the same leading axes.
+        function: of arrays to arrays.
+        words: random words or words of keys, uint32.
+        others: the other arguments.
     """
-    out = jax.eval_shape(function, first, *others)
+    out = jax.eval_shape(function, words, *others)
 
     def never(*arguments: Array) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), out)
 
-    def branch(first: Array, *others: Array) -> PyTree:
-        holds = (first.reshape(-1)[0] | np.uint32(1)) != 0
-        return jax.lax.cond(holds, function, never, first, *others)
+    def branch(words: Array, *others: Array) -> PyTree:
+        holds = (words.reshape(-1)[0] | np.uint32(1)) != 0
+        return jax.lax.cond(holds, function, never, words, *others)
 
     @jax.custom_batching.custom_vmap
     def call(*arguments: Array) -> PyTree:
@@ -133,51 +133,44 @@ def _evaluated_once(function: Callable[..., PyTree], first: Array, *others: Arra
     def _runs(runs: int, mapped: Sequence[bool], *arguments: Array) -> tuple[PyTree, PyTree]:
         """All runs under one condition: `vmap` of the condition would evaluate both branches."""
         whole = linalg.broadcast_unmapped(runs, mapped, arguments)
-        return _evaluated_once(function, *whole), jax.tree.map(lambda _: True, out)
+        return evaluated_once(jax.vmap(function), *whole), jax.tree.map(lambda _: True, out)
 
-    return call(first, *others)
+    return call(words, *others)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "width", "stream", "dtype"))
 def _pairs(
-    first: Array,
-    second: Array,
-    own_streams: Array,
-    *,
-    size: int,
-    width: int,
-    stream: int,
-    dtype: DTypeLike,
+    words: Array, own_streams: Array, *, size: int, width: int, stream: int, dtype: DTypeLike
 ) -> tuple[Array, Array]:
     """Pairs of normals as complex numbers.
 
     Args:
-        first: first words of the keys [...].
-        second: second words of the keys [...].
-        own_streams: of each key, [..., B].
+        words: of the key, [2].
+        own_streams: indices of other streams [B], uint32.
         size: pairs of `stream`.
         width: pairs of each of `own_streams`.
         stream: index of the stream.
         dtype: of the numbers.
 
     Returns:
-        Pairs [..., size] of `stream` and [..., B * width], padded, of the other streams in turn.
+        Pairs [size] of `stream` and [B * width], padded, of the other streams in turn.
     """
+    count = own_streams.shape[0] * width
+    shape, padding = (own_streams.shape[0], width), (0, _padded(count) - count)
+    own = (
+        jax.lax.broadcasted_iota(jnp.uint32, shape, 1),
+        jnp.broadcast_to(own_streams[:, None], shape),
+    )
+    blocks = (
+        (jax.lax.iota(jnp.uint32, size), jnp.full(size, stream, jnp.uint32)),
+        tuple(jnp.pad(counters.reshape(-1), padding) for counters in own),
+    )
 
     def pairs(x: Array, y: Array) -> Array:
-        x, y = threefry(first[..., None], second[..., None], x, y)
+        x, y = threefry(words[0], words[1], x, y)
         return _box_muller(x, y, dtype)
 
-    runs, axis = first.shape, first.ndim
-    shape = (*runs, size)
-    counters = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    own_shape = (*own_streams.shape, width)
-    own_counters = jax.lax.broadcasted_iota(jnp.uint32, own_shape, axis + 1)
-    streams = jnp.broadcast_to(own_streams[..., None], own_shape)
-    count = own_streams.shape[-1] * width
-    padding = (*[(0, 0)] * axis, (0, _padded(count) - count))
-    x, y = (jnp.pad(words.reshape(*runs, count), padding) for words in (own_counters, streams))
-    return pairs(counters, jnp.full(shape, stream, jnp.uint32)), pairs(x, y)
+    return pairs(*blocks[0]), pairs(*blocks[1])
 
 
 # Coefficients of log(1 + f) / f in powers of f for |f| <= 1/3, and of sin(x) / x and cos(x) in

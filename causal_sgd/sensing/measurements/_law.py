@@ -35,7 +35,6 @@ from jax.typing import DTypeLike
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import (
-    combine,
     fused_sandwich,
     inner_product,
     safe_inverse,
@@ -140,16 +139,25 @@ def _draw_squares(table: list[Array], words: Array, counts: Array) -> Squares:
     degrees = size
     if several:
         degrees = jnp.concatenate([jnp.sum(counts).astype(size.dtype)[None], size])
-    along = random.chi_square(table[0], words[:, :split], degrees)
+
+    def draw(words: Array, degrees: Array, *table: Array) -> list[Array]:
+        normals = [row[:, : random.CHI_SQUARE_NORMALS] for row in table]
+        return [
+            random.chi_square(row, words[:, kind * split : (kind + 1) * split], degrees - kind)
+            for kind, row in enumerate(normals)
+        ]
+
+    # Those of a mixture have many consumers.
+    once = random.evaluated_once if several else lambda function, *arguments: function(*arguments)
+    along, *rest = once(draw, words, degrees, *table)
     shares = jnp.ones_like(along)
     if several:
         # Q and the shares G_e / sum_f G_f are independent, so their products are chi-squares.
         shares = along[1:] / jnp.sum(along[1:])
         along = along[0] * shares
-    if len(table) == 1:
+    if not rest:
         return Squares(along, None, None)
-    cross = table[1][:, -1]
-    rest = random.chi_square(table[1][:, :-1], words[:, split:], degrees - 1)
+    cross, rest = table[1][:, -1], rest[0]
     if several:
         # The squared label noise of a batch is g^2 + K. What the environments have beside their
         # parts of g adds up to K, again in shares that are independent of it.
@@ -275,28 +283,32 @@ def _mixture(
     environments. Its direction and the entries of `blocks` [B, r2, r2] are therefore orthogonal
     coordinates of every R_e, the only ones in which each environment needs its own W_e.
     """
-    rank = blocks.shape[1]
+    number, rank = blocks.shape[:2]
     off_norm = jnp.sqrt(inner_product(off, off))
-    norms = jnp.sqrt(off_norm**2 + jnp.sum(blocks**2, (1, 2)))
+    off_inverse = safe_inverse(off_norm)
+    # Rows of 1 + r2^2 coordinates. Only products with symmetric matrices are needed, so 2 H serves
+    # as W.
+    signals = jnp.concatenate(
+        [jnp.broadcast_to(off_norm, (number, 1)), blocks.reshape(number, -1)], 1
+    )
+    halves = jax.vmap(lambda normals: make_half(normals, rank, symmetric))(numbers.blocks)
+    own = jnp.concatenate([numbers.line[:, None], 2 * halves.reshape(number, -1)], 1)  # W'_e
+    shared = 2 * jnp.concatenate(
+        [
+            (inner_product(half, off) * off_inverse)[None],
+            fused_sandwich(basis.T, half).reshape(-1),
+        ]
+    )
+    norms = jnp.sqrt(jnp.sum(signals**2, 1))
+    units = signals * safe_inverse(norms)[:, None]
     along, totals = _squared_sums(numbers.squares, norms, noise)
-    inverse = safe_inverse(norms)
-    unit_line, unit_blocks = off_norm * inverse, blocks * inverse[:, None, None]
     total = jnp.sum(totals)
     scale, scales = jnp.sqrt(total), jnp.sqrt(totals)
     # The weights with which the W_e enter m G: given the sizes, W_e as above has its law for any.
     weights = scales * safe_inverse(scale)
-    off_inverse = safe_inverse(off_norm)
-    goes = jax.vmap(lambda normals: whole(make_half(normals, rank, symmetric), symmetric))(
-        numbers.blocks
-    )
-    line = numbers.line
-    # What W has in those coordinates beyond sum_e weights_e W'_e.
-    missing_line = 2 * inner_product(half, off) * off_inverse - jnp.sum(weights * line)
-    missing_block = whole(fused_sandwich(basis.T, half), symmetric) - combine(weights, goes)
+    missing = shared - jnp.sum(weights[:, None] * own, 0)
     # <W_e, R_e/|R_e|>, and what replaces that component of W_e.
-    overlap = (line + weights * missing_line) * unit_line + jnp.sum(
-        (goes + weights[:, None, None] * missing_block[None]) * unit_blocks, (1, 2)
-    )
-    shift = along - scales * overlap
-    part = jnp.sum(shift * unit_line) * off_inverse * off
-    return part + fused_sandwich(basis, combine(shift, unit_blocks)), scale, total
+    overlap = jnp.sum((own + weights[:, None] * missing[None]) * units, 1)
+    part = jnp.sum((along - scales * overlap)[:, None] * units, 0)
+    within = fused_sandwich(basis, part[1:].reshape(rank, rank))
+    return part[0] * off_inverse * off + within, scale, total
