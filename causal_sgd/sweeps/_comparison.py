@@ -46,7 +46,8 @@ def compare(
 
     Raises:
         ValueError: as `sweep` does for any of the cells, or if they record different steps or
-            metrics of different shapes.
+            metrics of different shapes, the results use `dim` already, or with a store, if the name
+            of a cell is no name of a file.
         SweepError: at the end, if some tiles failed; its dataset has all methods.
     """
     import xarray as xr

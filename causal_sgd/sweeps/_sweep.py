@@ -138,7 +138,9 @@ def sweep(
     Raises:
         ValueError: before anything is compiled, if an axis is malformed, has values that programs
             cannot hold or tell apart, or is not a parameter of the cell, there are no seeds, a
-            parameter is out of range at an end of its axis, or the memory does not hold one run.
+            parameter is out of range at an end of its axis, the results use the name of an axis or
+            a metric already, the cell does not return the trace of one run, JSON cannot hold
+            `config`, or the memory does not hold one run.
         StoreError: (a ValueError) if the store cannot be used: another configuration, another
             writer, no space, ...
         ExecutorError: if the executor accepts no tasks and cannot be replaced, or does not return

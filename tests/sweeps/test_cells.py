@@ -16,6 +16,7 @@ import pytest
 
 from causal_sgd.sweeps import compare, sweep
 from causal_sgd.types import Trace
+from support.cases import few
 from support.sweeps import COMPILATIONS, trace_of
 
 
@@ -90,7 +91,7 @@ CELLS: dict[str, Callable[[], Callable[..., Trace]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", few(CELLS, ["dataclass", "slots", "module", "partial", "jitted"]))
 @pytest.mark.parametrize("threads", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_kind_of_cell_is_swept_and_stored(kind: str, threads: bool, tmp_path: Path) -> None:
     cell, path = CELLS[kind](), tmp_path / "runs.zarr"

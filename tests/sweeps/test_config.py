@@ -17,6 +17,7 @@ from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps._provenance import plain_values
 from causal_sgd.sweeps.store import Store, StoreError
 from causal_sgd.types import Trace
+from support.cases import few
 from support.sweeps import trace_of
 
 
@@ -35,7 +36,7 @@ CONFIGS: list[dict[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", few(CONFIGS, CONFIGS[:1]))
 def test_a_configuration_works_the_second_time_as_the_first(config: Any, tmp_path: Path) -> None:
     path = tmp_path / "runs.zarr"
     sweep(cell, seeds=2, tile=2, store=path, config=config)

@@ -18,6 +18,7 @@ from causal_sgd.sweeps import _machine, _progress
 from causal_sgd.sweeps._progress import Progress
 from causal_sgd.sweeps.store import Store
 from causal_sgd.types import Trace
+from support.cases import few
 from support.sweeps import COMPILATIONS
 
 SWEEP = """
@@ -140,11 +141,14 @@ def test_flags_that_change_bits_are_recorded(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("jax_disable_most_optimizations", True),
-        ("jax_optimization_level", "O1"),
-        ("jax_exec_time_optimization_effort", 0.5),
-    ],
+    few(
+        [
+            ("jax_disable_most_optimizations", True),
+            ("jax_optimization_level", "O1"),
+            ("jax_exec_time_optimization_effort", 0.5),
+        ],
+        [("jax_disable_most_optimizations", True)],
+    ),
 )
 def test_a_store_warns_where_the_compiler_is_set_otherwise(name: str, value: Any, tmp_path) -> None:
     def cell(key: jax.Array) -> Trace:

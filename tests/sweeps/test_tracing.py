@@ -126,7 +126,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", few(WAYS, ["by_global", "by_attribute", "by_module", "by_callback"])
+)
 def test_a_sweep_sees_what_changed_and_compiles_nothing_that_did_not(way: str) -> None:
     cell, change = WAYS[way]()
     change(1.0)
@@ -331,7 +333,7 @@ def named(name: str) -> Callable[..., Trace]:
 
 @pytest.mark.parametrize(
     ("stored", "threads"),
-    few(itertools.product((False, True), (False, True)), [(True, False), (False, True)]),
+    few(itertools.product((False, True), (False, True)), [(True, False)]),
 )
 def test_cells_that_differ_in_names_share_a_program(stored: bool, threads: bool, tmp_path) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -360,7 +362,7 @@ KEYS = {
 
 @pytest.mark.parametrize(
     ("kind", "threads"),
-    few(itertools.product(KEYS, (False, True)), [("default", False), ("rbg", True)]),
+    few(itertools.product(KEYS, (False, True)), [("default", False)]),
 )
 def test_a_key_made_outside_the_cell_is_shared_by_all_seeds(kind: str, threads: bool) -> None:
     outside, other = KEYS[kind](), jax.random.fold_in(KEYS[kind](), 1)
