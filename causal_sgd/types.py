@@ -323,7 +323,13 @@ def _batch_risk(snapshot: Snapshot) -> Callable[[Params], Array]:
         )
     key, world, batch = snapshot.next_batch()
     risks = on_batch(key, snapshot.step, snapshot.data, snapshot.model, world, batch)
-    return lambda params: _mean(batch.counts, risks(params)) / batch.counts.sum()
+    total = batch.counts.sum()
+
+    def risk(params: Params) -> Array:
+        weighted = _mean(batch.counts, risks(params))
+        return weighted / total.astype(weighted.dtype)
+
+    return risk
 
 
 def _offered(measurement: Measurement | None) -> Risks:

@@ -278,3 +278,50 @@ def test_the_largest_batch_has_a_loss(name: str, world_file: Path) -> None:
         np.asarray(nature().invariant + nature().spurious(nature().spurious_cores[0])) ** 2
     )
     np.testing.assert_allclose(loss(jax.random.key(0)), squares / 4, rtol=0.05)
+
+
+def types_of(room: str, name: str, world_file: Path) -> set[str]:
+    """The types of all that a member returns, in the current precision; nothing is compiled."""
+    row = ROOMS[room][1][name]
+    numbers = {label: jax.tree.map(float_of, value) for label, value in row.numbers.items()}
+    result = jax.eval_shape(
+        lambda key, numbers: use(room, name, world_file, key, numbers), jax.random.key(0), numbers
+    )
+    return {str(leaf.dtype) for leaf in jax.tree.leaves(result)}
+
+
+def float_of(value: Any) -> Any:
+    """Floats in the current precision; whole numbers as they are."""
+    return jnp.asarray(value, float) if np.issubdtype(np.result_type(value), np.floating) else value
+
+
+@pytest.mark.parametrize("room", few(ROOMS, {"samplers"}))
+def test_every_member_runs_in_double_precision(room: str, world_file: Path) -> None:
+    nature.cache_clear()
+    expected = {"int32"} if room == "samplers" else {"float64"}
+    with jax.enable_x64(True):
+        found = {name: types_of(room, name, world_file) for name in ROOMS[room][1]}
+    nature.cache_clear()
+    assert found == dict.fromkeys(ROOMS[room][1], expected)
+
+
+@pytest.mark.slow
+def test_metrics_are_computed_in_double_precision() -> None:
+    with jax.enable_x64(True):
+        values = jax.eval_shape(all_metrics, jax.random.key(0))
+    assert {str(value.dtype) for value in values.values()} == {"float64"}
+
+
+@pytest.mark.parametrize("room", few(ROOMS, {"samplers"}))
+def test_every_member_runs_with_strict_promotion(room: str, world_file: Path) -> None:
+    nature.cache_clear()
+    with jax.numpy_dtype_promotion("strict"):
+        for name in ROOMS[room][1]:
+            assert types_of(room, name, world_file) in ({"int32"}, {"float32"}), name
+    nature.cache_clear()
+
+
+@pytest.mark.slow
+def test_metrics_are_computed_with_strict_promotion() -> None:
+    with jax.numpy_dtype_promotion("strict"):
+        assert jax.eval_shape(all_metrics, jax.random.key(0))

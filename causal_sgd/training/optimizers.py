@@ -80,7 +80,8 @@ def moving_average(*, decay: float | Array) -> optax.GradientTransformation:
 
     def weight(count: Array) -> Array:
         # Weight of the newest iterate; with it the weights of all iterates sum to one.
-        return (1 - decay) / (1 - jnp.asarray(decay, jnp.result_type(float)) ** count)
+        rate = jnp.asarray(decay, jnp.result_type(float))
+        return (1 - decay) / (1 - rate ** count.astype(rate.dtype))
 
     return _average(weight)
 
@@ -95,7 +96,17 @@ def tail_average(*, start: int | Array) -> optax.GradientTransformation:
         start: updates before the first that counts, at least 0.
     """
     checks.number("start", start, minimum=0)
-    return _average(lambda count: 1 / jnp.maximum(count - start, 1))
+
+    def weight(count: Array) -> Array:
+        first = jnp.asarray(start)
+        if jnp.issubdtype(first.dtype, jnp.integer):
+            # Exact also for counts that a float would round.
+            since = count - first.astype(count.dtype)
+        else:
+            since = count.astype(first.dtype) - first
+        return 1 / jnp.maximum(since, 1).astype(jnp.result_type(float))
+
+    return _average(weight)
 
 
 def averaged(state: optax.OptState, params: Params) -> Params:

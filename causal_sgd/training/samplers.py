@@ -79,7 +79,8 @@ def shuffled(*, batch_size: int | Array) -> Sampler:
 
     def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
         position = step % state.shape[0]
-        order = jnp.where(position == 0, jnp.argsort(random.bits(key, state.shape[0])), state)
+        shuffle = jnp.argsort(random.bits(key, state.shape[0])).astype(jnp.int32)
+        order = jnp.where(position == 0, shuffle, state)
         return _pure(order[position], batch_size), order
 
     return Sampler(init, draw, batch_size, checked=True)
@@ -156,7 +157,7 @@ def pooled(*, batch_size: int | Array) -> Sampler:
             jnp.int32
         )
         # Binomials are floats, which skip integers above 2^24; the largest count takes the rest.
-        missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts)
+        missing = jnp.asarray(batch_size, jnp.int32) - jnp.sum(counts, dtype=jnp.int32)
         largest = jnp.arange(state.shape[0]) == jnp.argmax(counts)
         return _of_all(counts + jnp.where(largest, missing, 0)), state
 
@@ -179,7 +180,7 @@ def stratified(*, batch_size: int | Array) -> Sampler:
         shares = _equal_shares(batch_size, size)
         # Over E steps the remainder visits all environments alike.
         first = (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
-        return _of_all(shares[(jnp.arange(size) - first) % size]), state
+        return _of_all(shares[(jnp.arange(size, dtype=first.dtype) - first) % size]), state
 
     return Sampler(_probabilities, draw, batch_size, checked=True)
 
@@ -206,14 +207,15 @@ def _choose(key: Key, probabilities: Array, number: int) -> Array:
 
 def _pure(environment: Array, batch_size: int | Array) -> Batch:
     """The batch of one environment []; B = 1."""
-    return Batch(environment[None], jnp.asarray(batch_size, jnp.int32)[None])
+    return Batch(environment.astype(jnp.int32)[None], jnp.asarray(batch_size, jnp.int32)[None])
 
 
 def _of_all(counts: Array) -> Batch:
     """The batch of all environments with these counts [E]; B = E."""
-    return Batch(jnp.arange(counts.shape[0]), counts)
+    return Batch(jnp.arange(counts.shape[0], dtype=jnp.int32), counts)
 
 
 def _equal_shares(batch_size: int | Array, parts: int) -> Array:
     whole = jnp.asarray(batch_size, jnp.int32)
-    return whole // parts + (jnp.arange(parts) < whole % parts)
+    gets_one_more = jnp.arange(parts, dtype=jnp.int32) < whole % parts
+    return whole // parts + gets_one_more.astype(jnp.int32)

@@ -245,7 +245,7 @@ def _sums_of_rows(
     def sums(estimate: Array) -> Array:
         squares = squared_errors(some, some_labels, estimate)
         # Padding belongs to the last environment and must not count there.
-        return jnp.zeros(counts.shape, estimate.dtype).at[owner].add(valid * squares)
+        return jnp.zeros(counts.shape, estimate.dtype).at[owner].add(jnp.where(valid, squares, 0))
 
     return sums
 
@@ -259,6 +259,6 @@ def _sums_of_all(
     def sums(estimate: Array) -> Array:
         # All E data sets, then those of the batch: selecting designs first would copy them.
         squares = squared_errors(measured, labels, estimate)[batch.environments]
-        return jnp.sum(weights * squares, 1)
+        return jnp.sum(weights.astype(squares.dtype) * squares, 1)
 
     return sums

@@ -354,7 +354,7 @@ def _local_steps(
     )
     params, _, total, loss = jax.lax.fori_loop(0, num_steps, local, carry)
     change = jax.tree.map(jnp.subtract, state.params, params)
-    mean = jax.tree.map(lambda leaf: leaf / num_steps, total)
+    mean = jax.tree.map(lambda leaf: leaf / num_steps.astype(leaf.dtype), total)
     if correction is not None:
         mean = jax.tree.map(jnp.subtract, mean, correction)
     return _Client(change, mean, loss)
