@@ -15,6 +15,8 @@ from causal_sgd.random._bits import bits, uniforms
 from causal_sgd.types import Array, Key
 
 
+# Compiled once a shape. Op by op, outside of any program, a loop is compiled in every call.
+@jax.jit
 def multinomial(key: Key, total: Array, probabilities: Array) -> Array:
     """Multinomial counts by halving the cells: log2(E) rounds of simultaneous binomials.
 

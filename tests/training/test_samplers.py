@@ -18,6 +18,7 @@ from causal_sgd.training import samplers
 from causal_sgd.types import Batch, Sampler
 from support.cases import few
 from support.contracts import PROBABILITIES, SAMPLERS, draws, make
+from support.sweeps import COMPILATIONS
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 LEVEL = 1e-3
@@ -198,3 +199,13 @@ def test_stratified_favours_no_environment_for_long(batch_size: int, environment
     assert (np.ptp(counts, 1) <= 1).all()
     cycles = counts.reshape(3, environments, environments).sum(1)
     np.testing.assert_array_equal(cycles, batch_size)
+
+
+@pytest.mark.parametrize("name", few(SAMPLERS, {"pooled"}))
+def test_draws_by_hand_compile_nothing_from_the_second_on(name: str) -> None:
+    sampler = make("samplers", name, **SAMPLERS[name].numbers)
+    state = sampler.init(jax.random.key(0), jnp.full(3, 1 / 3))
+    for step in range(2):
+        before = len(COMPILATIONS)
+        _, state = sampler.draw(jax.random.key(step), jnp.asarray(step), state)
+    assert len(COMPILATIONS) == before
