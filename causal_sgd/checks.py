@@ -32,6 +32,7 @@ __all__ = [
     "number",
     "path",
     "probabilities",
+    "record",
     "representable",
     "spelled",
     "transformation",
@@ -48,8 +49,15 @@ _FLOAT32, _FLOAT64 = ((np.float64(f.tiny), np.float64(f.max)) for f in map(np.fi
 
 
 def concrete(value: object) -> np.ndarray | None:
-    """The value as a NumPy array, or None if it is traced."""
-    return None if _is_traced(value) else np.asarray(value)
+    """The value as a NumPy array, or None if it is traced; of objects, if it is no array."""
+    if _is_traced(value):
+        return None
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # a key of jax, rows of different lengths
+        array = np.empty((), object)
+        array[()] = value
+        return array
 
 
 def unmasked(name: str, value: Value) -> Value:
@@ -122,6 +130,19 @@ def number(
     if not valid.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
     return value if double else representable(name, value)
+
+
+def record(name: str, value: object) -> np.ndarray:
+    """Return `value` as an array of double precision; NaN and infinity, as of failed runs, pass.
+
+    Raises:
+        ValueError: if it holds anything but real numbers, or is traced.
+    """
+    array = concrete(unmasked(name, value))
+    if array is None or array.dtype.kind not in "biuf":
+        shown = "a traced value" if array is None else _shown(value)
+        raise ValueError(f"{name} must be an array of real numbers, got {shown}")
+    return array.astype(float, copy=False)
 
 
 def representable(name: str, value: Value) -> Value:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 import jax
 from jax.extend.core import get_opaque_trace_state
 
+from causal_sgd import checks
+
 Array = jax.Array
 Key = jax.Array
 PyTree = Any
@@ -46,6 +48,7 @@ __all__ = [
     "Trace",
     "World",
     "WorldFactory",
+    "check_snapshot",
 ]
 
 
@@ -343,6 +346,13 @@ def _offered(measurement: Measurement | None) -> Risks:
 
 def _mean(weights: Array, values: Array) -> Array:
     return (weights.astype(values.dtype) * values).sum()
+
+
+def check_snapshot(value: object) -> None:
+    """Raise ValueError for anything but a snapshot, such as a dataset handed to a metric."""
+    checks.instance(
+        "snapshot", value, Snapshot, "a Snapshot; pass the metric itself to `run`, which makes them"
+    )
 
 
 Metric = Callable[[Snapshot], Array]

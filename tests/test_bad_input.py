@@ -382,6 +382,12 @@ TABLE = [
         lambda: theory.critical_mass(0.1, [1.0], outlier="low"),
         "outlier must be a finite number, got 'low'",
     ),
+    (lambda: theory.critical_spread(jax.random.key(0), 1.0), "learning_rate must be a finite"),
+    (lambda: theory.critical_spread([[0.1], [0.1, 0.2]], 1.0), "learning_rate must be a finite"),
+    (lambda: theory.critical_spread_of(lambda spread: 1, highest=2.0), "exponent must return"),
+    (lambda: metrics.spurious_signal(RESULTS), "snapshot must be a Snapshot"),
+    (lambda: analysis.laminar_phases("x", 0.5), "signal must be an array of real numbers, got 'x'"),
+    (lambda: analysis.nan_quantiles([1j], 0.5), "values must have real numbers"),
     (lambda: theory.top_exponent(None, key=jax.random.key(0)), "draw must be a function key"),
     (lambda: theory.top_exponent(lambda key: jnp.eye(2), key=0), "key must be one random key"),
 ]

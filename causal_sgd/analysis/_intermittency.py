@@ -44,7 +44,7 @@ def laminar_phases(signal: ArrayLike, level: float) -> np.ndarray:
         ValueError: if the signal is a single number or the level is not finite.
     """
     checks.number("level", level, double=True)
-    values = np.asarray(signal, float)
+    values = checks.record("signal", signal)
     if values.ndim == 0:
         raise ValueError("signal must have frames along its last axis, got a number")
     laminar = values.reshape(-1, values.shape[-1]) < level
@@ -77,9 +77,11 @@ def phase_exponent(
     """
     checks.integer("shortest", shortest)
     checks.integer("longest", longest, minimum=shortest + 1)
-    if not cutoff > 0:
+    if not isinstance(cutoff, float | int | np.number) or not cutoff > 0:
         raise ValueError(f"cutoff must be above 0, got {cutoff}")
-    values = np.asarray(lengths, float)
+    if cutoff != np.inf:
+        checks.number("cutoff", cutoff, double=True)
+    values = checks.record("lengths", lengths)
     values = values[(values >= shortest) & (values <= longest)]
     if len(np.unique(values)) < 2:
         return PowerLaw(np.nan, np.nan, len(values))
@@ -122,7 +124,7 @@ def density_exponent(values: ArrayLike, *, low: float, high: float) -> PowerLaw:
     """
     checks.number("low", low, above=0, double=True)
     checks.number("high", high, above=low, double=True)
-    numbers = np.asarray(values, float)
+    numbers = checks.record("values", values)
     numbers = numbers[(numbers >= low) & (numbers <= high)]
     if not len(numbers):
         return PowerLaw(np.nan, np.nan, 0)

@@ -135,7 +135,17 @@ def nan_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Returns:
         Quantiles [..., k] by linear interpolation, NaN where all values are NaN.
+
+    Raises:
+        ValueError: if `values` holds no real numbers, or a probability is out of range.
     """
+    values, probabilities = np.asarray(values), np.asarray(probabilities)
+    if values.dtype.kind not in "biuf" or not values.ndim or not values.shape[-1]:
+        raise ValueError(
+            "values must have real numbers along their last axis, got an array of "
+            f"{values.dtype} and shape {values.shape}"
+        )
+    checks.number("probabilities", probabilities, minimum=0, maximum=1, scalar=False, double=True)
     ordered = np.sort(values, axis=-1)  # NaN last
     position = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
     below, above = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
@@ -75,13 +76,18 @@ def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         values: dict[str, object] = {**dict(zip(names, args, strict=False)), **kwargs}
         for name in set(static) & set(values):
-            allowed = "a name" if name == "family" else "a whole number"
-            checks.instance(name, values[name], Hashable, allowed)
+            kind, allowed = (str, "a name") if name == "family" else (Hashable, "a whole number")
+            checks.instance(name, values[name], kind, allowed)
         check(**{name: value for name, value in values.items() if name not in static})
         # jit would take a list for a pytree of several arguments
-        return compiled(
-            *map(_as_array, args), **{name: _as_array(value) for name, value in kwargs.items()}
-        )
+        positional = [
+            value if name in static else _as_array(value)
+            for name, value in itertools.zip_longest(names[: len(args)], args)
+        ]
+        arrays = {
+            name: value if name in static else _as_array(value) for name, value in kwargs.items()
+        }
+        return compiled(*positional, **arrays)
 
     return checked
 

@@ -201,7 +201,13 @@ def critical_spread_of(
     any_negative = first_negative = jnp.zeros((), bool)
     for index in range(rounds):
         grid = low + (high - low) * jnp.linspace(0, 1, points, dtype=high.dtype)
-        negative = exponent(grid) < 0
+        values = exponent(grid)
+        if jnp.shape(values) != grid.shape:
+            raise ValueError(
+                f"exponent must return an array of the shape of its spreads, {grid.shape}, got "
+                f"{type(values).__name__} of shape {jnp.shape(values)}"
+            )
+        negative = values < 0
         if index == 0:
             any_negative, first_negative = jnp.any(negative), negative[0]
         after = jnp.maximum(jnp.argmax(negative), 1)

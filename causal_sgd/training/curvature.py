@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from causal_sgd import linalg, random
-from causal_sgd.types import Array, Params, Snapshot
+from causal_sgd.types import Array, Params, Snapshot, check_snapshot
 
 __all__ = [
     "batch_sharpness",
@@ -41,11 +41,13 @@ def sharpness(snapshot: Snapshot) -> Array:
 
     Gradient descent on it is unstable above 2 / learning_rate.
     """
+    check_snapshot(snapshot)
     return snapshot.once(_pooled_ends)[1]
 
 
 def lowest_curvature(snapshot: Snapshot) -> Array:
     """Smallest eigenvalue of the Hessian of the pooled risk; [], negative at a strict saddle."""
+    check_snapshot(snapshot)
     return snapshot.once(_pooled_ends)[0]
 
 
@@ -54,6 +56,7 @@ def environment_sharpness(snapshot: Snapshot) -> Array:
 
     The environments are treated one after the other, each at the cost of a `sharpness`.
     """
+    check_snapshot(snapshot)
     risks = snapshot.risks
     size = snapshot.world.probabilities.shape[0]
 
@@ -71,6 +74,7 @@ def batch_sharpness(snapshot: Snapshot) -> Array:
     algorithms whose steps have no single batch, and for measurements whose draws depend on the
     parameters.
     """
+    check_snapshot(snapshot)
     point, risk = _flat(snapshot.batch_risk(), snapshot.params)
     gradient = jax.grad(risk)(point)
     squared_norm = jnp.sum(gradient**2)
@@ -84,6 +88,7 @@ def hessian_trace(snapshot: Snapshot) -> Array:
     Up to 64 parameters it is exact. Beyond, it is the mean of z'H z over 64 fixed vectors z of
     random signs (Hutchinson 1989), with a standard error of sqrt(2 sum_{i != j} H_ij^2 / 64).
     """
+    check_snapshot(snapshot)
     point, risk = _flat(snapshot.pooled_risk(), snapshot.params)
     product = _hessian(risk, point)
     size = point.shape[0]

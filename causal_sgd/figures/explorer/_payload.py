@@ -127,7 +127,7 @@ def payload(
     views = _views(datasets)
     first = next(iter(views.values()))
     across, up = axes_of(first, x, y)
-    others = [str(dim) for dim in first["diverged_at"].dims if dim not in (across, up, "seed")]
+    others = [str(dim) for dim in divergences(first).dims if dim not in (across, up, "seed")]
     metrics = [
         name
         for name in metric_names(first)
@@ -223,7 +223,7 @@ def _views(datasets: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     for name, dataset in datasets.items():
         named = [
             dim
-            for dim in dataset["diverged_at"].dims
+            for dim in divergences(dataset).dims
             if dim in dataset.coords and dataset[dim].dtype.kind in "UO"
         ]
         if not named:
