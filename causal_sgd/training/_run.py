@@ -29,7 +29,8 @@ def run(
 
     Pure and unbatched: `sweep`, or your own `jit` and `vmap`, does the rest.
 
-    Metrics are computed at the start, after every `record_every` steps and at the end only.
+    Metrics are computed at the start, after every `record_every` steps and at the end only. It runs
+    with `jax_debug_nans` too, without `metrics.batch_loss`, which is NaN at the start.
 
     Args:
         key: the run's key; the world, the data, the initialisation, the order of the environments

@@ -149,12 +149,14 @@ def init_run(key: Key, parts: Parts) -> Start:
         world.estimate_shape,
         custom_message="the model's estimate does not have the shape of the world's signals",
     )
+    with jax.debug_nans(False):  # this one is meant
+        loss = jnp.full((), jnp.nan, jax.tree.leaves(params)[0].dtype)
     return Start(
         world=world,
         data=parts.measurement.init(stream(key, "data"), world),
         params=params,
         sampler=parts.sampler.init(stream(key, "environments"), world.probabilities),
-        loss=jnp.full((), jnp.nan, jax.tree.leaves(params)[0].dtype),
+        loss=loss,
     )
 
 
