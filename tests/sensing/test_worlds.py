@@ -15,10 +15,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
-from causal_sgd.sensing import World, worlds
+from causal_sgd.sensing import World, measurements, models, worlds
+from causal_sgd.training import algorithms, samplers
 from support.arrays import symmetric
 from support.contracts import DIM, RANKS, draw_world, own_signals
 
@@ -287,3 +289,37 @@ def test_full_rotation_is_haar_and_full_coupling_the_orthogonal_ensemble() -> No
     )
     np.testing.assert_allclose(half[:, 0, 1], cores[:, 0, 1] / 2, rtol=1e-6)
     np.testing.assert_array_equal(half[:, 1, 1], cores[:, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("invariant_basis", 2 * np.eye(4, 1), "invariant_basis must have orthonormal columns"),
+        ("invariant_basis", np.ones(4), "invariant_basis must have shape"),
+        ("invariant_spectrum", np.ones(3), "invariant_spectrum must have shape"),
+        ("invariant_spectrum", np.full(1, np.nan), "invariant_spectrum must be a finite number"),
+        ("spurious_basis", np.ones((4, 2)), "spurious_basis must have orthonormal columns"),
+        ("spurious_basis", np.eye(5, 2), "spurious_basis must have shape"),
+        ("spurious_cores", np.ones((2, 3, 3)), "spurious_cores must have shape"),
+        ("spurious_cores", np.array([np.eye(2), [[1, 2], [0, 1]]]), "cores must be symmetric"),
+        ("probabilities", np.array([3.0, 1.0]), "probabilities must sum to one"),
+        ("probabilities", np.array([1.5, -0.5]), "probabilities must be"),
+        ("probabilities", np.ones(3) / 3, "probabilities must have shape"),
+    ],
+)
+def test_a_world_of_one_s_own_is_checked(field: str, value: np.ndarray, message: str) -> None:
+    own = World(np.eye(4, 1), np.ones(1), np.eye(4)[:, 2:], np.ones((2, 2, 2)), np.full(2, 0.5))
+
+    def start(world: World) -> None:
+        algorithm = algorithms.sgd(
+            world=lambda key: world,
+            sampler=samplers.hetero(batch_size=5),
+            measurement=measurements.population(),
+            model=models.factored(dim=4),
+            optimizer=optax.sgd(0.1),
+        )
+        jax.eval_shape(algorithm.init, jax.random.key(0))
+
+    start(own)
+    with pytest.raises(ValueError, match=message):
+        start(own._replace(**{field: value}))

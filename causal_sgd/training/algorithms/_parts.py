@@ -139,6 +139,7 @@ def init_run(key: Key, parts: Parts) -> Start:
         AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
     world = parts.world(stream(key, "world"))
+    _check_world(world)
     params = parts.model.init(stream(key, "initialisation"))
     num_environments = world.probabilities.shape[0]
     if not parts.sampler.checked:
@@ -239,6 +240,20 @@ def take_snapshot(
         data=state.data,
         next_batch=next_batch,
     )
+
+
+def _check_world(world: World) -> None:
+    """Refuse a world with arrays that do not fit, as far as they are concrete."""
+    checks.instance(
+        "world's result", world, World, "a world with `probabilities` and `estimate_shape`"
+    )
+    # A system's own world knows more about its fields.
+    check = getattr(world, "check", None)
+    if check is not None:
+        check()
+    else:
+        size = np.shape(world.probabilities)[0] if np.ndim(world.probabilities) == 1 else 1
+        checks.probabilities("world.probabilities", world.probabilities, size)
 
 
 def _check_batch(batch: Batch, num_environments: int) -> None:

@@ -77,8 +77,9 @@ def sgd(
 
     Raises:
         ValueError: if an argument is not of its kind, the sampler's batches are invalid or larger
-            than the measurement allows, the world would evolve under labels that were drawn once,
-            or (at the first step) the optimizer needs what the measurement cannot offer.
+            than the measurement allows, the world's arrays do not fit each other, the world would
+            evolve under labels that were drawn once, or (at the first step) the optimizer needs
+            what the measurement cannot offer.
         AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
     parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
