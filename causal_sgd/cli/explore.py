@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import html
-import http.server
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.outputs import check_output
+from causal_sgd.cli.serving import Shared, make_server
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +45,8 @@ class Explore:
     y: str | None = None
     """Vertical axis; the second by default."""
     serve: bool = False
-    """Serve the page on this machine until Ctrl-C instead. Every visit reads the results again,
-    also during a sweep."""
+    """Serve the page on this machine until Ctrl-C instead. A visit reads results that have changed
+    again, also during a sweep."""
     port: int = 8765
     """Port of the server; 0 for any free one."""
 
@@ -103,24 +103,9 @@ class Explore:
         checks.integer("--port", self.port, minimum=0, maximum=65535)
         self.page()  # so that a mistake ends the command, not the first visit
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path.partition("?")[0] != "/":
-                    self.send_error(404)
-                    return
-                content = content_of_page().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        content_of_page = functools.partial(_page_or_error, self.page)
+        page = Shared(functools.partial(_page_or_error, self.page), self._state)
         try:
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+            server = make_server(self.port, page)
         except OSError as error:
             raise ValueError(
                 f"--port must be free, got {self.port}: {error.strerror}; 0 takes any free port"
@@ -129,6 +114,19 @@ class Explore:
             print(f"http://127.0.0.1:{server.server_port}/  (stop with Ctrl-C)", flush=True)
             server.serve_forever()
         return 0
+
+    def _state(self) -> tuple[object, ...]:
+        """What changes whenever the results change."""
+        return tuple(state for path in self.paths for state in _states(path))
+
+
+def _states(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, time and size of the files that change with the results of a sweep."""
+    files = [path] if path.suffix == ".nc" else [path / "zarr.json", *path.glob("status/c/**/*")]
+    for file in files:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            status = file.stat()
+            yield str(file), status.st_mtime_ns, status.st_size
 
 
 def _page_or_error(page: Callable[[], str]) -> str:

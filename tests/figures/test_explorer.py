@@ -17,7 +17,7 @@ import xarray as xr
 
 from causal_sgd import cli
 from causal_sgd.analysis import final, summary
-from causal_sgd.cli import explore
+from causal_sgd.cli import explore, serving
 from causal_sgd.figures import explorer
 from causal_sgd.figures.explorer._payload import LEVELS, payload, plain_name
 from support.explorer import RATES, SPREADS, STEPS, diagram
@@ -124,6 +124,15 @@ def test_the_page_is_self_contained_and_escapes_its_arguments() -> None:
     assert "alert(1)</script>" not in own
 
 
+def test_names_inside_the_data_cannot_end_their_element() -> None:
+    name = "<!--<script>&</script>"
+    text = explorer.page({name: diagram(), "b": diagram()}, curves={name: {name: ([0, 1], [0, 1])}})
+    data = re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', text)
+    assert data is not None
+    assert not set("<>&") & set(data[1])
+    assert [entry["name"] for entry in json.loads(data[1])["views"]] == [name, "b"]
+
+
 def test_a_page_of_ten_thousand_cells_is_of_moderate_size() -> None:
     large = diagram(spreads=np.linspace(0, 9, 100), rates=np.geomspace(0.02, 0.2, 100), seeds=3)
     assert len(explorer.page(large)) < 12e6
@@ -213,9 +222,9 @@ def test_a_served_page_is_read_again_on_each_visit(
     path = tmp_path / "live.nc"
     shutil.copy(stored, path)
     servers = []
-    plain = explore.http.server.ThreadingHTTPServer
+    plain = serving.http.server.ThreadingHTTPServer
     monkeypatch.setattr(
-        explore.http.server,
+        serving.http.server,
         "ThreadingHTTPServer",
         lambda *a: servers.append(plain(*a)) or servers[0],
     )

@@ -17,6 +17,9 @@ from causal_sgd.figures.explorer._payload import MOST_NUMBERS, Curves, payload
 __all__ = ["PageOptions", "page", "write_page"]
 
 
+ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
+
+
 class PageOptions(TypedDict, total=False):
     """The arguments of `page` beside the datasets."""
 
@@ -84,7 +87,8 @@ def page(
     return template.render(
         title=title,
         about=dict(about or {}),
-        data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        # No character of a name may end or begin an element.
+        data=json.dumps(data, allow_nan=False).translate(ESCAPES),
         plotly=get_plotlyjs(),
         style=folder.joinpath("page.css").read_text("utf-8"),
         program=folder.joinpath("page.js").read_text("utf-8"),

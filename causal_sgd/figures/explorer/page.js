@@ -59,11 +59,13 @@
   };
   const positionText = (row, column) =>
     `${across.label} = ${text(across.values[column])}, ${up.label} = ${text(up.values[row])}`;
+  // Plotly reads elements in its texts.
+  const literal = (words) => words.replace(/&/g, "&amp;").replace(/</g, "&lt;");
   const prefixed = (view, words) => (view.name ? `${view.name}: ${words}` : words);
 
   function hoverText(view, row, column) {
     const number = (level) => text(value(view, state.metric, level, row, column));
-    return `${positionText(row, column)}<br>` +
+    return `${literal(positionText(row, column))}<br>` +
       `<b>median ${number(median)}</b>, 10–90 %: ${number(0)} – ${number(levels - 1)}<br>` +
       divergedText(view, row, column);
   }
@@ -102,7 +104,7 @@
   const ticks = (axis, [first, last]) =>
     (axis.log && last < 300 * first ? { dtick: "D2", tickformat: "~g" } : {});
   const axisStyle = (axis, colours, ends) => ({
-    title: { text: axis.label },
+    title: { text: literal(axis.label) },
     type: axis.log ? "log" : "linear",
     range: ends.map((v) => (axis.log ? Math.log10(v) : v)),
     gridcolor: colours.line,
@@ -171,7 +173,8 @@
   }
 
   function curveTraces(curve) {
-    const path = { type: "scatter", mode: "lines", x: curve.x, y: curve.y, name: curve.label };
+    const path = { type: "scatter", mode: "lines", x: curve.x, y: curve.y,
+      name: literal(curve.label) };
     return [
       { ...path, hoverinfo: "skip", line: { color: "#000000", width: 5 }, showlegend: false },
       { ...path, hoverinfo: "name", line: { color: "#ffffff", width: 2.5 } },
@@ -182,7 +185,7 @@
     const view = views[state.view], metric = data.metrics[state.metric], colours = theme();
     const { fractions, level, log, z, lost, words } = cellValues(view);
     const colorbar = {
-      title: { text: fractions ? "diverged fraction" : metric.label, side: "right" },
+      title: { text: fractions ? "diverged fraction" : literal(metric.label), side: "right" },
       thickness: 14,
       outlinewidth: 0,
       ...(log ? { tickprefix: "10<sup>", ticksuffix: "</sup>" } : {}),
@@ -226,7 +229,7 @@
       { ...edge, y: high, fill: "tonexty", fillcolor: colour + "33" },
       {
         type: "scatter", mode: frames <= FEW_FRAMES ? "lines+markers" : "lines",
-        x: data.steps, y: mid, name: view.name || "median", legendgroup: view.name,
+        x: data.steps, y: mid, name: literal(view.name) || "median", legendgroup: view.name,
         line: { color: colour, width: index === state.view ? 3 : 1.8 },
         hovertemplate: "step %{x}: %{y:.4g}",
       },
@@ -241,7 +244,7 @@
     Plotly.react("trajectories", traces, layout(colours, {
       xaxis: { title: { text: "step" }, gridcolor: colours.line, zeroline: false },
       yaxis: {
-        title: { text: metric.label }, type: state.log ? "log" : "linear",
+        title: { text: literal(metric.label) }, type: state.log ? "log" : "linear",
         gridcolor: colours.line, zeroline: false, exponentformat: "power",
       },
       showlegend: views.length > 1,
