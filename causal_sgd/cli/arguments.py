@@ -9,10 +9,12 @@ import functools
 import inspect
 import io
 import itertools
+import os
 import re
+import shutil
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import cast
@@ -24,6 +26,7 @@ from causal_sgd import checks
 
 __all__ = ["fill_help", "parse"]
 
+NARROWEST = 40  # columns
 REGISTRY = ConstructorRegistry()
 FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
 
@@ -45,7 +48,7 @@ def parse(
     """
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _wide_enough():
             return tyro.cli(
                 cast("Callable[..., Callable[[], int]]", command),
                 prog=program,
@@ -63,6 +66,25 @@ def parse(
         if not stop.code:
             raise
     raise ValueError(_message(errors.getvalue()))
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Let help take a few columns more than a very narrow terminal has.
+
+    A table that does not fit in would be laid out without end.
+    """
+    if shutil.get_terminal_size().columns >= NARROWEST:
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(NARROWEST)
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def fill_help(kind: type) -> None:
@@ -160,7 +182,8 @@ def _value(word: str, kind: type) -> object:
         return kind(word)
     except ValueError:
         allowed = "a whole number" if kind is int else "a number"
-        raise ValueError(f"must be {allowed}, got {word!r}") from None
+        shown = repr(word) if len(word) <= 60 else f"{word[:60]!r}..."
+        raise ValueError(f"must be {allowed}, got {shown}") from None
 
 
 def _path(word: str) -> Path:

@@ -10,6 +10,7 @@ from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
 __all__ = ["check_axis_used", "parse_axis"]
 
 FORM = "NAME=START:STOP:COUNT, NAME=START:STOP:COUNT:log or NAME=VALUE,VALUE,..."
+MOST_VALUES = 10**6
 INTEGERS = np.iinfo(np.int32)  # as which a program receives whole numbers
 
 
@@ -66,6 +67,8 @@ def _spaced(option: str, text: str, parts: list[str]) -> np.ndarray | None:
         return None
     if count < 1:
         return None
+    if count > MOST_VALUES:
+        raise ValueError(f"{option} must have at most {MOST_VALUES} values, got {text!r}")
     if not np.isfinite([start, stop]).all():
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
     if logarithmic and min(start, stop) <= 0:

@@ -73,14 +73,14 @@ def make_server(port: int, page: Callable[[], str]) -> http.server.ThreadingHTTP
 
     class Handler(_Handler):
         free = places
-        content = staticmethod(page)
+        content = (page,)
 
     return http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     free: threading.BoundedSemaphore
-    content: Callable[[], str]
+    content: tuple[Callable[[], str]]  # in a tuple, so that it is no method
     timeout = SECONDS  # of every single read or write
 
     def handle(self) -> None:
@@ -111,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path.partition("?")[0] != "/":
             self.send_error(404)
         else:
-            content = type(self).content().encode()
+            content = self.content[0]().encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))

@@ -1,6 +1,7 @@
 """The command line: one JSON object, files as requested, one line for a mistake."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -160,6 +161,11 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
             "run --evolution drift --mean-drift 1e-37 --steps 100",
             "mean_drift / steps must be 0 or from .* got 1e-39",
         ),
+        ("run --spurious-rank 99999999999999999999", "spurious_rank must be from .* int32"),
+        ("run --spurious-rank 2000000000", "num_environments must be given .* make 2.2000000000"),
+        ("run --model deep --depth 2000000000", "depth must be .* at most 1000, got"),
+        ("phase --x spread=0:1:2000000000 --y mean=1,2", "--x must have at most 1000000 values"),
+        ("run --dim " + "9" * 5000, "--dim must be a whole number, got '9{60}'... .see"),
         ("run --invariant-rank 60", "invariant_rank must be"),
         ("run --dim 5 --invariant-rank 3 --spurious-rank 3", "must be at most dim"),
         ("run --probabilities 0.5 0.6", "probabilities must have one entry|sum to one"),
@@ -243,6 +249,14 @@ def test_an_exhausted_machine_is_reported_in_one_line(capsys, monkeypatch) -> No
         assert (code, out) == (1, "")
         assert len(err.strip().splitlines()) == 1
         assert text in err
+
+
+def test_help_fits_into_a_terminal_of_few_columns(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "5")
+    code, out, _ = call("--help", capsys=capsys)
+    assert code == 0
+    assert len(out.splitlines()) < 200
+    assert os.environ["COLUMNS"] == "5"
 
 
 def test_help_shows_the_choices(capsys) -> None:

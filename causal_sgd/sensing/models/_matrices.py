@@ -20,6 +20,8 @@ from causal_sgd.types import Array, Key
 
 Init = Literal["identity", "gaussian"]
 
+MOST_FACTORS = 1000  # each is a part of the program
+
 
 def factored(
     *,
@@ -134,7 +136,7 @@ def deep(
         ValueError: if an argument is out of range.
     """
     checks.integer("dim", dim)
-    checks.integer("depth", depth)
+    checks.integer("depth", depth, maximum=MOST_FACTORS)
     checks.number("init_scale", init_scale, above=0)
     checks.choice("init", init, ("identity", "gaussian"))
 

@@ -229,7 +229,7 @@ def two_point(
         raise ValueError(
             f"num_environments must be given when spurious_rank is above {FACTORIAL_RANK}, got "
             f"spurious_rank {spurious_rank}: one environment for each pattern of signs would make "
-            f"{2**spurious_rank}"
+            f"2^{spurious_rank}"
         )
     patterns = np.array(list(itertools.product([1.0, -1.0], repeat=spurious_rank)), np.float32)
     return assemble(

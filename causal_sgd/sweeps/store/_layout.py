@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -24,7 +24,9 @@ __all__ = [
     "FIELDS",
     "FORMAT",
     "FORMAT_VERSION",
+    "REMEDY",
     "Attributes",
+    "check_attributes",
     "first_line",
     "get_attributes",
     "lay_out",
@@ -38,6 +40,7 @@ FORMAT, FORMAT_VERSION = "causal_sgd.sweep", 1
 FIELDS = ("done", "environment", "configuration")
 """Columns of `status` before the checksums of the variables. `configuration` begins its hash."""
 
+REMEDY = "restore its zarr.json or begin a new store"
 COORDINATE_CHUNK = 2**16  # rows
 
 
@@ -124,6 +127,88 @@ def put_attributes(group: zarr.Group, attributes: Mapping[str, object]) -> None:
 def get_attributes(group: zarr.Group) -> Attributes:
     """The attributes, of the stated types only if the group is a store."""
     return cast(Attributes, group.attrs.asdict())
+
+
+def check_attributes(path: Path, attributes: Mapping[str, object]) -> None:
+    """Raise StoreError if an attribute of a store is missing or has another type."""
+    for name, (is_valid, allowed) in _ALLOWED.items():
+        if name not in attributes:
+            raise StoreError(
+                f"{path} was altered: its zarr.json has no attribute {name!r}; {REMEDY}"
+            )
+        if not is_valid(attributes[name]):
+            raise StoreError(
+                f"{path} was altered: the attribute {name!r} in its zarr.json must be {allowed}, "
+                f"got {repr(attributes[name])[:60]}; {REMEDY}"
+            )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are(values: object, is_valid: Callable[[object], bool]) -> bool:
+    return isinstance(values, list) and all(map(is_valid, values))
+
+
+def _is_environment(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("versions"), dict):
+        return False
+    texts = [value.get(name) for name in ("platform", "device", "cpu")]
+    return all(map(_is_text, [*texts, *(value["versions"].get(n) for n in ("causal_sgd", "jax"))]))
+
+
+def _is_grid(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("axes"), dict):
+        return False
+    axes, seeds = value["axes"], value.get("seeds")
+    if isinstance(seeds, dict):
+        ends = seeds.get("range")
+        whole = isinstance(ends, list) and len(ends) == 2 and _are(ends, _is_whole)
+        increasing = whole and cast(list, ends)[0] < cast(list, ends)[1]
+    else:
+        increasing = bool(seeds) and _are(seeds, _is_whole)
+    return increasing and all(
+        isinstance(axis, dict)
+        and axis
+        and all(values and _are(values, _is_number) for values in axis.values())
+        for axis in axes.values()
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "created": (_is_text, "text"),
+    "configuration": (
+        lambda value: (
+            isinstance(value, dict)
+            and all(map(_is_text, (value.get("key"), value.get("key_implementation"))))
+        ),
+        "a mapping with a key",
+    ),
+    "configuration_hash": (_is_text, "text"),
+    "parameters": (
+        lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+        "a mapping of names to types",
+    ),
+    "variables": (
+        lambda value: _are(value, _is_text) and "diverged_at" in cast(list, value),
+        "a list of names with diverged_at",
+    ),
+    "tile": (lambda value: _is_whole(value) and cast(int, value) > 0, "a whole number above 0"),
+    "steps": (lambda value: value is None or _are(value, _is_whole), "null or whole numbers"),
+    "source": (lambda value: value is None or _is_text(value), "null or text"),
+    "requests": (lambda value: _are(value, _is_grid), "a list of grids"),
+    "environments": (lambda value: _are(value, _is_environment), "a list of environments"),
+}
+"""What the attributes of a store may be, apart from its format."""
 
 
 def put_chunk(array: zarr.Array, index: int, block: np.ndarray, folder: Path) -> None:

@@ -19,6 +19,8 @@ from causal_sgd.sweeps.store._layout import (
     FIELDS,
     FORMAT,
     FORMAT_VERSION,
+    REMEDY,
+    check_attributes,
     first_line,
     get_attributes,
     open_group,
@@ -55,11 +57,12 @@ class StoreReader:
         if attributes.get("format") != FORMAT:
             raise StoreError(f"{path} is a zarr group but not a sweep's results")
         version = attributes.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise StoreError(
                 f"{path} has format {version}, which a newer causal_sgd wrote; "
                 f"this one reads up to {FORMAT_VERSION}: upgrade"
             )
+        check_attributes(self.path, attributes)
         if digest(attributes["configuration"]) != attributes["configuration_hash"]:
             raise StoreError(
                 f"{path} was altered: its configuration does not match its hash "
@@ -73,7 +76,25 @@ class StoreReader:
         self.variables: list[str] = attributes["variables"]
         self.created: str = attributes["created"]
         self.source: str | None = attributes["source"]
-        self.refresh()
+        try:
+            array = self._group["diverged_at"]
+            if not isinstance(array, zarr.Array) or array.chunks[0] != self.tile:
+                raise ValueError(f"tile is {self.tile}")
+            self.refresh()
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            OverflowError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"{path} was altered: its zarr.json and its arrays do not fit together "
+                f"({type(error).__name__}: {first_line(error)}); {REMEDY}"
+            ) from error
 
     def refresh(self) -> None:
         """Read again which runs are requested and which are done."""
@@ -86,6 +107,8 @@ class StoreReader:
         self._status, self.damaged = self._read_status()
         steps = attributes["steps"]
         frames = self.array("step").shape[0]
+        if steps is not None and len(steps) != frames:
+            raise ValueError(f"there are {len(steps)} steps for {frames} frames")
         self.steps = np.full(frames, -1, np.int32) if steps is None else np.asarray(steps, np.int32)
 
     @property

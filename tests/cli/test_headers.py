@@ -1,0 +1,66 @@
+"""A store whose header lacks an attribute, or has a wrong one, is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from causal_sgd import sweep
+from causal_sgd.experiment import Experiment
+from support.shell import call
+
+FIELDS: dict[str, Any] = {"dim": 4, "invariant_rank": 1, "spurious_rank": 1, "steps": 5}
+MISSING = object()
+WRONG = [None, -1, 1.5, 10**9, "x", [], {}, [3], ["x"], {"a": 1}]
+ALLOWED = {
+    "source": (None, "x"),
+    "steps": (None,),
+    "requests": ([],),
+    "environments": ([],),
+    "created": ("x",),
+}
+
+VALID = (("axes", {}), ("seeds", [3]))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    fields = FIELDS | {"measurement": "population", "metrics": ("spurious_signal",)}
+    cell = Experiment(**fields).cell()
+    sweep(cell, axes={"spread": [0.0, 1.0]}, seeds=2, store=tmp_path / "d.zarr")
+    return tmp_path / "d.zarr"
+
+
+def spoil(header: dict[str, Any], place: tuple[str | int, ...], value: object) -> None:
+    """Remove or replace the entry at a place."""
+    inner: Any = header
+    for name in place[:-1]:
+        inner = inner[name]
+    if value is MISSING:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+
+
+@pytest.mark.parametrize("values", [[MISSING], pytest.param(WRONG, marks=pytest.mark.slow)])
+def test_every_attribute_is_checked(values: list, store: Path, capsys) -> None:
+    whole = (store / "zarr.json").read_text()
+    attributes = json.loads(whole)["attributes"]
+    places: list[tuple[str | int, ...]] = [("attributes", name) for name in attributes]
+    places += [("attributes", "requests", 0, name) for name in ("axes", "seeds")]
+    places += [("attributes", "requests", 0, "axes", "spread")]
+    places += [("attributes", "environments", 0, name) for name in ("versions", "platform", "cpu")]
+    for place in places:
+        for wrong in values:
+            if wrong in ALLOWED.get(str(place[1]), ()) or (place[-1], wrong) in VALID:
+                continue
+            if place[-1] in ("platform", "cpu") and wrong == "x":
+                continue
+            header = json.loads(whole)
+            spoil(header, place, wrong)
+            (store / "zarr.json").write_text(json.dumps(header))
+            code, out, err = call("status", str(store), capsys=capsys)
+            assert (code, out, err.count("\n")) == (2, "", 1), (place, wrong, out, err)
