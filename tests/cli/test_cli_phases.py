@@ -52,6 +52,7 @@ def test_a_refined_diagram_continues_from_its_store_and_prints_the_boundary(
     assert (runs == 0).any()
 
 
+@pytest.mark.slow
 def test_a_full_diagram_has_a_boundary_where_a_level_is_given(capsys, tmp_path: Path) -> None:
     options = words("--level 0.1 --along learning-rate --seeds 4")
     options += ["--out", str(tmp_path / "d.nc")]

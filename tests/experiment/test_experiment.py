@@ -60,7 +60,7 @@ def test_a_description_of_something_else_is_refused() -> None:
         Experiment.parse({"wrold_file": "a.npz"})
     with pytest.raises(ValueError, match="description must be a mapping of fields, .* got None"):
         Experiment.parse(None)
-    assert Experiment.parse({"world_file": "a.npz"}).world_file == Path("a.npz")
+    assert Experiment.parse({"world_file": "a.npz"}).world_file == Path("a.npz").absolute()
 
 
 @pytest.mark.parametrize(

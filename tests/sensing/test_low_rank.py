@@ -120,7 +120,6 @@ CASES = {
     "U = 0": with_factor(np.zeros((DIM, 2)), **TWO),
 }
 QUICK = {  # one of each kind
-    ("k below the rank", 0.7),
     ("k at the rank", 0.0),
     ("k above d", 0.7),
     ("nearly parallel columns from 1 to 1e-9", 0.7),

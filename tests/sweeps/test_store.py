@@ -70,7 +70,7 @@ REQUEST = st.tuples(
 
 
 @given(requests=st.lists(REQUEST, min_size=1, max_size=3))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_a_store_grows_to_the_bits_of_one_sweep(requests: list[tuple]) -> None:
     """More seeds, other values, other orders, one device or two: only new runs are computed."""
     asked: set[tuple] = set()

@@ -372,6 +372,7 @@ def test_the_tile_changes_nothing_but_the_last_bits() -> None:
     xr.testing.assert_allclose(chosen.drop_attrs(), reference().drop_attrs(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_little_memory_makes_smaller_tiles() -> None:
     axes = {"spread": SPREADS}
     plenty = sweep(short_cell, axes=axes, seeds=4)
