@@ -74,8 +74,9 @@ def callbacks(jaxpr: jex_core.Jaxpr) -> tuple[Hashable, ...]:
 
 def fingerprint(jaxpr: jex_core.ClosedJaxpr) -> str:
     """SHA-256 of a program and its constants, the same in every process with the same versions."""
-    # Addresses of Python functions differ between processes.
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(jaxpr)).encode())
+    # Addresses of Python functions differ between processes, and IPython has colours.
+    text = jaxpr.pretty_print(use_color=False)
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode())
     for constant in _constants(jaxpr):
         digest.update(_digest(constant))
     return digest.hexdigest()

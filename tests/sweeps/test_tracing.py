@@ -257,6 +257,14 @@ def fingerprint(function: Callable[..., Any]) -> str:
     return _jaxprs.fingerprint(jax.jit(function).trace(jnp.ones(3)).jaxpr)
 
 
+def test_a_fingerprint_is_the_same_where_text_is_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In terminals and notebooks, but not in the workers of a cluster."""
+    plain = fingerprint(jnp.sin)
+    monkeypatch.setattr("jax._src.pretty_printer.CAN_USE_COLOR", True)
+    assert "\x1b" in str(jax.make_jaxpr(jnp.sin)(1.0))
+    assert fingerprint(jnp.sin) == plain
+
+
 def test_every_number_of_a_program_enters_its_fingerprint() -> None:
     def programs(number: np.float32) -> list[Callable[..., Any]]:
         array = jnp.full(2000, number)
