@@ -15,6 +15,8 @@ import xarray as xr
 from causal_sgd import studies, training
 from causal_sgd.studies.reproduction._running import outcomes
 from causal_sgd.studies.reproduction._sources import fingerprint
+from causal_sgd.studies.sensing import small_batch
+from causal_sgd.studies.sensing._predictions import second_order_floor
 from causal_sgd.sweeps import _sweep
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Grid
@@ -182,3 +184,12 @@ def test_the_readme_counts_claims_and_findings() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     counts = f"{len(studies.NAMES)} studies check {judged} claims"
     assert f"{counts} against them and report {len(claims) - judged} findings" in text
+
+
+def test_a_floor_is_nan_where_the_noise_grows_by_itself() -> None:
+    base = small_batch.BASE
+    floors = second_order_floor(
+        base, base.spread, learned=3, rows=27, learning_rate=0.1, batch_size=np.array([20, 80])
+    )
+    assert np.isnan(floors[0])
+    np.testing.assert_allclose(floors[1], 2, atol=0.6)

@@ -66,6 +66,9 @@ def second_order_floor(
         spare: q, all other columns unless given; 0 in runs too short for their bulk.
         label_noise: sigma_y.
         **changes: arguments that take the place of the experiment's.
+
+    Returns:
+        The floor; NaN where the noise grows by itself, as at large steps with small batches.
     """
     dim = experiment.dim
     eta = np.asarray(changes.get("learning_rate", experiment.learning_rate), float)
@@ -73,7 +76,7 @@ def second_order_floor(
     if spare is None:
         spare = (experiment.rank or dim) - learned
     spare = min(spare, outside / 4)
-    floor = np.zeros(())
+    floor, stable = np.zeros(()), np.ones((), bool)
     for _ in range(50):
         noise = np.sqrt(np.square(np.asarray(label_noise, float)) + floor**2)
         first = error_floor(
@@ -81,11 +84,13 @@ def second_order_floor(
         )
         power = np.square(np.asarray(first, float))
         driven = power / (learned * dim)  # eta v
+        stable = stable & (driven < 2 - eta)
+        driven = np.where(stable, driven, 0)
         outer = power * rows / dim * 2 / (2 - eta - driven)
         inner = power * (learned + 1) / (dim * (1 - eta))
         bulk = (driven * outside) ** 2 * spare * (1 - 2 * spare / outside) / 4
-        floor = np.sqrt(outer + inner + bulk)
-    return floor
+        floor = np.where(stable, np.sqrt(outer + inner + bulk), 0)
+    return np.where(stable, floor, np.nan)
 
 
 def floor_margins(dim: int) -> Margins:
