@@ -365,7 +365,8 @@ class Algorithm(NamedTuple):
     Attributes:
         init: key -> state; draws the world, the data and the initial parameters from streams of the
             key.
-        step: (key, state) -> state; the same key at every step, the state counts them.
+        step: (key, state) -> state; the same key at every step, the state counts them. By hand, use
+            `jax.jit(step)`: op by op, loops are compiled anew in every step.
         snapshot: (key, state) -> what the metrics see; the same key again.
         loss: state -> the last batch loss []; a run has diverged once it is not finite.
     """

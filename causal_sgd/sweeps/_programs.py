@@ -14,10 +14,12 @@ import collections
 import contextlib
 import functools
 import threading
+import traceback
 import uuid
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +76,8 @@ class Program(NamedTuple):
             root: the root key.
         """
         function = _function(cell, names)
-        traced = function.trace(root, *_columns(kinds, TRACED_RUNS))
+        with _explained():
+            traced = function.trace(root, *_columns(kinds, TRACED_RUNS))
         jaxpr = traced.jaxpr
         shared_bytes = _jaxprs.shared_bytes(jaxpr)
         whole = _jaxprs.working_bytes(jaxpr.jaxpr)
@@ -224,9 +227,43 @@ class _Passed(NamedTuple):
 _passed: dict[int, _Passed] = {}  # by the address of the cell
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say what a cell must not do where jax says that a traced value has no number.
+
+    Raises:
+        ValueError: in place of jax's error, which is the cause.
+    """
+    try:
+        yield
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise ValueError(
+            "cell must compute with its key and its swept parameters by jax alone, as one program "
+            "serves all of their values: Python cannot branch on them (use jnp.where), and NumPy "
+            "cannot read them. Some schedules of optax compare their peak with zero; give them 1 "
+            f"and multiply by the swept peak. {_place(error)}"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line outside jax where an exception was raised."""
+    package = str(Path(jax.__file__).parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(package) and not frame.filename.startswith("<")
+    ]
+    return f"It happened at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+
+
 def _shapes_at(cell: Cell, point: Mapping[str, float], root: Key) -> Trace:
     """The shapes of a run at a point."""
-    shapes = jax.eval_shape(lambda key: cell(key, **point), root)
+    with _explained():
+        shapes = jax.eval_shape(lambda key: cell(key, **point), root)
     if not isinstance(shapes, Trace):
         raise ValueError(
             f"cell must return the Trace that `run` gives, got {type(shapes).__name__}"

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from causal_sgd.sweeps import compare, sweep
@@ -144,3 +145,27 @@ def test_what_is_no_run_is_refused_before_anything_is_compiled(cell: Any, messag
     with pytest.raises(ValueError, match="cell must return " + message):
         compare({"one": lambda key: ONE, "other": cell})
     assert not COMPILATIONS
+
+
+def branching(key: jax.Array, *, x: Any) -> Trace:
+    return trace_of(x if x > 1.5 else -x)
+
+
+def read_by_numpy(key: jax.Array, *, x: Any) -> Trace:
+    return trace_of(jnp.asarray(np.sin(x)))
+
+
+def counting(key: jax.Array, *, x: Any) -> Trace:
+    return trace_of(jnp.asarray(float(len(range(x)))))
+
+
+def with_a_swept_peak(key: jax.Array, *, x: Any) -> Trace:
+    return trace_of(optax.warmup_cosine_decay_schedule(0.0, x, 2, 9)(1))
+
+
+@pytest.mark.parametrize("cell", [branching, read_by_numpy, counting, with_a_swept_peak])
+def test_a_cell_that_needs_the_numbers_of_its_parameters_is_refused(cell: Any) -> None:
+    with pytest.raises(ValueError, match="must compute with its key and its swept") as error:
+        sweep(cell, axes={"x": [1, 2]})
+    assert "\n" not in str(error.value)
+    assert ("test_cells.py" in str(error.value)) == (cell is not with_a_swept_peak)
