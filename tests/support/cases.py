@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 
 
-def few(cases: Iterable[Any], quick: Container[Any]) -> list[Any]:
-    """All cases as parameters; those that are not `quick` are slow tests."""
+def few(
+    cases: Iterable[Any], quick: Container[Any], slow: Container[Any] | None = None
+) -> list[Any]:
+    """All cases as parameters; those that are not `quick` are slow tests.
+
+    With `slow`, those that are in neither are long tests.
+    """
+
+    def marks(case: Any) -> list[pytest.MarkDecorator]:
+        if case in quick:
+            return []
+        if slow is None or case in slow:
+            return [pytest.mark.slow]
+        return [pytest.mark.slow, pytest.mark.long]
+
     return [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)),
-            marks=() if case in quick else pytest.mark.slow,
-        )
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=marks(case))
         for case in cases
     ]

@@ -258,7 +258,10 @@ def by_hand(optimizer: Any, params: Array, needs: tuple[str, ...]) -> Array:
     return params
 
 
-@pytest.mark.parametrize("name", few(ROWS, {"scale_by_backtracking_linesearch"}))
+SLOW = {"adam", "adafactor", "lbfgs", "lion", "sgd", "contrib.sam", "apply_if_finite", "chain"}
+
+
+@pytest.mark.parametrize("name", few(ROWS, {"scale_by_backtracking_linesearch"}, SLOW))
 def test_a_transformation_trains_as_a_plain_loop(name: str) -> None:
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         start, last = trained(ROWS[name](), measurements.population())
@@ -299,7 +302,11 @@ LOOKERS = {
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
-    few([(name, one) for name in SERVED for one in LOOKERS], set()),
+    few(
+        [(name, one) for name in SERVED for one in LOOKERS],
+        set(),
+        [("streamed", one) for one in LOOKERS],
+    ),
 )
 def test_optimizers_that_look_elsewhere_see_the_batch_of_the_step(
     name: str, optimizer: str
