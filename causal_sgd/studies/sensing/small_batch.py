@@ -96,7 +96,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """PooledSGD at three learning rates: at batch 80 with 16 seeds (8 when quick), and over the
-    batch size with 6 seeds (2).
+    batch size with 6 seeds.
     """
     from causal_sgd.sweeps import sweep
 
@@ -109,7 +109,7 @@ def run(
         "sizes": sweep(
             SIZED.cell(),
             axes=axes | {"batch_size": QUICK_SIZES if quick else BATCH_SIZES},
-            seeds=2 if quick else 6,
+            seeds=6,
             label="batch sizes",
             **options,
         ),
