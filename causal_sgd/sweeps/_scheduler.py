@@ -159,7 +159,9 @@ class _Schedule:
             raise error
         elif isinstance(error, BrokenExecutor):
             error = RuntimeError(f"its worker died ({error or type(error).__name__})")
-            self.suspect(task, error, alone=self.isolating or not self.running)
+            # The last of several tasks that a worker's death ended was not alone either.
+            alone = self.isolating or not (self.running or self.suspects)
+            self.suspect(task, error, alone=alone)
         elif len(task) == 1:  # the worker was lost, or its answer could not be sent
             if self.fail(task[0], error):
                 self.waiting.append(task)

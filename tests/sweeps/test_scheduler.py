@@ -128,6 +128,33 @@ def test_a_breaking_unit_is_isolated() -> None:
     assert beside[1:] == [1] * (len(beside) - 1), "after the first time it was tried alone"
 
 
+def test_all_tasks_of_a_pool_that_breaks_are_suspects() -> None:
+    class Pool(Scripted):
+        """Breaks as a whole, like a process pool: every task that runs ends with the worker."""
+
+        def __init__(self) -> None:
+            super().__init__(lambda *_: None)
+            self.running: list[Future[Answer]] = []
+
+        def submit(self, tiles: Sequence[Any]) -> Future[Answer]:
+            (unit,) = (int(columns[0][0]) for columns in tiles)
+            self.attempts[unit] = self.attempts.get(unit, 0) + 1
+            future: Future[Answer] = Future()
+            if self.attempts[unit] > 1 and unit != 1:
+                future.set_result(self._answer([unit]))
+                return future
+            self.running.append(future)
+            if len(self.running) == 3 or self.attempts[unit] > 1:
+                for each in self.running:
+                    each.set_exception(BrokenProcessPool("killed"))
+                self.running.clear()
+            return future
+
+    done, failures = scheduled(Pool(), 3, retries=0)
+    assert sorted(done) == [0, 2]
+    assert failures == {1: "its worker died (killed)"}
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("group", [1, 3])
 def test_a_unit_that_hangs_is_given_up_and_named(group: int, replaced: bool) -> None:
