@@ -103,12 +103,14 @@ class Resume(Workplace):
 
     path: tyro.conf.Positional[Path]
     """The store."""
+    world_file: Path | None = None
+    """The store's world file, if it has moved on its own."""
 
     def __call__(self) -> int:
         """Compute the missing runs."""
         from causal_sgd.sweeps.store import Store
 
-        _complete(Store(self.path), self)
+        _complete(Store(self.path), self, self.world_file)
         return 0
 
 
@@ -121,6 +123,8 @@ class Repair(Workplace):
 
     path: tyro.conf.Positional[Path]
     """The store."""
+    world_file: Path | None = None
+    """The store's world file, if it has moved on its own."""
 
     def __call__(self) -> int:
         """Find, report and recompute."""
@@ -134,7 +138,7 @@ class Repair(Workplace):
         if faults and "experiment" not in store.configuration:
             print(f"they are marked as missing; complete the store: {_how_to_complete(store)}")
         elif faults:
-            _complete(store, self)
+            _complete(store, self, self.world_file)
         return 0
 
 
@@ -181,18 +185,21 @@ def _how_to_complete(store: Store) -> str:
     return f"run the same sweep of {words} with store={str(store.path)!r} again"
 
 
-def _complete(store: Store, workplace: Workplace) -> None:
+def _complete(store: Store, workplace: Workplace, world_file: Path | None) -> None:
     """Compute the missing runs of every request."""
     if not len(store.missing()):
         print(f"{store.path}: nothing is missing")
         return
-    if "experiment" not in store.configuration:
-        raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
-    from causal_sgd.experiment import Experiment
+    from causal_sgd.experiment._stored import stored_experiment
     from causal_sgd.sweeps._keys import decode_key
 
+    experiment = stored_experiment(store, world_file)
+    if experiment is None:
+        raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
+    file = experiment.world_file
+    if file is not None and not file.exists():
+        raise ValueError(f"--world-file must be the world file of {store.path}, got none at {file}")
     start(workplace.cache)  # before the key, which starts jax
-    experiment = Experiment.parse(store.configuration["experiment"])
     cell = experiment.cell()
     key = decode_key(store.configuration["key"], store.configuration["key_implementation"])
     for grid in store.requests:

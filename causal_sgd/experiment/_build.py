@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 
 from causal_sgd import checks
 from causal_sgd.experiment import Experiment
 from causal_sgd.experiment._options import TABLES, Parts
-from causal_sgd.sensing import worlds
+from causal_sgd.sensing.worlds import WorldFactory, _arrays
 from causal_sgd.types import Algorithm, Key
 
 __all__ = ["algorithm", "naming_fields", "world_of_file"]
@@ -38,14 +38,26 @@ def algorithm(experiment: Experiment, known: Parts) -> Algorithm:
     return cast("Algorithm", parts["algorithm"])
 
 
-def world_of_file(path: Path | None) -> Parts:
-    """The world of a file and its dimension; nothing without a file. Does not start jax."""
-    if path is None:
-        return {}
-    world = worlds.from_file(path)
+class WorldOfFile(NamedTuple):
+    """The world of a file."""
+
+    world: WorldFactory
+    dim: int
+    digest: str  # equal for equal arrays, wherever the file is
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of an experiment that it replaces."""
+        return {"world": self.world, "dim": self.dim}
+
+
+def world_of_file(path: Path) -> WorldOfFile:
+    """Read a world file once for all that is known of it. Does not start jax."""
+    arrays = _arrays.read_archive(path)
+    world = _arrays.from_archive(arrays)
     # A key would start jax, before a sweep can set up all cores.
     shapes = jax.eval_shape(lambda: world(cast("Key", None)))
-    return {"world": world, "dim": shapes.invariant_basis.shape[0]}
+    return WorldOfFile(world, shapes.invariant_basis.shape[0], _arrays.digest(arrays))
 
 
 @contextlib.contextmanager

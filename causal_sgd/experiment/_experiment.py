@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from causal_sgd import checks
 from causal_sgd.experiment import _options
@@ -80,8 +80,11 @@ class Experiment(
 
         checks.integer("steps", self.steps, maximum=2**31 - 1)
         metrics = {name: _options.metric(name) for name in self.metrics}
-        known = _build.world_of_file(self.world_file)
-        dim = cast("int", known.get("dim", self.dim))
+        configuration, files, known = self.describe(), {}, {}
+        if self.world_file is not None:
+            file = _build.world_of_file(self.world_file)
+            known, files = file.parts, {"world_file": str(self.world_file)}
+            configuration |= {"dim": file.dim, "world_file": file.digest}
 
         def cell(key: Key, **numbers: float | Array) -> Trace:
             for name in numbers:
@@ -107,7 +110,8 @@ class Experiment(
         ]
         vars(cell).update(
             __signature__=inspect.Signature(parameters),
-            configuration=self.replace(dim=dim).describe(),  # stored with the results
+            configuration=configuration,  # stored with the results
+            files=files,  # where they are, for information
         )
         return cell
 
@@ -121,7 +125,7 @@ class Experiment(
             return self
         from causal_sgd.experiment import _build
 
-        return self.replace(dim=_build.world_of_file(self.world_file)["dim"])
+        return self.replace(dim=_build.world_of_file(self.world_file).dim)
 
     def replace(self, **changes: object) -> Experiment:
         """The experiment with some fields changed."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -134,7 +137,18 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
         ValueError: if the file is missing, is not such an archive, or holds other arrays; see
             `from_arrays`.
     """
-    path = checks.path("path", path)
+    return from_archive(read_archive(checks.path("path", path)))
+
+
+def from_archive(arrays: Mapping[str, np.ndarray]) -> WorldFactory:
+    """`from_arrays` for what `read_archive` returns."""
+    return from_arrays(
+        arrays["invariant"], arrays["spurious"], probabilities=arrays.get("probabilities")
+    )
+
+
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file for `from_file`, which states what is allowed and raised."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -149,6 +163,14 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
             "world file must hold the arrays invariant, spurious and, optionally, probabilities, "
             f"got {sorted(arrays)} in {path}"
         )
-    return from_arrays(
-        arrays["invariant"], arrays["spurious"], probabilities=arrays.get("probabilities")
-    )
+    return arrays
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Text that is equal for equal arrays of equal types, whatever file holds them."""
+    sums = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        sums.update(f"{name} {plain.dtype.str} {plain.shape} ".encode())
+        sums.update(plain.tobytes())
+    return f"sha256:{sums.hexdigest()}"

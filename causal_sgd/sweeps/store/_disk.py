@@ -26,7 +26,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
-from causal_sgd.sweeps.store._layout import lay_out, put_attributes, put_chunk
+from causal_sgd.sweeps.store._layout import lay_out, places, put_attributes, put_chunk
 from causal_sgd.sweeps.store._lock import locked, writer
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
@@ -125,6 +125,13 @@ class Store(StoreReader):
         with locked(self.path), self._naming_store():
             self.refresh()
             yield
+
+    def locate(self, files: Mapping[str, str]) -> None:
+        """Record where the files of the configuration are now."""
+        if (current := places(self.path, files)) != self.files:
+            with self._naming_store():
+                self._put({"files": current})
+                self.files = current
 
     def writer(self) -> str | None:
         """The process that is writing; None if there is none."""

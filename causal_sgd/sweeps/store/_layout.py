@@ -6,7 +6,7 @@ import datetime
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import google_crc32c
 import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "lay_out",
     "now",
     "open_group",
+    "places",
     "put_attributes",
     "put_chunk",
 ]
@@ -59,6 +60,7 @@ class Attributes(TypedDict):
     source: str | None
     requests: list[GridDescription]
     environments: list[Environment]
+    files: NotRequired[dict[str, list[str]]]  # absent in older stores; see `places`
 
 
 def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
@@ -115,8 +117,14 @@ def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
         "source": manifest.source,
         "requests": [],
         "environments": [],
+        "files": places(path, manifest.files),
     }
     put_attributes(group, attributes)
+
+
+def places(path: Path, files: Mapping[str, str]) -> dict[str, list[str]]:
+    """The path of each file, and the one from the folder of the store at `path`."""
+    return {name: [file, os.path.relpath(file, path.parent)] for name, file in files.items()}
 
 
 def put_attributes(group: zarr.Group, attributes: Mapping[str, object]) -> None:
@@ -133,6 +141,8 @@ def check_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Raise StoreError if an attribute of a store is missing or has another type."""
     for name, (is_valid, allowed) in _ALLOWED.items():
         if name not in attributes:
+            if name in _OPTIONAL:
+                continue
             raise StoreError(
                 f"{path} was altered: its zarr.json has no attribute {name!r}; {REMEDY}"
             )
@@ -207,8 +217,16 @@ _ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
     "source": (lambda value: value is None or _is_text(value), "null or text"),
     "requests": (lambda value: _are(value, _is_grid), "a list of grids"),
     "environments": (lambda value: _are(value, _is_environment), "a list of environments"),
+    "files": (
+        lambda value: (
+            isinstance(value, dict) and all(_are(paths, _is_text) for paths in value.values())
+        ),
+        "a mapping of names to lists of paths",
+    ),
 }
 """What the attributes of a store may be, apart from its format."""
+
+_OPTIONAL = {"files"}
 
 
 def put_chunk(array: zarr.Array, index: int, block: np.ndarray, folder: Path) -> None:

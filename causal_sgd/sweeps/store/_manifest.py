@@ -51,6 +51,7 @@ class Manifest(NamedTuple):
     num_frames: int
     program: str  # fingerprint, comparable among equal versions
     source: str | None  # of the cell, where available
+    files: Mapping[str, str]  # field -> path of the file whose digest is in the configuration
 
     @classmethod
     def make(
@@ -67,7 +68,8 @@ class Manifest(NamedTuple):
         """The manifest of a sweep.
 
         Args:
-            cell: its cell, described by the attribute `configuration`, by `config`, or by its name.
+            cell: its cell, described by the attribute `configuration`, by `config`, or by its name;
+                the attribute `files` says where the files of this configuration are.
             grid: its runs.
             shapes: of one run's results.
             kinds: the types of the columns, in the order of `grid.names`.
@@ -95,7 +97,8 @@ class Manifest(NamedTuple):
             "key_implementation": key["key_implementation"],
         }
         frames = shapes.step.shape[0]
-        return cls(configuration, parameters, variables, frames, program, source)
+        files = dict(getattr(cell, "files", {}))
+        return cls(configuration, parameters, variables, frames, program, source, files)
 
     @property
     def digest(self) -> str:

@@ -103,6 +103,7 @@ class StoreReader:
         attributes = get_attributes(self._group)
         self.requests = [Grid.parse(request) for request in attributes["requests"]]
         self.environments: list[Environment] = list(attributes["environments"])
+        self.files: dict[str, list[str]] = attributes.get("files", {})
         self._table = Table.make(self.requests, self.parameters, self.tile)
         self._status, self.damaged = self._read_status()
         steps = attributes["steps"]

@@ -41,12 +41,14 @@ class StoredResults:
         self._store = Store.create(path, manifest, tile) if store is None else store
         self._store.check(manifest, environment)
         self._grid = grid
+        self._files = manifest.files
         self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with contextlib.ExitStack() as lock:
             if not self._store.complete(self._grid):
                 lock.enter_context(self._store.writing())
+                self._store.locate(self._files)
                 self._store.request(self._grid)
             self._counts = self._store.counts(self._grid)
             self._lock = lock.pop_all()
