@@ -24,7 +24,11 @@ __all__ = [
     "product",
     "qr",
     "singular_values",
+    "triangle",
 ]
+
+
+UNROLLED = 8  # columns up to which `triangle` is written out
 
 
 def product(left: Array | np.ndarray, right: Array | np.ndarray) -> Array:
@@ -106,6 +110,57 @@ def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:
         return jax.lax.dynamic_update_index_in_dim(basis, unit, index, 0)
 
     return jax.lax.fori_loop(0, rows.shape[0], add, jnp.zeros_like(rows)).T
+
+
+def triangle(matrix: Array) -> Array:
+    """The triangle R of a QR factorisation, with R'R = matrix' matrix and no LAPACK.
+
+    Modified Gram-Schmidt, whose triangle is that of a matrix within rounding, column by column
+    (Bjoerck 1967): no Gram matrix is formed, so tiny directions keep their digits.
+
+    Args:
+        matrix: [n, m]; m may exceed n, and columns may be zero or dependent.
+
+    Returns:
+        R [m, m], upper triangular with a diagonal of at least 0.
+    """
+    columns = matrix.shape[1]
+    if 0 in matrix.shape:  # the maximum over no rows is undefined
+        return jnp.zeros((columns, columns), matrix.dtype)
+    peaks = jnp.max(jnp.abs(matrix), 0)  # scaling by them keeps squares of tiny numbers normal
+    scaled = matrix / jnp.where(peaks > 0, peaks, 1)[None, :]
+    if columns <= UNROLLED:
+        return _unrolled_triangle(scaled) * peaks[None, :]
+
+    def add(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        rest, rows = carry
+        column = jax.lax.dynamic_index_in_dim(rest, index, 1, keepdims=False)
+        norm, unit = _norm_and_unit(column)
+        # Columns up to this one are done; their products are rounding.
+        row = jnp.where(jnp.arange(columns) > index, product(unit, rest), 0)
+        rest = rest - unit[:, None] * row[None, :]
+        row = jnp.where(jnp.arange(columns) == index, norm, row)
+        return rest, jax.lax.dynamic_update_index_in_dim(rows, row, index, 0)
+
+    carry = scaled, jnp.zeros((columns, columns), matrix.dtype)
+    return jax.lax.fori_loop(0, columns, add, carry)[1] * peaks[None, :]
+
+
+def _unrolled_triangle(rest: Array) -> Array:
+    """`triangle` of a scaled matrix with few columns, written out for the compiler to fuse."""
+    columns, rows = rest.shape[1], []
+    for index in range(columns):
+        norm, unit = _norm_and_unit(rest[:, 0])
+        row = jnp.sum(unit[:, None] * rest[:, 1:], 0)
+        rest = rest[:, 1:] - unit[:, None] * row[None, :]
+        rows.append(jnp.concatenate([jnp.zeros(index, row.dtype), norm[None], row]))
+    return jnp.stack(rows)
+
+
+def _norm_and_unit(vector: Array) -> tuple[Array, Array]:
+    """The norm [] of a vector [n] and its direction, zero for a zero vector."""
+    norm = jnp.sqrt(jnp.sum(vector**2))
+    return norm, jnp.where(norm > 0, vector / jnp.where(norm > 0, norm, 1), 0)
 
 
 def broadcast_unmapped(runs: int, mapped: Sequence[bool], arrays: Sequence[Array]) -> list[Array]:

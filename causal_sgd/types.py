@@ -49,6 +49,7 @@ __all__ = [
     "World",
     "WorldFactory",
     "check_snapshot",
+    "check_unreduced",
 ]
 
 
@@ -126,6 +127,14 @@ class Model(Protocol):
         """(parameters, input) -> prediction []; None where the estimate implies it."""
         ...
 
+    @property
+    def reduce(self) -> Callable[[PyTree], PyTree] | None:
+        """(Parameters, optimizer state) -> an equivalent pair, after every update; None for none.
+
+        For parameters that stand for all that differ from them by a symmetry of the problem.
+        """
+        ...
+
     def bound(self, params: Params) -> Array:
         """Numbers that are finite exactly where the estimate is; otherwise the run diverged."""
         ...
@@ -186,6 +195,8 @@ class Measurement(NamedTuple):
             `gradient` draws with the same arguments; zero for an environment without examples.
             Environments of one batch are independent. None where `gradient` cannot be divided:
             clients of federated methods then draw with keys of their own.
+        takes_reduced: whether it is right for models with `reduce`, whose parameters are fewer than
+            those that they stand for; other measurements are refused for them.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -198,6 +209,7 @@ class Measurement(NamedTuple):
         Callable[[Key, Array, PyTree, AnyModel, Params, PyTree, Batch, Array], tuple[Params, Array]]
         | None
     ) = None
+    takes_reduced: bool = False
 
     @property
     def name(self) -> str:
@@ -353,6 +365,20 @@ def check_snapshot(value: object) -> None:
     checks.instance(
         "snapshot", value, Snapshot, "a Snapshot; pass the metric itself to `run`, which makes them"
     )
+
+
+def check_unreduced(snapshot: Snapshot, metric: str) -> None:
+    """Raise ValueError if the parameters are fewer than those that they stand for.
+
+    Args:
+        snapshot: of a run.
+        metric: the name of a metric that needs all parameters or their number.
+    """
+    if getattr(snapshot.model, "reduce", None) is not None:
+        raise ValueError(
+            f"metric {metric} must see all parameters, got a model of reduced ones "
+            "(order_parameters); use models.factored with low_rank_law"
+        )
 
 
 Metric = Callable[[Snapshot], Array]

@@ -31,6 +31,7 @@ from support.contracts import (
     OWN_RANK,
     RANKS,
     ROOMS,
+    SHARED_RANK,
     WORLDS,
     draw_world,
     draws,
@@ -70,11 +71,15 @@ def use(room: str, name: str, world_file: Path, key: jax.Array, numbers: dict[st
         return draws(member, key, np.full(4, 0.25), 6)
     if room == "nonstationary":
         return member(key, jnp.asarray(3), nature())
-    model = models.factored(dim=DIM, rank=3)
-    params = jnp.cos(jnp.arange(3.0 * DIM)).reshape(DIM, 3)
+    model, world = models.factored(dim=DIM, rank=3), nature()
+    if name.startswith("order_parameter"):
+        model = models.order_parameters(dim=100, rank=3, frame=SHARED_RANK + OWN_RANK)
+        world = worlds.reduced(lambda _: nature(), rows=model.rows)(key)
+    rows = world.estimate_shape[0]
+    params = jnp.cos(jnp.arange(3.0 * rows)).reshape(rows, 3)
     batch = Batch(jnp.arange(4), jnp.array([3, 0, 4, 5], jnp.int32))
-    data = member.init(jax.random.key(1), nature())
-    return member.gradient(key, jnp.zeros((), jnp.int32), data, model, params, nature(), batch)
+    data = member.init(jax.random.key(1), world)
+    return member.gradient(key, jnp.zeros((), jnp.int32), data, model, params, world, batch)
 
 
 def train(
@@ -255,7 +260,8 @@ def test_a_measurement_returns_a_gradient_like_the_parameters_and_a_scalar_loss(
     gradient, loss = program("measurements", name, world_file)[1](
         jax.random.key(0), dict(MEASUREMENTS[name].numbers)
     )
-    chex.assert_shape(gradient, (DIM, 3))
+    rows = SHARED_RANK + OWN_RANK + 2 * 3 if name.startswith("order_parameter") else DIM
+    chex.assert_shape(gradient, (rows, 3))
     chex.assert_shape(loss, ())
     chex.assert_type([gradient, loss], jnp.float32)
     assert loss > 0

@@ -8,7 +8,7 @@ array.
 
 The metrics of predictions see the model as a function f of inputs, x' estimate x for models of
 matrices. They take f(x) - f(0) at 256 inputs x ~ N(0, I), the same in every run and at every step,
-projected onto a subspace.
+projected onto a subspace. They are refused for `models.order_parameters`.
 
 The metrics of the training loss differentiate the run's own risks (`snapshot.risks`); with a
 measurement that has none they raise a ValueError. Curvatures of these risks are in
@@ -30,7 +30,7 @@ from causal_sgd.sensing._residuals import (
     squared_residuals,
 )
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Snapshot, check_snapshot
+from causal_sgd.types import Array, Snapshot, check_snapshot, check_unreduced
 
 __all__ = [
     "batch_loss",
@@ -185,6 +185,7 @@ def gradient_norm(snapshot: Snapshot) -> Array:
 def invariant_prediction_error(snapshot: Snapshot) -> Array:
     """Root mean square of f(x) - f(0) - x'A*x over that of x'A*x, for inputs in span U*; []."""
     check_snapshot(snapshot)
+    check_unreduced(snapshot, "invariant_prediction_error")
     basis, spectrum = snapshot.world.invariant_basis, snapshot.world.invariant_spectrum
     coordinates = linalg.product(_test_inputs(basis), basis)
     labels = jnp.sum(coordinates**2 * spectrum[None, :], 1)
@@ -199,6 +200,7 @@ def spurious_prediction(snapshot: Snapshot) -> Array:
     c |x|^2 there.
     """
     check_snapshot(snapshot)
+    check_unreduced(snapshot, "spurious_prediction")
     basis = snapshot.world.spurious_basis
     if not basis.shape[1]:
         return jnp.zeros((), basis.dtype)
@@ -210,6 +212,7 @@ def spurious_prediction(snapshot: Snapshot) -> Array:
 def complement_prediction(snapshot: Snapshot) -> Array:
     """`spurious_prediction` for inputs orthogonal to U* and V; [], 0 where there are none."""
     check_snapshot(snapshot)
+    check_unreduced(snapshot, "complement_prediction")
     basis = _inside(snapshot.world)
     inputs = _test_inputs(basis)
     inputs = inputs - linalg.product(linalg.product(inputs, basis), basis.T)

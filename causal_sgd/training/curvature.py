@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from causal_sgd import linalg, random
-from causal_sgd.types import Array, Params, Snapshot, check_snapshot
+from causal_sgd.types import Array, Params, Snapshot, check_snapshot, check_unreduced
 
 __all__ = [
     "batch_sharpness",
@@ -87,8 +87,12 @@ def hessian_trace(snapshot: Snapshot) -> Array:
 
     Up to 64 parameters it is exact. Beyond, it is the mean of z'H z over 64 fixed vectors z of
     random signs (Hutchinson 1989), with a standard error of sqrt(2 sum_{i != j} H_ij^2 / 64).
+
+    Raises:
+        ValueError: for `models.order_parameters`, which hold fewer parameters than they stand for.
     """
     check_snapshot(snapshot)
+    check_unreduced(snapshot, "hessian_trace")
     point, risk = _flat(snapshot.pooled_risk(), snapshot.params)
     product = _hessian(risk, point)
     size = point.shape[0]

@@ -22,7 +22,10 @@ NOT_FOR_THE_SHELL = {
     "family": {
         "from_arrays",  # takes arrays
         "from_quantile",  # takes a function
+        "reduced",  # takes a world
     },
+    "measurement": {"order_parameter_law", "order_parameter_limit"},  # need a reduced world
+    "model": {"order_parameters"},  # likewise
 }
 FIELDS = {field.name for field in dataclasses.fields(Experiment)}
 

@@ -101,6 +101,7 @@ WORLDS = {
         random=False,
     ),
     "from_file": Row({"path": "world.npz"}, random=False),
+    "reduced": Row({"world": worlds.gaussian(**RANKS, num_environments=5), "rows": DIM}),
 }
 NONSTATIONARY = {
     "redraw": Row(
@@ -134,9 +135,18 @@ MEASUREMENTS = {
     "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "examples": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
+    "order_parameter_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
+    "order_parameter_limit": Row(
+        {}, {"batch_ratio": 2.0, "noise": 0.5}, {"batch_ratio": 5.0, "noise": 0.0}, random=False
+    ),
 }
 MODELS = {
     "factored": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "order_parameters": Row(
+        {"rank": 2, "frame": 3},
+        {"dim": 100, "init_scale": 0.1},
+        {"dim": 10**6, "init_scale": 0.2},
+    ),
     "diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
     "signed_diagonal": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False),
     "asymmetric": Row({"dim": DIM, "rank": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),

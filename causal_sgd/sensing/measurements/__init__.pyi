@@ -6,3 +6,5 @@ from ._gaussian import streamed as streamed
 from ._low_rank import low_rank_law as low_rank_law
 from ._networks import examples as examples
 from ._networks import rank_one as rank_one
+from ._order_parameters import order_parameter_law as order_parameter_law
+from ._order_parameters import order_parameter_limit as order_parameter_limit

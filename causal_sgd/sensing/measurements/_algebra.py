@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg
-from causal_sgd.sensing.models import MatrixModel
-from causal_sgd.sensing.worlds import World
+from causal_sgd.sensing.models import MatrixModel, ReducedModel
+from causal_sgd.sensing.worlds import ReducedWorld, World
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, PyTree
 
 Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
@@ -52,6 +52,22 @@ def require_estimate(model: MatrixModel) -> None:
         raise ValueError(
             "model must predict by its estimate for this measurement, got one with its own "
             "predictions (such as relu); measurements.examples trains it"
+        )
+
+
+def require_reduced_world(model: MatrixModel, world: World) -> None:
+    """Raise ValueError for order parameters in a world whose signals are not in the first rows."""
+    if not isinstance(model, ReducedModel):
+        return
+    size, rows = world.bases.shape[1], world.bases.shape[0]
+    if not isinstance(world, ReducedWorld) or rows != model.rows:
+        raise ValueError(
+            f"world must be worlds.reduced(..., rows={model.rows}) for models.order_parameters, so "
+            f"that its signals lie in the first rows, got a {type(world).__name__} with {rows} rows"
+        )
+    if model.frame < size:
+        raise ValueError(
+            f"frame must be at least r1 + r2 = {size}, the columns of U* and V, got {model.frame}"
         )
 
 

@@ -28,6 +28,7 @@ from causal_sgd.sensing.measurements._algebra import (
     owners,
     pack,
     pull_back,
+    require_reduced_world,
     slabs,
     unpack,
 )
@@ -58,6 +59,7 @@ def population() -> Measurement:
         world: World,
         batch: Batch,
     ) -> tuple[Params, Array]:
+        require_reduced_world(model, world)
         invariant, poison = data
         cores = world.spurious_cores[batch.environments]
         counts = batch.counts.astype(cores.dtype)
@@ -90,7 +92,13 @@ def population() -> Measurement:
     def whole(data: tuple[Array, Array], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores)
 
-    return Measurement(init, gradient, risks=Risks(whole, on_batch), differentiates_loss=True)
+    return Measurement(
+        init,
+        gradient,
+        risks=Risks(whole, on_batch),
+        differentiates_loss=True,
+        takes_reduced=True,
+    )
 
 
 def _is_diagonal(world: World) -> Array:

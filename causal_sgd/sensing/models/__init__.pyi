@@ -8,3 +8,5 @@ from ._model import MatrixModel as MatrixModel
 from ._networks import TwoLayers as TwoLayers
 from ._networks import quadratic as quadratic
 from ._networks import relu as relu
+from ._reduced import ReducedModel as ReducedModel
+from ._reduced import order_parameters as order_parameters

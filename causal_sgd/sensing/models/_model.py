@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from causal_sgd.types import Array, Key, Params
+from causal_sgd.types import Array, Key, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class MatrixModel:
         predict: (params, input [d]) -> prediction []; None for x' estimate x. A model that has its
             own is no linear function of an estimate, and only `measurements.examples` trains it;
             its `estimate` is what metrics see.
+        reduce: (params, optimizer state) -> an equivalent pair, for parameters that stand for all
+            that differ from them by a symmetry; see `order_parameters`. None where parameters
+            stand for themselves.
     """
 
     init: Callable[[Key], Params]
@@ -38,6 +41,7 @@ class MatrixModel:
     diagonal: Callable[[Params], Array] | None = None
     symmetric: bool = True
     predict: Callable[[Params, Array], Array] | None = None
+    reduce: Callable[[PyTree], PyTree] | None = None
 
     def bound(self, params: Params) -> Array:
         """Return the diagonal [d] of U U', which bounds all of it, or the estimate [d, d]."""

@@ -9,5 +9,7 @@ from ._families import goe as goe
 from ._families import log_normal as log_normal
 from ._families import two_point as two_point
 from ._families import uniform as uniform
+from ._reduced import ReducedWorld as ReducedWorld
+from ._reduced import reduced as reduced
 from ._world import World as World
 from ._world import WorldFactory as WorldFactory

@@ -193,6 +193,12 @@ def _settings(
 ) -> _Settings:
     """The options with their defaults, checked."""
     parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
+    if _parts.reduction(model) is not None:
+        raise ValueError(
+            "model must not be reduced (order_parameters) for fedavg, fedprox and scaffold: the "
+            "ends of several clients span more directions than one state holds; use sgd, or "
+            "models.factored with low_rank_law"
+        )
     checks.transformation("optimizer", optimizer)
     if server is not None:
         checks.transformation("server", server)

@@ -35,6 +35,7 @@ __all__ = [
     "check_evaluate",
     "draw_batch",
     "init_run",
+    "reduction",
     "stream",
     "take_snapshot",
 ]
@@ -105,6 +106,12 @@ class Parts(NamedTuple):
         checks.made_of(
             "model", self.model, ("init", "estimate"), "a Model, such as models.factored(dim=50)"
         )
+        if reduction(self.model) is not None and not self.measurement.takes_reduced:
+            raise ValueError(
+                "measurement must be right for reduced parameters with such a model "
+                "(order_parameters), as order_parameter_law, order_parameter_limit and population "
+                f"are, got {self.measurement.name}; use models.factored with it"
+            )
         if self.evolve is None:
             return self
         allowed = "None or an Evolution, such as nonstationary.drift(rate=0.1)"
@@ -161,6 +168,11 @@ def init_run(key: Key, parts: Parts) -> Start:
     )
 
 
+def reduction(model: Model) -> Callable[[PyTree], PyTree] | None:
+    """The function `reduce` of a model; None where there is none, as in models that lack it."""
+    return getattr(model, "reduce", None)
+
+
 def check_evaluate(evaluate: object) -> None:
     """Raise ValueError if it cannot return the parameters that metrics see."""
     if evaluate is not None:
@@ -187,6 +199,10 @@ def draw_batch(
         before = world
         world = parts.evolve(random.fold_in(stream(key, "evolution"), step), step, world)
         chex.assert_trees_all_equal_shapes(world, before)
+        # A system's own world may fix some of its fields.
+        check = getattr(world, "check_evolution", None)
+        if check is not None:
+            check(before)
     batch, sampler_state = parts.sampler.draw(order_key, step, sampler_state)
     _check_batch(batch, world.probabilities.shape[0])
     return world, batch, sampler_state

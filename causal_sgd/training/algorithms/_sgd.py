@@ -139,6 +139,9 @@ def _next_state(
     params, optimizer_state, _, loss = apply_update(
         optimizer, examples, state.params, state.optimizer
     )
+    reduce = _parts.reduction(parts.model)
+    if reduce is not None:
+        params, optimizer_state = reduce((params, optimizer_state))
     return state._replace(
         step=state.step + 1,
         world=world,
