@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import causal_sgd as cs
-from causal_sgd import sweeps
+from causal_sgd import sweeps, theory
 from causal_sgd.sensing import measurements, models, worlds
 
 # They act on the process, the disk or a cluster.
@@ -34,6 +34,7 @@ RESULTS = xr.Dataset(
 )
 # Valid values of parameters by name; others keep their defaults.
 VALID: dict[str, Any] = {
+    "batch_ratio": 5.0,
     "batch_size": 10,
     "cores": np.eye(2),
     "dataset": RESULTS,
@@ -46,6 +47,7 @@ VALID: dict[str, Any] = {
     "eigenvalues": np.array([3.0, -2.0]),
     "environments_per_batch": 2,
     "exponent": lambda spreads: 1 - spreads,
+    "factor": np.ones((6, 4)),
     "factors": np.array([1.2, 0.5]),
     "family": "two_point",
     "high": 2.0,
@@ -79,8 +81,11 @@ VALID: dict[str, Any] = {
     "sampler": cs.samplers.hetero(batch_size=10),
     "share": 0.5,
     "signal": np.ones(5),
+    "signals": np.ones((3, 5)),
+    "spectrum": np.ones(2),
     "spread": 4.0,
     "spurious_rank": 1,
+    "state": theory.OrderParameters(np.ones((5, 2)), np.eye(2)),
     "up": 5.0,
     "values": np.ones(5),
     "world": WORLD,

@@ -1,3 +1,4 @@
+from . import limits as limits
 from ._boundaries import critical_learning_rate as critical_learning_rate
 from ._boundaries import critical_learning_rate_asymmetric as critical_learning_rate_asymmetric
 from ._boundaries import critical_mass as critical_mass
@@ -43,3 +44,15 @@ from ._stationary import optimal_spread as optimal_spread
 from ._stationary import stationary_spurious_moments as stationary_spurious_moments
 from ._tails import tail_exponent as tail_exponent
 from ._variances import log_variance as log_variance
+from .limits import NoiseLevel as NoiseLevel
+from .limits import OrderParameters as OrderParameters
+from .limits import annealing_window as annealing_window
+from .limits import batch_critical_spread as batch_critical_spread
+from .limits import best_error as best_error
+from .limits import divergence_batch_ratio as divergence_batch_ratio
+from .limits import limit_step as limit_step
+from .limits import limit_trajectory as limit_trajectory
+from .limits import noise_level as noise_level
+from .limits import order_parameters as order_parameters
+from .limits import order_statistics as order_statistics
+from .limits import retention_batch_ratio as retention_batch_ratio

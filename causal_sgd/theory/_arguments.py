@@ -18,6 +18,7 @@ from causal_sgd.types import Array
 __all__ = ["broadcast", "check", "checked_jit", "count_environments"]
 
 _POSITIVE = (
+    "batch_ratio",
     "eigenvalue",
     "init_scale",
     "invariant_eigenvalue",
@@ -38,6 +39,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in ("down", "label_noise", "spread", "up")},
+    "within_variance": {"minimum": 0},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }
@@ -68,7 +70,9 @@ def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
     Without `jit` every operation would be compiled separately for each new shape, and every loop at
     each call.
     """
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
+    optional = {name for name in names if parameters[name].default is None}
     static = [name for name in ("family", "environments_per_batch", "directions") if name in names]
     compiled: Callable[..., _R] = jax.jit(function, static_argnames=static)
 
@@ -78,7 +82,9 @@ def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
         for name in set(static) & set(values):
             kind, allowed = (str, "a name") if name == "family" else (Hashable, "a whole number")
             checks.instance(name, values[name], kind, allowed)
-        check(**{name: value for name, value in values.items() if name not in static})
+        left_out = {name for name in optional if values.get(name, 0) is None}
+        unchecked = left_out.union(static)
+        check(**{name: value for name, value in values.items() if name not in unchecked})
         # jit would take a list for a pytree of several arguments
         positional = [
             value if name in static else _as_array(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -42,9 +43,35 @@ def _environments(function):
     return lambda eta, mu: function(eta, mu * jnp.array([1.0, -1.0, 2.0]))
 
 
+RANKS = {"rank": 4, "invariant_rank": 2, "spurious_rank": 1}
+SIGNAL = np.array([1.0, 1.0, -5.0], np.float32)
+
+
+def _order_parameters(scale):
+    world = SimpleNamespace(invariant_basis=np.eye(6)[:, :2], spurious_basis=np.eye(6)[:, 2:3])
+    return theory.order_parameters(scale * jnp.arange(24.0).reshape(6, 4) / 24, world)
+
+
 # Each function once, as a pure function of scalars, with the arguments of two calls.
 PAIR = np.array([3.0, -2.0], np.float32)
 CALLS = {
+    "annealing_window": (
+        lambda u, eta: theory.annealing_window(u, learning_rate=eta, mean=1.0, spread=6.0),
+        (0.01, 0.01),
+        (0.1, 0.1),
+    ),
+    "batch_critical_spread": (
+        lambda eta, rho: theory.batch_critical_spread(
+            learning_rate=eta, mean=1.0, batch_ratio=rho, **RANKS
+        ),
+        (0.1, 2.0),
+        (0.05, 20.0),
+    ),
+    "best_error": (
+        lambda mu, rho: theory.best_error(mean=mu, batch_ratio=rho, **RANKS),
+        (1.0, 2.0),
+        (0.5, 20.0),
+    ),
     "complement_power": (
         lambda s, k: theory.complement_power(
             s, rank=k, learning_rate=0.1, label_noise=1.0, **BATCH
@@ -82,6 +109,13 @@ CALLS = {
         (2.0, 0.02, 0.9, 4.0),
     ),
     "divergence_bound": (theory.divergence_bound, (0.1, 1.0), (0.05, 0.5)),
+    "divergence_batch_ratio": (
+        lambda s, d: theory.divergence_batch_ratio(
+            s, learning_rate=0.1, mean=1.0, dim=d, **RANKS | {"rank": d}
+        ),
+        (6.0, 30.0),
+        (3.0, 100.0),
+    ),
     "error_floor": (
         lambda s, eta: theory.error_floor(s, learning_rate=eta, **BATCH),
         (6.0, 0.1),
@@ -135,6 +169,40 @@ CALLS = {
     "lyapunov_goe": (lambda *a: theory.lyapunov_goe(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_haar": (lambda *a: theory.lyapunov_haar(*a, 3), (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
     "lyapunov_log_normal": (theory.lyapunov_log_normal, (0.1, 1.0, 4.0), (0.05, 0.5, 1.0)),
+    "limit_step": (
+        lambda s, eta: theory.limit_step(
+            _order_parameters(s), s * SIGNAL, learning_rate=eta, batch_ratio=2.0
+        ),
+        (1.0, 0.1),
+        (0.5, 0.05),
+    ),
+    "limit_trajectory": (
+        lambda s, eta: theory.limit_trajectory(
+            _order_parameters(s),
+            s * jnp.tile(SIGNAL, (4, 1)),
+            learning_rate=eta,
+            batch_ratio=2.0,
+            record_every=2,
+        ),
+        (1.0, 0.1),
+        (0.5, 0.05),
+    ),
+    "noise_level": (
+        lambda s, rho: theory.noise_level(s, learning_rate=0.1, mean=1.0, batch_ratio=rho, **RANKS),
+        (6.0, 2.0),
+        (3.0, 20.0),
+    ),
+    "order_parameters": (_order_parameters, (1.0,), (0.5,)),
+    "order_statistics": (
+        lambda s: theory.order_statistics(_order_parameters(s), [1.0, 0.5]),
+        (1.0,),
+        (0.5,),
+    ),
+    "retention_batch_ratio": (
+        lambda s, eta: theory.retention_batch_ratio(s, learning_rate=eta, mean=1.0, **RANKS),
+        (6.0, 0.1),
+        (3.0, 0.05),
+    ),
     "log_variance": (
         lambda *a: theory.log_variance(*a, "uniform"),
         (0.1, 1.0, 4.0),
@@ -174,7 +242,7 @@ CALLS = {
 
 
 def test_every_function_has_a_contract():
-    public = {name for name in theory.__all__ if name[0].islower()} - {"families"}
+    public = {name for name in theory.__all__ if name[0].islower()} - {"families", "limits"}
     assert public == set(CALLS)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from causal_sgd import theory
+from causal_sgd.theory import limits
 from support import oracles
 
 CHECKS: dict[str, Callable[[np.random.Generator], oracles.Result]] = {
@@ -55,11 +56,13 @@ APPROXIMATIONS = {
     "optimal_spread",
     "stationary_spurious_moments",
 }
+# The limit and its closed forms, compared in `test_theory_limits` and `test_theory_noise`.
+LIMITS = set(limits.__all__) - {"NoiseLevel", "OrderParameters"}
 
 
 def test_every_function_states_its_accuracy_and_is_compared() -> None:
-    public = {name for name in theory.__all__ if name[0].islower()} - {"families"}
-    assert public == set(CHECKS) | APPROXIMATIONS
+    public = {name for name in theory.__all__ if name[0].islower()} - {"families", "limits"}
+    assert public == set(CHECKS) | APPROXIMATIONS | LIMITS
     silent = [name for name in sorted(public) if "Accuracy:" not in getattr(theory, name).__doc__]
     assert not silent, "docstrings without a line on accuracy and range"
 
