@@ -78,6 +78,9 @@ def _spaced(option: str, text: str, parts: list[str]) -> np.ndarray | None:
 
 def check_axis_used(option: str, name: str, experiment: Experiment) -> None:
     """Raise ValueError if nothing would change along an axis."""
+    reason = experiment.why_no_axis(name)
+    if reason is not None:
+        raise ValueError(f"{option} must be a parameter that can be swept; {name} cannot {reason}")
     reason = experiment.why_unused(name)
     if reason is not None:
         raise ValueError(f"{option} must be a parameter with an effect; {name} has none {reason}")

@@ -31,7 +31,8 @@ def algorithm(experiment: Experiment, known: Parts) -> Algorithm:
     """
     checks.number("momentum", experiment.momentum, minimum=0, maximum=1)
     checks.number("weight_decay", experiment.weight_decay, minimum=0)
-    parts: dict[str, object] = {"dim": experiment.dim, **known}
+    frame = experiment.invariant_rank + experiment.spurious_rank
+    parts: dict[str, object] = {"dim": experiment.dim, "frame": frame, **known}
     for table in TABLES:
         if table.part not in parts:
             parts[table.part] = table.build(experiment, parts)
@@ -43,12 +44,13 @@ class WorldOfFile(NamedTuple):
 
     world: WorldFactory
     dim: int
+    frame: int  # columns of both bases
     digest: str  # equal for equal arrays, wherever the file is
 
     @property
     def parts(self) -> Parts:
         """The parts of an experiment that it replaces."""
-        return {"world": self.world, "dim": self.dim}
+        return {"world": self.world, "dim": self.dim, "frame": self.frame}
 
 
 def world_of_file(path: Path) -> WorldOfFile:
@@ -57,7 +59,8 @@ def world_of_file(path: Path) -> WorldOfFile:
     world = _arrays.from_archive(arrays)
     # A key would start jax, before a sweep can set up all cores.
     shapes = jax.eval_shape(lambda: world(cast("Key", None)))
-    return WorldOfFile(world, shapes.invariant_basis.shape[0], _arrays.digest(arrays))
+    (dim, shared), (_, own) = shapes.invariant_basis.shape, shapes.spurious_basis.shape
+    return WorldOfFile(world, dim, shared + own, _arrays.digest(arrays))
 
 
 @contextlib.contextmanager

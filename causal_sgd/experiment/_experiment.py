@@ -89,6 +89,8 @@ class Experiment(
         def cell(key: Key, **numbers: float | Array) -> Trace:
             for name in numbers:
                 checks.choice("parameter", name, SWEEPABLE)
+                if (reason := self.why_no_axis(name)) is not None:
+                    raise ValueError(f"{name} must not be swept {reason}")
             experiment = self.replace(**numbers)
             for name in NUMBERS:
                 if (value := getattr(experiment, name)) is not None:
@@ -137,6 +139,19 @@ class Experiment(
             return None
         reasons = (table.why_unused(self, field) for table in TABLES)
         return next((reason for reason in reasons if reason is not None), None)
+
+    def why_no_axis(self, number: str) -> str | None:
+        """Why a number in `SWEEPABLE` cannot be an axis, as the end of a sentence; None if it can.
+
+        With most models `dim` fixes the shapes of arrays.
+        """
+        if number != "dim":
+            return None
+        if self.world_file is not None:
+            return "where world_file is given"
+        if self.model != "order-parameters":
+            return f"unless model is 'order-parameters', got {self.model!r}"
+        return None
 
     def describe(self) -> dict[str, object]:
         """The fields as plain values that JSON can hold."""

@@ -109,8 +109,8 @@ def test_messages_of_parts_name_the_field() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             Experiment(**SMALL, **fields).cell()(key)
-    with pytest.raises(ValueError, match="parameter must be one of .*got 'dim'"):
-        Experiment(**SMALL).cell()(key, dim=3)
+    with pytest.raises(ValueError, match="parameter must be one of .*got 'rank'"):
+        Experiment(**SMALL).cell()(key, rank=3)
 
 
 def test_describing_an_experiment_does_not_start_jax() -> None:

@@ -24,8 +24,6 @@ NOT_FOR_THE_SHELL = {
         "from_quantile",  # takes a function
         "reduced",  # takes a world
     },
-    "measurement": {"order_parameter_law", "order_parameter_limit"},  # need a reduced world
-    "model": {"order_parameters"},  # likewise
 }
 FIELDS = {field.name for field in dataclasses.fields(Experiment)}
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 from causal_sgd.experiment._options._samplers import SamplerFields
-from causal_sgd.experiment._options._table import Axis, Computed, Parts, Table, option
+from causal_sgd.experiment._options._table import Axis, Computed, Parts, Table, only, option
 
 if TYPE_CHECKING:
     from causal_sgd.sensing.models import MatrixModel
@@ -30,6 +30,8 @@ def _symmetric(experiment: object, parts: Parts) -> bool:
     return cast("MatrixModel", parts["model"]).symmetric
 
 
+REDUCED = (only("model", "order-parameters", "it is a law of order parameters"),)
+
 MEASUREMENTS = Table(
     "measurement",
     "measurement",
@@ -50,6 +52,10 @@ MEASUREMENTS = Table(
         "rank-one": option("trace_correction", noise="label_noise", curve=True),
         "completion": option(noise="label_noise", curve=True),
         "examples": option("trace_correction", noise="label_noise"),
+        "order-parameter-law": option(noise="label_noise", requires=REDUCED, curve=True),
+        "order-parameter-limit": option(
+            "batch_ratio", noise="label_noise", requires=REDUCED, curve=True
+        ),
     },
 )
 
@@ -67,7 +73,9 @@ class MeasurementFields:
     """How examples become a gradient: gaussian-law (exact, at a cost free of the batch size),
     low-rank-law (the same for ranks far below dim), population, streamed, fixed-design (a finite
     data set in every environment), rank-one (xx', as in networks with quadratic activations),
-    completion (single entries), examples (inputs and labels, for relu)."""
+    completion (single entries), examples (inputs and labels, for relu); for the model
+    order-parameters: order-parameter-law (exact, at a cost free of dim and batch size) and
+    order-parameter-limit (for large dim, batch-ratio examples per dimension)."""
     num_examples: int = 1000
     """Examples of each environment (fixed-design). A larger batch is refused, or ends its run as
     diverged."""
@@ -76,6 +84,8 @@ class MeasurementFields:
     fresh_noise: Axis[float] = 0.0
     """Standard deviation of label noise that is drawn anew at every step (fixed-design; elsewhere
     all noise is)."""
+    batch_ratio: Axis[float] = 10.0
+    """Batch size over dim (order-parameter-limit)."""
     trace_correction: bool = True
     """Whether measurements are centred: X = xx' - I up to scale, and labels without their mean
     (rank-one, examples)."""

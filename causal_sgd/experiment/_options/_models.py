@@ -6,16 +6,23 @@ import dataclasses
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from causal_sgd import checks
 from causal_sgd.experiment._options._table import (
     Axis,
     Computed,
+    Parts,
     Table,
     absent,
     excluded,
+    given,
+    one_of,
     only,
     option,
     zero,
 )
+
+if TYPE_CHECKING:
+    from causal_sgd.experiment import Experiment
 
 __all__ = ["MODELS", "ModelFields"]
 
@@ -30,8 +37,31 @@ DIAGONAL = (
     absent("rank", "its parameters are vectors of length dim"),
     absent("init", "its parameters are vectors of length dim"),
 )
+REDUCED = (
+    one_of(
+        "measurement",
+        ("order-parameter-law", "order-parameter-limit", "population"),
+        "the others are laws of all d rows",
+    ),
+    given("rank", "the chain is that of a factor with few columns"),
+    absent("init", "its start is gaussian"),
+    one_of(
+        "optimizer",
+        ("sgd", "momentum", "nesterov", "sgdw"),
+        "the others act on single entries of the factor, which the chain does not hold",
+    ),
+    only("algorithm", "sgd", "the ends of several clients span more directions"),
+    excluded("evolution", "rotate", "its coordinates are taken along fixed directions"),
+)
 # The dimension of a world from a file is that of its arrays.
 DIM = Computed(lambda experiment, parts: parts["dim"], ("dim",))
+
+
+def _slots(experiment: Experiment, parts: Parts) -> int:
+    """The arrays of the factor's shape that a step carries: itself and the optimizer's buffers."""
+    momentum = experiment.optimizer in ("momentum", "nesterov")
+    accumulated = checks.concrete(experiment.accumulate) != 1
+    return 1 + momentum + accumulated + (experiment.average != "none")
 
 
 def _module() -> ModuleType:
@@ -46,6 +76,15 @@ MODELS = Table(
     _module,
     {
         "factored": option("rank", "init", "init_scale", dim=DIM, curve=True),
+        "order-parameters": option(
+            "rank",
+            "init_scale",
+            dim=DIM,
+            frame=Computed(lambda experiment, parts: parts["frame"]),
+            slots=Computed(_slots),
+            requires=REDUCED,
+            curve=True,
+        ),
         "diagonal": option("init_scale", dim=DIM, requires=DIAGONAL, curve=True),
         "signed-diagonal": option("init_scale", dim=DIM, requires=DIAGONAL),
         "asymmetric": option("rank", "init", "init_scale", dim=DIM),
@@ -76,12 +115,13 @@ class ModelFields:
     """The model and its numbers."""
 
     model: ModelName = "factored"
-    """What is trained: factored (U U'), diagonal (diag(u)^2: equal to factored under population
+    """What is trained: factored (U U'), order-parameters (factored with few columns by its order
+    parameters, for any dim), diagonal (diag(u)^2: equal to factored under population
     gradients in the canonical basis, at a cost of d a step), signed-diagonal (diag(u^2 - v^2)),
     asymmetric (U V'), deep (a product of depth matrices), quadratic or relu (two-layer
     networks)."""
     rank: int | None = None
-    """Columns k of the factors (factored, asymmetric); d by default."""
+    """Columns k of the factors (factored, asymmetric, order-parameters); d by default."""
     depth: int = 3
     """Number of factors (deep)."""
     neurons: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -26,6 +26,7 @@ __all__ = [
     "excluded",
     "first_of",
     "given",
+    "one_of",
     "only",
     "option",
     "part",
@@ -111,6 +112,12 @@ class Requirement:
 def only(field: str, value: str, reason: str) -> Requirement:
     """The field must have this value."""
     return Requirement(field, lambda got: got == value, f"be {value!r}", reason)
+
+
+def one_of(field: str, values: Collection[str], reason: str) -> Requirement:
+    """The field must have one of these values."""
+    words = f"be {' or '.join(map(repr, values))}"
+    return Requirement(field, lambda got: got in values, words, reason)
 
 
 def excluded(field: str, value: str, reason: str) -> Requirement:

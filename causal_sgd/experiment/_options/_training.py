@@ -97,8 +97,20 @@ def _fixed(value: object) -> Computed:
 
 
 STEP_FIELDS = ("accumulate", "clip_norm", "sam_radius")
+
+
+def _world(experiment: TrainingFields, parts: Parts) -> object:
+    from causal_sgd.sensing import models, worlds
+
+    world = cast("worlds.WorldFactory", parts["world"])
+    model = parts["model"]
+    if not isinstance(model, models.ReducedModel):
+        return world
+    return worlds.reduced(world, rows=model.rows)
+
+
 PARTS: dict[str, str | Source] = {
-    "world": part("world"),
+    "world": Computed(_world),
     "sampler": part("sampler"),
     "measurement": part("measurement"),
     "model": part("model"),

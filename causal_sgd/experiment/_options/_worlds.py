@@ -13,6 +13,7 @@ from causal_sgd.experiment._options._table import (
     Axis,
     Computed,
     Option,
+    Parts,
     Source,
     Table,
     absent,
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["EVOLUTIONS", "FAMILIES", "WorldFields"]
 
+
+def _dim(experiment: Experiment, parts: Parts) -> object:
+    """The rows in which a world is drawn; order parameters need those of its signals alone."""
+    return parts["frame" if experiment.model == "order-parameters" else "dim"]
+
+
 SIGNALS: dict[str, str | Source] = {
-    "dim": "dim",
+    "dim": Computed(_dim, ("dim",)),
     "invariant_rank": "invariant_rank",
     "spurious_rank": "spurious_rank",
     "invariant_spectrum": first_of("invariant_spectrum", "invariant_eigenvalue"),
@@ -142,8 +149,8 @@ class WorldFields:
     """Spurious signals. Eigenvalues may be two-point (mean +- spread), uniform (half-width spread),
     gaussian or log-normal (positive; both with standard deviation spread) or discrete (given by
     eigenvalues); goe draws whole matrices without a common eigenbasis."""
-    dim: int = 50
-    """Size d of the d x d signals."""
+    dim: Axis[int] = 50
+    """Size d of the d x d signals; an axis with the model order-parameters only."""
     invariant_rank: int = 3
     """Rank r1 of the shared signal A*."""
     spurious_rank: int = 3
