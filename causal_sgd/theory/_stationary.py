@@ -131,15 +131,16 @@ def error_floor(
     Neither the residual -A_e, of norm M sqrt(r2), nor the label noise vanishes: an entry of the
     batch gradient has the variance v = (M^2 r2 + sigma_y^2)/(2m). This noise drives the rows of U
     outside U*, which decay at the rate eta sigma*, to entries of variance eta v/2. UU' contains r1
-    d of them twice, times sigma*. First order in eta and 1/m; simulated errors were about 10 %
-    larger at eta = 0.1, M = 6.
+    d of them twice, times sigma*. Here M^2 is E s^2: mu^2 + M^2 for eigenvalues of mean mu and
+    standard deviation M. First order in eta and 1/m; see `noise_level` for the self-consistent
+    value. Simulated errors were about 10 % larger at eta = 0.1, M = 6.
 
     Accuracy: first order in eta and 1/m: median simulated errors are up to 25 % larger for eta
     sigma* up to 0.1 and floors up to sigma*/4, with k = r1 columns and spurious directions
     rejected.
 
     Args:
-        spread: M [...], the root mean square of the spurious eigenvalues.
+        spread: the root mean square [...] of the spurious eigenvalues, (mu^2 + M^2)^(1/2).
         learning_rate: eta [...].
         batch_size: m [...], examples in a batch.
         dim: d [...].
@@ -189,7 +190,8 @@ def complement_power(
     matrix G, log det w'w is stationary where the mean of |w|^2 is q eta v (n - 1 - 2q)/2. With
     q > (n - 1)/4 columns the noise suppresses the smallest ones, so at most (n - 1)/4 columns are
     active. From a scale alpha they take about log(1/alpha) * 2/(eta^2 v n) steps to grow. First
-    order in eta, v and (r1 + r2)/d; the study `over-parameterisation` compares it with simulations.
+    order in eta, v and (r1 + r2)/d; see `noise_level` for the self-consistent value. The study
+    `over-parameterisation` compares it with simulations.
 
     Accuracy: first order: 6 % for products of random matrices with eta v n up to 0.1 (n = 24, q =
     3).
@@ -281,9 +283,10 @@ def expected_error(
 ) -> Array:
     """The stationary error |UU' - A*|_F [...]: the floor and the remaining spurious signal.
 
-    sqrt(floor^2 + r2 <u^4>), with `error_floor` at the standard deviation of s and
-    `stationary_spurious_moments`, as if the r2 spurious directions were independent. It ignores
-    divergence.
+    sqrt(floor^2 + r2 <u^4>) with the moments of `stationary_spurious_moments`, as if the r2
+    spurious directions were independent, and `error_floor` at the root mean square of the residual
+    s - u^2. Its square is Var s + mu^2 - 2 mu <u^2> + <u^4>, because u does not depend on the next
+    s: E s^2 beyond the transition. It ignores divergence.
 
     Accuracy: 25 %, that of `error_floor` and of `stationary_spurious_moments`.
 
@@ -294,9 +297,12 @@ def expected_error(
         family: one of `families`.
         **batch: the other arguments of `error_floor`, see `BatchSettings`.
     """
-    fourth = stationary_spurious_moments(learning_rate, mean, spread, family).fourth
-    deviation = DEVIATION[family] * jnp.asarray(spread)
-    floor = error_floor(deviation, learning_rate=learning_rate, **batch)
+    second, fourth = stationary_spurious_moments(learning_rate, mean, spread, family)
+    second, fourth, mu, deviation = broadcast(
+        second, fourth, mean, DEVIATION[family] * jnp.asarray(spread)
+    )
+    unlearned = jnp.maximum(mu * (mu - 2 * second) + fourth, 0)
+    floor = error_floor(jnp.sqrt(deviation**2 + unlearned), learning_rate=learning_rate, **batch)
     floor, fourth, rank = broadcast(floor, fourth, batch["spurious_rank"])
     return jnp.sqrt(floor**2 + rank * fourth)
 

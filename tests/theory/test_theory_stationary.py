@@ -78,12 +78,17 @@ def test_expected_error_joins_floor_and_remainder(family: str):
     batch = {**BATCH, "spurious_rank": 3}
     spread = theory.critical_spread(eta, mu, family) * jnp.array([0.0, 0.7, 1.3])
     error = theory.expected_error(spread, learning_rate=eta, mean=mu, family=family, **batch)
-    floor = theory.error_floor(
-        spread / math.sqrt(3 if family == "uniform" else 1), learning_rate=eta, **batch
-    )
-    fourth = theory.stationary_spurious_moments(eta, mu, spread, family).fourth
+    second, fourth = theory.stationary_spurious_moments(eta, mu, spread, family)
+    variance = spread**2 / (3 if family == "uniform" else 1)
+    residual = jnp.sqrt(variance + mu**2 - 2 * mu * second + fourth)
+    floor = theory.error_floor(residual, learning_rate=eta, **batch)
     np.testing.assert_allclose(
         error, np.sqrt(np.asarray(floor) ** 2 + 3 * np.asarray(fourth)), rtol=1e-5
+    )
+    # Beyond the transition the residual has all of E s^2.
+    rejected = np.hypot(np.sqrt(variance[2]), mu)
+    np.testing.assert_allclose(
+        error[2], theory.error_floor(rejected, learning_rate=eta, **batch), rtol=1e-5
     )
 
 
