@@ -88,12 +88,15 @@ def deep_spurious_quantile(
 def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike) -> Array:
     """The least M at which one step can carry a spurious direction of `models.deep` across zero.
 
-    For two points. At the highest level w = (mu + M)^(1/L) the other environment multiplies w by
-    1 - eta M (mu + M)^(1 - 2/L), which is negative beyond this M. For L = 2 this has no
-    consequence. For L > 2 a direction that lands near zero stays there for a time of order
-    |w|^(2 - L); for odd L it stays forever if it lands below zero, which is the only way to forget.
+    For two points. A step in the upper environment reaches at most the peak w of
+    w + eta (mu + M - w^L) w^(L - 1) / 2, which overshoots the level (mu + M)^(1/L). The other
+    environment multiplies w by 1 - eta (M - mu + w^L) w^(L - 2) / 2, which is negative beyond this
+    M. For L = 2 this has no consequence. For L > 2 a direction that lands near zero stays there for
+    a time of order |w|^(2 - L); for odd L it stays forever if it lands below zero, which is the
+    only way to forget.
 
-    Accuracy: relative 1e-5 in single precision for L from 2 to 6 and eta up to 0.5.
+    Accuracy: relative 1e-5 in single precision for L from 2 to 6 and eta up to 0.5. No run that
+    starts below the peak crosses zero at a smaller M; where M > mu some run does at a larger one.
 
     Args:
         depth: L [...], at least 2.
@@ -101,15 +104,24 @@ def crossing_spread(depth: ArrayLike, learning_rate: ArrayLike, mean: ArrayLike)
         mean: mu [...], not negative.
 
     Returns:
-        The M [...] at which the factor is zero.
+        The M [...] at which the factor is zero; 0 where every M crosses.
 
-    >>> print(f"{crossing_spread(2, 0.1, 1.0):.1f}")
-    10.0
+    >>> print(f"{crossing_spread(3, 0.1, 1.0):.2f}")
+    5.11
     """
     depth, eta, mu = broadcast(depth, learning_rate, mean)
 
     def factor(spread: Array) -> Array:
-        return 1 - eta * spread * (mu + spread) ** (1 - 2 / depth)
+        upper = mu + spread
+        level = upper ** (1 / depth)
+
+        def slope(w: Array) -> Array:
+            bend = (depth - 1) * upper * w ** (depth - 2) - (2 * depth - 1) * w ** (2 * depth - 2)
+            return 1 + eta / 2 * bend
+
+        w = bisect(slope, jnp.zeros_like(level), level)
+        peak = w + eta / 2 * (upper - w**depth) * w ** (depth - 1)
+        return 1 - eta / 2 * (spread - mu + peak**depth) * peak ** (depth - 2)
 
     # The root lies below the larger of 1 / eta and 1.
     return bisect(factor, jnp.zeros_like(eta), jnp.maximum(1 / eta, 1))

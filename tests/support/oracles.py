@@ -272,11 +272,16 @@ def crossings(rng: np.random.Generator) -> Result:
     depth = rng.integers(2, 7, POINTS).astype(np.float32)
     eta, mu = rng.uniform(0.01, 0.5, POINTS), rng.uniform(0, 2, POINTS)
     eta, mu = eta.astype(np.float32), mu.astype(np.float32)
-    exact = [
-        first_root(lambda M: 1 - e * M * (m + M) ** (1 - 2 / n), 0, max(1 / e, 1) * 1.001)
-        for n, e, m in zip(depth.tolist(), eta.tolist(), mu.tolist(), strict=True)
-    ]
-    yield theory.crossing_spread(depth, eta, mu), exact, 1e-5 * np.array(exact)
+    exact = []
+    for n, e, m in zip(depth.tolist(), eta.tolist(), mu.tolist(), strict=True):
+
+        def factor(M: float) -> float:
+            levels = np.linspace(0, (m + M) ** (1 / n), 4001)
+            w = np.max(levels + e / 2 * (m + M - levels**n) * levels ** (n - 1))
+            return 1 - e / 2 * (M - m + w**n) * w ** (n - 2)
+
+        exact.append(first_root(factor, 0, max(1 / e, 1) * 1.001) if factor(0) > 0 else 0)
+    yield theory.crossing_spread(depth, eta, mu), exact, 1e-5 * np.array(exact) + 1e-6
 
 
 def quantiles(rng: np.random.Generator) -> Result:
