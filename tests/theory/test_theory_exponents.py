@@ -65,6 +65,20 @@ def test_exponent_matches_quadrature_in_float32(family: str, eta: float, mu: flo
     np.testing.assert_array_less(error, allowed)
 
 
+@pytest.mark.parametrize("family", [*FAMILIES, "log_normal"])
+def test_the_function_of_every_family_matches_quadrature(family: str):
+    eta, mu, spreads = 0.1, 1.0, np.array([2.0, 5.0, 14.0])
+    if family == "log_normal":
+        widths = np.sqrt(np.log1p(spreads**2))
+        nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+        values = np.exp(widths[:, None] * nodes - widths[:, None] ** 2 / 2)
+        exact = np.log1p(eta * values) @ weights / weights.sum()
+    else:
+        exact = [quadrature(family, eta, mu, spread) for spread in spreads]
+    value = getattr(theory, f"lyapunov_{family}")(eta, mu, spreads)
+    np.testing.assert_allclose(value, exact, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exponent_matches_quadrature_in_float64(family: str):
     with jax.enable_x64(True):
