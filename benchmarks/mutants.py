@@ -1,0 +1,293 @@
+"""The mutants of `mutations.py`: functions of the package, how each is changed, what notices."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PER_CENT = 1.05
+
+
+class Mutant(NamedTuple):
+    """A function of the package, its change, and what should notice."""
+
+    function: str  # the module that defines it, and its name
+    change: Callable[[Callable[..., Any]], Callable[..., Any]]
+    tests: tuple[str, ...] = ()  # files and expressions of pytest, by place of the function
+    studies: tuple[str, ...] = ()  # about the law that it changes
+
+
+def result(factor: float = PER_CENT) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Multiply all numbers that a function returns."""
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            import jax
+
+            return jax.tree.map(lambda leaf: leaf * factor, function(*args, **kwargs))
+
+        return changed
+
+    return change
+
+
+def argument(
+    name: str, factor: float = PER_CENT
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Multiply an argument that is given, by name or place."""
+    return replaced(name, lambda value: value * factor)
+
+
+def heavier(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Multiply the first of some probabilities; the others take what is left."""
+
+    def change(probabilities: Any) -> Any:
+        rest = (1 - PER_CENT * probabilities[:1]) / (1 - probabilities[:1])
+        return probabilities * np.where(np.arange(probabilities.size) == 0, PER_CENT, rest)
+
+    return replaced(name, change)
+
+
+def replaced(
+    name: str, new: Callable[[Any], Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function another value of an argument, unless it is left out or None."""
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+        if name not in signature.parameters:
+            raise LookupError(f"{function.__name__} must have the argument {name!r}")
+
+        @functools.wraps(function)
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            if given.arguments.get(name) is not None:
+                given.arguments[name] = new(given.arguments[name])
+            return function(*given.args, **given.kwargs)
+
+        return changed
+
+    return change
+
+
+def off_diagonal(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Multiply a square matrix outside its diagonal."""
+
+    @functools.wraps(function)
+    def changed(normals: Any, dim: int) -> Any:
+        return function(normals, dim) * np.where(np.eye(dim, dtype=bool), 1, PER_CENT)
+
+    return changed
+
+
+def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) -> dict[str, Mutant]:
+    """The functions of a module of theory whose results are numbers."""
+    tests = OF_THEORY.get(module, f"tests/theory/test_theory{module}.py")
+    return {
+        name: Mutant(
+            f"causal_sgd.theory.{module}:{name}",
+            result(),
+            (tests, "tests/theory"),  # the second only if the first does not notice
+            studies.get(name, ()),
+        )
+        for name in names
+    }
+
+
+OF_THEORY = {
+    "_batch_ratios": "tests/theory/test_theory_limits.py",
+    "limits": "tests/theory/test_theory_limits.py",
+    "_variances": "tests/theory/test_theory_finite_time.py",
+}
+
+
+RANDOM = ("tests/random",)
+LAWS = ("tests/sensing/test_law.py", "tests/sensing/test_low_rank.py", "tests/random")
+SAMPLERS = ("tests/training/test_samplers.py",)
+MODELS = ("tests/sensing/test_models.py",)
+WORLDS = ("tests/sensing/test_worlds.py",)
+MEASUREMENTS = "causal_sgd.sensing.measurements"
+MUTANTS: dict[str, Mutant] = {
+    **_theory(
+        "_batch_ratios",
+        "annealing_window",
+        "batch_critical_spread",
+        "best_error",
+        "divergence_batch_ratio",
+        "retention_batch_ratio",
+        studies={},
+    ),
+    **_theory(
+        "_boundaries",
+        "critical_learning_rate",
+        "critical_learning_rate_asymmetric",
+        "critical_mass",
+        "critical_spread",
+        "divergence_bound",
+        "least_positive_exponent",
+        "mixing_critical_spread",
+        studies={
+            "critical_mass": ("outliers",),
+            "critical_spread": ("phase-diagram",),
+            "divergence_bound": ("divergence",),
+            "least_positive_exponent": ("positive-spectra",),
+            "mixing_critical_spread": ("mixing",),
+        },
+    ),
+    **_theory(
+        "_depth",
+        "crossing_spread",
+        "deep_spurious_quantile",
+        studies={"crossing_spread": ("depth",), "deep_spurious_quantile": ("depth",)},
+    ),
+    **_theory(
+        "_exponents",
+        "log_variance_environments",
+        "log_variance_two_point",
+        "lyapunov",
+        "lyapunov_asymmetric",
+        "lyapunov_environments",
+        "lyapunov_exponents",
+        "lyapunov_gaussian",
+        "lyapunov_log_normal",
+        "lyapunov_two_point",
+        "lyapunov_uniform",
+        studies={"lyapunov_log_normal": ("positive-spectra",)},
+    ),
+    **_theory(
+        "_finite_time",
+        "finite_time_critical_spread",
+        "finite_time_rejection",
+        studies={"finite_time_critical_spread": ("finite-time",)},
+    ),
+    **_theory(
+        "_methods",
+        "federated_factors",
+        "lyapunov_federated",
+        "momentum_factors",
+        "scaffold_factors",
+        studies={"lyapunov_federated": ("federated",)},
+    ),
+    **_theory("_noise", "noise_level", studies={}),
+    **_theory(
+        "_rotations",
+        "critical_spread_of",
+        "lyapunov_goe",
+        "lyapunov_haar",
+        "top_exponent",
+        studies={},
+    ),
+    **_theory(
+        "_stationary",
+        "complement_power",
+        "error_floor",
+        "expected_error",
+        "finite_data_error",
+        "growth_time",
+        "optimal_spread",
+        "stationary_spurious_moments",
+        studies={
+            "complement_power": ("over-parameterisation",),
+            "error_floor": ("heterogeneity", "small-batch", "label-noise", "high-dimension"),
+            "finite_data_error": ("finite-data",),
+            "growth_time": ("over-parameterisation",),
+        },
+    ),
+    **_theory(
+        "_tails",
+        "tail_exponent",
+        studies={"tail_exponent": ("tilt", "intermittency", "divergence")},
+    ),
+    **_theory("_variances", "log_variance", studies={}),
+    **_theory("limits", "limit_step", "limit_trajectory", "order_statistics", studies={}),
+    "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),
+    "normals by regions": Mutant("causal_sgd.random._normal:normal_regions", result(), RANDOM),
+    "uniforms": Mutant("causal_sgd.random._bits:uniforms", result(0.95), RANDOM),
+    "counts of binomials": Mutant(
+        "causal_sgd.random._discrete:binomial", argument("share", 0.95), RANDOM
+    ),
+    "counts of multinomials": Mutant(
+        "causal_sgd.random._discrete:multinomial", heavier("probabilities"), RANDOM
+    ),
+    "GOE": Mutant("causal_sgd.random._normal:goe", off_diagonal, RANDOM),
+    "GOE off its diagonal": Mutant(
+        "causal_sgd.random._normal:goe_summand", off_diagonal, LAWS, ("heterogeneity",)
+    ),
+    "chi-square": Mutant("causal_sgd.random._normal:chi_square", result(), LAWS),
+    "degrees of chi-square": Mutant(
+        "causal_sgd.random._normal:chi_square", argument("degrees"), LAWS
+    ),
+    "label noise": Mutant(
+        f"{MEASUREMENTS}._gaussian:gaussian_law", argument("noise"), LAWS, ("label-noise",)
+    ),
+    **{
+        f"label noise of {name}": Mutant(f"{MEASUREMENTS}.{module}:{name}", argument("noise"), LAWS)
+        for name, module in {
+            "completion": "_entries",
+            "examples": "_networks",
+            "fixed_design": "_fixed",
+            "low_rank_law": "_low_rank",
+            "order_parameter_law": "_order_parameters",
+            "rank_one": "_networks",
+            "streamed": "_gaussian",
+        }.items()
+    },
+    "choice of environments": Mutant(
+        "causal_sgd.training.samplers:_choose", heavier("probabilities"), SAMPLERS
+    ),
+    "probabilities of pooled counts": Mutant(
+        "causal_sgd.random._discrete:multinomial", heavier("probabilities"), SAMPLERS
+    ),
+    "length of blocks": Mutant(
+        "causal_sgd.training.samplers:block", replaced("length", lambda n: n + 1), SAMPLERS
+    ),
+    "stay of the sticky order": Mutant(
+        "causal_sgd.training.samplers:sticky", argument("stay"), SAMPLERS, ("orders",)
+    ),
+    **{
+        f"{name} of {evolution}": Mutant(
+            f"causal_sgd.sensing.nonstationary:{evolution}",
+            argument(name, factor),
+            ("tests/sensing/test_nonstationary.py",),
+        )
+        for evolution, name, factor in (
+            ("drift", "rate", PER_CENT),
+            ("redraw", "probability", 0.95),
+            ("rotate", "angle", PER_CENT),
+        )
+    },
+    **{
+        f"start of {name}": Mutant(
+            f"causal_sgd.sensing.models.{module}:{name}", argument("init_scale", 1.1), MODELS
+        )
+        for module, names in {
+            "_matrices": ("factored", "asymmetric", "deep", "diagonal", "signed_diagonal"),
+            "_networks": ("quadratic", "relu"),
+        }.items()
+        for name in names
+    },
+    **{
+        f"{name} of {family}": Mutant(
+            f"causal_sgd.sensing.worlds._families:{family}",
+            argument(name),
+            WORLDS,
+            studies.get(family, ()) if name == "spread" else (),
+        )
+        for studies in ({"two_point": ("phase-diagram",), "uniform": ("collapse",)},)
+        for family in ("two_point", "uniform", "gaussian", "log_normal", "goe", "from_quantile")
+        for name in ("mean", "spread")
+    },
+    "eigenvalues of discrete": Mutant(
+        "causal_sgd.sensing.worlds._families:discrete", argument("eigenvalues"), WORLDS
+    ),
+    "coupling of goe": Mutant(
+        "causal_sgd.sensing.worlds._families:goe", argument("coupling"), WORLDS
+    ),
+}
+SURVIVORS: dict[str, str] = {}
+"""Mutant and what does not notice it, as "error_floor: heterogeneity" -> why."""
