@@ -9,15 +9,12 @@ from ._boundaries import least_positive_exponent as least_positive_exponent
 from ._boundaries import mixing_critical_spread as mixing_critical_spread
 from ._depth import crossing_spread as crossing_spread
 from ._depth import deep_spurious_quantile as deep_spurious_quantile
-from ._exponents import LyapunovExponents as LyapunovExponents
 from ._exponents import families as families
-from ._exponents import linearised as linearised
 from ._exponents import log_variance_environments as log_variance_environments
 from ._exponents import log_variance_two_point as log_variance_two_point
 from ._exponents import lyapunov as lyapunov
 from ._exponents import lyapunov_asymmetric as lyapunov_asymmetric
 from ._exponents import lyapunov_environments as lyapunov_environments
-from ._exponents import lyapunov_exponents as lyapunov_exponents
 from ._exponents import lyapunov_gaussian as lyapunov_gaussian
 from ._exponents import lyapunov_log_normal as lyapunov_log_normal
 from ._exponents import lyapunov_two_point as lyapunov_two_point
@@ -28,6 +25,9 @@ from ._methods import federated_factors as federated_factors
 from ._methods import lyapunov_federated as lyapunov_federated
 from ._methods import momentum_factors as momentum_factors
 from ._methods import scaffold_factors as scaffold_factors
+from ._products import LyapunovExponents as LyapunovExponents
+from ._products import linearised as linearised
+from ._products import lyapunov_exponents as lyapunov_exponents
 from ._rotations import TopExponent as TopExponent
 from ._rotations import critical_spread_of as critical_spread_of
 from ._rotations import lyapunov_goe as lyapunov_goe
