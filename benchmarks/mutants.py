@@ -226,16 +226,20 @@ MUTANTS: dict[str, Mutant] = {
         f"{MEASUREMENTS}._gaussian:gaussian_law", argument("noise"), LAWS, ("label-noise",)
     ),
     **{
-        f"label noise of {name}": Mutant(f"{MEASUREMENTS}.{module}:{name}", argument("noise"), LAWS)
-        for name, module in {
-            "completion": "_entries",
-            "examples": "_networks",
-            "fixed_design": "_fixed",
-            "low_rank_law": "_low_rank",
-            "order_parameter_law": "_order_parameters",
-            "rank_one": "_networks",
-            "streamed": "_gaussian",
-        }.items()
+        f"label noise of {name}": Mutant(
+            f"{MEASUREMENTS}.{module}:{name}",
+            argument("noise"),
+            (f"tests/sensing/test_{tests}.py",),
+        )
+        for name, module, tests in (
+            ("completion", "_entries", "structured"),
+            ("examples", "_networks", "structured"),
+            ("fixed_design", "_fixed", "designs"),
+            ("low_rank_law", "_low_rank", "low_rank"),
+            ("order_parameter_law", "_order_parameters", "order_parameters"),
+            ("rank_one", "_networks", "structured"),
+            ("streamed", "_gaussian", "law"),
+        )
     },
     "choice of environments": Mutant(
         "causal_sgd.training.samplers:_choose", heavier("probabilities"), SAMPLERS
