@@ -70,7 +70,7 @@ class Runs:
                 first that is not complex.
             ax: the axes to draw on; those of a new figure by default.
             **options: options of `figures.phase_diagram`, `figures.final_value` or
-                `figures.trajectories`.
+                `figures.trajectories`, such as `theory`.
 
         Returns:
             The artists that this function returns.

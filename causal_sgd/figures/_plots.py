@@ -14,12 +14,15 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from causal_sgd import checks
 from causal_sgd.analysis import metric_names
 from causal_sgd.figures import _elements, _tables, _theme
 from causal_sgd.figures._elements import Curve
 from causal_sgd.figures._theme import Properties
 
 __all__ = ["FinalValue", "Trajectories", "final_value", "trajectories"]
+
+THEORY: Properties = {"color": "black", "linestyle": _theme.DASHES[1], "linewidth": 1.1}
 
 
 class Trajectories(NamedTuple):
@@ -28,6 +31,8 @@ class Trajectories(NamedTuple):
     lines: list[Line2D]
     bands: list[PolyCollection]
     references: list[Line2D]
+    curves: list[Line2D]  # medians of the theory, dashed, by metric, then by the values of `over`
+    edges: list[Line2D]  # quantiles of the theory, low and high per curve, over several sequences
     legend: Legend | None
 
 
@@ -50,6 +55,7 @@ def trajectories(
     *,
     over: str | None = None,
     quantiles: tuple[float, float] = (0.1, 0.9),
+    theory: xr.Dataset | None = None,
     reference: Mapping[str, float] | None = None,
     logy: bool = False,
     label: str | None = None,
@@ -67,6 +73,11 @@ def trajectories(
         metrics: names of the metrics; all by default.
         over: a dim with one colour for each of its values, such as "variant" or "spread".
         quantiles: lower and upper probability of the bands.
+        theory: some of the metrics with dims ([over,] [seed,] step), such as those of
+            `theory.limits`: one dashed line for each line of the data, or one for all without
+            `over`. If it has several sequences of environments along `seed`, the line is their
+            median, and thin lines are their quantiles. Steps and sequences may be others than those
+            of the data; sequences that diverge are left out.
         reference: label -> level of dotted horizontal lines.
         logy: whether y is logarithmic.
         label: label of the y axis; by default that of the metric if there is only one.
@@ -101,6 +112,10 @@ def trajectories(
                 colour_handles.append(Line2D([], [], label=text, **solid))
         text = _theme.label_of(dataset, metric)
         dash_handles.append(Line2D([], [], color="0.3", linestyle=dash, label=text))
+    curves, edges = [], []
+    if theory is not None:
+        _check_theory(theory, dataset, names, over)
+        curves, edges = _theory_lines(ax, theory, names, quantiles, over, lines, dataset)
     _elements.set_scale(ax, "y", logy)
     ax.margins(x=0)
     references = []
@@ -111,13 +126,83 @@ def trajectories(
     if label is None:
         label = _theme.label_of(dataset, names[0]) if len(names) == 1 else ""
     ax.set_ylabel(label)
-    # One entry per line, or with both keys one per colour and one per dash.
+    # One entry per line, or with both keys one per colour and one per dash; one for all theory.
     handles = lines if over is None or len(names) == 1 else colour_handles + dash_handles
-    informative = len(lines) > 1 or "diverged" in str(lines[0].get_label())
+    handles = handles + [Line2D([], [], label="theory", **THEORY) for _ in curves[:1]]
+    informative = len(handles) > 1 or "diverged" in str(lines[0].get_label())
     draw_legend = _elements.legend_right if legend == "right" else _elements.legend_below
-    return Trajectories(
-        lines, bands, references, draw_legend(ax, handles if legend and informative else [])
-    )
+    box = draw_legend(ax, handles if legend and informative else [])
+    return Trajectories(lines, bands, references, curves, edges, box)
+
+
+def _check_theory(
+    theory: xr.Dataset, dataset: xr.Dataset, names: Sequence[str], over: str | None
+) -> None:
+    checks.instance("theory", theory, xr.Dataset, "a dataset of metrics against the step")
+    if not set(names) & set(metric_names(theory)):
+        raise ValueError(
+            f"theory must have at least one of the metrics {', '.join(names)}, got "
+            f"{', '.join(metric_names(theory)) or 'none'}"
+        )
+    if over is not None and over in theory.dims:
+        extra = set(theory[over].values.tolist()) - set(dataset[over].values.tolist())
+        if extra:
+            raise ValueError(
+                f"theory must have only values of {over!r} that the dataset has, got also "
+                f"{', '.join(map(str, sorted(extra, key=str)))}"
+            )
+
+
+def _theory_lines(
+    ax: Axes,
+    theory: xr.Dataset,
+    names: Sequence[str],
+    quantiles: tuple[float, float],
+    over: str | None,
+    lines: Sequence[Line2D],
+    dataset: xr.Dataset,
+) -> tuple[list[Line2D], list[Line2D]]:
+    """The dashed curves and their edges, in darker shades of the `lines` of the data.
+
+    Args:
+        ax: the axes to draw on.
+        theory: the dataset of the curves.
+        names: of the metrics.
+        quantiles: of the edges.
+        over: the dim of the lines, or None.
+        lines: of the data, by metric, then by the values of `over`.
+        dataset: the data.
+    """
+    curves, edges = [], []
+    for index, metric in enumerate(names):
+        if metric not in theory.data_vars:
+            continue
+        table = _sequences(theory, metric)
+        along = over if over in table[metric].dims else None
+        summary = _tables.summarise(table, metric, quantiles, step=True, over=along)
+        for _, series, _ in _theme.series(summary, along):
+            properties: Properties = {**THEORY, "zorder": 2.5}
+            if along is None and over is None:
+                properties["color"] = _theme.shade(lines[index].get_color())
+            elif along is not None:
+                values = dataset[along].values.tolist()
+                line = lines[values.index(series[along].values.item())]
+                properties["color"] = _theme.shade(line.get_color())
+            curves += ax.plot(series.step, series["median"], label="theory", **properties)
+            for end in ("low", "high") if table.sizes["seed"] > 1 else ():
+                thin: Properties = properties | {"linewidth": 0.6}
+                edges += ax.plot(series.step, series[end], **thin)
+    return curves, edges
+
+
+def _sequences(theory: xr.Dataset, metric: str) -> xr.Dataset:
+    """A metric of a theory with a dim `seed`, without the sequences that diverge."""
+    values = theory[metric]
+    values = values if "seed" in values.dims else values.expand_dims("seed")
+    if "step" in values.dims:
+        # As in the data, a run that diverges counts nowhere, not even before.
+        values = values.where((abs(values) < np.inf).all("step"))
+    return xr.Dataset({metric: values})
 
 
 def _names(dataset: xr.Dataset, metrics: str | Sequence[str] | None) -> list[str]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import matplotlib as mpl
 import xarray as xr
 from cycler import cycler
-from matplotlib import patheffects
+from matplotlib import colors, patheffects
 from matplotlib.backends.registry import backend_registry
 
 if TYPE_CHECKING:
-    from matplotlib.typing import LineStyleType
+    from matplotlib.typing import ColorType, LineStyleType
 
 __all__ = [
     "COLOURS",
@@ -31,6 +31,7 @@ __all__ = [
     "outlined_line",
     "percent",
     "series",
+    "shade",
     "style",
     "white_line",
 ]
@@ -165,6 +166,12 @@ def series(table: xr.Dataset, over: str | None) -> Iterator[tuple[str, xr.Datase
             label = f"{symbol.group() if symbol else name} = {shown}"
             colour = mpl.colormaps["viridis"](0.75 * index / max(len(values) - 1, 1))
         yield label, table.isel({over: index}), line_properties(index, colour)
+
+
+def shade(colour: ColorType) -> tuple[float, float, float]:
+    """A darker shade of a colour, for the theory of a line."""
+    red, green, blue = colors.to_rgb(colour)
+    return 0.45 * red, 0.45 * green, 0.45 * blue
 
 
 def white_line(width: float) -> Properties:
