@@ -3,12 +3,14 @@
 For the exact law with U [d, d] this is two matrix products (the estimate U U', and the gradient
 times U) and d (d + 1) / 2 normal numbers. For the low-rank law with U [d, k] and n = k + r1 + r2 it
 is an orthonormal frame [d, n] (2 d n^2 operations), the products of normals with the frame, with U
-and back (2 d n k each, and 2 d k^2), and d k normals. Each part is timed alone in the same process,
-in turns with the engine's steps, on the same cores and with as many runs side by side as in the
-engine's tiles: batched float32 products, the faster of X Y and X Y'; normals from the engine's
-generator. The pace of a shared machine changes by the minute, so a ratio is the median over single
-turns. The engine is timed as `causal_sgd.sweep` runs it, by the difference of two sweeps of the
-same shapes with different numbers of steps.
+and back (2 d n k each, and 2 d k^2), and d k normals. For the chain of order parameters with k
+columns and r = r1 + r2 it is, at any d, the products of [n, k] and [n, n] matrices with n = r + k,
+two triangles of [n, k] (2 n k^2 each), and n (n + 1) / 2 + k (k + 1) / 2 normals. Each part is
+timed alone in the same process, in turns with the engine's steps, on the same cores and with as
+many runs side by side as in the engine's tiles: batched float32 products, the faster of X Y and X
+Y'; normals from the engine's generator. The pace of a shared machine changes by the minute, so a
+ratio is the median over single turns. The engine is timed as `causal_sgd.sweep` runs it, by the
+difference of two sweeps of the same shapes with different numbers of steps.
 
 Run `python benchmarks/roofline.py`; `--profile` adds a breakdown of a step on one core. With
 another sampler, such as `--sampler pooled`, a step also draws counts and treats several
@@ -41,6 +43,13 @@ from causal_sgd.experiment import CHOICES, Experiment
 from causal_sgd.sweeps._programs import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
+CHAIN_RANK = 2  # of the chain, with CHAIN_COLUMNS columns: r + k = 8
+CHAIN_COLUMNS = 4
+LAWS: dict[str, dict[str, Any]] = {
+    "exact": {"measurement": "gaussian-law"},
+    "low-rank": {"measurement": "low-rank-law"},
+    "chain": {"measurement": "order-parameter-law", "model": "order-parameters"},
+}
 Sample = Callable[[], float]
 """Do a piece of work and return its seconds per run."""
 
@@ -108,28 +117,34 @@ def normals(count: int, batch: int) -> Sample:
     return lambda: timed() * count / padded / rounds / batch / jax.local_device_count()
 
 
-def engine(dim: int, rank: int | None, runs: int, sampler: str) -> tuple[Sample, int]:
+def engine(law: str, dim: int, rank: int | None, runs: int, sampler: str) -> tuple[Sample, int]:
     """A function that times a step and run, and the tile size."""
-    per_step = 3e-9 * (dim**2 + dim**3 / 20) if rank is None else 2e-7 * dim * rank**0.5
+    per_step = {
+        "exact": 3e-9 * (dim**2 + dim**3 / 20),
+        "low-rank": 2e-7 * dim * (rank or dim) ** 0.5,
+        "chain": 3e-6,
+    }[law]
     long = int(np.clip(4 / per_step / runs, 10, 4000))
     short = max(long // 5, 2)
+    batch_size = 4 * dim if law == "chain" else 4000
     base = Experiment(
         dim=dim,
         rank=rank,
-        invariant_rank=RANK,
-        spurious_rank=RANK,
+        invariant_rank=CHAIN_RANK if law == "chain" else RANK,
+        spurious_rank=CHAIN_RANK if law == "chain" else RANK,
         spread=6.0,
         learning_rate=0.02,
-        batch_size=4000,
+        batch_size=batch_size,
         sampler=sampler,
-        measurement="gaussian-law" if rank is None else "low-rank-law",
         metrics=("spurious_signal",),
+        **LAWS[law],
     )
     cells = {steps: base.replace(steps=steps).cell() for steps in (short, long)}
+    axes = {"batch_size": [batch_size]} | ({"dim": [dim]} if law == "chain" else {})
 
     def seconds(steps: int) -> tuple[float, int]:
         begin = time.perf_counter()
-        dataset = cs.sweep(cells[steps], axes={"batch_size": [4000]}, seeds=runs, progress=False)
+        dataset = cs.sweep(cells[steps], axes=axes, seeds=runs, progress=False)
         return time.perf_counter() - begin, int(dataset.attrs["tile"])
 
     _, tile = seconds(short)
@@ -153,6 +168,18 @@ def low_rank_roof(dim: int, rank: int, tile: int) -> tuple[list[Sample], Sample]
         product((dim, rank), (rank, rank), tile),
     ]
     return products, normals(dim * rank, tile)
+
+
+def chain_roof(rank: int, tile: int) -> tuple[list[Sample], Sample]:
+    """The products and the normals of one step of the chain."""
+    inside = rank + 2 * CHAIN_RANK
+    products = [
+        product((inside, rank), (rank, inside), tile),
+        product((inside, inside), (inside, rank), tile),
+        product((rank, rank), (rank, rank), tile),
+        *[product((rank, inside), (inside, rank), tile)] * 2,
+    ]
+    return products, normals((inside * (inside + 1) + rank * (rank + 1)) // 2, tile)
 
 
 def profile(dim: int, tile: int, sampler: str, steps: int = 300) -> None:
@@ -201,6 +228,7 @@ def main() -> None:
     parser.add_argument(
         "--low-rank-dims", type=int, nargs="*", default=[500, 1000, 2000, 5000, 10000]
     )
+    parser.add_argument("--chain-dims", type=int, nargs="*", default=[10**2, 10**4, 10**7])
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
     parser.add_argument("--sampler", choices=CHOICES["sampler"], default="hetero")
     parser.add_argument(
@@ -216,11 +244,18 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
 
     def row(law: str, dim: int, rank: int | None) -> int:
-        runs = options.runs if rank is None else max(min(options.runs, 40_000 // dim), 2)
-        step, tile = engine(dim, rank, runs, options.sampler)
-        products, numbers = (
-            dense_roof(dim, tile) if rank is None else low_rank_roof(dim, rank, tile)
-        )
+        runs = options.runs
+        if law == "low-rank":
+            runs = max(min(runs, 40_000 // dim), 2)
+        elif law == "chain":
+            runs *= 8  # its tiles are large
+        step, tile = engine(law, dim, rank, runs, options.sampler)
+        if law == "chain":
+            products, numbers = chain_roof(rank or dim, tile)
+        elif rank is None:
+            products, numbers = dense_roof(dim, tile)
+        else:
+            products, numbers = low_rank_roof(dim, rank, tile)
         turns = [
             (step(), sum(each() for each in products), numbers()) for _ in range(options.repeats)
         ]
@@ -237,6 +272,8 @@ def main() -> None:
     for dim in options.low_rank_dims:
         for rank in options.ranks:
             row("low-rank", dim, rank)
+    for dim in options.chain_dims:
+        row("chain", dim, CHAIN_COLUMNS)
     if options.profile:
         for dim, tile in tiles.items():
             profile(dim, tile, options.sampler)

@@ -42,6 +42,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         ("--repeats", "3", "--low-rank-dims", "1000", "--ranks", "20"),
         "step, us a run",
         "us",
+        "exact|low-rank",  # laws that earlier versions have, too
     ),
     "versus": Benchmark(
         "versus.py",

@@ -1,19 +1,23 @@
 """Compare the engine with what people write today, in one process.
 
-There are four workloads:
+There are five workloads:
 
 (a) one run: d = 50, batch 1000, 400 steps;
 (b) 64 seeds of (a);
 (c) a phase diagram: 8 learning rates x 10 spreads x 64 seeds, d = 50, batch 4000, 600 steps;
 (d) one run at d = 1000 with 20 columns, batch 64,000 (required by the noise of a batch at that
-    dimension), 400 steps: the engine on its low-rank law.
+    dimension), 400 steps: the engine on its low-rank law;
+(e) the diagram of (c) at d = 100,000 with 4 columns and r1 = r2 = 2, batch 400,000: the engine on
+    the chain of order parameters.
 
 The engine runs each workload in full, as `causal_sgd.sweep` does on all cores, after compilation;
 the extra time of the first call is shown beside it. Peers (`peers/`; `tests/test_peers.py` checks
 that they agree in distribution) are timed on a few warmed-up steps of some runs and extrapolated:
-each step, run and, in (d), measurement costs the same. All times are medians over the repeats. The
-first table is the cost of a step of the engine at three batch sizes, by the difference of two
-sweeps with different numbers of steps.
+each step, run and, in (d) and (e), measurement costs the same. No machine holds a measurement of
+(e): peers are extrapolated from d = 1000, where it has d^2 numbers, too. All times are medians over
+the repeats. The first two tables are the cost of a step of the engine at three batch sizes, and of
+the chain over dimensions and batch sizes, by the difference of two sweeps with different numbers of
+steps and one compilation each.
 
 Run `python benchmarks/versus.py`, with `--write .` to put the tables into the README files; the
 PyTorch rows need `pip install torch==2.13.0`.
@@ -27,7 +31,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,34 +53,54 @@ SYSTEM: dict[str, Any] = {
     "learning_rate": 0.1,
     "init_scale": 1e-3,
 }
-WORKS = ["a", "b", "c", "d"]
+WORKS = ["a", "b", "c", "d", "e"]
 LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
+FEW: dict[str, Any] = SYSTEM | {"invariant_rank": 2, "spurious_rank": 2, "rank": 4}
+CHAIN: dict[str, Any] = FEW | {"model": "order-parameters", "measurement": "order-parameter-law"}
+CHAIN_POINTS = (
+    *({"dim": dim, "batch_size": 10 * dim} for dim in (10**2, 10**3, 10**5, 10**7)),
+    *({"dim": 10**3, "batch_size": size} for size in (10**3, 10**6)),
+)
+DIAGRAM = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
+Point = Mapping[str, int]
+"""Values of the axes of a sweep."""
 
 
-def step_costs(batch_sizes: tuple[int, ...], repeats: int, seeds: int) -> dict[int, list[float]]:
-    """Seconds per step and run, for each batch size in each repeat, with one compilation."""
-    short, long = 100, 600
+def step_costs(
+    system: Mapping[str, Any],
+    points: Sequence[Point],
+    repeats: int,
+    seeds: int,
+    steps: tuple[int, int] = (100, 600),
+) -> list[list[float]]:
+    """Seconds per step and run, at each point in each repeat, with one compilation."""
+    short, long = steps
     cells = {
-        steps: Experiment(**SYSTEM, steps=steps, metrics=("spurious_signal",)).cell()
-        for steps in (short, long)
+        length: Experiment(**system, steps=length, metrics=("spurious_signal",)).cell()
+        for length in steps
     }
 
-    def seconds(steps: int, batch_size: int) -> float:
+    def seconds(length: int, point: Point) -> float:
+        axes = {name: [value] for name, value in point.items()}
         begin = time.perf_counter()
-        cs.sweep(cells[steps], axes={"batch_size": [batch_size]}, seeds=seeds, progress=False)
+        cs.sweep(cells[length], axes=axes, seeds=seeds, progress=False)
         return time.perf_counter() - begin
 
-    for steps in cells:
-        seconds(steps, 1000)
-    samples: dict[int, list[float]] = {size: [] for size in batch_sizes}
+    for length in cells:
+        seconds(length, points[0])
+    samples: list[list[float]] = [[] for _ in points]
     for repeat in range(repeats):
         # Interleaved, back and forth, so that slow moments and drifts of the machine affect all
-        # sizes.
-        for size in batch_sizes[:: 1 if repeat % 2 == 0 else -1]:
-            samples[size].append(
-                (seconds(long, size) - seconds(short, size)) / (long - short) / seeds
-            )
+        # points.
+        for index in range(len(points))[:: 1 if repeat % 2 == 0 else -1]:
+            spent = seconds(long, points[index]) - seconds(short, points[index])
+            samples[index].append(spent / (long - short) / seeds)
     return samples
+
+
+def ratio(costs: Sequence[float], reference: Sequence[float]) -> float:
+    """The median ratio of costs in the same repeat."""
+    return statistics.median(one / other for one, other in zip(costs, reference, strict=True))
 
 
 def engine(
@@ -109,6 +133,28 @@ def alone(
             peer(problem, **seeds).seconds_per_step_and_run for _ in range(repeats)
         )
     return seconds
+
+
+def print_chain_costs(repeats: int, seeds: int) -> None:
+    """Print a table of the cost of a step over dimensions and batch sizes, and of other laws."""
+    print("\n| r + k = 8 | d | batch | us a step and run | over d = 100, in the same repeat |")
+    print("|---|---|---|---|---|")
+
+    def row(law: str, point: Point, values: Sequence[float], over: str) -> None:
+        cost = f"{statistics.median(values) * 1e6:,.2f}"
+        print(f"| {law} | {point['dim']} | {point['batch_size']} | {cost} | {over} |", flush=True)
+
+    # Tiles are large: full ones on every core.
+    costs = step_costs(CHAIN, CHAIN_POINTS, repeats, 8 * seeds)
+    for point, values in zip(CHAIN_POINTS, costs, strict=True):
+        row("chain", point, values, f"{ratio(values, costs[0]):.3f}")
+    for dim in (100, 1000):
+        point = {"dim": dim, "batch_size": 10 * dim}
+        law: dict[str, Any] = FEW | {"dim": dim, "measurement": "low-rank-law"}
+        (values,) = step_costs(
+            law, [{"batch_size": 10 * dim}], repeats, max(seeds // 4, 1), (20, 100)
+        )
+        row("low-rank", point, values, "")
 
 
 class Work(NamedTuple):
@@ -147,9 +193,12 @@ def overview(works: Mapping[str, Work]) -> str:
     lines.append(row("batch, steps", [work.size for work in every]))
     lines.append(row("causal_sgd", [f"{work.seconds:,.3g}" for work in every]))
     lines.append(row("its first call takes more by", [f"{work.first:.1f}" for work in every]))
-    for name in next(iter(every)).peers:
+    for name in dict.fromkeys(name for work in every for name in work.peers):
         cells = [
-            f"{work.peers[name]:,.3g} ({work.peers[name] / work.seconds:,.0f})" for work in every
+            f"{work.peers[name]:,.3g} ({work.peers[name] / work.seconds:,.0f})"
+            if name in work.peers
+            else "-"
+            for work in every
         ]
         lines.append(row(LABELS[name], cells))
     return "\n".join(lines)
@@ -167,6 +216,7 @@ def write(path: Path, name: str, text: str) -> None:
 
 
 LABELS = {
+    "low_rank_law": "`low_rank_law` of causal_sgd",
     "numpy_plain": "NumPy loop as one writes it first",
     "numpy_loop": "NumPy loop tuned, threaded draws",
     "jax_drawn": "jit(vmap) over drawn measurements",
@@ -198,19 +248,23 @@ def main() -> None:
         parser.error("--write needs all works: an incomplete table must not replace the whole one")
     cs.use_cpu_cores()
     repeats, steps = options.repeats, options.peer_steps
+    without_torch = not importlib.util.find_spec("torch")
     names = tuple(
-        name for name in LABELS if "torch" not in name or importlib.util.find_spec("torch")
+        name
+        for name in LABELS
+        if name != "low_rank_law" and not ("torch" in name and without_torch)
     )
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}; ", end="")
     print(f"median of {repeats}\n")
     print("| batch | us a step and run, d = 50 | over batch 4000, in the same repeat |")
     print("|---|---|---|")
-    costs = step_costs((100, 1000, 4000), max(repeats, 9), options.seeds)
-    for size, values in costs.items():
-        ratio = statistics.median(
-            one / other for one, other in zip(values, costs[4000], strict=True)
-        )
-        print(f"| {size} | {statistics.median(values) * 1e6:,.2f} | {ratio:.3f} |", flush=True)
+    sizes = (100, 1000, 4000)
+    points = [{"batch_size": size} for size in sizes]
+    costs = step_costs(SYSTEM, points, max(repeats, 9), options.seeds)
+    for size, values in zip(sizes, costs, strict=True):
+        share = ratio(values, costs[-1])
+        print(f"| {size} | {statistics.median(values) * 1e6:,.2f} | {share:.3f} |", flush=True)
+    print_chain_costs(max(repeats, 9), options.seeds)
 
     works: dict[str, Work] = {}
 
@@ -235,8 +289,7 @@ def main() -> None:
                 )
     if "c" in selected:
         base = Experiment(**SYSTEM, batch_size=4000, steps=600, metrics=("spurious_signal",))
-        axes = {"learning_rate": np.geomspace(0.02, 0.2, 8), "spread": np.linspace(0, 9, 10)}
-        ours = engine(base, axes, 64, repeats)
+        ours = engine(base, DIAGRAM, 64, repeats)
         one = alone(names, peers.DrawnProblem(**SYSTEM, batch_size=4000, steps=steps), repeats)
         every = {name: value * 8 * 10 * 64 * 600 for name, value in one.items()}
         show("c", Work("diagram, 8 x 10 x 64 runs, d = 50", "4000, 600", *ours, every), several)
@@ -258,6 +311,35 @@ def main() -> None:
             "d",
             Work("1 run, d = 1000, 20 columns", "64,000, 400", *ours, every),
             "5 steps with batches of 40 and 80",
+        )
+
+    if "e" in selected:
+        dim, size, runs = 100_000, 400_000, 8 * 10 * 64
+        base = Experiment(
+            **CHAIN, batch_size=size, steps=600, metrics=("spurious_signal",)
+        ).replace(dim=dim)
+        ours = engine(base, DIAGRAM, 64, repeats)
+        law: dict[str, Any] = FEW | {"dim": dim, "measurement": "low-rank-law"}
+        (cost,) = step_costs(law, [{"batch_size": size}], repeats, 2, steps=(2, 6))
+        every = {"low_rank_law": statistics.median(cost)}
+        problem: dict[str, Any] = FEW | {"dim": 1000, "steps": 5}
+        small, large = (
+            alone(names, peers.DrawnProblem(**problem, batch_size=count), repeats, 1)
+            for count in (40, 80)
+        )
+        every |= {
+            name: (large[name] - small[name]) / 40 * size * (dim / 1000) ** 2 for name in names
+        }
+        show(
+            "e",
+            Work(
+                "diagram, 8 x 10 x 64 runs, d = 100,000, 4 columns",
+                "400,000, 600",
+                *ours,
+                {name: value * runs * 600 for name, value in every.items()},
+            ),
+            "5 steps with batches of 40 and 80 at d = 1000, the low-rank law from 4 steps of 2 "
+            "runs",
         )
 
     if options.write is not None:

@@ -92,8 +92,10 @@ def test_all_curves(tmp_path):
 @pytest.mark.long
 def test_the_comparison_runs_to_its_end():
     sizes = "--repeats", "1", "--peer-steps", "2", "--seeds", "8", "--works", "a"
-    steps, work = tables(run("versus.py", *sizes).stdout)
+    steps, chain, work = tables(run("versus.py", *sizes).stdout)
     assert [row["batch"] for row in steps] == ["100", "1000", "4000"]
+    assert {row["r + k = 8"] for row in chain} == {"chain", "low-rank"}
+    assert {row["d"] for row in chain} == {"100", "1000", "100000", "10000000"}
     assert {row["what"].split()[0] for row in work} >= {"causal_sgd", "jit(vmap)", "NumPy"}
     assert all(float(row["seconds"].replace(",", "")) > 0 for row in work)
 
@@ -104,7 +106,7 @@ def test_the_comparison_is_put_into_the_readmes(tmp_path):
         letter: versus.Work(
             f"work {letter}", "10, 20", seconds, 1.5, {"numpy_loop": 60.0, "jax_drawn": 30.0}
         )
-        for letter, seconds in zip(versus.WORKS, (1.0, 2.0, 3.0, 4.0), strict=True)
+        for letter, seconds in zip(versus.WORKS, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True)
     }
     assert [row["times the engine"] for row in tables(works["c"].table())[0]] == ["1", "20", "10"]
     rows = {row[""]: row for row in tables(versus.overview(works))[0]}
