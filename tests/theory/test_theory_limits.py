@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.theory import limits
+from causal_sgd.types import Batch
 from support.cases import few
 
 SPECTRUM = np.array([1.0, 0.7])
@@ -113,6 +115,36 @@ def test_mixed_batches_count_the_variance_between_environments() -> None:
     for index, array in enumerate(value):
         exact = sum(share * after[index] for share, after in zip(shares, single, strict=True))
         np.testing.assert_allclose(array, exact, rtol=1e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("counts", few([[100, 0], [75, 25]], [[75, 25]]))
+def test_simulations_in_the_limit_take_the_same_steps(counts: list[int]) -> None:
+    """`measurements.order_parameter_limit` holds U in coordinates; its steps are `limit_step`s."""
+    model = models.order_parameters(dim=100, rank=4, frame=3, slots=2)
+    family = worlds.two_point(dim=3, invariant_rank=2, spurious_rank=1, mean=1.0, spread=2.0)
+    world = worlds.reduced(family, rows=model.rows)(jax.random.key(0))
+    inside = 0.6 * np.random.default_rng(7).standard_normal((model.inner_rows, 4))
+    params = jnp.zeros((model.rows, 4)).at[: model.inner_rows].set(inside)
+    batch = Batch(jnp.array([0, 1]), jnp.array(counts))
+    measurement = measurements.order_parameter_limit(batch_ratio=2.0, noise=0.5)
+    key = jax.random.key(1)
+    gradient, _ = measurement.gradient(
+        key, jnp.array(0), measurement.init(key, world), model, params, world, batch
+    )
+    shares = np.array(counts) / sum(counts)
+    cores = np.asarray(world.spurious_cores)[:, 0, 0]
+    mean = float(shares @ cores)
+    step = limits.limit_step(
+        limits.order_parameters(params, world),
+        [*np.asarray(world.invariant_spectrum).tolist(), mean],
+        learning_rate=0.1,
+        batch_ratio=2.0,
+        label_noise=0.5,
+        within_variance=float(shares @ (cores - mean) ** 2),
+    )
+    simulated = limits.order_parameters(params - 0.1 * gradient, world)
+    for value, expected in zip(simulated, step, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=3e-6)
 
 
 def reference_curve(spread: float, rho: float, steps: int, sequences: int):
