@@ -131,7 +131,8 @@ class Model(Protocol):
     def reduce(self) -> Callable[[PyTree], PyTree] | None:
         """(Parameters, optimizer state) -> an equivalent pair, after every update; None for none.
 
-        For parameters that stand for all that differ from them by a symmetry of the problem.
+        For parameters that stand for all that differ from them by a symmetry of the problem; such a
+        model has `embed`, too, by which optimizers are tested for the symmetry.
         """
         ...
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.models._model import MatrixModel
 from causal_sgd.types import Array, Key, Params, PyTree
 
 WORDS = 1  # stream of the words of a start; its normals are in stream 0
+EXTRA = 3  # rows that `embed` adds
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,24 @@ class ReducedModel(MatrixModel):
     def inner_rows(self) -> int:
         """Rows n = r + s k that are not zero between steps; the other k serve within a step."""
         return self.frame + self.slots * self.rank
+
+    def embed(self, tree: PyTree) -> PyTree:
+        """Rotate what lies below the frame into more rows, as if r or s were larger.
+
+        Args:
+            tree: all its leaves [rows, k] of numbers are rotated together, the others returned.
+        """
+        below = self.rows - self.frame
+        generator = np.random.default_rng(0)
+        rotation = np.linalg.qr(generator.normal(size=(below + EXTRA, below)))[0]
+
+        def rotate(leaf: Array) -> Array:
+            if not is_buffer(leaf, (self.rows, self.rank)):
+                return leaf
+            turned = linalg.product(jnp.asarray(rotation, leaf.dtype), leaf[self.frame :])
+            return jnp.concatenate([leaf[: self.frame], turned])
+
+        return jax.tree.map(rotate, tree)
 
 
 def order_parameters(

@@ -193,7 +193,7 @@ def _settings(
 ) -> _Settings:
     """The options with their defaults, checked."""
     parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
-    if _parts.reduction(model) is not None:
+    if _parts.reduced(model) is not None:
         raise ValueError(
             "model must not be reduced (order_parameters) for fedavg, fedprox and scaffold: the "
             "ends of several clients span more directions than one state holds; use sgd, or "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import chex
 import jax
@@ -35,7 +35,7 @@ __all__ = [
     "check_evaluate",
     "draw_batch",
     "init_run",
-    "reduction",
+    "reduced",
     "stream",
     "take_snapshot",
 ]
@@ -106,7 +106,7 @@ class Parts(NamedTuple):
         checks.made_of(
             "model", self.model, ("init", "estimate"), "a Model, such as models.factored(dim=50)"
         )
-        if reduction(self.model) is not None and not self.measurement.takes_reduced:
+        if reduced(self.model) is not None and not self.measurement.takes_reduced:
             raise ValueError(
                 "measurement must be right for reduced parameters with such a model "
                 "(order_parameters), as order_parameter_law, order_parameter_limit and population "
@@ -168,9 +168,22 @@ def init_run(key: Key, parts: Parts) -> Start:
     )
 
 
-def reduction(model: Model) -> Callable[[PyTree], PyTree] | None:
-    """The function `reduce` of a model; None where there is none, as in models that lack it."""
-    return getattr(model, "reduce", None)
+class Reduced(Protocol):
+    """A model whose parameters stand for all that differ from them by a symmetry of the problem."""
+
+    @property
+    def reduce(self) -> Callable[[PyTree], PyTree]:
+        """(Parameters, optimizer state) -> an equivalent pair, after every update."""
+        ...
+
+    def embed(self, tree: PyTree) -> PyTree:
+        """Map all leaves of the shape of the parameters to equivalent ones of another shape."""
+        ...
+
+
+def reduced(model: Model) -> Reduced | None:
+    """Return a model that has `reduce`; None for all others, also for those that lack it."""
+    return cast("Reduced", model) if getattr(model, "reduce", None) is not None else None
 
 
 def check_evaluate(evaluate: object) -> None:

@@ -11,6 +11,7 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms._symmetry import check_symmetry
 from causal_sgd.training.algorithms._updates import Examples, apply_update, init_state
 from causal_sgd.types import (
     Algorithm,
@@ -109,6 +110,9 @@ def _first_state(
     key: Key, parts: _parts.Parts, optimizer: optax.GradientTransformation
 ) -> SGDState:
     start = _parts.init_run(key, parts)
+    reduced = _parts.reduced(parts.model)
+    if reduced is not None:
+        check_symmetry("optimizer", optimizer, start.params, reduced.embed)
     return SGDState(
         step=jnp.zeros((), jnp.int32),
         world=start.world,
@@ -139,9 +143,9 @@ def _next_state(
     params, optimizer_state, _, loss = apply_update(
         optimizer, examples, state.params, state.optimizer
     )
-    reduce = _parts.reduction(parts.model)
-    if reduce is not None:
-        params, optimizer_state = reduce((params, optimizer_state))
+    reduced = _parts.reduced(parts.model)
+    if reduced is not None:
+        params, optimizer_state = reduced.reduce((params, optimizer_state))
     return state._replace(
         step=state.step + 1,
         world=world,

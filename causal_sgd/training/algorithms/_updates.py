@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import chex
@@ -15,7 +15,15 @@ import optax
 
 from causal_sgd.types import AnyModel, Array, Batch, Key, Measurement, Params, PyTree
 
-__all__ = ["Examples", "Term", "apply_update", "init_state", "inner_product", "transform"]
+__all__ = [
+    "Examples",
+    "Term",
+    "apply_update",
+    "init_state",
+    "inner_product",
+    "offered",
+    "transform",
+]
 
 Term = Callable[[Params], tuple[Params, Array]]
 """Params -> gradient and value [] of what an objective has beside the loss of its examples."""
@@ -151,12 +159,19 @@ def apply_update(
         "obj_fn": value_fn,
         "grad_fn": grad_fn,
     }
-    accepted = inspect.signature(optax.with_extra_args_support(optimizer).update).parameters
-    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values()):
-        # optax.contrib.sam refuses arguments that it does not know.
-        extra = {name: value for name, value in extra.items() if name in accepted}
+    extra = offered(optimizer, extra)
     params, state = transform("optimizer", optimizer, gradient, params, state, **extra)
     return params, state, gradient, loss
+
+
+def offered(
+    optimizer: optax.GradientTransformation, extra: Mapping[str, object]
+) -> dict[str, object]:
+    """Return those of the extra arguments of an update that an optimizer accepts."""
+    accepted = inspect.signature(optax.with_extra_args_support(optimizer).update).parameters
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values())
+    # optax.contrib.sam refuses arguments that it does not know.
+    return {name: value for name, value in extra.items() if anything or name in accepted}
 
 
 def init_state(argument: str, optimizer: optax.GradientTransformation, params: Params) -> PyTree:
