@@ -177,7 +177,8 @@ def test_dim_and_batch_size_are_axes_of_one_program() -> None:
 
     def cell(key: Array, *, dim: Array, batch_size: Array) -> Any:
         traced.append(dim)
-        algorithm = algorithm_of(dim=dim, batch_size=batch_size, rank=2)
+        scale = 0.5 / jnp.sqrt(jnp.asarray(dim, float))
+        algorithm = algorithm_of(dim=dim, batch_size=batch_size, rank=2, init_scale=scale)
         return run(key, algorithm=algorithm, metrics=[metrics.invariant_error], num_steps=20)
 
     axes = {"dim": [100, 10**6], "batch_size": [1000, 10**7]}
