@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import optax
@@ -12,11 +12,55 @@ if TYPE_CHECKING:
     from causal_sgd.studies._cells import Cell
     from causal_sgd.types import Array, Key, Params, Trace
 
-__all__ = ["EVERY", "MEAN", "NORMALISED", "STEPS", "optimizer_cell"]
+__all__ = [
+    "EVERY",
+    "MEAN",
+    "METHODS",
+    "NORMALISED",
+    "PLAIN",
+    "STEPS",
+    "Method",
+    "optimizer_cell",
+]
 
 MEAN, STEPS, EVERY = 1.0, 2000, 20
 NORMALISED = ("sign", "lion", "adam")
 """The programs with normalised updates; the others are "linear" and "nesterov"."""
+
+PLAIN = {
+    "momentum": 0.0,
+    "decay": 0.0,
+    "bound": 1e9,
+    "radius": 0.0,
+    "average": 0.0,
+    "cosine": 0.0,
+    "warm": 1.0,
+}
+
+
+class Method(NamedTuple):
+    """A program, and the numbers that differ from the plain ones."""
+
+    program: str
+    numbers: dict[str, float]
+
+
+METHODS = {
+    "SGD": Method("linear", {}),
+    "momentum 0.5": Method("linear", {"momentum": 0.5}),
+    "momentum 0.9": Method("linear", {"momentum": 0.9}),
+    "Nesterov 0.9": Method("nesterov", {"momentum": 0.9}),
+    "weight decay 0.3": Method("linear", {"decay": 0.3}),
+    "clipping at 0.3": Method("linear", {"bound": 0.3}),
+    "average over 100": Method("linear", {"average": 0.99}),
+    "warm-up": Method("linear", {"warm": 0.2 * STEPS}),
+    "cosine decay": Method("linear", {"cosine": 1.0}),
+    "SAM, radius 0.05": Method("linear", {"radius": 0.05}),
+    "sign": Method("sign", {}),
+    "Lion": Method("lion", {}),
+    "Adam": Method("adam", {}),
+    "AdamW, decay 0.3": Method("adam", {"decay": 0.3}),
+}
 
 
 def optimizer_cell(program: str) -> Cell:

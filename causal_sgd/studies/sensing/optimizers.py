@@ -31,20 +31,27 @@ its updates, as the signals have size one.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import farthest_from_one, late
 from causal_sgd.studies.sensing._optimizer_cells import (
-    EVERY,
     MEAN,
+    METHODS,
     NORMALISED,
+    PLAIN,
     STEPS,
     optimizer_cell,
 )
-from causal_sgd.studies.sensing._scalars import deviation, optimized_levels, optimizer_rule
+from causal_sgd.studies.sensing._optimizer_theory import (
+    balance,
+    cosine_spread,
+    matrix_exponents,
+    scalar_levels,
+)
+from causal_sgd.studies.sensing._scalars import deviation
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,51 +60,18 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from causal_sgd.figures import Diagram
-    from causal_sgd.types import Array
 
 TILE = 256
 SPREADS = np.arange(0.0, 17.0, 1.0)
 RATES = np.geomspace(0.01, 0.2, 6)  # learning rate / (1 - momentum), or the length of an update
 SLOW, FAST = 1, 4  # indices of the rates 0.018 and 0.11
 TINY, SMALL, MIDDLE = 1e-7, 0.1, 1e-3  # starts for exponents, levels and the return after a decay
-PLAIN = {
-    "momentum": 0.0,
-    "decay": 0.0,
-    "bound": 1e9,
-    "radius": 0.0,
-    "average": 0.0,
-    "cosine": 0.0,
-    "warm": 1.0,
-}
 # The exponents are measured here.
 PROBED = {"learning_rate": (float(RATES[SLOW]), float(RATES[FAST])), "spread": (3.0, 6.0)}
 BLOWN_UP = 100.0  # far above all levels that environments want: the run has diverged
 FRAMES = (0, 1, 3)  # of the growth
 
 
-class Method(NamedTuple):
-    """A program, and the numbers that differ from the plain ones."""
-
-    program: str
-    numbers: dict[str, float]
-
-
-METHODS = {
-    "SGD": Method("linear", {}),
-    "momentum 0.5": Method("linear", {"momentum": 0.5}),
-    "momentum 0.9": Method("linear", {"momentum": 0.9}),
-    "Nesterov 0.9": Method("nesterov", {"momentum": 0.9}),
-    "weight decay 0.3": Method("linear", {"decay": 0.3}),
-    "clipping at 0.3": Method("linear", {"bound": 0.3}),
-    "average over 100": Method("linear", {"average": 0.99}),
-    "warm-up": Method("linear", {"warm": 0.2 * STEPS}),
-    "cosine decay": Method("linear", {"cosine": 1.0}),
-    "SAM, radius 0.05": Method("linear", {"radius": 0.05}),
-    "sign": Method("sign", {}),
-    "Lion": Method("lion", {}),
-    "Adam": Method("adam", {}),
-    "AdamW, decay 0.3": Method("adam", {"decay": 0.3}),
-}
 EXPONENTS = ("SGD", "momentum 0.5", "momentum 0.9", "Nesterov 0.9")  # methods with a theory
 KEEPING = (
     "SGD",
@@ -232,7 +206,7 @@ def run(
         label, seeds = f"exponent, {name}", 100 if quick else 400
         runs = swept(name, PROBED, TINY, seeds=seeds, label=label)
         data[f"exponent of {name}"] = runs.isel(step=list(FRAMES))
-    spreads = _cosine_spread() * np.linspace(0.85, 1.15, 7)
+    spreads = cosine_spread(RATES[FAST]) * np.linspace(0.85, 1.15, 7)
     axes = {"learning_rate": [RATES[FAST]], "spread": spreads}
     seeds = 100 if quick else 200
     returned = swept("cosine decay", axes, MIDDLE, seeds=seeds, label="return")
@@ -251,63 +225,6 @@ def _levels(runs: xr.Dataset) -> xr.Dataset:
     return levels.drop_vars("step", errors="ignore")
 
 
-def _cosine_spread() -> float:
-    """The spread at which the exponents along a cosine decay from the fast rate sum to zero."""
-    from scipy import optimize
-
-    from causal_sgd import theory
-
-    rates = RATES[FAST] * (1 + np.cos(np.pi * (np.arange(STEPS) + 0.5) / STEPS)) / 2
-
-    def total(spread: float) -> float:
-        return float(np.sum(theory.lyapunov_two_point(rates, MEAN, np.full(STEPS, spread))))
-
-    return float(optimize.root_scalar(total, bracket=(1.0, 0.9 / RATES[FAST]), xtol=1e-3).root)
-
-
-def _balance(spread: float, decay: float) -> float:
-    """The u at which the mean gradient over its root mean square, which Adam follows, equals decay
-    u.
-    """
-    from scipy import optimize
-
-    def excess(u: float) -> float:
-        mean = MEAN - u * u
-        return mean / np.hypot(spread, mean) - decay * u
-
-    return float(optimize.root_scalar(excess, bracket=(0.0, 1.0)).root)
-
-
-def _exponents(name: str, rates: ArrayLike, spreads: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Lyapunov exponents [rates, spreads] of the matrices of a method with momentum, and their
-    standard errors.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from causal_sgd import theory
-
-    momentum = METHODS[name].numbers.get("momentum", 0.0)
-    eta, spread = jnp.meshgrid(
-        jnp.asarray(rates) * (1 - momentum), jnp.asarray(spreads), indexing="ij"
-    )
-
-    def exponent(eta: Array, spread: Array) -> theory.TopExponent:
-        eigenvalues = MEAN + spread * jnp.array([1.0, -1.0])
-        matrices = theory.momentum_factors(
-            eta, momentum, eigenvalues, nesterov=name.startswith("Nesterov")
-        )
-        return theory.top_exponent(
-            lambda key: matrices[jax.random.randint(key, (), 0, 2)],
-            key=jax.random.key(0),
-            num_steps=1000,
-        )
-
-    top = jax.jit(jax.vmap(exponent))(eta.ravel(), spread.ravel())
-    values, errors = (np.asarray(part) for part in (top.exponent, top.standard_error))
-    return values.reshape(eta.shape), errors.reshape(eta.shape)
-
-
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """The exponents against theory, and levels at some points of the diagrams."""
     from causal_sgd.analysis import growth_rate, level_crossing
@@ -315,7 +232,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     values = {}
     for name in EXPONENTS:
         growth = growth_rate(data[f"exponent of {name}"]).transpose("learning_rate", "spread")
-        exact, error = _exponents(name, PROBED["learning_rate"], PROBED["spread"])
+        exact, error = matrix_exponents(name, PROBED["learning_rate"], PROBED["spread"])
         error = np.hypot(growth.standard_error.values, error)
         values[f"exponent of {name}"] = float(np.max(np.abs(growth.rate.values - exact) / error))
     medians = {name: data[name].level.median("seed") for name in METHODS}
@@ -332,17 +249,20 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         / (1 - METHODS[name].numbers.get("decay", 0.0))
         for name in KEEPING
     ]
-    alone = [float(_scalar("AdamW, decay 0.3", rate, np.zeros(1), 1)[0, 0]) for rate in RATES]
+    alone = [
+        float(scalar_levels("AdamW, decay 0.3", np.zeros(1), rate=rate, start=SMALL, draws=1)[0, 0])
+        for rate in RATES
+    ]
     return values | {
         "kept by SAM": float(sam.isel(point)),
         "invariant": farthest_from_one(np.array(learned)),
         **{f"level of {name}": _against_scalars(data[name], name) for name in SIMULATED},
         "slow": float(medians["momentum 0.9"].isel(learning_rate=0, spread=-1)),
-        "cosine": float(crossing) / _cosine_spread(),
+        "cosine": float(crossing) / cosine_spread(RATES[FAST]),
         "SAM": float((sam / medians["SGD"]).isel(learning_rate=0, spread=4)),
         "sign": float(wandering.mean()),
         "Adam": float(medians["Adam"].isel(learning_rate=slice(3), spread=slice(13)).min()),
-        "AdamW": slowest * MEAN / _balance(6.0, 0.3) ** 2,
+        "AdamW": slowest * MEAN / balance(6.0, 0.3) ** 2,
         "AdamW rejects": float(adamw.level.isel(learning_rate=FAST, spread=8).median("seed")),
         "AdamW learns": farthest_from_one(
             (adamw.learned.median("seed").isel(spread=0) / np.array(alone)).values
@@ -350,20 +270,13 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     }
 
 
-def _scalar(name: str, rate: float, spreads: np.ndarray, draws: int) -> np.ndarray:
-    """The levels [spread, draw] of a method on one direction, by NumPy."""
-    method = METHODS[name]
-    numbers = {part: method.numbers.get(part, 0.0) for part in ("momentum", "decay")}
-    rule = optimizer_rule(method.program, **numbers)
-    return optimized_levels(
-        rule, spreads, rate=rate, start=SMALL, steps=STEPS, every=EVERY, draws=draws, mean=MEAN
-    )
-
-
 def _against_scalars(dataset: xr.Dataset, name: str) -> float:
     """The largest deviation of the mean level over M from the scalar map, in standard errors."""
     part = dataset.level.isel(learning_rate=FAST).sel(spread=slice(1, SIMULATED[name]))
-    expected = _scalar(name, RATES[FAST], part.spread.values, SCALAR_DRAWS) / MEAN
+    expected = (
+        scalar_levels(name, part.spread.values, rate=RATES[FAST], start=SMALL, draws=SCALAR_DRAWS)
+        / MEAN
+    )
     return max(
         deviation(runs[np.isfinite(runs)], levels[levels < BLOWN_UP])
         for runs, levels in zip(part.transpose("spread", "seed").values, expected, strict=True)
@@ -423,7 +336,7 @@ def _draw_diagram(ax: Axes, dataset: xr.Dataset, name: str) -> Diagram:
     )
     if name in EXPONENTS[1:]:
         spreads = np.linspace(0.5, SPREADS[-1], 24)
-        exponents, _ = _exponents(name, RATES, spreads)
+        exponents, _ = matrix_exponents(name, RATES, spreads)
         ax.contour(spreads, RATES, exponents, [0.0], colors="tab:red", linewidths=1.6)
     ax.set_title(name)
     ax.set(xlabel="", ylabel="")
