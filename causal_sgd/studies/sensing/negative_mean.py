@@ -75,7 +75,7 @@ CLAIMS = {
         "no gain from heterogeneity",
     ),
     # Three standard errors of the median of 64 errors of 16 normal numbers are 9 %; the spurious
-    # row among the ten may add 1/d to the error of HeteroSGD, see `floor_margins`.
+    # row among the ten may add 1/d to the error of HeteroSGD.
     "between": Claim(
         "mean 0.5 and 1: error of PooledSGD over that of HeteroSGD, over the ratio of |mean A_e| "
         "with its floor and the floor, farthest from 1",
