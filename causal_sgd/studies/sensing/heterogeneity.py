@@ -60,9 +60,9 @@ SHARES = np.array([0, 0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6])  # of the critica
 SMALL_SIZES = (12, 24, 48, 96, 384, 1536)
 # The median distance over the floor of second order, from five cells of 256 runs each of an
 # independent simulation of the exact law (`benchmarks/plain_simulations.py distances`: 1.010 to
-# 1.012, with a standard error of 0.002 each). The noise that multiplies in the spurious row adds 0.7 %
-# at M = 6 in linearised theory, and bursts the rest. The margins are four standard errors of 64
-# seeds, of 0.004.
+# 1.012, with a standard error of 0.002 each). The noise that multiplies in the spurious row adds
+# 0.7 % at M = 6 in linearised theory, and bursts the rest. The margins are four standard errors of
+# 64 seeds, of 0.004.
 MEDIAN = 1.011
 LOW, HIGH = floor_margins(0.0042)
 CLAIMS = {
