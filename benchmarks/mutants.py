@@ -47,8 +47,12 @@ def heavier(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Multiply the first of some probabilities; the others take what is left."""
 
     def change(probabilities: Any) -> Any:
+        import jax.numpy as jnp
+
+        if len(probabilities) == 1:
+            return probabilities
         rest = (1 - PER_CENT * probabilities[:1]) / (1 - probabilities[:1])
-        return probabilities * np.where(np.arange(probabilities.size) == 0, PER_CENT, rest)
+        return jnp.where(jnp.arange(len(probabilities)) == 0, PER_CENT, rest) * probabilities
 
     return replaced(name, change)
 
@@ -90,7 +94,7 @@ def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) ->
     tests = OF_THEORY.get(module, f"tests/theory/test_theory{module}.py")
     return {
         name: Mutant(
-            f"causal_sgd.theory.{module}:{name}",
+            f"causal_sgd.theory:{name}",
             result(),
             (tests, "tests/theory"),  # the second only if the first does not notice
             studies.get(name, ()),
@@ -102,6 +106,7 @@ def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) ->
 OF_THEORY = {
     "_batch_ratios": "tests/theory/test_theory_limits.py",
     "limits": "tests/theory/test_theory_limits.py",
+    "_products": "tests/theory/test_theory_exponents.py",
     "_variances": "tests/theory/test_theory_finite_time.py",
 }
 
@@ -152,7 +157,6 @@ MUTANTS: dict[str, Mutant] = {
         "lyapunov",
         "lyapunov_asymmetric",
         "lyapunov_environments",
-        "lyapunov_exponents",
         "lyapunov_gaussian",
         "lyapunov_log_normal",
         "lyapunov_two_point",
@@ -174,6 +178,7 @@ MUTANTS: dict[str, Mutant] = {
         studies={"lyapunov_federated": ("federated",)},
     ),
     **_theory("_noise", "noise_level", studies={}),
+    **_theory("_products", "lyapunov_exponents", studies={}),
     **_theory(
         "_rotations",
         "critical_spread_of",
