@@ -8,6 +8,7 @@ check names quickly.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import operator
 import os
@@ -26,6 +27,7 @@ __all__ = [
     "function",
     "instance",
     "integer",
+    "is_tracing",
     "is_zero",
     "key",
     "made_of",
@@ -71,6 +73,24 @@ def unmasked(name: str, value: Value) -> Value:
             f"{name} must have no masked entries, got a masked array; pass its .compressed() values"
         )
     return value
+
+
+def is_tracing() -> bool:
+    """Whether jax traces a function here and now, so that nothing may be computed at once."""
+    if "jax" not in sys.modules:
+        return False
+    from jax.extend.core import get_opaque_trace_state
+
+    return get_opaque_trace_state() != _state_by_hand()
+
+
+@functools.cache
+def _state_by_hand() -> object:
+    from jax.core import eval_context
+    from jax.extend.core import get_opaque_trace_state
+
+    with eval_context():
+        return get_opaque_trace_state()
 
 
 def is_zero(value: object) -> bool:

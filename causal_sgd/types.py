@@ -167,10 +167,13 @@ class Risks(NamedTuple):
         batch: (key, step, data, model, world, batch) -> the losses of the batch's environments,
             [B], on the examples that `gradient` uses with the same arguments; the loss of an
             environment without examples is 0. None where what is drawn depends on the parameters.
+        single: (data, model, world, environment []) -> the loss of one environment, [1], as `whole`
+            has it but at the cost of one; None where it is taken from `whole`.
     """
 
     whole: Callable[[PyTree, AnyModel, PyTree], RiskFunction]
     batch: Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], RiskFunction] | None = None
+    single: Callable[[PyTree, AnyModel, PyTree, Array], RiskFunction] | None = None
 
 
 class Measurement(NamedTuple):
@@ -211,6 +214,12 @@ class Measurement(NamedTuple):
         | None
     ) = None
     takes_reduced: bool = False
+
+    @property
+    def repeats_examples(self) -> bool:
+        """Whether the same key gives the same examples at all parameters."""
+        has_losses = self.risks is not None and self.risks.batch is not None
+        return has_losses or self.differentiates_loss
 
     @property
     def name(self) -> str:
@@ -299,6 +308,25 @@ class Snapshot:
         """
         risks, shares = self.risks, self.world.probabilities if weights is None else weights
         return lambda params: _mean(shares, risks(params))
+
+    def environment_risk(self, environment: Array) -> Callable[[Params], Array]:
+        """The risk of one environment as a function of the parameters.
+
+        Args:
+            environment: its index [].
+
+        Returns:
+            A differentiable function params -> [].
+
+        Raises:
+            ValueError: if the measurement has no risks.
+        """
+        single = _offered(self.measurement).single
+        if single is None:
+            risks = self.risks
+            return lambda params: risks(params)[environment]
+        risk = single(self.data, self.model, self.world, environment)
+        return lambda params: risk(params)[0]
 
     def batch_risk(self) -> Callable[[Params], Array]:
         """The loss of the next step's batch as a function of the parameters.
@@ -392,8 +420,9 @@ class Algorithm(NamedTuple):
     Attributes:
         init: key -> state; draws the world, the data and the initial parameters from streams of the
             key.
-        step: (key, state) -> state; the same key at every step, the state counts them. By hand, use
-            `jax.jit(step)`: op by op, loops are compiled anew in every step.
+        step: (key, state) -> state; the same key at every step, the state counts them. By hand, a
+            step of the package's own parts compiles once; one with a function of the user's own
+            runs op by op and sees what the function reads.
         snapshot: (key, state) -> what the metrics see; the same key again.
         loss: state -> the last batch loss []; a run has diverged once it is not finite.
     """

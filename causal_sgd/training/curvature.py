@@ -57,11 +57,10 @@ def environment_sharpness(snapshot: Snapshot) -> Array:
     The environments are treated one after the other, each at the cost of a `sharpness`.
     """
     check_snapshot(snapshot)
-    risks = snapshot.risks
     size = snapshot.world.probabilities.shape[0]
 
     def one(environment: Array) -> Array:
-        return _ends(lambda params: risks(params)[environment], snapshot.params)[1]
+        return _ends(snapshot.environment_risk(environment), snapshot.params)[1]
 
     return jax.lax.map(one, jnp.arange(size))
 

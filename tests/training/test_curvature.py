@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params as inner_of
 from jax.flatten_util import ravel_pytree
 
 from causal_sgd.sensing import World, measurements, metrics, models, worlds
@@ -311,3 +313,26 @@ def test_a_value_is_computed_once_and_anew_within_a_transformation() -> None:
     values = both(jnp.ones((DIM, 3)))
     np.testing.assert_allclose(values, [3 * DIM] * 3)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("shared", few([False, True], {True}))
+def test_the_sharpness_of_an_environment_reads_its_own_data_alone(shared: bool) -> None:
+    """Its products read a quarter of what those of the pooled risk of four environments read."""
+    size, width = 9, DIM * (DIM + 1) // 2
+    given = np.ones((4, size, width), np.float32) if shared else None
+    measurement = measurements.fixed_design(
+        num_examples=None if shared else size, design=given, noise=NOISE
+    )
+    snapshot = taken(jnp.ones((DIM, 3)), FACTORED, measurement)
+
+    def numbers_read(jaxpr: Any) -> int:
+        total = sum(numbers_read(inner) for one in jaxpr.eqns for inner in inner_of(one.params))
+        products = [one for one in jaxpr.eqns if one.primitive.name == "dot_general"]
+        shapes = [variable.aval.shape for one in products for variable in one.invars]
+        return total + sum(math.prod(s) for s in shapes if s[-2:] in {(size, width), (width, size)})
+
+    own, pooled = (
+        numbers_read(jax.make_jaxpr(metric)(snapshot).jaxpr)
+        for metric in (curvature.environment_sharpness, curvature.sharpness)
+    )
+    assert 0 < own <= pooled / 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ Designs = Array | tuple[Array, ...]  # [E, n, p], or E arrays [n, p]
 # outer products; up to VERY_FEW columns and FEW_ROWS rows so is the first.
 FEW, VERY_FEW, FEW_ROWS = 8, 4, 64
 SLAB = 2**16  # random numbers that a run holds at once
+FEW_SLABS = 4  # up to which a loop takes less time than its compilation
+
+Carry = TypeVar("Carry", bound=PyTree)
 
 
 def dense_invariant(key: Key, world: World) -> Array:
@@ -121,9 +125,29 @@ def checked_slab(slab_size: int | None, numbers: int, most: int = SLAB) -> int:
     return checks.integer("slab_size", slab_size)
 
 
-def slabs(batch: Batch, slab: int, first: Array | int) -> tuple[Array | int, Array]:
-    """The range of slabs that hold the examples `first`, ... of a batch, as bounds of a loop."""
-    return first // slab, (first + jnp.sum(batch.counts) + slab - 1) // slab
+def over_slabs(
+    add_slab: Callable[[Array, Carry], Carry],
+    zero: Carry,
+    batch: Batch,
+    slab: int,
+    first: Array | int,
+) -> Carry:
+    """The result of a loop over the slabs that hold the examples `first`, ... of a batch.
+
+    Args:
+        add_slab: (index of a slab [], carry) -> carry.
+        zero: the first carry.
+        batch: whose examples have the numbers `first`, `first` + 1, ...
+        slab: examples in a slab.
+        first: [].
+    """
+    bounds = first // slab, (first + jnp.sum(batch.counts) + slab - 1) // slab
+    if not checks.is_tracing() and int(bounds[1]) - int(bounds[0]) <= FEW_SLABS:
+        # By hand, a loop of jax would be compiled in every call.
+        for index in range(int(bounds[0]), int(bounds[1])):
+            zero = add_slab(jnp.asarray(index), zero)
+        return zero
+    return jax.lax.fori_loop(*bounds, add_slab, zero)
 
 
 def batch_size(batch: Batch) -> Array:

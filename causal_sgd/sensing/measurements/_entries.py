@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, random
@@ -11,9 +10,9 @@ from causal_sgd.sensing.measurements._algebra import (
     checked_slab,
     dense_invariant,
     measure_spans,
+    over_slabs,
     owners,
     pull_back,
-    slabs,
 )
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
@@ -75,7 +74,7 @@ def completion(*, noise: float | Array = 0.0, slab_size: int | None = None) -> M
             return sums.at[place[0], place[1]].add(residuals), total + jnp.sum(residuals**2)
 
         zero = jnp.zeros_like(error), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, zero)
+        sums, total = over_slabs(add_slab, zero, batch, slab, first)
         matrix = (sums + sums.T) / 2 if model.symmetric else sums
         examples = size.astype(error.dtype)
         return pull_back(model, params, dim * matrix / examples), total / examples / 4

@@ -85,16 +85,9 @@ def fixed_design(
     # Otherwise the conversion of a design given within a cell would be part of every program.
     with jax.ensure_compile_time_eval():
         given = None if design is None else designs.coordinates(design, symmetric)
-        shape = None if given is None else given.shape
-        size = checks.integer("num_examples", num_examples) if shape is None else shape[1]
-        gathers = largest_batch is not None and GATHERED * largest_batch <= size
-        shared: Designs | None = given
-        # Rows are gathered from one array; whole data sets are read in place, one array for each.
-        if given is not None and not gathers and given.shape[0] <= SEPARATE:
-            shared = tuple(given)
-        del given  # otherwise it would be held twice
-    selection = Selection(size, full, replacement, largest_batch)
-    data_set = DataSet(shared, shape, selection, gathers, symmetric, noise, fresh_noise)
+        size = checks.integer("num_examples", num_examples) if given is None else given.shape[1]
+        selection = Selection(size, full, replacement, largest_batch)
+        data_set = _data_set(given, selection, symmetric, noise, fresh_noise)
 
     def gradient(
         key: Key,
@@ -109,6 +102,9 @@ def fixed_design(
 
     def whole(data: Data, model: MatrixModel, world: World) -> RiskFunction:
         return _risks_of_all(data_set, data, model)
+
+    def single(data: Data, model: MatrixModel, world: World, environment: Array) -> RiskFunction:
+        return _risks_of_all(data_set, data, model, environment)
 
     def on_batch(
         key: Key, step: Array, data: Data, model: MatrixModel, world: World, batch: Batch
@@ -133,7 +129,7 @@ def fixed_design(
         gradient,
         selection.capacity,
         holds_labels=True,
-        risks=Risks(whole, on_batch),
+        risks=Risks(whole, on_batch, single),
         differentiates_loss=True,
         client=client,
     )
@@ -159,6 +155,24 @@ def _check_options(
         checks.integer("largest_batch", largest_batch)
     if (num_examples is None) == (design is None):
         raise ValueError("num_examples or design must be given, and not both")
+
+
+def _data_set(
+    design: Array | None,
+    selection: Selection,
+    symmetric: bool,
+    noise: float | Array,
+    fresh_noise: float | Array,
+) -> DataSet:
+    """The data sets of a design [E, n, p], or of none yet."""
+    shape = None if design is None else design.shape
+    largest = selection.largest_batch
+    gathers = largest is not None and GATHERED * largest <= selection.size
+    shared: Designs | None = design
+    # Rows are gathered from one array; whole data sets are read in place, one array for each.
+    if design is not None and not gathers and design.shape[0] <= SEPARATE:
+        shared = tuple(design)
+    return DataSet(shared, shape, selection, gathers, symmetric, noise, fresh_noise)
 
 
 def _gradient(
@@ -196,11 +210,16 @@ def _gradient(
     return pull_back(model, params, data_set.restore(sums * scale)), loss * scale / 4
 
 
-def _risks_of_all(data_set: DataSet, data: Data, model: MatrixModel) -> RiskFunction:
-    """The losses [E] over all examples, in the mean over the fresh noise."""
+def _risks_of_all(
+    data_set: DataSet, data: Data, model: MatrixModel, environment: Array | None = None
+) -> RiskFunction:
+    """The losses [E] or, of one environment, [1] over all examples and in the mean over noise."""
     data_set.require_symmetry(model)
     require_estimate(model)
     measured, labels = data_set.design_and_labels(data)
+    if environment is not None:
+        measured = _products.selected(measured, environment)[None]
+        labels = labels[environment][None]
 
     def risks(params: Params, scale: float | Array = 1.0) -> Array:
         estimate = data_set.flatten(scale * model.estimate(params))

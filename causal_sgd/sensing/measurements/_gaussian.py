@@ -8,7 +8,6 @@ entries.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -25,11 +24,11 @@ from causal_sgd.sensing.measurements._algebra import (
     fused_sandwich,
     measure_spans,
     of_owners,
+    over_slabs,
     owners,
     pack,
     pull_back,
     require_reduced_world,
-    slabs,
     unpack,
 )
 from causal_sgd.sensing.measurements._risks import population_risks
@@ -92,10 +91,15 @@ def population() -> Measurement:
     def whole(data: tuple[Array, Array], model: MatrixModel, world: World) -> RiskFunction:
         return population_risks(model, world, world.spurious_cores)
 
+    def single(
+        data: tuple[Array, Array], model: MatrixModel, world: World, environment: Array
+    ) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores[environment][None])
+
     return Measurement(
         init,
         gradient,
-        risks=Risks(whole, on_batch),
+        risks=Risks(whole, on_batch, single),
         differentiates_loss=True,
         takes_reduced=True,
     )
@@ -169,38 +173,7 @@ def gaussian_law(*, noise: float | Array = 0.0) -> Measurement:
         number = size.astype(error.dtype)
         return pull_back(model, params, matrix / number), total / number / 4
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: Array,
-        model: MatrixModel,
-        params: Params,
-        world: World,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        draw = functools.partial(_law.draw_numbers, key, batch=batch)
-        size = jnp.sum(batch.counts)
-        return of_environments(draw, data, model, params, world, batch.environments, size)
-
-    def client(
-        key: Key,
-        step: Array,
-        data: Array,
-        model: MatrixModel,
-        params: Params,
-        world: World,
-        batch: Batch,
-        position: Array,
-    ) -> tuple[Params, Array]:
-        draw = functools.partial(_law.client_numbers, key, position=position, batch=batch)
-        environment = batch.environments[position][None]
-        size = jnp.maximum(batch.counts[position], 1)
-        return of_environments(draw, data, model, params, world, environment, size)
-
-    def whole(data: Array, model: MatrixModel, world: World) -> RiskFunction:
-        return population_risks(model, world, world.spurious_cores, noise)
-
-    return Measurement(dense_invariant, gradient, risks=Risks(whole), client=client)
+    return _law.measure_by_law(dense_invariant, of_environments, noise)
 
 
 def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Measurement:
@@ -253,7 +226,7 @@ def streamed(*, noise: float | Array = 0.0, slab_size: int | None = None) -> Mea
             return sums + gain, total + jnp.sum(residual**2)
 
         zero = jnp.zeros(width, error.dtype), jnp.zeros((), error.dtype)
-        sums, total = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, zero)
+        sums, total = over_slabs(add_slab, zero, batch, slab, first)
         mean, loss = sums / size.astype(error.dtype), total / size.astype(error.dtype) / 4
         matrix = unpack(mean) if model.symmetric else mean.reshape(dim, dim)
         return pull_back(model, params, matrix), loss

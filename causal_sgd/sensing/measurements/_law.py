@@ -26,7 +26,9 @@ The same law holds, with iid N(0, 1) entries of W in place of a GOE matrix.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,10 @@ from causal_sgd.sensing.measurements._algebra import (
     safe_inverse,
     safe_ratio,
 )
-from causal_sgd.types import Array, Batch, Key
+from causal_sgd.sensing.measurements._risks import population_risks
+from causal_sgd.sensing.models import MatrixModel
+from causal_sgd.sensing.worlds import World
+from causal_sgd.types import Array, Batch, Key, Measurement, Params, PyTree, RiskFunction, Risks
 
 # Streams of the key of a step: stream 0 has the normals that all batches share and stream 1 their
 # words, 2 + 2 e and 3 + 2 e those of environment e, and CLIENTS + e the W'_e of clients.
@@ -62,6 +67,83 @@ class Numbers(NamedTuple):
     squares: Squares
     line: Array  # [B] normals of the W'_e along the common part of the residuals; used for B > 1
     blocks: Array  # [B, *] normals of the W'_e, matrices [r2, r2], within the span of V; likewise
+
+
+class OfEnvironments(Protocol):
+    """The gradient of the examples of some environments, and their loss []."""
+
+    def __call__(
+        self,
+        draw: Callable[..., Numbers],
+        data: PyTree,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        environments: Array,
+        size: Array,
+    ) -> tuple[Params, Array]:
+        """Return both.
+
+        Args:
+            draw: `draw_numbers` or `client_numbers` without what the law decides: size, rank, ...
+            data: the measurement's.
+            model: of the estimate.
+            params: of the model.
+            world: of the signals.
+            environments: that have examples, [B].
+            size: number of examples [], at least 1.
+        """
+        ...
+
+
+def measure_by_law(
+    init: Callable[[Key, World], PyTree], of_environments: OfEnvironments, noise: float | Array
+) -> Measurement:
+    """A measurement by the exact law of the gradient, for a batch and for each of its clients.
+
+    Args:
+        init: (key, world) -> data.
+        of_environments: the law.
+        noise: sigma_y.
+    """
+
+    def gradient(
+        key: Key,
+        step: Array,
+        data: PyTree,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+    ) -> tuple[Params, Array]:
+        draw = functools.partial(draw_numbers, key, batch=batch)
+        size = jnp.sum(batch.counts)
+        return of_environments(draw, data, model, params, world, batch.environments, size)
+
+    def client(
+        key: Key,
+        step: Array,
+        data: PyTree,
+        model: MatrixModel,
+        params: Params,
+        world: World,
+        batch: Batch,
+        position: Array,
+    ) -> tuple[Params, Array]:
+        draw = functools.partial(client_numbers, key, position=position, batch=batch)
+        environment = batch.environments[position][None]
+        size = jnp.maximum(batch.counts[position], 1)
+        return of_environments(draw, data, model, params, world, environment, size)
+
+    def whole(data: PyTree, model: MatrixModel, world: World) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores, noise)
+
+    def single(data: PyTree, model: MatrixModel, world: World, environment: Array) -> RiskFunction:
+        return population_risks(model, world, world.spurious_cores[environment][None], noise)
+
+    # Messages name a measurement after the function that made it.
+    gradient.__qualname__ = getattr(of_environments, "__qualname__", gradient.__qualname__)
+    return Measurement(init, gradient, risks=Risks(whole, single=single), client=client)
 
 
 def half_size(dim: int, symmetric: bool) -> int:

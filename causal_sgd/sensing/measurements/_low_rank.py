@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,10 +10,9 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.sensing.measurements import _law
-from causal_sgd.sensing.measurements._risks import population_risks
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
+from causal_sgd.types import Array, Measurement, Params
 
 
 def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
@@ -48,6 +46,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
 
     def of_environments(
         draw: Callable[..., _law.Numbers],
+        data: tuple[()],
         model: MatrixModel,
         params: Params,
         world: World,
@@ -80,38 +79,7 @@ def low_rank_law(*, noise: float | Array = 0.0) -> Measurement:
         number = size.astype(factor.dtype)
         return to_params(cotangent / number)[0], total / number / 4
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: tuple[()],
-        model: MatrixModel,
-        params: Params,
-        world: World,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        draw = functools.partial(_law.draw_numbers, key, batch=batch)
-        size = jnp.sum(batch.counts)
-        return of_environments(draw, model, params, world, batch.environments, size)
-
-    def client(
-        key: Key,
-        step: Array,
-        data: tuple[()],
-        model: MatrixModel,
-        params: Params,
-        world: World,
-        batch: Batch,
-        position: Array,
-    ) -> tuple[Params, Array]:
-        draw = functools.partial(_law.client_numbers, key, position=position, batch=batch)
-        environment = batch.environments[position][None]
-        size = jnp.maximum(batch.counts[position], 1)
-        return of_environments(draw, model, params, world, environment, size)
-
-    def whole(data: tuple[()], model: MatrixModel, world: World) -> RiskFunction:
-        return population_risks(model, world, world.spurious_cores, noise)
-
-    return Measurement(lambda key, world: (), gradient, risks=Risks(whole), client=client)
+    return _law.measure_by_law(lambda key, world: (), of_environments, noise)
 
 
 class _Frame(NamedTuple):

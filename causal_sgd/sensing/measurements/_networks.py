@@ -29,9 +29,9 @@ from causal_sgd.sensing.measurements._algebra import (
     dense_invariant,
     measure_spans,
     of_owners,
+    over_slabs,
     owners,
     pull_back,
-    slabs,
 )
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
@@ -90,8 +90,8 @@ def rank_one(
             return sums + gain, plain + jnp.sum(residuals), total + jnp.sum(residuals**2)
 
         zero = jnp.zeros((), error.dtype)
-        sums, plain, total = jax.lax.fori_loop(
-            *slabs(batch, slab, first), add_slab, (jnp.zeros_like(error), zero, zero)
+        sums, plain, total = over_slabs(
+            add_slab, (jnp.zeros_like(error), zero, zero), batch, slab, first
         )
         if trace_correction:
             # The -I of every X, once: it is the same in all examples.
@@ -157,7 +157,7 @@ def examples(
             return jax.tree.map(jnp.add, carry, jax.value_and_grad(squares)(params, index))
 
         start = jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params)
-        total, sums = jax.lax.fori_loop(*slabs(batch, slab, first), add_slab, start)
+        total, sums = over_slabs(add_slab, start, batch, slab, first)
         number = size.astype(dtype)
         return jax.tree.map(lambda leaf: leaf / number / 4, sums), total / number / 4
 

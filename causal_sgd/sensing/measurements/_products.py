@@ -110,6 +110,13 @@ def each_environment(
     return jax.lax.map(lambda task: one(*task), (environments, labels, weights, estimates))
 
 
+def selected(design: Designs, environment: Array) -> Array:
+    """The data set [n, p] of one environment [], as a copy that many products may read."""
+    if not isinstance(design, tuple):
+        return design[environment]
+    return jax.lax.switch(environment, [lambda rows=rows: rows for rows in design])
+
+
 def _by_slabs(
     design: Array, environment: Array, labels: Array, weights: Array, estimates: Array
 ) -> tuple[Array, Array]:

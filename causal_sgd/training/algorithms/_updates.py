@@ -76,9 +76,7 @@ class Examples(NamedTuple):
         return jnp.sum(counts * losses) / jnp.sum(counts)
 
     def _require_independence(self) -> None:
-        risks = self.measurement.risks
-        on_batch = None if risks is None else risks.batch
-        if on_batch is None and not self.measurement.differentiates_loss:
+        if not self.measurement.repeats_examples:
             raise ValueError(
                 "measurement must draw the same examples at all parameters for an optimizer that "
                 "asks for losses or gradients elsewhere (line searches, L-BFGS, Sophia, sam), as "
