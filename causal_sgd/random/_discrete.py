@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd import linalg
+from causal_sgd import checks, linalg
 from causal_sgd.random._bits import bits, uniforms
 from causal_sgd.types import Array, Key
 
@@ -191,6 +191,10 @@ def subset(key: Key, size: int, count: Array) -> Array:
     Returns:
         A mask [size].
     """
+    return (_subset if checks.is_tracing() else _compiled_subset)(key, size, count)
+
+
+def _subset(key: Key, size: int, count: Array) -> Array:
     numbers = bits(key, size)
 
     def largest(fits: Callable[[Array], Array], num_bits: int) -> Array:
@@ -213,3 +217,7 @@ def subset(key: Key, size: int, count: Array) -> Array:
     place = jax.lax.iota(jnp.uint32, size)
     last = largest(lambda number: number_of(level & (place < number)) < missing, size.bit_length())
     return below | (level & (place <= last) & (missing > 0))
+
+
+# By hand. Within a program, a function that is jitted would only be one more call.
+_compiled_subset = jax.jit(_subset, static_argnums=1)

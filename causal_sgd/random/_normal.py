@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from causal_sgd import linalg
+from causal_sgd import checks, linalg
 from causal_sgd.random._bits import bits, is_threefry, threefry, uniforms
 from causal_sgd.types import Array, Key, PyTree
 
@@ -116,6 +116,8 @@ def evaluated_once(function: Callable[..., PyTree], words: Array, *others: Array
         words: random words or words of keys, uint32.
         others: the other arguments.
     """
+    if not checks.is_tracing():
+        return function(words, *others)  # by hand the branch would be compiled in every call
     out = jax.eval_shape(function, words, *others)
 
     def never(*arguments: Array) -> PyTree:

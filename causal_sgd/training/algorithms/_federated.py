@@ -18,6 +18,7 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms._by_hand import by_hand
 from causal_sgd.training.algorithms._updates import (
     Examples,
     apply_update,
@@ -254,7 +255,7 @@ def _federated(settings: _Settings) -> Algorithm:
         params = state.params if evaluate is None else evaluate(state.server, state.params)
         return _parts.take_snapshot(parts, params, state)
 
-    return Algorithm(init, step, snapshot, lambda state: state.loss)
+    return Algorithm(init, by_hand(step), snapshot, lambda state: state.loss)
 
 
 def _train_clients(

@@ -11,6 +11,7 @@ import optax
 
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms._by_hand import by_hand
 from causal_sgd.training.algorithms._symmetry import check_symmetry
 from causal_sgd.training.algorithms._updates import Examples, apply_update, init_state
 from causal_sgd.types import (
@@ -103,7 +104,7 @@ def sgd(
             parts, params, state, jax.tree_util.Partial(next_batch, key, state)
         )
 
-    return Algorithm(init, step, snapshot, lambda state: state.loss)
+    return Algorithm(init, by_hand(step), snapshot, lambda state: state.loss)
 
 
 def _first_state(
