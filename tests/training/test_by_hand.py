@@ -54,10 +54,11 @@ CASES = [
     few(dict.fromkeys(CASES), {("sgd", "cyclic", "population"), ("sgd", "hetero", "completion")}),
 )
 def test_steps_compile_once(name: str, sampler: str, measurement: str) -> None:
+    numbers: dict[str, Any] = dict(SAMPLERS[sampler].numbers) | {"batch_size": 8}
     row = {"proximal": 0.5} if name == "fedprox" else {}
     algorithm = method(
         name,
-        sampler=make("samplers", sampler, **dict(SAMPLERS[sampler].numbers) | {"batch_size": 8}),
+        sampler=make("samplers", sampler, **numbers),
         measurement=make("measurements", measurement, **MEASUREMENTS[measurement].numbers),
         **row,
     )
