@@ -94,7 +94,7 @@ def test_metrics_without_a_theory_have_no_curve(ax: Axes, grid: xr.Dataset) -> N
 def test_the_accessor_hands_it_on(ax: Axes, grid: xr.Dataset) -> None:
     cell = grid.isel(learning_rate=1, spread=1, drop=True)
     theory = limit(spreads=(1.0,))
-    artists = cell.sgd.plot("spurious_signal", ax=ax, theory=theory)
+    artists = figures.Runs(cell).plot("spurious_signal", ax=ax, theory=theory)
     assert len(artists.curves) == 1
     assert artists.curves[0].get_linestyle() == "--"
 

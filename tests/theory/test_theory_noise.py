@@ -200,7 +200,7 @@ def test_many_spare_columns_diverge_before_the_invariant_signal_is_lost() -> Non
     assert simulate(3.0, 0.97 * ratio, k=32).diverged == 1
 
 
-@pytest.mark.parametrize("spread", few([3.0, 6.0], {3.0}))
+@pytest.mark.parametrize("spread", few([3.0, 6.0], ()))
 def test_runs_diverge_below_the_divergence_ratio(spread: float) -> None:
     ratio = float(limits.divergence_batch_ratio(spread, **WORLD))
     assert simulate(spread, 0.97 * ratio).diverged == 1
