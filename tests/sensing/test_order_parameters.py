@@ -98,7 +98,8 @@ def steps(counts: tuple[int, ...], noise: float, slots: int) -> tuple[np.ndarray
 @pytest.mark.parametrize(
     ("kind", "noise", "slots"),
     [
-        ("pure", 0.8, 1),
+        ("pure", 8.0, 1),  # so much noise that 5 % less of it shows
+        pytest.param("pure", 0.8, 1, marks=pytest.mark.slow),
         pytest.param("pure", 0.0, 2, marks=pytest.mark.slow),
         pytest.param("two", 0.8, 1, marks=pytest.mark.slow),
         pytest.param("one of two is empty", 0.0, 1, marks=pytest.mark.slow),

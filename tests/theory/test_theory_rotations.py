@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,3 +136,13 @@ def test_no_positive_spectrum_is_below_the_least_one() -> None:
     )
     assert (least < theory.lyapunov_uniform(eta, mean, np.array([0.1, 0.5, 1.0]))).all()
     assert least > 0.628 * eta * mean
+
+
+def test_the_top_exponent_of_known_products() -> None:
+    few: Any = {"key": jax.random.key(0), "num_steps": 400, "num_chains": 16}
+    constant = theory.top_exponent(lambda key: jnp.diag(jnp.array([0.5, 2.0])), **few)
+    assert float(constant.exponent) == pytest.approx(math.log(2), rel=1e-4)
+    single = theory.top_exponent(
+        lambda key: jnp.exp(0.3 + 0.1 * jax.random.normal(key, (1, 1))), **few
+    )
+    assert float(single.exponent) == pytest.approx(0.3, abs=4 * 0.1 / 6400**0.5)

@@ -146,7 +146,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """Diverged fractions over start and spread from 3000 seeds (500 when quick), a diagram, and
-    finite batches with 384 seeds (64); small starts from 200,000.
+    finite batches with 384 seeds (256); small starts from 200,000.
     """
     from causal_sgd.sweeps import compare, sweep
 
@@ -190,7 +190,7 @@ def run(
         "finite": compare(
             {f"{rank}": FINITE.replace(spurious_rank=rank).cell() for rank in RANKS},
             axes={"spread": np.array(FINITE_WIDTHS) / RATE},
-            seeds=64 if quick else 384,
+            seeds=256 if quick else 384,
             **options,
         ),
     }
