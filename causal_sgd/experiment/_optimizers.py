@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import optax
 from optax import adam, adamw, lion, noisy_sgd, sgd, sign_sgd
 
@@ -48,7 +49,8 @@ def scheduled(
     checks.number("learning_rate", learning_rate, above=0)
     if schedule is None:
         return learning_rate
-    return lambda update: learning_rate * schedule(update * accumulate)
+    # Of whole numbers, optax makes factors in single precision, with x64 too.
+    return lambda update: learning_rate * schedule(jnp.asarray(update * accumulate, float))
 
 
 def with_options(

@@ -96,7 +96,7 @@ def owners(counts: Array, first: Array | int, many: int) -> tuple[Array, Array]:
         example beyond the ends of the batch), and whether it belongs to the batch [n].
     """
     last = jnp.cumsum(counts)
-    example = first + jnp.arange(many)
+    example = (first + jnp.arange(many)).astype(last.dtype)
     # The number of environments that end before the example, so those without examples own none.
     owner = jnp.minimum(jnp.sum(last[None, :] <= example[:, None], 1), counts.shape[0] - 1)
     return owner, (example >= 0) & (example < last[-1])

@@ -94,7 +94,7 @@ class Selection(NamedTuple):
         environments, counts = batch
         owner, valid = owners(counts, 0, largest)
         # Padding may count past the end; it reads a valid index, and `valid` discards it.
-        within = jnp.arange(largest) - (jnp.cumsum(counts) - counts)[owner]
+        within = jnp.arange(largest, dtype=counts.dtype) - (jnp.cumsum(counts) - counts)[owner]
         keys = random.fold_in(key, environments)
         if self.replacement:
             return random.integers(keys[owner], within, self.size), owner, valid

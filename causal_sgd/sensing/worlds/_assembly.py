@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypedDict, cast
+from typing import Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,8 @@ def _rotated(key: Key, cores: Array, rotation: float | Array) -> Array:
 
 def diagonal(eigenvalues: Array) -> Array:
     """The cores [E, r2, r2] with eigenvalues [E, r2] in a common basis."""
-    return jnp.eye(eigenvalues.shape[1])[None] * eigenvalues[:, :, None]
+    size = eigenvalues.shape[1]
+    return jnp.eye(size, dtype=eigenvalues.dtype)[None] * eigenvalues[:, :, None]
 
 
 def per_direction(
@@ -157,7 +158,14 @@ def per_direction(
         raise ValueError(
             f"{name} must be a number or have shape ({spurious_rank},), got shape {shape}"
         )
-    return cast("float | Array", value) if shape == () else jnp.asarray(value)[None, :]
+    return working(value) if shape == () else jnp.asarray(working(value))[None, :]
+
+
+def working(value: Numbers) -> float | Array:
+    """Plain numbers unchanged, and arrays in the type in which worlds are computed."""
+    if isinstance(value, int | float) and not isinstance(value, np.floating):
+        return value
+    return jnp.asarray(value, jnp.result_type(float))
 
 
 def standardised_spectra(

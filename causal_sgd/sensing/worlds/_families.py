@@ -19,6 +19,7 @@ from causal_sgd.sensing.worlds._assembly import (
     diagonal,
     per_direction,
     standardised_spectra,
+    working,
 )
 from causal_sgd.sensing.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
@@ -231,9 +232,9 @@ def two_point(
             f"spurious_rank {spurious_rank}: one environment for each pattern of signs would make "
             f"2^{spurious_rank}"
         )
-    patterns = np.array(list(itertools.product([1.0, -1.0], repeat=spurious_rank)), np.float32)
+    patterns = np.array(list(itertools.product([1.0, -1.0], repeat=spurious_rank)), float)
     return assemble(
-        lambda key: diagonal(centre + width * jnp.asarray(patterns)),
+        lambda key: diagonal(centre + width * jnp.asarray(patterns, float)),
         len(patterns),
         dim=dim,
         invariant_rank=invariant_rank,
@@ -334,8 +335,8 @@ def goe(
         normals = random.normals(key, (num_environments, per_environment), jnp.result_type(float))
         ensemble = jax.vmap(random.goe, (0, None))(normals, size)
         identity = jnp.eye(size)
-        factors = identity + coupling * (1 - identity)
-        return mean * identity[None] + spread * (factors[None] * ensemble)
+        factors = identity + working(coupling) * (1 - identity)
+        return working(mean) * identity[None] + working(spread) * (factors[None] * ensemble)
 
     return assemble(
         cores,
