@@ -1,9 +1,9 @@
-from ._boundaries import Boundary as Boundary
-from ._boundaries import finite_time_boundary as finite_time_boundary
 from ._boundaries import level_crossing as level_crossing
-from ._boundaries import order_parameter_boundary as order_parameter_boundary
 from ._boundaries import rejecting_fraction as rejecting_fraction
 from ._boundaries import rejection_boundary as rejection_boundary
+from ._extrapolations import Boundary as Boundary
+from ._extrapolations import finite_time_boundary as finite_time_boundary
+from ._extrapolations import order_parameter_boundary as order_parameter_boundary
 from ._growth import growth_rate as growth_rate
 from ._intermittency import PowerLaw as PowerLaw
 from ._intermittency import density_exponent as density_exponent

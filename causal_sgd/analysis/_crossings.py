@@ -11,7 +11,7 @@ from scipy import stats
 from causal_sgd import checks
 from causal_sgd.analysis._summaries import divergences, final, metric_names, valid
 
-__all__ = ["clopper_pearson", "crossings", "increasing", "rejections", "resamples_of"]
+__all__ = ["clopper_pearson", "crossings", "increasing", "rejections", "resamples_of", "tails"]
 
 BLOCK_SIZE = 2**22  # numbers that the bootstrap of a diagram holds in memory at a time
 
@@ -198,3 +198,8 @@ def _first_crossing(axis: np.ndarray, fractions: np.ndarray, share: float) -> np
     weight = np.where(inside, (share - low) / np.where(inside, high - low, 1), 0)
     crossing = axis[before] + weight * (axis[after] - axis[before])
     return np.where(above.any(-1), np.where(inside, crossing, -np.inf), np.inf)
+
+
+def tails(confidence: float) -> list[float]:
+    """The probabilities at the ends of a central interval."""
+    return [(1 - confidence) / 2, (1 + confidence) / 2]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from causal_sgd import checks
 from causal_sgd.sweeps import _machine
+from causal_sgd.sweeps._failures import SweepError
 from causal_sgd.sweeps._names import check_dim, check_files
 from causal_sgd.sweeps._options import CompareOptions
 from causal_sgd.sweeps._programs import Cell
-from causal_sgd.sweeps._sweep import Sweep, SweepError, how_to_go_on
+from causal_sgd.sweeps._sweep import Sweep, how_to_go_on
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex_core
 
 from causal_sgd import random
 from causal_sgd.sweeps import _jaxprs
@@ -79,23 +80,16 @@ class Program(NamedTuple):
         with _explained():
             traced = function.trace(root, *_columns(kinds, TRACED_RUNS))
         jaxpr = traced.jaxpr
-        shared_bytes = _jaxprs.shared_bytes(jaxpr)
-        whole = _jaxprs.working_bytes(jaxpr.jaxpr)
-        run_bytes = whole // TRACED_RUNS
-        if shared_bytes > run_bytes:
-            # Values computed from shared data do not grow with the runs: take the increment.
-            twice = function.trace(root, *_columns(kinds, 2 * TRACED_RUNS)).jaxpr
-            increment = _jaxprs.working_bytes(twice.jaxpr) - whole
-            run_bytes = max(increment // TRACED_RUNS, 1)
         fingerprint = _jaxprs.fingerprint(jaxpr)
+        if fingerprint not in _measures:
+            _measures[fingerprint] = _Measures.make(function, jaxpr, root, kinds)
         return cls(
             function=function,
             root=root,
             shapes=jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), traced.out_info
             ),
-            run_bytes=run_bytes,
-            shared_bytes=shared_bytes,
+            **_measures[fingerprint]._asdict(),
             fingerprint=fingerprint,
             identity=(
                 fingerprint,
@@ -103,7 +97,6 @@ class Program(NamedTuple):
                 *settings().items(),
                 *compiler().items(),
             ),
-            batches_lapack=_jaxprs.batches_lapack(jaxpr.jaxpr),
         )
 
     @property
@@ -153,6 +146,36 @@ class Program(NamedTuple):
         # Cells whose metrics differ in their names only share a compiled program.
         leaves = jax.tree.leaves(executable(*jax.device_put((self.root, *columns), device)))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), leaves)
+
+
+class _Measures(NamedTuple):
+    """What follows from the fingerprint of a program; see `Program`."""
+
+    run_bytes: int
+    shared_bytes: int
+    batches_lapack: bool
+
+    @classmethod
+    def make(
+        cls,
+        function: jax.stages.Wrapped,
+        jaxpr: jex_core.ClosedJaxpr,
+        root: Key,
+        kinds: Sequence[np.dtype],
+    ) -> _Measures:
+        """Measure a traced program."""
+        shared_bytes = _jaxprs.shared_bytes(jaxpr)
+        whole = _jaxprs.working_bytes(jaxpr.jaxpr)
+        run_bytes = whole // TRACED_RUNS
+        if shared_bytes > run_bytes:
+            # Values computed from shared data do not grow with the runs: take the increment.
+            twice = function.trace(root, *_columns(kinds, 2 * TRACED_RUNS)).jaxpr
+            increment = _jaxprs.working_bytes(twice.jaxpr) - whole
+            run_bytes = max(increment // TRACED_RUNS, 1)
+        return cls(run_bytes, shared_bytes, _jaxprs.batches_lapack(jaxpr.jaxpr))
+
+
+_measures: dict[str, _Measures] = {}  # by fingerprint; a few bytes each
 
 
 _executables: collections.OrderedDict[tuple[Device, Hashable], Future[jax.stages.Compiled]] = (

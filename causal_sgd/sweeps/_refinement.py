@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Unpack
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.analysis import final, metric_names, rejection_boundary
+from causal_sgd.analysis import final, metric_names
 from causal_sgd.analysis._crossings import clopper_pearson
 from causal_sgd.analysis._summaries import real
 from causal_sgd.sweeps._datasets import with_nan
-from causal_sgd.sweeps._grid import Grid, Zipped, axis_values, zipped
+from causal_sgd.sweeps._grid import Zipped, axis_values, zipped
 
-if TYPE_CHECKING:
-    from causal_sgd.sweeps._options import RefineOptions
-    from causal_sgd.sweeps._programs import Cell
-
-__all__ = ["Refinement", "Request", "ask", "refine", "refinement", "tell"]
+__all__ = ["FIRST_SEEDS", "Refinement", "Request", "ask", "limited", "refinement", "tell"]
 
 FIRST_SEEDS = 8  # if all agree, the 95 % interval excludes 1/2, even with one seed less
 COARSE_STEP = 8  # the most cells between neighbours of the coarse grid
@@ -209,130 +205,7 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     return state._replace(values=values, diverged_at=diverged_at, done=done)
 
 
-def refine(
-    cell: Cell,
-    *,
-    axes: Mapping[str, npt.ArrayLike],
-    metric: str = "spurious_signal",
-    level: float,
-    share: float = 0.5,
-    confidence: float = 0.95,
-    coarse: int | None = None,
-    first_seeds: int = FIRST_SEEDS,
-    max_seeds: int = 32,
-    budget: int | None = None,
-    precision: float | None = None,
-    along: str | None = None,
-    **options: Unpack[RefineOptions],
-) -> xr.Dataset:
-    """Sweep only those cells of a grid that a boundary needs.
-
-    With a store, the same call resumes an interrupted refinement: its requests follow from the
-    results so far, so nothing is lost or computed twice.
-
-    Args:
-        cell: as for `sweep`.
-        axes: parameter name -> increasing values of the full grid.
-        metric: as for `refinement`, like the next six arguments.
-        level: a value below it is a rejection.
-        share: fraction of rejecting seeds.
-        confidence: of the intervals.
-        coarse: initial cells along each axis.
-        first_seeds: seeds of every cell that is run.
-        max_seeds: seeds of a cell that stays undecided.
-        budget: the maximal number of runs; None for no limit.
-        precision: limit the seeds to twice the first seeds, and double the limit, up to
-            `max_seeds`, until the median half-width of the boundary's interval is at most this, in
-            units of the axis `along`. None for `max_seeds` at once.
-        along: the axis along which `precision` is measured; None for the first.
-        **options: as for `sweep`: key, store, executor, progress, ...
-
-    Returns:
-        A dataset with the metric and `diverged_at`, dims (*axes, seed), and the coordinate `done`:
-        False where a run was not needed, with NaN and -1 as values. `rejection_boundary` finds the
-        boundary in it.
-
-    Raises:
-        ValueError: if an argument is out of range; see `sweep`.
-    """
-    from causal_sgd.sweeps._programs import TracedCell
-    from causal_sgd.sweeps._sweep import Sweep
-    from causal_sgd.sweeps.store import Store
-
-    names = {"metric": metric, "level": level, "share": share, "confidence": confidence}
-    state = refinement(axes, **names, coarse=coarse, first_seeds=first_seeds, max_seeds=max_seeds)
-    along = checks.choice("along", next(iter(axes)) if along is None else along, axes)
-    if budget is not None:
-        checks.integer("budget", budget)
-    if precision is not None:
-        checks.number("precision", precision, above=0, double=True)
-        state = _limited(state, min(2 * first_seeds, max_seeds))
-    if (store := options.get("store")) is not None:
-        options["store"] = store = checks.path("store", store)
-    check_metric(cell, axes, metric)
-    options = {"label": "refinement", **options}
-    attributes: dict[str, object] = {}
-    traced = TracedCell(cell)  # once for all requests
-    while True:
-        request = ask(state)
-        if request is None:
-            if precision is None or state.max_seeds >= max_seeds:
-                break
-            boundary = rejection_boundary(
-                state.dataset(), metric, along=along, level=level, share=share, resamples=199
-            )
-            half = ((boundary.high - boundary.low) / 2).where(boundary["value"].notnull())
-            if half.notnull().any() and float(half.median()) <= precision:
-                break
-            state = _limited(state, min(2 * state.max_seeds, max_seeds))
-            continue
-        if budget is not None:
-            points = min(
-                (budget - state.runs) // len(request.seeds), request.size // len(request.seeds)
-            )
-            if points < 1:
-                break
-            request = request._replace(
-                points={name: values[:points] for name, values in request.points.items()}
-            )
-        arguments = {"axes": request.axes, "seeds": request.seeds, **options}
-        try:
-            results = Sweep.make(cell, known=traced, **arguments).run()
-        except KeyboardInterrupt as stop:
-            if store is None:
-                raise
-            # Earlier rounds and the current one.
-            done = Store(store).progress()[1]
-            message = f"{done} runs are kept in {store}; the same call goes on with the others"
-            raise KeyboardInterrupt(message) from stop
-        attributes = attributes or dict(results.attrs)
-        state = tell(state, results)
-    return state.dataset().assign_attrs(attributes)
-
-
-def check_metric(cell: Cell, axes: Mapping[str, npt.ArrayLike], metric: str) -> None:
-    """Check, without running anything, that a cell records a metric with one number per frame.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    import jax
-
-    from causal_sgd.sweeps import _machine
-
-    grid = Grid.make(cell, axes, 1)
-    _machine.local_devices(None)  # before the first key, as in `sweep`
-    with _machine.applied({}):
-        key = jax.random.key(0)
-        recorded = jax.eval_shape(lambda key: cell(key, **grid.corners()[0]), key).metrics
-    values = recorded[checks.choice("metric", metric, recorded)]
-    if shape := values.shape[1:]:
-        raise ValueError(f"metric must be one number a frame, got {metric!r} of shape {shape}")
-    if jax.numpy.issubdtype(values.dtype, jax.numpy.complexfloating):
-        raise ValueError(f"metric must be a real number a frame, got {metric!r} of {values.dtype}")
-
-
-def _limited(state: Refinement, max_seeds: int) -> Refinement:
+def limited(state: Refinement, max_seeds: int) -> Refinement:
     """The same results with another limit of the seeds."""
     padding = [(0, 0)] * len(state.axes) + [(0, max(max_seeds - state.max_seeds, 0))]
 

@@ -31,7 +31,8 @@ from causal_sgd.sweeps._executors import (
     check_trace,
     describe,
 )
-from causal_sgd.sweeps._grid import AxisValues, Columns, Grid, Seeds
+from causal_sgd.sweeps._failures import SweepError, message_of
+from causal_sgd.sweeps._grid import AxisValues, Grid, Seeds
 from causal_sgd.sweeps._keys import encode_key, root_key
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._names import check_metrics
@@ -48,25 +49,7 @@ if TYPE_CHECKING:
 
     from causal_sgd.sweeps.store import Store
 
-__all__ = ["Sweep", "SweepError", "sweep"]
-
-
-class SweepError(RuntimeError):
-    """Some runs of a sweep failed; all others are in `dataset`, and in the store if there is one.
-
-    Attributes:
-        failures: the failed units with their errors.
-        dataset: the results, with the coordinate `done` False for missing runs.
-    """
-
-    def __init__(self, message: str, failures: Sequence[Failure], dataset: xr.Dataset) -> None:
-        """Attach the results so far."""
-        super().__init__(message)
-        self.failures, self.dataset = failures, dataset
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy with all arguments; by default, an exception keeps the message alone."""
-        return type(self), (str(self), self.failures, self.dataset), self.__dict__
+__all__ = ["Sweep", "sweep"]
 
 
 def sweep(
@@ -303,7 +286,7 @@ class Sweep:
                 others = f"all others are saved in {self.store}"
             if untried:  # because the first few failed and none succeeded
                 others = f"{untried} others were not tried"
-            message = _message(failures, results.columns, self.grid.names, others)
+            message = message_of(failures, results.columns, self.grid.names, others)
             raise SweepError(message, failures, dataset)
         return dataset
 
@@ -380,32 +363,3 @@ def _open(path: Path) -> Store | None:
     from causal_sgd.sweeps.store import Store
 
     return Store(path) if path.exists() else None
-
-
-def _message(
-    failures: Sequence[Failure],
-    columns: Callable[[int], Columns],
-    names: Sequence[str],
-    others: str,
-) -> str:
-    """The failed runs with their errors, one unit per line."""
-    lines = []
-    for unit, error in failures:
-        seeds, *values = columns(unit)
-        runs = ", ".join(
-            f"{name} {_range(column)}"
-            for name, column in (("seed", seeds), *zip(names, values, strict=True))
-        )
-        lines.append(f"  {runs}: {_short(error)}")
-    return "\n".join([f"{len(failures)} of the sweep's tiles failed; {others}", *lines])
-
-
-def _short(error: Exception) -> str:
-    """The first and the last line of an error, without a traceback in between."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip() if len(lines) == 1 else f"{lines[0].strip()} ... {lines[-1].strip()}"
-
-
-def _range(column: np.ndarray) -> str:
-    low, high = column.min(), column.max()
-    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"

@@ -213,6 +213,17 @@ def test_a_repeated_sweep_traces_the_cell_once_and_checks_what_is_new() -> None:
         traces(1.0, 2.0)
 
 
+def test_a_program_is_measured_once(monkeypatch) -> None:
+    measured = []
+    original = _jaxprs.shared_bytes
+    monkeypatch.setattr(
+        _jaxprs, "shared_bytes", lambda jaxpr: measured.append(jaxpr) or original(jaxpr)
+    )
+    for factor in (1.2345, 1.2345, 1.5432):  # of no other test
+        sweep(lambda key, *, x, by=factor: trace_of(x * by), axes={"x": [3.0]}, tile=2)
+    assert len(measured) == 2
+
+
 def test_a_large_constant_is_hashed_once(monkeypatch) -> None:
     hashed: list[tuple[int, ...]] = []
     original = _jaxprs._hash
