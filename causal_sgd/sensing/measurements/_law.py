@@ -325,8 +325,10 @@ def batch_gradient(
     off = error - fused_sandwich(basis, block)
     # If V spans all of the error, `off` is pure rounding and must not define a direction.
     floor = 64 * jnp.finfo(off.dtype).eps
-    off = jnp.where(inner_product(off, off) > floor**2 * inner_product(error, error), off, 0)
-    return _mixture(numbers, half, off, block[None] - cores, basis, noise, symmetric)
+    square = inner_product(off, off)
+    outside = square > floor**2 * inner_product(error, error)
+    off, square = jnp.where(outside, off, 0), jnp.where(outside, square, 0)
+    return _mixture(numbers, half, off, square, block[None] - cores, basis, noise, symmetric)
 
 
 def _squared_sums(squares: Squares, norms: Array, noise: float | Array) -> tuple[Array, Array]:
@@ -354,6 +356,7 @@ def _mixture(
     numbers: Numbers,
     half: Array,
     off: Array,
+    square: Array,
     blocks: Array,
     basis: Array,
     noise: float | Array,
@@ -363,10 +366,11 @@ def _mixture(
 
     `off` [n, n], the part of the residuals outside the span of V (.) V', is the same for all
     environments. Its direction and the entries of `blocks` [B, r2, r2] are therefore orthogonal
-    coordinates of every R_e, the only ones in which each environment needs its own W_e.
+    coordinates of every R_e, the only ones in which each environment needs its own W_e. `square` []
+    is |off|^2.
     """
     number, rank = blocks.shape[:2]
-    off_norm = jnp.sqrt(inner_product(off, off))
+    off_norm = jnp.sqrt(square)
     off_inverse = safe_inverse(off_norm)
     # Rows of 1 + r2^2 coordinates. Only products with symmetric matrices are needed, so 2 H serves
     # as W.
