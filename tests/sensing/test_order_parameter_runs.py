@@ -164,7 +164,7 @@ def test_the_chain_approaches_its_limit_like_one_over_the_root_of_dim() -> None:
             for measurement in ("order_parameter_law", "order_parameter_limit")
         ]
         squares = [
-            (pair[0][name] ** 2 - pair[1][name] ** 2) ** 2 for name in ("invariant", "error")
+            (pair[0][name] ** 2 - pair[1][name] ** 2) ** 2 for name in ("invariant", "complement")
         ]
         deviations.append([np.median(np.sqrt(square.mean(1))) for square in squares])
     for values in np.transpose(deviations):
