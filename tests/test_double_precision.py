@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
 import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from causal_sgd import theory
 from causal_sgd.experiment import CHOICES, Experiment
 from causal_sgd.sensing import worlds
 from support import small_cells
-from support.valid import VALID
 
 ROOT = Path(__file__).parents[1]
-BATCH = ("batch_size", "dim", "invariant_rank", "spurious_rank")  # of floors
 RANKS = {"dim": 7, "invariant_rank": 2, "spurious_rank": 2}
 
 
@@ -65,29 +58,6 @@ def test_every_part_runs_with_the_variable_and_agrees_with_single_precision() ->
             # No part computes in single precision on the way.
             if scale > 0:
                 assert (exact != exact.astype(np.float32)).any(), f"{cell}: {name}"
-
-
-def result(function: Callable[..., Any]) -> list[np.ndarray]:
-    """The arrays of a function of theory at a valid point."""
-    parameters = inspect.signature(function).parameters
-    valid = {name: VALID[name] for name in parameters if name in VALID}
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        valid |= {name: VALID[name] for name in BATCH}
-    return list(map(np.asarray, jax.tree.leaves(function(**valid))))
-
-
-@pytest.mark.slow
-def test_theory_agrees_in_both_precisions() -> None:
-    for name in dir(theory):
-        function = getattr(theory, name)
-        if isinstance(function, types.FunctionType):
-            single = result(function)
-            with jax.enable_x64(True):
-                double = result(function)
-            for one, other in zip(single, double, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=name)
-                assert one.dtype == np.float32 or one.dtype == other.dtype, name
-                assert other.dtype != np.float32, name
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, jnp.float32])
