@@ -43,6 +43,7 @@ from causal_sgd.experiment import CHOICES, Experiment
 from causal_sgd.sweeps._programs import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
+MOST_ROUNDS = 20_000  # of a piece of work in one call
 CHAIN_RANK = 2  # of the chain, with CHAIN_COLUMNS columns: r + k = 8
 CHAIN_COLUMNS = 4
 LAWS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ def side_by_side(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ca
 def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample:
     """A batched product [n, m] by [m, l] on all devices at once, in the faster form."""
     flops = 2 * left[0] * left[1] * right[1]
-    rounds = max(4, int(4e9 / (flops * batch)))
+    rounds = int(np.clip(4e9 / (flops * batch), 4, MOST_ROUNDS))
     x = jax.random.normal(jax.random.key(0), (batch, *left)) * left[1] ** -0.5
     y = jax.random.normal(jax.random.key(1), (batch, *right)) * left[1] ** -0.5
 
@@ -102,7 +103,7 @@ def product(left: tuple[int, int], right: tuple[int, int], batch: int) -> Sample
 def normals(count: int, batch: int) -> Sample:
     """Draw `count` normals with the engine's generator on all devices at once."""
     padded = -(-count // 32) * 32  # whole vectors, as in the engine
-    rounds = max(4, int(2e7 / (padded * batch)))
+    rounds = int(np.clip(2e7 / (padded * batch), 4, MOST_ROUNDS))
 
     def loop(keys: Any) -> Any:
         def step(carry: Any, index: Any) -> tuple[Any, None]:
