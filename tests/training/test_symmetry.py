@@ -86,8 +86,6 @@ def verdict(optimizer: Any) -> bool:
 
 @pytest.mark.parametrize("name", few(TRANSFORMATIONS, {"sgd", "sign_sgd", "lbfgs"}))
 def test_the_transformations_of_optax_that_commute_are_accepted(name: str) -> None:
-    if name == "measure_with_ema":
-        pytest.skip("its updates are the measurement, a number")
     with jax.numpy_rank_promotion("allow"):
         assert verdict(TRANSFORMATIONS[name]()) == (name in SYMMETRIC)
 

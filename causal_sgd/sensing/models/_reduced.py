@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -50,19 +51,24 @@ class ReducedModel(MatrixModel):
         """Rotate what lies below the frame into more rows, as if r or s were larger.
 
         Args:
-            tree: all its leaves [rows, k] of numbers are rotated together, the others returned.
+            tree: all its leaves [rows, k] of numbers, NumPy's or traced, are rotated together, the
+                others returned.
         """
-        below = self.rows - self.frame
-        generator = np.random.default_rng(0)
-        rotation = np.linalg.qr(generator.normal(size=(below + EXTRA, below)))[0]
+        turn, shape = _embedding(self.rows, self.frame), (self.rows, self.rank)
 
-        def rotate(leaf: Array) -> Array:
-            if not is_buffer(leaf, (self.rows, self.rank)):
-                return leaf
-            turned = linalg.product(jnp.asarray(rotation, leaf.dtype), leaf[self.frame :])
-            return jnp.concatenate([leaf[: self.frame], turned])
+        def rotate(leaf: Array | np.ndarray) -> Array | np.ndarray:
+            return turn.astype(leaf.dtype) @ leaf if is_buffer(leaf, shape) else leaf
 
         return jax.tree.map(rotate, tree)
+
+
+@functools.cache
+def _embedding(rows: int, frame: int) -> np.ndarray:
+    """The identity on a frame, and orthonormal columns below it, [rows + EXTRA, rows]."""
+    turn, below = np.eye(rows + EXTRA, rows), rows - frame
+    generic = np.random.default_rng(0).normal(size=(below + EXTRA, below))
+    turn[frame:, frame:] = np.linalg.qr(generic)[0]
+    return turn
 
 
 def order_parameters(
@@ -174,6 +180,6 @@ def _reduce(tree: PyTree, *, rank: int, frame: int, slots: int) -> PyTree:
     return jax.tree.unflatten(structure, leaves)
 
 
-def is_buffer(leaf: Array, shape: tuple[int, ...]) -> bool:
+def is_buffer(leaf: Array | np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether a leaf is an array of numbers of the shape of the parameters."""
     return jnp.shape(leaf) == shape and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
