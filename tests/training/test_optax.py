@@ -102,9 +102,6 @@ ROWS |= {
         optax.sgd(RATE), optax.keep_params_nonnegative()
     ),
     "masked": lambda: optax.masked(optax.adam(RATE), True),
-    "measure_with_ema": lambda: optax.chain(
-        optax.sgd(RATE), optax.measure_with_ema(optax.global_norm, 0.9)
-    ),
     "multi_transform": lambda: optax.partition({"one": optax.adam(RATE)}, labels),
     "named_chain": lambda: optax.named_chain(("clip", optax.clip(0.3)), ("sgd", optax.sgd(RATE))),
     "noisy_sgd": lambda: optax.noisy_sgd(RATE, eta=0.01, key=3),
@@ -157,6 +154,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "monitor": (
         lambda: optax.chain(optax.sgd(RATE), optax.monitor({"norm": optax.global_norm})),
         "^optimizer must keep the structure of its state",
+    ),
+    # updates that are the measurement, a number
+    "measure_with_ema": (
+        lambda: optax.chain(optax.sgd(RATE), optax.measure_with_ema(optax.global_norm, 0.9)),
+        "optimizer returns updates of other shapes",
     ),
     # one gradient of every example
     "contrib.differentially_private_aggregate": (
