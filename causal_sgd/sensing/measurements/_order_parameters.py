@@ -88,12 +88,12 @@ def order_parameter_law(*, noise: float | Array = 0.0) -> Measurement:
 def order_parameter_limit(*, batch_ratio: float | Array, noise: float | Array = 0.0) -> Measurement:
     """The limit of `order_parameter_law` as d and the batch size m grow at a fixed ratio.
 
-    Fluctuations along the signals vanish like d^(-1/2), and G acts there by its mean. In the many
-    other directions it adds its mean square, so that a step of SGD adds
-    learning_rate^2 nu U'U to B, where nu is the mean of |R_e|^2 + noise^2 over the batch, over
-    2 `batch_ratio`. Given the environments nothing is random. Of the counts of a batch only the
-    shares matter. With the same key, a run sees the worlds, starts and environments of
-    `order_parameter_law`.
+    Fluctuations along the signals vanish like d^(-1/2), and G acts there by its mean. A random
+    start has signals of this order itself: there they change when signals have grown. In the many
+    other directions G adds its mean square, so that a step of SGD adds learning_rate^2 nu U'U to B,
+    where nu is the mean of |R_e|^2 + noise^2 over the batch, over 2 `batch_ratio`. Given the
+    environments nothing is random. Of the counts of a batch only the shares matter. With the same
+    key, a run sees the worlds, starts and environments of `order_parameter_law`.
 
     Args:
         batch_ratio: m / d > 0; may be traced.
