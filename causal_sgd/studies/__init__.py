@@ -48,6 +48,7 @@ SYSTEMS = {
         "relu-network",
         "depth",
         "high-dimension",
+        "proportional-limit",
         "finite-data",
     ),
 }
