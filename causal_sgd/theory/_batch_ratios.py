@@ -162,8 +162,8 @@ def divergence_batch_ratio(
     all columns, k = d, the number q (1 - 2q/n) = n/8 gives m ~ eta sqrt(N/32) d^(3/2).
 
     Accuracy: relative 1e-5 in single precision. Limit and runs diverge up to 10 % above for
-    eta = 0.1, because nu varies with the environments; with k = d up to 20 % above, once the bulk
-    has grown, after log(1/alpha^2)/(eta^2 nu) steps.
+    eta = 0.1, because nu varies with the environments; with k = d 5 % below to 10 % above for
+    eta = 0.03, once the bulk has grown, after log(1/alpha^2)/(eta^2 nu) steps.
 
     Args:
         spread: M [...], standard deviation of the spurious eigenvalues.
