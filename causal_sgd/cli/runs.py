@@ -44,7 +44,8 @@ class Run(Computation):
     seed: int = 0
     """Root of all randomness."""
     plot: Path | None = None
-    """Draw the trajectories to this file (.png, .pdf or .svg)."""
+    """Draw the trajectories to this file (.png, .pdf or .svg); those of order-parameter-law with
+    their limit for large dim, dashed."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -68,13 +69,19 @@ class Run(Computation):
         return 0
 
     def _draw(self, experiment: Experiment, dataset: xr.Dataset) -> None:
-        if self.plot is not None:
-            draw(
-                self.plot,
-                lambda ax, plots: plots.trajectories(
-                    ax, dataset, list(experiment.metrics[:6]), logy=True
-                ),
+        if self.plot is None:
+            return
+        names = list(experiment.metrics[:6])
+        theory = None
+        if experiment.measurement == "order-parameter-law":
+            limit = experiment.limit().replace(metrics=tuple(names))
+            theory = self.sweep(
+                limit.cell(), store=None, seeds=self.seeds, key=self.seed, label="limit"
             )
+        draw(
+            self.plot,
+            lambda ax, plots: plots.trajectories(ax, dataset, names, theory=theory, logy=True),
+        )
 
     def _print(self, experiment: Experiment, summaries: Summaries, seconds: float) -> None:
         if self.json:

@@ -133,6 +133,25 @@ class Experiment(
         """The experiment with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def limit(self) -> Experiment:
+        """The same experiment for d to infinity, at its ratio of batch size and dimension.
+
+        For `order-parameter-law` a run of the same key sees the same worlds, start and environments
+        in the same order, so that the difference is what the noise of the batches does at finite d.
+
+        Raises:
+            ValueError: if the measurement is not order-parameter-law or order-parameter-limit.
+        """
+        if not self.measurement.startswith("order-parameter-"):
+            raise ValueError(
+                "measurement must be 'order-parameter-law' for the limit of large dim, got "
+                f"{self.measurement!r}"
+            )
+        if self.measurement == "order-parameter-limit":
+            return self
+        ratio = self.batch_size / self.dim
+        return self.replace(measurement="order-parameter-limit", batch_ratio=ratio)
+
     def why_unused(self, field: str) -> str | None:
         """Why a field has no effect, such as "where means is given"; None if it has one."""
         if field == "steps" or any(field in table.fields_used(self) for table in TABLES):

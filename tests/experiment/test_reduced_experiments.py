@@ -95,3 +95,11 @@ def test_dim_is_no_axis_of_other_models() -> None:
     with pytest.raises(ValueError, match="--x must be a parameter that can be swept; dim cannot"):
         check_axis_used("--x", "dim", Experiment())
     check_axis_used("--x", "dim", CHAIN)
+
+
+def test_the_limit_has_the_ratio_of_batch_size_and_dimension() -> None:
+    limit = CHAIN.replace(dim=500).limit()
+    assert (limit.measurement, limit.batch_ratio) == ("order-parameter-limit", 4.0)
+    assert limit.limit() is limit
+    with pytest.raises(ValueError, match="measurement must be 'order-parameter-law' for the limit"):
+        Experiment().limit()
