@@ -19,6 +19,8 @@ import xarray as xr
 import causal_sgd
 from causal_sgd.sweeps import ExecutorError, StoreError, SweepError, sweep
 from causal_sgd.sweeps._scheduler import Failure
+from causal_sgd.training.algorithms._by_hand import _UnknownError
+from causal_sgd.training.algorithms._programs import FactorisationError
 from support.executors import CELL
 
 DATASET = xr.Dataset({"loss": ("seed", np.arange(3.0))})
@@ -26,6 +28,9 @@ MAKE: dict[type[BaseException], Callable[[], BaseException]] = {
     StoreError: lambda: StoreError("diagram.zarr does not exist"),
     ExecutorError: lambda: ExecutorError("executor accepts no tasks"),
     SweepError: lambda: SweepError("one failed", [Failure(3, ValueError("no"))], DATASET),
+    # caught by the package itself
+    _UnknownError: _UnknownError,
+    FactorisationError: FactorisationError,
 }
 COPIES: dict[str, Callable[[BaseException], BaseException]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),
