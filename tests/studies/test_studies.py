@@ -119,6 +119,7 @@ LONG = (
     "federated",
     "finite-time",
     "optimizers",
+    "proportional-limit",
     "rotating-bases",
 )  # their theory takes seconds to compile
 

@@ -1,8 +1,9 @@
 """Heterogeneity first helps, then hurts: the distance to A* is U-shaped, with a predicted floor.
 
-Above the critical spread the spurious signal is gone, but its residual remains: it keeps shaking
-the invariant signal, and the error grows like M sqrt(r1 r2 d eta sigma* / (2 m)). PooledSGD learns
-the spurious signal at every heterogeneity.
+Above the critical spread the spurious signal is gone, but its residual remains, with the mean
+square E s^2 = mu^2 + M^2: it keeps shaking the invariant signal, and to first order the error grows
+like sqrt((mu^2 + M^2) r1 r2 d eta sigma* / (2 m)). The error is itself a part of the residual;
+`theory.noise_level` solves for both. PooledSGD learns the spurious signal at every heterogeneity.
 
 The best heterogeneity depends on the batch. Below m of about r1 d sigma* / mu the best is none: the
 noise of heterogeneity costs more than the spurious signal it removes. Above, theory places the

@@ -2,11 +2,14 @@
 
 A smaller batch makes PooledSGD more heterogeneous from step to step, but does not replace
 heterogeneity: at batch 80 the measurement noise is as large as the signal at every step size [Xu,
-Gu, Fang 2024]. Small batches do not find the invariant part; they shake all directions alike. The
-distance to A* + mean A_e is the error floor of HeteroSGD with r1 + r2 learned directions in place
-of r1; the invariant and the spurious signal lose the same share; and the distance to A* stays above
-|mean A_e| at every batch size. A batch of m examples mixes m environments, so that the spurious
-part would die only at a heterogeneity of about M_c sqrt(m), whose noise no step size survives.
+Gu, Fang 2024]. The distance to A* + mean A_e is the error floor of HeteroSGD with r1 + r2 learned
+directions in place of r1, and the distance to A* stays above |mean A_e| at every batch size. A
+batch of m examples mixes m environments, so that heterogeneity would reject the spurious part only
+at about M_c sqrt(m), whose noise no step size survives. The noise of the batches itself cuts off
+whatever is weaker than the level of a spare column, b_s of `theory.noise_level`: small batches
+select by strength, not by invariance. Here the spurious mean equals the eigenvalue of A*, and both
+signals lose the same share. A smaller mean dies before A* does (`proportional-limit`), but then the
+distance to A* is at least sqrt(2 r1 sigma* mu).
 """
 
 from __future__ import annotations
