@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import optax
@@ -227,9 +226,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, c
 def test_help_does_not_start_jax_and_list_names_every_study(capsys) -> None:
     script = "import sys, causal_sgd.cli as c\ntry: c.main(['run', '--help'])\n"
     script += "except SystemExit: assert 'jax' not in sys.modules"
-    begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    assert time.perf_counter() - begin < 10  # half a second on a quiet machine
     code, out, _ = call("list", capsys=capsys)
     assert code == 0
     assert all(name in out for name in studies.NAMES)

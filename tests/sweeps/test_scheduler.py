@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from causal_sgd.sweeps import _scheduler
 from causal_sgd.sweeps._executors import Answer
 from causal_sgd.sweeps._scheduler import schedule
 from causal_sgd.types import Trace
@@ -29,6 +31,7 @@ class Scripted:
         self.pools = [ThreadPoolExecutor(window)]
         self.under_way = 0
         self.begun: list[int] = []
+        self.futures: list[Future[Answer]] = []
         self.lock = threading.Lock()
 
     def submit(self, tiles: Sequence[Any]) -> Future[Answer]:
@@ -38,7 +41,9 @@ class Scripted:
         with self.lock:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
-        return self.pools[-1].submit(self._answer, units)
+        future = self.pools[-1].submit(self._answer, units)
+        self.futures.append(future)
+        return future
 
     def _answer(self, units: list[int]) -> Answer:
         self.begun += units
@@ -157,20 +162,26 @@ def test_all_tasks_of_a_pool_that_breaks_are_suspects() -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("group", [1, 3])
-def test_a_unit_that_hangs_is_given_up_and_named(group: int, replaced: bool) -> None:
+def test_a_unit_that_hangs_is_given_up_and_named(group: int, replaced: bool, monkeypatch) -> None:
     release = threading.Event()
     hangs = []
 
     def script(unit: int, *_: int) -> Any:
         if unit == 7:
             hangs.append(unit)
-            release.wait(30)
+            release.wait(200)
         return None
 
     backend = Scripted(script, window=5 if replaced else 10)
     if not replaced:
         backend.renew = lambda: False
-    done, failures = scheduled(backend, retries=1, timeout=0.15, tiles_per_task=group)
+    now = [0.0]
+
+    def tick() -> None:  # time passes only when nothing else runs, however busy the machine is
+        now[0] += sum(not future.done() for future in backend.futures) == len(hangs)
+
+    monkeypatch.setattr(_scheduler, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    done, failures = scheduled(backend, retries=1, timeout=0.15, tiles_per_task=group, tick=tick)
     release.set()
     assert sorted(done) == sorted(set(range(20)) - {7})
     assert failures == {7: "no answer for 0.15 s"}
