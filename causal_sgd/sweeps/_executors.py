@@ -133,15 +133,23 @@ class LocalDevices:
 ALLOWED = "executor must be a concurrent.futures.Executor or a function that makes one"
 
 
-def check_executor(executor: object) -> None:
+def check_executor(executor: object, timeout: float | None = None) -> None:
     """Refuse an executor that cannot compute, where this can be told without a task.
 
     Raises:
-        ValueError: if it is none and no function, or would fork its processes. A pool whose
-            processes were started before jax passes; others are refused in the worker.
+        ValueError: if it is none and no function, would fork its processes, or has threads and a
+            `timeout`: a thread that hangs cannot be stopped, and Python waits for it at its exit.
+            A pool whose processes were started before jax passes; others are refused in the worker.
     """
     if not (isinstance(executor, Executor) or callable(executor)):
         raise ValueError(f"{ALLOWED}, got {executor!r}")
+    if timeout is not None and (
+        isinstance(executor, ThreadPoolExecutor) or executor is ThreadPoolExecutor
+    ):
+        raise ValueError(
+            f"timeout must be None with an executor of threads, got {timeout!r}: a thread cannot "
+            "be stopped, and Python waits for it at its exit; use a pool of spawned processes"
+        )
     from concurrent.futures import ProcessPoolExecutor  # which loads multiprocessing
 
     if isinstance(executor, ProcessPoolExecutor) and not getattr(executor, "_processes", None):
@@ -157,7 +165,11 @@ class Workers:
     window = 10_000  # bounds the queue of the executor, whose number of workers is not known
 
     def __init__(
-        self, executor: Executor | Callable[[], Executor], job: bytes, program: str
+        self,
+        executor: Executor | Callable[[], Executor],
+        job: bytes,
+        program: str,
+        timeout: float | None = None,
     ) -> None:
         """Take an executor, or a factory, which is called again when a pool breaks or hangs.
 
@@ -165,7 +177,9 @@ class Workers:
             executor: the executor or the factory.
             job: a pickled `Job`.
             program: the fingerprint of the program that this process would run.
+            timeout: of the sweep, which some executors cannot keep.
         """
+        self._timeout = timeout
         self._factory = None if isinstance(executor, Executor) else executor
         self._executor = executor if isinstance(executor, Executor) else self._make()
         self._job, self._program = job, program
@@ -216,7 +230,7 @@ class Workers:
         executor = self._factory()
         if not isinstance(executor, Executor):
             raise ValueError(f"{ALLOWED}, got {executor!r}")
-        check_executor(executor)
+        check_executor(executor, self._timeout)
         return executor
 
 

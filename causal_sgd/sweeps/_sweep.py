@@ -104,6 +104,7 @@ def sweep(
         timeout: seconds without any answer from the executor after which the tiles that it is
             computing count as failed and are tried again; None to wait for ever. Time in a queue
             counts. With a function that makes the executor, its hanging workers are replaced.
+            Executors of threads, which cannot be stopped, are refused.
         memory: bytes for all tiles that run at a time; None for half of the free memory.
         devices: where to run; None for all local devices of jax's default backend: all CPU cores,
             unless jax had started before (see `use_cpu_cores`). Every CPU device keeps one core
@@ -195,8 +196,7 @@ class Sweep:
             self.config = plain_values("config", self.config)
         checks.integer("tiles_per_task", self.tiles_per_task)
         checks.integer("retries", self.retries, minimum=0)
-        if self.executor is not None:
-            check_executor(self.executor)
+        checks.flags(progress=self.progress is None or self.progress)
         if self.timeout is not None:
             checks.number("timeout", self.timeout, above=0)
             if self.executor is None:
@@ -204,6 +204,8 @@ class Sweep:
                     "timeout must be None without an executor, because a tile on a device of this "
                     f"process cannot be given up, got {self.timeout!r}"
                 )
+        if self.executor is not None:
+            check_executor(self.executor, self.timeout)
         self.opened = None if self.store is None else _open(self.store)
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(
@@ -305,7 +307,7 @@ class Sweep:
                     program, devices[: len(units)], results.columns(units[0])
                 )
             else:
-                backend = Workers(self.executor, self.job, program.fingerprint)
+                backend = Workers(self.executor, self.job, program.fingerprint, self.timeout)
             context.enter_context(contextlib.closing(backend))
             progress = Progress(
                 self.label,
