@@ -59,6 +59,9 @@ Command = tyro.conf.OmitSubcommandPrefixes[
         (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()),
     )
 ]
+OUT_OF_MEMORY = (
+    "out of memory; use fewer --seeds, axis values or --num-environments, or a smaller --dim"
+)
 SIGPIPE_EXIT = 141  # the exit code of a program that SIGPIPE ends
 
 
@@ -80,11 +83,13 @@ def _main(arguments: Sequence[str]) -> int:
         return _fail(f"error: {' '.join(str(error).split())}", 2)
     except RuntimeError as error:
         # jax is not imported here to name its errors.
+        if str(error).startswith("RESOURCE_EXHAUSTED"):
+            return _fail(f"{OUT_OF_MEMORY}: {' '.join(str(error).split())[:200]}")
         if type(error).__module__.partition(".")[0] != "causal_sgd":
             raise
         return _fail(str(error))
     except MemoryError as error:
-        return _fail(f"out of memory; use fewer seeds, a smaller grid or a smaller dim: {error}")
+        return _fail(f"{OUT_OF_MEMORY}: {error}")
     except BrokenPipeError:  # the reader has closed the pipe, as in `causal-sgd list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGPIPE_EXIT

@@ -7,6 +7,7 @@ this module does not start jax.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from causal_sgd import checks
 from causal_sgd.experiment import _options
 from causal_sgd.experiment._options import TABLES
+from causal_sgd.experiment._sizes import check_memory
 
 if TYPE_CHECKING:
     from causal_sgd.types import Array, Key, Trace
@@ -80,10 +82,10 @@ class Experiment(
 
         checks.integer("steps", self.steps, maximum=2**31 - 1)
         metrics = {name: _options.metric(name) for name in self.metrics}
-        configuration, files, known = self.describe(), {}, {}
+        configuration, files, known, dim = self.describe(), {}, {}, self.dim
         if self.world_file is not None:
             file = _build.world_of_file(self.world_file)
-            known, files = file.parts, {"world_file": str(self.world_file)}
+            known, files, dim = file.parts, {"world_file": str(self.world_file)}, file.dim
             configuration |= {"dim": file.dim, "world_file": file.digest}
 
         def cell(key: Key, **numbers: float | Array) -> Trace:
@@ -114,6 +116,7 @@ class Experiment(
             __signature__=inspect.Signature(parameters),
             configuration=configuration,  # stored with the results
             files=files,  # where they are, for information
+            check_memory=functools.partial(check_memory, self, dim),  # before anything is traced
         )
         return cell
 
@@ -154,6 +157,7 @@ class Experiment(
 
     def why_unused(self, field: str) -> str | None:
         """Why a field has no effect, such as "where means is given"; None if it has one."""
+        checks.choice("field", field, FIELDS)
         if field == "steps" or any(field in table.fields_used(self) for table in TABLES):
             return None
         reasons = (table.why_unused(self, field) for table in TABLES)

@@ -41,7 +41,7 @@ from causal_sgd.sweeps._progress import Progress
 from causal_sgd.sweeps._provenance import Environment, plain_values
 from causal_sgd.sweeps._results import MemoryResults, Results
 from causal_sgd.sweeps._scheduler import Failure, schedule
-from causal_sgd.sweeps._tiles import lay_out_tiles
+from causal_sgd.sweeps._tiles import free_bytes, lay_out_tiles
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ class Sweep:
                 )
         if self.executor is not None:
             check_executor(self.executor, self.timeout)
+        if (check_memory := getattr(self.cell, "check_memory", None)) is not None:
+            check_memory(free_bytes(self.local_devices, self.memory))
         self.opened = None if self.store is None else _open(self.store)
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(

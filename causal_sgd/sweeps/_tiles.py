@@ -14,7 +14,7 @@ import psutil
 from causal_sgd.sweeps._machine import Device
 from causal_sgd.sweeps._programs import Program
 
-__all__ = ["lay_out_tiles"]
+__all__ = ["free_bytes", "lay_out_tiles"]
 
 # On a CPU: bytes of all values that the runs of a tile compute; few of them live at a time, and
 # these should stay in the cache of a core.
@@ -51,16 +51,18 @@ def lay_out_tiles(
     if program.batches_lapack and not accelerated:
         # Two such programs at a time may wait for each other in XLA's thread pool; see `linalg`.
         devices = devices[:1]
-    budget = _budget(devices, memory)
+    budget = free_bytes(devices, memory)
     if memory is None and not accelerated:
         budget -= result_bytes
     least = program.run_bytes * (tile or 1)
     if result_bytes > psutil.virtual_memory().available or budget < least:
+        remedy = "lower dim or slab_size, or record fewer frames and metrics"
+        if result_bytes > least:
+            remedy = "use fewer seeds or axis values, record fewer frames and metrics, or a store"
         unit = "one run" if tile is None else f"one tile of {tile} runs"
         raise ValueError(
             f"memory must hold at least {unit} ({least:.3g} bytes) beside the results "
-            f"({result_bytes:.3g} bytes), got {max(budget, 0):.3g} bytes free; lower dim or "
-            "slab_size, or record fewer frames and metrics"
+            f"({result_bytes:.3g} bytes), got {max(budget, 0):.3g} bytes free; {remedy}"
         )
     if tile is None:
         tile = _tile(program, accelerated=accelerated)
@@ -81,7 +83,7 @@ def _tile(program: Program, *, accelerated: bool) -> int:
     return int(min(2 ** int(np.log2(max(target / program.run_bytes, 1))), largest))
 
 
-def _budget(devices: Sequence[Device], memory: float | None) -> float:
+def free_bytes(devices: Sequence[Device], memory: float | None) -> float:
     """Bytes for all tiles that run at a time."""
     if memory is not None:
         return float(memory)

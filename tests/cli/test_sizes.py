@@ -1,0 +1,77 @@
+"""Runs that cannot fit into memory are refused before anything is allocated."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import psutil
+import pytest
+
+from causal_sgd.experiment import Experiment
+from causal_sgd.sweeps import sweep
+from support.shell import call, words
+
+CHAIN: dict[str, Any] = {"model": "order-parameters", "measurement": "order-parameter-law"}
+DIAGONAL: dict[str, Any] = {
+    "model": "diagonal",
+    "basis": "canonical",
+    "measurement": "population",
+}
+HUGE = [
+    ("--num-environments 2000000000", "num_environments"),
+    ("--num-environments 2000000000 --family gaussian", "num_environments"),
+    ("--dim 2000000000", "dim"),
+    ("--dim 1000000", "dim"),
+    ("--family gaussian --spurious-rank 2000000000", "spurious_rank"),
+    ("--rank 2000000000", "rank"),
+    ("--model quadratic --neurons 2000000000", "neurons"),
+    ("--model deep --depth 2000000000", "depth"),
+    ("--measurement fixed-design --num-examples 2000000000", "num_examples"),
+    ("--steps 2000000000 --record-every 1", "steps"),
+    ("--steps 2 --seeds 4000000000", "axes and seeds"),
+]
+
+
+@pytest.mark.parametrize(("options", "name"), HUGE)
+def test_a_size_beyond_memory_is_one_line_that_names_the_option(
+    options: str, name: str, capsys, monkeypatch
+) -> None:
+    free = types.SimpleNamespace(available=2**34)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    code, out, err = call("run", *words(options), capsys=capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith(f"causal-sgd: error: {name} must ")
+
+
+def refused(experiment: Experiment, free: float) -> bool:
+    """Whether one run is known not to fit into this memory."""
+    cell: Any = experiment.cell()
+    try:
+        cell.check_memory(free)
+    except ValueError:
+        return True
+    return False
+
+
+def test_python_gets_the_same_refusal() -> None:
+    with pytest.raises(ValueError, match="^dim must be such that a run fits into"):
+        sweep(Experiment(dim=10**6).cell(), seeds=2)
+    small: Any = Experiment(dim=1000, steps=2, metrics=("spurious_signal",)).cell()
+    with pytest.raises(ValueError, match="^dim must be .* fits into the 0.00186 GiB that are free"):
+        sweep(small, seeds=1, memory=2 * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "needed"),
+    [
+        (Experiment(dim=10_000, rank=4, measurement="low-rank-law"), 4 * 4 * 10_000),
+        (Experiment(dim=10_000_000, rank=4, **CHAIN), 4 * 101 * 4),
+        (Experiment(dim=1_000_000, **DIAGONAL), 4 * 3 * 1_000_000),
+        (Experiment(dim=50), 4 * 50**2),
+    ],
+)
+def test_what_is_needed_is_a_lower_bound(experiment: Experiment, needed: int) -> None:
+    """The least is of the order of the parameters, whatever the world would take if written out."""
+    assert not refused(experiment, 2 * needed)
+    assert refused(experiment, needed / 100)
