@@ -23,6 +23,7 @@ import numpy as np
 __all__ = [
     "choice",
     "concrete",
+    "flags",
     "floating",
     "function",
     "instance",
@@ -181,7 +182,9 @@ def representable(name: str, value: Value) -> Value:
     array = concrete(value)
     if array is None:
         return value
-    single, whole = not _has_x64(), array.dtype.kind in "iuO"  # "O": beyond 64 bits
+    # Integers beyond 64 bits are objects; what is no number is for others to refuse.
+    large = array.dtype.kind == "O" and all(type(entry) is int for entry in array.flat)
+    single, whole = not _has_x64(), large or array.dtype.kind in "iu"
     if whole:
         smallest, largest = _INT32 if single else _INT64
         outside = (array < smallest) | (array > largest)
@@ -247,6 +250,13 @@ def whole(name: str, value: Value, *, minimum: int = 1, maximum: int) -> Value:
     return value
 
 
+def flags(**values: object) -> None:
+    """Raise ValueError if one of the values is not True or False, such as a key or a traced one."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {_shown(value)}")
+
+
 def choice(name: str, value: object, options: Iterable[str]) -> str:
     """Return `value` if it is one of the options.
 
@@ -276,12 +286,12 @@ def probabilities(name: str, value: Value, size: int) -> Value:
     Raises:
         ValueError: if it does not; a traced one only for its shape.
     """
-    shape = tuple(np.shape(value))
+    array = concrete(value)
+    shape = tuple(np.shape(value) if array is None else array.shape)
     if shape != (size,):
         raise ValueError(
             f"{name} must have one entry per environment, shape ({size},), got shape {shape}"
         )
-    array = concrete(value)
     if array is not None:
         number(name, array, minimum=0, scalar=False, double=True)  # 1e-50 may well become 0
         if abs(float(array.sum()) - 1) > 1e-5:
@@ -358,33 +368,21 @@ def made_of(name: str, value: Value, functions: Sequence[str], allowed: str) -> 
 
 
 def world_factory(name: str, value: Value) -> Value:
-    """Return `value` if it can be called with a key.
-
-    Raises:
-        ValueError: if it cannot.
-    """
+    """Return `value` if it can be called with a key, else raise ValueError."""
     return function(
         name, value, 1, "a function key -> World, such as worlds.two_point(dim=50, ...)"
     )
 
 
 def transformation(name: str, value: Value) -> Value:
-    """Return `value` if it is an optax transformation.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return `value` if it is an optax transformation, else raise ValueError."""
     return made_of(
         name, value, ("init", "update"), "an optax transformation, such as optax.sgd(0.1)"
     )
 
 
 def key(name: str, value: Value) -> Value:
-    """Return `value` if it is one random key, typed or raw, traced or not.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return `value` if it is one random key, typed or raw, or traced; else raise ValueError."""
     jax = sys.modules.get("jax")
     allowed = "one random key, such as jax.random.key(0)"
     if jax is None or not isinstance(value, jax.Array):

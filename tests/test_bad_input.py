@@ -281,7 +281,7 @@ TABLE = [
     ),
     (
         lambda: sweep(Experiment(**RANKS).cell(), axes={"dim": [2, 3]}),
-        "axes must be parameters of the cell",
+        "dim must not be swept unless model is 'order-parameters'",
     ),
     (
         lambda: algorithm(world=worlds.two_point),

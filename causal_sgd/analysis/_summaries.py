@@ -26,10 +26,9 @@ def metric_names(dataset: xr.Dataset) -> list[str]:
 
 def divergences(dataset: xr.Dataset) -> xr.DataArray:
     """The step at which each run diverged, -1 for never; ValueError if `diverged_at` is missing."""
+    names = metric_names(dataset)
     if "diverged_at" not in dataset:
-        raise ValueError(
-            f"dataset must have diverged_at, as `sweep` returns it, got {metric_names(dataset)}"
-        )
+        raise ValueError(f"dataset must have diverged_at, as `sweep` returns it, got {names}")
     return dataset["diverged_at"]
 
 
@@ -70,9 +69,10 @@ def summary(
             f"metric {metric!r} must have the dimension 'seed', got {values.dims}; {hint}"
         )
     wrong = f"quantiles must be a pair with 0 <= low <= 0.5 <= high <= 1, got {quantiles!r}"
-    if np.shape(quantiles) != (2,):
+    pair = checks.concrete(quantiles)
+    if pair is None or pair.shape != (2,) or pair.dtype.kind not in "iuf":
         raise ValueError(wrong)
-    low, high = quantiles
+    low, high = pair
     if not 0 <= low <= 0.5 <= high <= 1:
         raise ValueError(wrong)
     diverged = dataset["diverged_at"] >= 0 if "diverged_at" in dataset else xr.DataArray(False)
@@ -139,15 +139,14 @@ def nan_quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if `values` holds no real numbers, or a probability is out of range.
     """
-    values, probabilities = np.asarray(values), np.asarray(probabilities)
-    if values.dtype.kind not in "biuf" or not values.ndim or not values.shape[-1]:
-        raise ValueError(
-            "values must have real numbers along their last axis, got an array of "
-            f"{values.dtype} and shape {values.shape}"
-        )
+    array = checks.concrete(checks.unmasked("values", values))
+    if array is None or array.dtype.kind not in "biuf" or not array.ndim or not array.shape[-1]:
+        shown = "a traced value" if array is None else f"{array.dtype} of shape {array.shape}"
+        raise ValueError(f"values must have real numbers along their last axis, got {shown}")
     checks.number("probabilities", probabilities, minimum=0, maximum=1, scalar=False, double=True)
-    ordered = np.sort(values, axis=-1)  # NaN last
-    position = probabilities * np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
+    probabilities = np.asarray(probabilities)
+    ordered = np.sort(array, axis=-1)  # NaN last
+    position = probabilities * np.maximum(np.isfinite(array).sum(-1, keepdims=True) - 1, 0)
     below, above = (
         np.take_along_axis(ordered, f(position).astype(int), -1) for f in (np.floor, np.ceil)
     )

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.contour import QuadContourSet
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -73,7 +73,7 @@ def phase_diagram(
     diverged: float = 0.5,
     logx: bool | None = None,
     logy: bool | None = None,
-    cmap: str = "cividis",
+    cmap: str | Colormap = "cividis",
     norm: Normalize | str | None = None,
     colorbar: bool = True,
     label: str | None = None,
@@ -110,7 +110,19 @@ def phase_diagram(
         label: label of the colour bar; by default that of the metric.
         legend: whether to draw a legend if there is anything to explain.
     """
+    _elements.check(ax, label)
     checks.number("diverged", diverged, above=0, maximum=1)
+    checks.flags(merge=merge, colorbar=colorbar, legend=legend)
+    given = {name: log for name, log in (("logx", logx), ("logy", logy)) if log is not None}
+    checks.flags(**given)
+    kinds = (
+        ("cmap", cmap, (str, Colormap), "a colour map or its name"),
+        ("norm", norm, (str, Normalize, type(None)), "a scaling of colours or its name"),
+        ("band", band, (xr.Dataset, type(None)), "a dataset of value, low and high"),
+        ("undecided", undecided, (xr.DataArray, type(None)), f"an array with dims {x!r} and {y!r}"),
+    )
+    for argument, value, kind, allowed in kinds:
+        checks.instance(argument, value, kind, allowed)
     if level is not None:
         checks.number("level", level, double=True)
     table = _tables.summarise(dataset, metric, (0.5, 0.5), x=x, y=y).sortby([x, y]).transpose(y, x)

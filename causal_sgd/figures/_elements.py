@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from causal_sgd import checks
 from causal_sgd.figures import _theme
 from causal_sgd.figures._theme import Properties
 
@@ -98,6 +99,13 @@ def note(
         ha=ha,
         va=va,
     )
+
+
+def check(ax: Axes, label: str | None) -> None:
+    """Refuse what is no axes of a figure, and a label that is no text."""
+    checks.instance("ax", ax, Axes, "the axes of a figure, such as plt.subplots() returns")
+    if label is not None:
+        checks.instance("label", label, str, "text or None")
 
 
 def set_scale(ax: Axes, which: str, log: bool) -> None:

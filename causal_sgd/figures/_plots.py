@@ -84,6 +84,16 @@ def trajectories(
         legend: whether to draw a legend if there is more than one entry or some runs diverged, and
             where; True for below.
     """
+    _elements.check(ax, label)
+    checks.flags(logy=logy)
+    if reference is not None:
+        checks.instance("reference", reference, Mapping, "a mapping of labels to levels")
+        for level in reference.values():
+            checks.number("reference", level, double=True)
+    if isinstance(legend, str):
+        checks.choice("legend", legend, ("below", "right"))
+    else:
+        checks.flags(legend=legend)
     names = _names(dataset, metrics)
     lines, bands = [], []
     colour_handles, dash_handles = [], []
@@ -209,7 +219,12 @@ def _names(dataset: xr.Dataset, metrics: str | Sequence[str] | None) -> list[str
     if metrics is None:
         names = metric_names(dataset)
     else:
-        names = [metrics] if isinstance(metrics, str) else list(metrics)
+        try:
+            names = [metrics] if isinstance(metrics, str) else list(metrics)
+        except TypeError:
+            raise ValueError(
+                f"metrics must be the name of a metric or a list of names, got {metrics!r:.60}"
+            ) from None
     if not names:
         raise ValueError("metrics must name at least one metric of the dataset, got none")
     return names
@@ -250,6 +265,8 @@ def final_value(
         label: label of the y axis; by default that of the metric.
         legend: whether to draw a legend if there is more than one entry.
     """
+    _elements.check(ax, label)
+    checks.flags(logy=logy, legend=legend, logx=False if logx is None else logx)
     table = _tables.summarise(dataset, metric, quantiles, along=along, over=over).sortby(along)
     x = _tables.numeric("along", table[along])
     logx = _tables.is_geometric(x) if logx is None else logx
@@ -268,6 +285,7 @@ def final_value(
     marks = []
     positions = {} if mark is None else mark if isinstance(mark, Mapping) else {"": mark}
     for text, position in positions.items():
+        checks.number("mark", position, double=True)
         dash_dot = (0, (6, 2, 1, 2))
         marks.append(ax.axvline(position, color="0.3", ls=dash_dot, linewidth=1, zorder=1.5))
         _elements.note(ax, text, (position, 1), ("data", "axes fraction"), (0, 3), ha="center")

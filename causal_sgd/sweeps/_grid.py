@@ -255,7 +255,9 @@ def _extremes(values: np.ndarray) -> list[int]:
 
 def axis_values(name: str, values: npt.ArrayLike) -> np.ndarray:
     """Check the values of an axis, and return them as an array."""
-    array = np.asarray(checks.unmasked(f"axis {name!r}", values))
+    array = checks.concrete(checks.unmasked(f"axis {name!r}", values))
+    if array is None:
+        raise ValueError(f"axis {name!r} must be a list of numbers, got a traced value")
     if array.dtype.kind == "f" and isinstance(values, Sequence):
         whole = [value for value in values if isinstance(value, int)]
         if len(whole) == len(values):  # NumPy makes 2^63 and -1 floating-point numbers
@@ -324,11 +326,13 @@ def _seed_indices(seeds: Seeds, points: int) -> np.ndarray:
         return np.arange(count, dtype=np.int64)
     if isinstance(seeds, range) and seeds and max(seeds[0], seeds[-1]) > LARGEST_SEED:
         raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {seeds}")
-    seeds = checks.unmasked("seeds", seeds)
-    _check_size(points * (len(seeds) if isinstance(seeds, range) else np.size(seeds)))
-    indices = np.asarray(list(seeds) if isinstance(seeds, range) else seeds)
+    if isinstance(seeds, range):
+        _check_size(points * len(seeds))
+        seeds = np.array(seeds)
+    indices = checks.concrete(checks.unmasked("seeds", seeds))
     if (
-        indices.ndim != 1
+        indices is None
+        or indices.ndim != 1
         or not len(indices)
         or indices.dtype.kind not in "iu"
         or (indices < 0).any()
@@ -336,6 +340,7 @@ def _seed_indices(seeds: Seeds, points: int) -> np.ndarray:
         raise ValueError(
             f"seeds must be a number of seeds or a list of seed indices, got {seeds!r}"
         )
+    _check_size(points * len(indices))
     if indices.max() > LARGEST_SEED:
         raise ValueError(f"seeds must be at most {LARGEST_SEED}, got {indices.max()}")
     if len(np.unique(indices)) < len(indices):
@@ -348,7 +353,7 @@ def _check_size(runs: int) -> None:
     if runs > 10**6:
         import psutil
 
-        most = psutil.virtual_memory().available // RUN_BYTES
+        most = psutil.virtual_memory().available // 2 // RUN_BYTES  # half is for the tiles
         if runs > most:
             raise ValueError(
                 f"axes and seeds must make at most {most} runs in this memory, got {runs}"

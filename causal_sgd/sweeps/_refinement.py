@@ -108,6 +108,8 @@ def refinement(
     Raises:
         ValueError: if an argument is out of range.
     """
+    checks.instance("axes", axes, Mapping, "a mapping of parameter names to their values")
+    checks.instance("metric", metric, str, "the name of a metric")
     grid = {name: axis_values(name, values) for name, values in axes.items()}
     if not grid:
         raise ValueError("axes must name at least one axis, got none")
@@ -147,6 +149,7 @@ def ask(state: Refinement) -> Request | None:
     are none, the first seeds of the new corners of boxes that the boundary crosses follow. Last
     come all seeds of the neighbouring cells between which the boundary is interpolated.
     """
+    _check_state(state)
     sides, undecided = _sides(state)
     counts = _counts(state)
     wanted = undecided & (counts < state.max_seeds)
@@ -176,6 +179,7 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     Raises:
         ValueError: if the metric or an axis is missing, or a point is not on the grid.
     """
+    _check_state(state)
     checks.choice("metric", state.metric, metric_names(dataset))
     for name in state.axes:
         checks.choice(
@@ -203,6 +207,10 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     diverged_at[where] = flat["diverged_at"].values[valid]
     done[where] = True
     return state._replace(values=values, diverged_at=diverged_at, done=done)
+
+
+def _check_state(state: object) -> None:
+    checks.instance("state", state, Refinement, "a Refinement, as `refinement` returns it")
 
 
 def limited(state: Refinement, max_seeds: int) -> Refinement:

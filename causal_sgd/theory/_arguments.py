@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from causal_sgd import checks
@@ -56,7 +57,7 @@ def check(**values: object) -> None:
 
 def count_environments(name: str, values: ArrayLike) -> int:
     """The number E of environments on the last axis of an argument [..., E]."""
-    shape = jnp.shape(values)
+    shape = np.shape(values)  # of lists, too
     if not shape or shape[-1] == 0:
         raise ValueError(
             f"{name} must have a last axis of environments, [..., E], got shape {shape}"

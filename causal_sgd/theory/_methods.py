@@ -47,6 +47,7 @@ def momentum_factors(
         jnp.asarray(learning_rate)[..., None], jnp.asarray(momentum)[..., None], eigenvalues
     )
     push = eta * values
+    checks.flags(nesterov=nesterov)
     if nesterov:
         rows = [[1 + (1 + beta) * push, -(beta**2)], [-push, beta]]
     else:
@@ -151,8 +152,9 @@ def scaffold_factors(
         probabilities: [E], weights of the means; None for equal ones.
     """
     checks.number("learning_rate", learning_rate, above=0)
+    checks.flags(everyone=everyone)
     check(eigenvalues=eigenvalues)
-    shape = jnp.shape(eigenvalues)
+    shape = np.shape(eigenvalues)
     if len(shape) != 1 or not shape[0]:
         raise ValueError(f"eigenvalues must have shape [E], got shape {shape}")
     size, steps = shape[0], checks.integer("local_steps", local_steps)

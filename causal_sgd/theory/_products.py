@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from causal_sgd import checks, linalg
@@ -28,7 +29,7 @@ def linearised(learning_rate: ArrayLike, cores: ArrayLike) -> Array:
     """
     checks.number("learning_rate", learning_rate, above=0)
     check(cores=cores)
-    shape = jnp.shape(cores)
+    shape = np.shape(cores)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ValueError(f"cores must be square matrices, [..., n, n], got shape {shape}")
     identity = jnp.broadcast_to(jnp.eye(shape[-1], dtype=int), shape)

@@ -117,14 +117,16 @@ def averaged(state: optax.OptState, params: Params) -> Params:
         params: the current parameters; unused.
 
     Raises:
-        KeyError: if there is no average, or more than one.
+        ValueError: if there is no average, or more than one.
     """
     del params
-    average_state = optax.tree.get(state, "AverageState")
-    if average_state is None:
-        raise KeyError(
-            "the optimizer keeps no average: put moving_average or tail_average last in its chain"
+    found = optax.tree.get_all_with_path(state, "AverageState")
+    if len(found) != 1:
+        raise ValueError(
+            "state must hold one average, of moving_average or tail_average last in the "
+            f"optimizer's chain, got {len(found)}"
         )
+    ((_, average_state),) = found
     return average_state.average
 
 

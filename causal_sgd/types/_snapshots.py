@@ -72,6 +72,8 @@ class Snapshot:
         It is computed anew within a transformation that a metric applies (`jax.grad`, `jax.vmap`, a
         loop): a value from there must not leave it.
         """
+        if not callable(function):
+            raise ValueError(f"function must be a function of a snapshot, got {function!r}")
         place = function, get_opaque_trace_state()
         for known_place, value in self._memo:
             if known_place == place:
@@ -119,14 +121,16 @@ class Snapshot:
         """The risk of one environment as a function of the parameters.
 
         Args:
-            environment: its index [].
+            environment: its index [], from 0 to E - 1.
 
         Returns:
             A differentiable function params -> [].
 
         Raises:
-            ValueError: if the measurement has no risks.
+            ValueError: if the measurement has no risks, or there is no such environment.
         """
+        last = len(self.world.probabilities) - 1
+        checks.whole("environment", environment, minimum=0, maximum=last)
         single = _offered(self.measurement).single
         if single is None:
             risks = self.risks

@@ -1,8 +1,11 @@
-"""Valid values of the parameters of public functions."""
+"""Valid values of the parameters of public functions and methods."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +14,54 @@ import optax
 import xarray as xr
 
 import causal_sgd as cs
-from causal_sgd import theory
+from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import measurements, models, worlds
+from causal_sgd.sensing.worlds import World
+from causal_sgd.sweeps import _machine, refinement
+from causal_sgd.sweeps._grid import Grid
+from causal_sgd.sweeps.store import Manifest
+from causal_sgd.training import algorithms, optimizers, samplers
+from causal_sgd.types import Snapshot, Trace
 
-WORLD = worlds.two_point(dim=6, invariant_rank=2, spurious_rank=1)
+
+class Later(NamedTuple):
+    """A value that takes long to make, made when it is used."""
+
+    make: Callable[[], object]
+
+
+RANKS: dict[str, Any] = {"dim": 6, "invariant_rank": 2, "spurious_rank": 1}
+FACTORY = worlds.two_point(**RANKS, spread=1.0, basis="canonical")
+KEY = jax.random.key(0)
+MODEL = models.factored(dim=6)
+PARTS: dict[str, Any] = {
+    "world": FACTORY,
+    "sampler": samplers.hetero(batch_size=10),
+    "measurement": measurements.population(),
+    "model": MODEL,
+    "optimizer": optax.sgd(0.1),
+}
+ALGORITHM = algorithms.sgd(**PARTS)
+EXPERIMENT = Experiment(
+    dim=3,
+    invariant_rank=1,
+    spurious_rank=1,
+    measurement="population",
+    model="diagonal",
+    basis="canonical",
+    steps=2,
+    metrics=("spurious_signal",),
+)
+CELL = EXPERIMENT.cell()
+AXES = {"spread": [1.0, 2.0]}
+
+
+@functools.wraps(CELL)
+def shapes_of_cell(key: Any, **numbers: Any) -> object:
+    """The cell without a run, which would take seconds step by step."""
+    return jax.eval_shape(lambda: CELL(key, **numbers))
+
+
 RESULTS = xr.Dataset(
     {
         "spurious_signal": (("spread", "seed", "step"), np.ones((3, 4, 4))),
@@ -22,29 +69,79 @@ RESULTS = xr.Dataset(
     },
     {"spread": [1.0, 2.0, 3.0], "seed": np.arange(4), "step": [0, 1, 2, 3]},
 )
+DIAGRAM = xr.concat([RESULTS, RESULTS], xr.Variable("learning_rate", [0.1, 0.2]))
+GRID = Grid({"spread": {"spread": np.array([1.0, 2.0])}}, np.arange(2))
+MANIFEST: dict[str, Any] = {
+    "cell": CELL,
+    "grid": GRID,
+    "shapes": jax.eval_shape(CELL, KEY),
+    "kinds": [np.dtype("float32")],
+    "program": "x",
+    "key": {"key": "0 0", "key_implementation": "threefry2x32"},
+    "config": None,
+}
+ENVIRONMENT: dict[str, Any] = {**_machine.environment(jax.devices()[0]), "program": "x"}
+REFINEMENT = refinement(AXES, level=0.5, coarse=2)
+UNIT = {"spurious_signal": np.zeros((2, 2), np.float32), "diverged_at": np.zeros(2, np.int32)}
+
+
+@functools.cache
+def world() -> World:
+    return FACTORY(KEY)
+
+
+@functools.cache
+def state() -> Any:
+    return ALGORITHM.init(KEY)
+
+
+@functools.cache
+def snapshot() -> Snapshot:
+    return ALGORITHM.snapshot(KEY, state())
+
+
+AX = object()  # stands for the axes of a new figure
 # Valid values of parameters by name; others keep their defaults.
 VALID: dict[str, Any] = {
+    "algorithm": ALGORITHM,
+    "angle": 0.1,
+    "ax": AX,
+    "axes": AXES,
     "batch_ratio": 5.0,
     "batch_size": 10,
+    "cell": CELL,
+    "cells": {"one": CELL},
+    "core": np.eye(1),
     "cores": np.eye(2),
     "dataset": RESULTS,
+    "datasets": {"one": DIAGRAM},
+    "decay": 0.5,
     "depth": 3.0,
+    "description": EXPERIMENT.describe(),
     "dim": 6,
     "directions": 2,
     "down": 3.0,
     "draw": lambda key: jnp.eye(2),
     "eigenvalue": 1.0,
     "eigenvalues": np.array([3.0, -2.0]),
+    "environment": ENVIRONMENT,
     "environments_per_batch": 2,
     "exponent": lambda spreads: 1 - spreads,
     "factor": np.ones((6, 4)),
     "factors": np.array([1.2, 0.5]),
     "family": "two_point",
+    "field": "spread",
+    "files": {"world_file": "world.npz"},
+    "frame": 1,
+    "fresh": Later(world),
+    "function": lambda snapshot: snapshot.step,
+    "grid": GRID,
     "high": 2.0,
     "highest": 5.0,
     "init_scale": 0.01,
+    "invariant": np.diag([1.0, 0.0]),
     "invariant_rank": 2,
-    "key": jax.random.key(0),
+    "key": KEY,
     "learning_rate": 0.1,
     "lengths": [10, 20, 30],
     "length": 2,
@@ -52,31 +149,91 @@ VALID: dict[str, Any] = {
     "local_steps": 2,
     "low": 0.5,
     "lowest": -3.0,
+    "manifest": Manifest.make(**MANIFEST),
     "matrices": np.eye(2)[None],
     "mean": 1.0,
     "measurement": measurements.population(),
     "metric": "spurious_signal",
-    "model": models.factored(dim=6),
+    "metrics": [cs.sensing.metrics.spurious_signal],
+    "model": MODEL,
     "momentum": 0.5,
+    "name": "spurious_signal",
+    "number": "spread",
     "num_chains": 2,
     "num_environments": 2,
     "num_examples": 10,
     "num_steps": 2,
     "optimizer": optax.sgd(0.1),
+    "out": "results.csv",
     "outlier": -5.0,
+    "params": Later(lambda: state().params),
+    "path": "own.zarr",
     "points": 3,
     "probability": 0.5,
+    "progress": False,
+    "proximal": 0.1,
+    "quantile": lambda u: u - 0.5,
+    "radius": 0.1,
     "rank": 3,
+    "rate": 0.1,
     "rounds": 1,
-    "sampler": cs.samplers.hetero(batch_size=10),
+    "rows": 3,
+    "sampler": PARTS["sampler"],
     "share": 0.5,
     "signal": np.ones(5),
+    "snapshot": Later(snapshot),
+    "spread": 4.0,
+    "spurious": np.diag([0.0, 1.0])[None],
+    "spurious_rank": 1,
+    "start": 1,
     "signals": np.ones((3, 5)),
     "spectrum": np.ones(2),
-    "spread": 4.0,
-    "spurious_rank": 1,
-    "state": theory.OrderParameters(np.ones((5, 2)), np.eye(2)),
+    "state": cs.theory.OrderParameters(jnp.ones((5, 2)), jnp.eye(2)),
+    "stay": 0.5,
+    "steps": np.array([0, 2]),
+    "tile": 2,
+    "trace": Trace(jnp.array([0, 2]), {"spurious_signal": jnp.ones(2)}, jnp.array(-1)),
+    "unit": 0,
+    "units": np.array([0]),
     "up": 5.0,
     "values": np.ones(5),
-    "world": WORLD,
+    "world": FACTORY,
+    "x": "spread",
+}
+# Where a name means something else, or a default is not the valid value to test with.
+OWN: dict[str, dict[str, Any]] = {
+    "Experiment": {name: getattr(EXPERIMENT, name) for name in EXPERIMENT.describe()},
+    "Manifest.make": MANIFEST,
+    # Programs of other versions are not compared.
+    "Store.check": {"environment": ENVIRONMENT | {"versions": {"causal_sgd": "0", "jax": "0"}}},
+    "Store.create": {"path": "other.zarr"},
+    "ask": {"state": REFINEMENT},
+    "deep": {"depth": 3},
+    "environment_risk": {"environment": 0},
+    "fixed_design": {"num_examples": 10},
+    "from_file": {"path": "world.npz"},
+    "laminar_phases": {"signal": np.ones(5)},
+    "averaged": {
+        "params": jnp.ones((6, 6)),
+        "state": optimizers.moving_average(decay=0.5).init(jnp.ones((6, 6))),
+    },
+    "nan_quantiles": {"probabilities": np.array([0.5])},
+    "phase_diagram": {"dataset": DIAGRAM, "y": "learning_rate"},
+    "rejection_boundary": {"along": "spread"},
+    "final_value": {"along": "spread"},
+    "level_crossing": {"along": "spread"},
+    "refine": {"coarse": 2, "first_seeds": 1, "max_seeds": 1, "label": "x", "store": None},
+    "sensing.models.order_parameters": {"rank": 1},
+    "slurm": {"executor": types.SimpleNamespace(submit=print)},
+    "stream": {"name": "world"},
+    "order_parameter_boundary": {"metric": "spurious_signal"},
+    "theory.limits.order_parameters": {"world": Later(world)},
+    "theory.order_parameters": {"world": Later(world)},
+    "trajectories": {"over": "spread"},
+    "tell": {"state": REFINEMENT, "dataset": RESULTS.isel(spread=[0, 1])},
+    "use_compilation_cache": {"folder": "cache"},
+    "use_cpu_cores": {"count": 1},
+    "write": {"values": UNIT},
+    "write_page": {"path": "page.html"},
+    "zipped": {"nonsense": [1.0]},
 }

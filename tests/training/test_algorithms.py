@@ -280,7 +280,7 @@ def test_averages_are_those_of_the_iterates() -> None:
 
 
 def test_a_missing_average_is_reported() -> None:
-    with pytest.raises(KeyError, match="keeps no average"):
+    with pytest.raises(ValueError, match="must hold one average"):
         optimizers.averaged(optax.sgd(0.1).init(jnp.zeros(2)), jnp.zeros(2))
 
 

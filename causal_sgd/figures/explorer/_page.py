@@ -79,6 +79,12 @@ def page(
         (xr.Dataset, Mapping),
         "the dataset of a sweep, or a mapping of names to datasets",
     )
+    checks.instance("title", title, str, "text")
+    for name, axis in (("x", x), ("y", y)):
+        checks.instance(name, axis, (str, type(None)), "the name of an axis or None")
+    for name, mapping in (("curves", curves), ("about", about)):
+        checks.instance(name, mapping, (Mapping, type(None)), "a mapping of names or None")
+    checks.integer("most_numbers", most_numbers)
     named = {"": datasets} if isinstance(datasets, xr.Dataset) else datasets
     data = payload(named, x=x, y=y, curves=curves, most_numbers=most_numbers)
     folder = resources.files("causal_sgd.figures.explorer")

@@ -81,6 +81,7 @@ def fixed_design(
         ValueError: if an argument is out of range or contradicts another; at the start of a run, if
             a given design does not fit the world.
     """
+    checks.flags(full=full, replacement=replacement, symmetric=symmetric)
     _check_options(num_examples, design, noise, fresh_noise, full, replacement, largest_batch)
     # Otherwise the conversion of a design given within a cell would be part of every program.
     with jax.ensure_compile_time_eval():

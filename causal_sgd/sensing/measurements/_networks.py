@@ -64,6 +64,7 @@ def rank_one(
     """
     checks.number("noise", noise, minimum=0)
     checked_slab(slab_size, 1)
+    checks.flags(trace_correction=trace_correction)
 
     def of_span(
         key: Key,
@@ -125,6 +126,7 @@ def examples(
     """
     checks.number("noise", noise, minimum=0)
     checked_slab(slab_size, 1)
+    checks.flags(trace_correction=trace_correction)
 
     def of_span(
         key: Key,

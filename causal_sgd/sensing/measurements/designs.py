@@ -144,6 +144,7 @@ def coordinates(design: np.ndarray | Array, symmetric: bool = True) -> Array:
     Raises:
         ValueError: if the shape is wrong or a number is not finite.
     """
+    checks.flags(symmetric=symmetric)
     shape = tuple(np.shape(design))
     dense = len(shape) == 4 and shape[2] == shape[3]
     if not (dense or (symmetric and len(shape) == 3 and packed_dim(shape[2]))) or 0 in shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from causal_sgd.types import Array, Key, Params, PyTree
@@ -44,7 +45,15 @@ class MatrixModel:
     reduce: Callable[[PyTree], PyTree] | None = None
 
     def bound(self, params: Params) -> Array:
-        """Return the diagonal [d] of U U', which bounds all of it, or the estimate [d, d]."""
+        """Return the diagonal [d] of U U', which bounds all of it, or the estimate [d, d].
+
+        Raises:
+            ValueError: if `params` holds anything but arrays of numbers.
+        """
+        leaves = jax.tree.leaves(params)
+        kinds = [getattr(leaf, "dtype", None) for leaf in leaves]
+        if not kinds or not all(kind and jnp.issubdtype(kind, jnp.number) for kind in kinds):
+            raise ValueError(f"params must be parameters that init returns, got {params!r:.60}")
         if self.factor is None:
             return self.estimate(params)
         return jnp.sum(self.factor(params) ** 2, 1)

@@ -94,6 +94,7 @@ def from_quantile(
         checks.function("transform", transform, 3, "None or a function (values, mean, spread)")
     checks.integer("num_environments", num_environments)
     checks.integer("spurious_rank", spurious_rank, minimum=0)
+    checks.flags(balanced=balanced)
     centre = per_direction("mean", mean, spurious_rank)
     width = per_direction("spread", spread, spurious_rank, minimum=0)
     spectra = standardised_spectra(quantile, num_environments, spurious_rank, balanced)
@@ -206,6 +207,7 @@ def two_point(
     [-5.0, 7.0]
     """
     checks.integer("spurious_rank", spurious_rank, minimum=0)
+    checks.flags(balanced=balanced)
     if num_environments is not None:
         checks.integer("num_environments", num_environments)
         if balanced and num_environments % 2:

@@ -40,6 +40,10 @@ class World(NamedTuple):
     def spurious(self, core: Array) -> Array:
         """The dense spurious signal V `core` V' of one core [r2, r2], as [d, d]; made on demand."""
         basis = self.spurious_basis
+        rank = jnp.shape(basis)[-1]
+        checks.number("core", core, scalar=False, double=True)
+        if np.shape(core) != (rank, rank):
+            raise ValueError(f"core must have shape {(rank, rank)}, got {np.shape(core)}")
         return linalg.product(linalg.product(basis, core), basis.T)
 
     def check(self) -> None:

@@ -26,7 +26,13 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
-from causal_sgd.sweeps.store._layout import lay_out, places, put_attributes, put_chunk
+from causal_sgd.sweeps.store._layout import (
+    check_environment,
+    lay_out,
+    places,
+    put_attributes,
+    put_chunk,
+)
 from causal_sgd.sweeps.store._lock import locked, writer
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
@@ -60,6 +66,8 @@ class Store(StoreReader):
             StoreError: if the path is taken, cannot be written, or a name cannot be stored.
         """
         path = checks.path("path", path)
+        _check_manifest(manifest)
+        checks.integer("tile", tile)
         reserved = {"status", "seed", "step", *manifest.parameters}
         for name in manifest.variables:
             if name in reserved or "/" in name or name.startswith((".", "_")):
@@ -89,6 +97,8 @@ class Store(StoreReader):
         Warns:
             UserWarning: if the sweep belongs here but its last bits may differ.
         """
+        _check_manifest(manifest)
+        check_environment(environment)
         changes = differences(self.configuration, manifest.configuration)
         alike = [old for old in self.environments if old["versions"] == environment["versions"]]
         # Fingerprints of programs are comparable among equal versions only.
@@ -127,7 +137,10 @@ class Store(StoreReader):
             yield
 
     def locate(self, files: Mapping[str, str]) -> None:
-        """Record where the files of the configuration are now."""
+        """Record where the files of the configuration are now: field -> path."""
+        checks.instance("files", files, Mapping, "a mapping of fields to paths")
+        for name, file in files.items():
+            checks.instance(f"files[{name!r}]", file, str, "a path, as text")
         if (current := places(self.path, files)) != self.files:
             with self._naming_store():
                 self._put({"files": current})
@@ -166,9 +179,39 @@ class Store(StoreReader):
         steps: np.ndarray,
         environment: Environment,
     ) -> None:
-        """Write a unit: its data, then its status."""
+        """Write a unit: its data, then its status.
+
+        Args:
+            unit: its number.
+            values: variable -> [tile, ...].
+            steps: the recorded steps [F].
+            environment: what computed it.
+
+        Raises:
+            ValueError: if they do not fit the store.
+            StoreError: if the store cannot be written.
+        """
+        self._check_unit(unit)
+        self._check_values(values, steps)
+        check_environment(environment)
         with self._naming_store():
             self._write(unit, values, steps, environment)
+
+    def _check_values(self, values: Mapping[str, np.ndarray], steps: np.ndarray) -> None:
+        """Check that the results of a unit have the shapes and types of the arrays."""
+        checks.instance("values", values, Mapping, "a mapping of variables to arrays")
+        for name in self.variables:
+            array, block = self.array(name), checks.concrete(values.get(name))
+            shape = (self.tile, *array.shape[1:])
+            if block is None or block.shape != shape or block.dtype != array.dtype:
+                raise ValueError(
+                    f"values must have {array.dtype} of shape {shape} for {name!r}, "
+                    f"got {None if block is None else (block.dtype, block.shape)}"
+                )
+        given = checks.concrete(steps)
+        shape = None if given is None else given.shape
+        if shape != self.steps.shape:
+            raise ValueError(f"steps must have shape {self.steps.shape}, got shape {shape}")
 
     @contextlib.contextmanager
     def _naming_store(self) -> Iterator[None]:
@@ -241,6 +284,10 @@ class Store(StoreReader):
             self.environments.append(environment)
             self._put({"environments": self.environments})
         return self.environments.index(environment)
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    checks.instance("manifest", manifest, Manifest, "a Manifest, as `Manifest.make` returns it")
 
 
 def open_results(path: str | Path) -> xr.Dataset:

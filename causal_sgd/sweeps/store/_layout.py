@@ -27,6 +27,7 @@ __all__ = [
     "REMEDY",
     "Attributes",
     "check_attributes",
+    "check_environment",
     "first_line",
     "get_attributes",
     "lay_out",
@@ -170,6 +171,15 @@ def _is_environment(value: object) -> bool:
         return False
     texts = [value.get(name) for name in ("platform", "device", "cpu")]
     return all(map(_is_text, [*texts, *(value["versions"].get(n) for n in ("causal_sgd", "jax"))]))
+
+
+def check_environment(environment: object) -> None:
+    """Raise ValueError if this is not the description of what computes."""
+    if not _is_environment(environment):
+        raise ValueError(
+            "environment must be a mapping with versions, platform, device and cpu, "
+            f"got a {type(environment).__name__}"
+        )
 
 
 def _is_grid(value: object) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
+from causal_sgd import checks
+from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import plain_values
 
 if TYPE_CHECKING:
-    from causal_sgd.sweeps._grid import Grid
     from causal_sgd.types import Trace
 
 __all__ = ["Configuration", "Manifest", "StoreError", "changed_lines", "differences", "digest"]
@@ -78,8 +79,17 @@ class Manifest(NamedTuple):
             config: the user's description, as plain values.
 
         Raises:
-            ValueError: if JSON cannot hold `config` or the attribute `configuration`.
+            ValueError: if an argument is of another kind, or JSON cannot hold `config` or the
+                attribute `configuration`.
         """
+        checks.instance("grid", grid, Grid, "the grid of a sweep")
+        metrics = getattr(shapes, "metrics", None)
+        checks.instance("shapes", metrics, Mapping, "the trace of a run, as shapes")
+        checks.instance("kinds", kinds, Sequence, "the types of the columns")
+        allowed = "a mapping with key and key_implementation"
+        for name in ("key", "key_implementation"):
+            if name not in checks.instance("key", key, Mapping, allowed):
+                raise ValueError(f"key must be {allowed}, got none of {name!r}")
         described = _describe(cell, grid, config)
         source = None
         if not described:

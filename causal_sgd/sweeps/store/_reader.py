@@ -165,6 +165,7 @@ class StoreReader:
 
     def columns(self, unit: int) -> Columns:
         """The input of a unit; copies of the last run pad the last unit of a request."""
+        self._check_unit(unit)
         rows = slice(unit * self.tile, (unit + 1) * self.tile)
         return tuple(column[rows] for column in self._table.columns)
 
@@ -191,6 +192,7 @@ class StoreReader:
 
     def array(self, name: str) -> zarr.Array:
         """A zarr array of the store."""
+        checks.instance("name", name, str, "the name of an array")
         if name not in self._arrays:
             try:
                 array = self._group[name]
@@ -210,6 +212,12 @@ class StoreReader:
         Raises:
             StoreError: if a chunk is damaged or missing.
         """
+        checks.choice("name", name, self.variables)
+        given = checks.record("units", units)
+        inside = (given >= 0) & (given < self.num_units) & (given == np.floor(given))
+        if given.ndim != 1 or not inside.all():
+            raise ValueError(f"units must be numbers of units, below {self.num_units}, got {units}")
+        units = given.astype(int)
         array = self.array(name)
         out = np.empty((len(units), self.tile, *array.shape[1:]), array.dtype)
         for place, count in _stretches(units):
@@ -227,6 +235,9 @@ class StoreReader:
             assert part is not None, "one of the chunks must be damaged"
             out[place : place + count] = part.reshape(count, self.tile, *array.shape[1:])
         return out
+
+    def _check_unit(self, unit: int) -> None:
+        checks.integer("unit", unit, minimum=0, maximum=self.num_units - 1)
 
     def faults(self) -> dict[int, str]:
         """Describe every damaged unit among those marked as done, or with an unreadable status."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from causal_sgd import checks
 from causal_sgd.sweeps._grid import Columns, Grid
 
 __all__ = ["Table"]
@@ -36,6 +37,7 @@ class Table(NamedTuple):
 
     def rows(self, grid: Grid) -> np.ndarray:
         """The row of every run of a grid, in its flat order; -1 for absent runs."""
+        checks.instance("grid", grid, Grid, "the grid of a sweep")
         stored = np.flatnonzero(self.filled)
         wanted = _keys(self.columns_of(grid))
         keys = np.concatenate([self.keys[stored], wanted])

@@ -60,7 +60,12 @@ def stream(key: Key, name: str) -> Key:
     Args:
         key: the run's key.
         name: one of `STREAMS`.
+
+    Raises:
+        ValueError: if the key is none, or no stream has this name.
     """
+    checks.key("key", key)
+    checks.choice("name", name, STREAMS)
     # All streams at once, so that the streams of a run share one program.
     return random.fold_in(key, jnp.arange(len(STREAMS)))[STREAMS.index(name)]
 
