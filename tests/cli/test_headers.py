@@ -21,6 +21,7 @@ ALLOWED = {
     "requests": ([],),
     "environments": ([],),
     "created": ("x",),
+    "files": (MISSING, {}, {"a": 1}),
 }
 
 VALID = (("axes", {}), ("seeds", [3]))
@@ -64,3 +65,25 @@ def test_every_attribute_is_checked(values: list, store: Path, capsys) -> None:
             (store / "zarr.json").write_text(json.dumps(header))
             code, out, err = call("status", str(store), capsys=capsys)
             assert (code, out, err.count("\n")) == (2, "", 1), (place, wrong, out, err)
+
+
+ARRAYS: list[tuple[str, str, Any]] = [
+    ("status", "shape", [1, 10**9]),
+    ("seed", "data_type", "int32"),
+    ("spurious_signal", "shape", [4, 10**9]),
+    ("spurious_signal", "data_type", "float64"),
+    ("diverged_at", "data_type", "nonsense"),
+    ("step", "shape", [10**9]),
+]
+
+
+def test_headers_of_arrays_are_checked_before_anything_is_read(store: Path, capsys) -> None:
+    for array, name, wrong in ARRAYS:
+        file = store / array / "zarr.json"
+        whole = file.read_text()
+        file.write_text(json.dumps(json.loads(whole) | {name: wrong}))
+        code, out, err = call("status", str(store), capsys=capsys)
+        assert (code, out, err.count("\n")) == (2, "", 1), (array, name, err)
+        assert str(store) in err
+        file.write_text(whole)
+    assert call("status", str(store), capsys=capsys)[0] == 0

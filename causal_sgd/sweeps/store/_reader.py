@@ -6,7 +6,7 @@ import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import zarr
@@ -96,6 +96,33 @@ class StoreReader:
                 f"({type(error).__name__}: {first_line(error)}); {REMEDY}"
             ) from error
 
+    def _check_arrays(self) -> None:
+        """Refuse arrays whose headers do not fit the configuration, before anything is read.
+
+        Their lengths may differ from those of the requests: another process may let them grow.
+        """
+        metrics = self.configuration["metrics"]
+        inner = {name: tuple(cast("list[int]", metrics[name][1])) for name in self.variables}
+        frames = next(shape[0] for name, shape in inner.items() if name != "diverged_at")
+        headers: dict[str, tuple[object, tuple[int, ...]]] = {
+            "status": ("uint32", (len(FIELDS) + len(self.variables),)),
+            "seed": ("int64", ()),
+            **{name: (kind, ()) for name, kind in self.parameters.items()},
+            **{name: (metrics[name][0], inner[name]) for name in self.variables},
+        }
+        for name, (kind, shape) in headers.items():
+            array = self.array(name)
+            chunks = (self.tile, *(max(size, 1) for size in shape))
+            if (str(array.dtype), array.shape[1:]) != (kind, shape) or (
+                name in inner and array.chunks != chunks
+            ):
+                raise ValueError(
+                    f"array {name} must have {kind} of shape {('runs', *shape)}, "
+                    f"got {array.dtype} of shape {array.shape} in chunks {array.chunks}"
+                )
+        if self.array("step").shape != (frames,):
+            raise ValueError(f"array step must have shape {(frames,)}")
+
     def refresh(self) -> None:
         """Read again which runs are requested and which are done."""
         self._group = open_group(self.path)
@@ -105,6 +132,7 @@ class StoreReader:
         self.environments: list[Environment] = list(attributes["environments"])
         self.files: dict[str, list[str]] = attributes.get("files", {})
         self._table = Table.make(self.requests, self.parameters, self.tile)
+        self._check_arrays()
         self._status, self.damaged = self._read_status()
         steps = attributes["steps"]
         frames = self.array("step").shape[0]
