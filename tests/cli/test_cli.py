@@ -196,7 +196,7 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("phase --x spread=9:0:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
         ("phase --x spread=0:9:3:log --y mean=0:1:2", "ends above 0 for a logarithmic axis"),
         ("phase --x spread=0:9:3 --y spread=0:1:2", "--x and --y must be different"),
-        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x parameter must be one of"),
+        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x must be .* dim cannot unless model is"),
         ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
         (
             "phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5",
