@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +15,8 @@ from scipy import stats
 from causal_sgd import linalg, sweep
 from causal_sgd.sensing import measurements, metrics, models, nonstationary, worlds
 from causal_sgd.training import algorithms, optimizers, run, samplers
-from causal_sgd.types import Algorithm, Array, Batch, Snapshot
+from causal_sgd.types import Algorithm, Array
 from support.cases import few
-from support.contracts import METRIC_ROOMS, draw_world
 
 RANKS: Mapping[str, Any] = {"invariant_rank": 2, "spurious_rank": 1, "mean": 1.0}
 WATCHED = {
@@ -127,7 +125,12 @@ def test_the_limit_is_its_recursion() -> None:
     """A+ = A - eta (A Gamma - D A) and B+ by hand, in double precision."""
     rate, ratio, noise, steps = 0.1, 2.0, 0.5, 12
     algorithm = algorithm_of(
-        "order_parameter_limit", dim=50, batch_size=100, noise=noise, sampler=samplers.cyclic
+        "order_parameter_limit",
+        dim=50,
+        batch_size=100,
+        noise=noise,
+        rank=2,
+        sampler=samplers.cyclic,
     )
 
     @jax.jit
@@ -146,7 +149,7 @@ def test_the_limit_is_its_recursion() -> None:
         signal = np.diag([1.0, 1.0, float(cores[step % 2, 0, 0])])
         gamma = a.T @ a + b
         square = np.trace(gamma @ gamma) - 2 * np.trace(a.T @ signal @ a) + np.sum(signal**2)
-        nu, shrink = (square + noise**2) / (2 * ratio), np.eye(4) - rate * gamma
+        nu, shrink = (square + noise**2) / (2 * ratio), np.eye(2) - rate * gamma
         a = a @ shrink + rate * signal @ a
         b = shrink @ b @ shrink + rate**2 * nu * gamma
     np.testing.assert_allclose(y[:3], a, rtol=1e-9, atol=1e-12)
@@ -197,6 +200,7 @@ def test_the_chain_approaches_its_limit_like_one_over_the_root_of_dim(ratio: int
         assert -0.6 < slope < -0.4, (name, values)
 
 
+@pytest.mark.slow
 def test_dim_and_batch_size_are_axes_of_one_program() -> None:
     traced: list[Any] = []
 
@@ -225,62 +229,6 @@ def test_a_traced_dim_below_the_rows_ends_its_run() -> None:
     values = jax.jit(jax.vmap(last, (None, 0)))(jax.random.key(0), jnp.array([6, 7]))
     assert np.isnan(values[0]).any()
     assert np.isfinite(values[1]).all()
-
-
-@functools.cache
-def pair() -> tuple[Snapshot, Snapshot]:
-    """A factor in a tilted world, and its order parameters."""
-    dim, rank, rng = 20, 3, np.random.default_rng(2)
-    options: dict[str, Any] = {"invariant_rank": 2, "spurious_rank": 2, "num_environments": 3}
-    family = functools.partial(worlds.goe, tilt=0.4, **options)
-    world = draw_world(family(dim=dim))
-    factor = 0.6 * rng.normal(size=(dim, rank))
-    model = models.order_parameters(dim=dim, rank=rank, frame=4)
-    frame, triangle = np.linalg.qr(np.asarray(world.bases, float))
-    inside = (frame * np.sign(np.diag(triangle))).T @ factor
-    outside = np.linalg.qr(factor - frame @ (frame.T @ factor))[1]
-    reduced = np.concatenate([inside, outside, np.zeros((rank, rank))])
-    return (
-        snapshot_of(models.factored(dim=dim, rank=rank), factor, world),
-        snapshot_of(model, reduced, draw_world(worlds.reduced(family(dim=4), rows=model.rows))),
-    )
-
-
-def snapshot_of(model: Any, params: np.ndarray, world: Any) -> Snapshot:
-    measurement = measurements.population()
-    batch = Batch(jnp.arange(2), jnp.array([3, 5], jnp.int32))
-    return Snapshot(
-        step=jnp.asarray(3),
-        params=jnp.asarray(params, jnp.float32),
-        world=world,
-        batch_loss=jnp.asarray(1.5),
-        model=model,
-        measurement=measurement,
-        data=measurement.init(jax.random.key(0), world),
-        next_batch=jax.tree_util.Partial(lambda world: (jax.random.key(0), world, batch), world),
-    )
-
-
-REFUSED = (
-    "complement_prediction",
-    "hessian_trace",
-    "invariant_prediction_error",
-    "spurious_prediction",
-)
-METRICS = {name: getattr(module, name) for module, rows in METRIC_ROOMS.values() for name in rows}
-
-
-@pytest.mark.parametrize("name", few(sorted(set(METRICS) - set(REFUSED)), {"complement_signal"}))
-def test_a_metric_of_order_parameters_is_that_of_the_factor(name: str) -> None:
-    whole, reduced = pair()
-    metric = jax.jit(METRICS[name])
-    np.testing.assert_allclose(metric(reduced), metric(whole), rtol=2e-4)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_metric_of_the_whole_factor_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^metric {name} must see all parameters"):
-        METRICS[name](pair()[1])
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {
