@@ -305,8 +305,11 @@ def _state(state: OrderParameters) -> OrderParameters:
 
 def _real(name: str, value: ArrayLike) -> ArrayLike:
     """The value, if it holds real numbers; of runs that diverged or died out any may occur."""
-    if checks.concrete(value) is not None:
+    array = checks.concrete(value)
+    if array is not None:
         checks.record(name, value)
+        if array.dtype.kind in "iu":
+            checks.representable(name, value)
     return value
 
 

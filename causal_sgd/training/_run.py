@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -123,9 +123,12 @@ def _named(metrics: Mapping[str, Metric] | Sequence[Metric]) -> dict[str, Metric
     if isinstance(metrics, Mapping):
         named = dict(metrics)
     else:
-        if isinstance(metrics, str) or not isinstance(metrics, Iterable):
-            raise ValueError(f"metrics must be {allowed}, got {metrics!r}")
-        metrics = list(metrics)
+        try:
+            if isinstance(metrics, str):
+                raise TypeError
+            metrics = list(metrics)
+        except TypeError:
+            raise ValueError(f"metrics must be {allowed}, got {metrics!r}") from None
         for metric in metrics:
             checks.function("metrics", metric, 1, allowed)
         names = [_name(metric) for metric in metrics]
