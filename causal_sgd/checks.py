@@ -140,7 +140,7 @@ def number(
     if array.dtype.kind == "O" and array.ndim == 0 and type(array.item()) is int:
         representable(name, value)
     if array.dtype.kind not in "iuf" or (scalar and array.ndim):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise ValueError(f"{name} must be {allowed}, got {_shown(value)}")
     valid = np.isfinite(array)
     if minimum is not None:
         valid &= array >= minimum
@@ -149,7 +149,10 @@ def number(
     if maximum is not None:
         valid &= array <= maximum
     if not valid.all():
-        raise ValueError(f"{name} must be {allowed}, got {value}")
+        shown = str(value)
+        if "\n" in shown:  # of a matrix
+            shown = f"{array[~valid][0]:g} in an array of shape {array.shape}"
+        raise ValueError(f"{name} must be {allowed}, got {shown}")
     return value if double else representable(name, value)
 
 

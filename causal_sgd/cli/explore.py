@@ -82,20 +82,22 @@ class Explore:
             experiment = _experiment(configuration)
             name = _name(experiment, path, datasets)
             datasets[name] = dataset
-            across, up = axes_of(dataset, x, y)
-            if experiment is not None:
-                curves[name] = _curves(experiment, dataset, across, up)
+            with _naming(path):
+                across, up = axes_of(dataset, x, y)
+                if experiment is not None:
+                    curves[name] = _curves(experiment, dataset, across, up)
             prefix = "" if len(self.paths) == 1 else f"{path.name}: "
             about |= {prefix + key: str(value) for key, value in configuration.items()}
         try:
-            return explorer.page(
-                datasets,
-                title=", ".join(path.name for path in self.paths),
-                x=x,
-                y=y,
-                curves=curves,
-                about=about,
-            )
+            with _naming(*self.paths):
+                return explorer.page(
+                    datasets,
+                    title=", ".join(path.name for path in self.paths),
+                    x=x,
+                    y=y,
+                    curves=curves,
+                    about=about,
+                )
         except ImportError as error:
             raise ValueError(str(error)) from None
 
@@ -118,6 +120,15 @@ class Explore:
     def _state(self) -> tuple[object, ...]:
         """What changes whenever the results change."""
         return tuple(state for path in self.paths for state in _states(path))
+
+
+@contextlib.contextmanager
+def _naming(*paths: Path) -> Iterator[None]:
+    """Let an error about results name their files."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} (in {', '.join(map(str, paths))})") from None
 
 
 def _states(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -155,12 +166,14 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
         raise ValueError(
             f"{path} cannot be read: {error}; pip install 'causal_sgd[netcdf4]'"
         ) from None
-    except (OSError, ValueError):
+    except Exception:  # of a damaged file any, such as IndexError or KeyError
         raise ValueError(
             f"{path} must be a netCDF file of a sweep, got one that cannot be read"
         ) from None
     if "diverged_at" not in dataset:
         raise ValueError(f"{path} must be a netCDF file of a sweep, got one without diverged_at")
+    if "seed" not in dataset["diverged_at"].dims:
+        raise ValueError(f"{path} must be a netCDF file of a sweep, got one without seeds")
     attributes: dict[str, object] = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
         try:

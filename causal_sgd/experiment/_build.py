@@ -56,7 +56,7 @@ class WorldOfFile(NamedTuple):
 def world_of_file(path: Path) -> WorldOfFile:
     """Read a world file once for all that is known of it. Does not start jax."""
     arrays = _arrays.read_archive(path)
-    world = _arrays.from_archive(arrays)
+    world = _arrays.from_archive(path, arrays)
     # A key would start jax, before a sweep can set up all cores.
     shapes = jax.eval_shape(lambda: world(cast("Key", None)))
     (dim, shared), (_, own) = shapes.invariant_basis.shape, shapes.spurious_basis.shape

@@ -172,8 +172,12 @@ def axes_of(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str
     """The names of the horizontal and the vertical axis of a diagram.
 
     Raises:
-        ValueError: if there are fewer than two numeric axes, or a name is unknown.
+        ValueError: if there are fewer than two numeric axes, one has no values, or a name is
+            unknown.
     """
+    for dim, size in divergences(dataset).sizes.items():
+        if not size:
+            raise ValueError(f"a diagram must have values along every axis, got none along {dim!r}")
     axes = [
         str(dim)
         for dim in divergences(dataset).dims

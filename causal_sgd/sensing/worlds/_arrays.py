@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -137,14 +135,18 @@ def from_file(path: str | PathLike[str]) -> WorldFactory:
         ValueError: if the file is missing, is not such an archive, or holds other arrays; see
             `from_arrays`.
     """
-    return from_archive(read_archive(checks.path("path", path)))
+    path = checks.path("path", path)
+    return from_archive(path, read_archive(path))
 
 
-def from_archive(arrays: Mapping[str, np.ndarray]) -> WorldFactory:
-    """`from_arrays` for what `read_archive` returns."""
-    return from_arrays(
-        arrays["invariant"], arrays["spurious"], probabilities=arrays.get("probabilities")
-    )
+def from_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> WorldFactory:
+    """`from_arrays` for what `read_archive` returns; errors name the file."""
+    try:
+        return from_arrays(
+            arrays["invariant"], arrays["spurious"], probabilities=arrays.get("probabilities")
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} (in {path})") from None
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
@@ -152,9 +154,10 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # of a damaged file any, such as NotImplementedError or MemoryError
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"world file must be an .npz archive of plain arrays, got {path}: {error}"
+            f"world file must be an .npz archive of plain arrays, got {path} ({reason})"
         ) from None
     missing = {"invariant", "spurious"} - set(arrays)
     unexpected = set(arrays) - {"invariant", "spurious", "probabilities"}
