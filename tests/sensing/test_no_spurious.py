@@ -21,12 +21,13 @@ from support.contracts import MEASUREMENTS, WORLDS
 
 DIM = 5
 RANKS: dict[str, Any] = {"dim": DIM, "invariant_rank": 2, "spurious_rank": 0}
-FAMILIES = sorted(set(WORLDS) - {"from_arrays", "from_file"})
+FAMILIES = sorted(set(WORLDS) - {"from_arrays", "from_file", "reduced"})
 MODELS = {
     "factored": models.factored(dim=DIM, rank=3, init_scale=0.3),
     "asymmetric": models.asymmetric(dim=DIM, init_scale=0.3),
     "diagonal": models.diagonal(dim=DIM, init_scale=0.3),
     "relu": models.relu(dim=DIM, neurons=4, init_scale=0.3),
+    "order_parameters": models.order_parameters(dim=50, rank=2, frame=2, init_scale=0.3),
 }
 
 
@@ -73,14 +74,22 @@ def test_given_signals_may_all_be_invariant() -> None:
     np.testing.assert_allclose(world.invariant, signal, atol=1e-6)
 
 
-def without_spurious() -> World:
+def without_spurious(model: models.MatrixModel) -> World:
     """Diagonal signals, so that the diagonal model is exact."""
     with jax.ensure_compile_time_eval():
         family = worlds.gaussian(**RANKS, num_environments=3, basis="canonical")
+        if isinstance(model, models.ReducedModel):
+            family = worlds.reduced(family, rows=model.rows)
         return family(jax.random.key(0))
 
 
 def serves(measurement: str, model: str) -> bool:
+    if model == "order_parameters" or measurement.startswith("order_parameter"):
+        return model == "order_parameters" and measurement in (
+            "order_parameter_law",
+            "order_parameter_limit",
+            "population",
+        )
     if model == "relu":
         return measurement == "examples"
     return measurement != "low_rank_law" or MODELS[model].factor is not None
@@ -89,24 +98,26 @@ def serves(measurement: str, model: str) -> bool:
 @pytest.mark.parametrize("measurement", few(MEASUREMENTS, {"low_rank_law"}))
 def test_a_measurement_needs_no_spurious_directions(measurement: str) -> None:
     """One pure and one mixed batch; as all environments agree, only the noise tells them apart."""
-    world = without_spurious()
     options = dict(MEASUREMENTS[measurement].static)
     if measurement == "fixed_design":
         options = {"num_examples": 20, "symmetric": False}
+    if measurement == "order_parameter_limit":
+        options = {"batch_ratio": 5.0}
     member = getattr(measurements, measurement)(**options)
     batches = [Batch(jnp.arange(1), jnp.array([9])), Batch(jnp.arange(3), jnp.array([4, 0, 5]))]
 
     @jax.jit
     def gradients(key: jax.Array) -> dict[str, Any]:
-        data, step = member.init(key, world), jnp.zeros((), jnp.int32)
-        return {
-            name: [
-                member.gradient(key, step, data, model, model.init(key), world, batch)
-                for batch in batches
-            ]
-            for name, model in MODELS.items()
-            if serves(measurement, name)
-        }
+        step, pairs = jnp.zeros((), jnp.int32), {}
+        for name, model in MODELS.items():
+            if serves(measurement, name):
+                world = without_spurious(model)
+                data, params = member.init(key, world), model.init(key)
+                pairs[name] = [
+                    member.gradient(key, step, data, model, params, world, batch)
+                    for batch in batches
+                ]
+        return pairs
 
     results = gradients(jax.random.key(1))
     chex.assert_tree_all_finite(results)
@@ -116,9 +127,9 @@ def test_a_measurement_needs_no_spurious_directions(measurement: str) -> None:
             chex.assert_trees_all_close(pure, mixed, rtol=1e-6)
 
 
-@pytest.mark.parametrize("model", few(MODELS, {"factored"}))
+@pytest.mark.parametrize("model", few(sorted(set(MODELS) - {"order_parameters"}), {"factored"}))
 def test_every_metric_is_finite_without_spurious_directions(model: str) -> None:
-    world = without_spurious()
+    world = without_spurious(MODELS[model])
     names, measurement = set(metrics.__all__), measurements.population()
     if model == "relu":  # streamed examples have no risks
         names, measurement = names - {"training_loss", "gradient_norm"}, measurements.examples()
@@ -145,7 +156,7 @@ def test_every_metric_is_finite_without_spurious_directions(model: str) -> None:
 
 
 def test_nature_may_change_without_spurious_directions() -> None:
-    world = without_spurious()
+    world = without_spurious(MODELS["factored"])
     evolutions = [
         nonstationary.redraw(worlds.gaussian(**RANKS, num_environments=3), probability=0.5),
         nonstationary.drift(rate=0.1),

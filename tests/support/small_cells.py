@@ -104,6 +104,20 @@ CELLS: dict[str, dict[str, object]] = {
         "label_noise": 0.3,
         "tilt": 0.2,
     },
+    "chain": {
+        "model": "order-parameters",
+        "measurement": "order-parameter-law",
+        "dim": 30,
+        "rank": 2,
+        "optimizer": "momentum",
+    },
+    "limit": {
+        "model": "order-parameters",
+        "measurement": "order-parameter-limit",
+        "dim": 30,
+        "rank": 2,
+        "batch_ratio": 0.7,
+    },
     "noise": {"optimizer": "noisy-sgd"},
     "clients": {"model": "deep", "algorithm": "fedavg", "optimizer": "lion", "init": "identity"},
     "proximal": {
