@@ -25,7 +25,7 @@ PAGES = {
     if not {"made", "reference"} & set(page.relative_to(DOCS).parts)  # written by conf.py
 }
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
-QUICK = ("system.md", "extending/samplers.md")  # every page compiles programs of its own
+QUICK = ("extending/samplers.md",)  # every page compiles programs of its own
 ELSEWHERE = {"data", "dataset", "torch"}  # results of a sweep, and a package that tests lack
 SUFFIXES = {"cff", "py", "pyi", "md", "json", "html", "zarr", "npz", "toml", "png", "pdf"}
 

@@ -40,7 +40,7 @@ SAMPLES = {
 PAIRS = list(itertools.combinations(SAMPLES, 2))
 
 
-QUICK = ("numpy_loop", "jax_drawn")  # PyTorch compiles its peers for many seconds
+QUICK = ("numpy_loop",)  # the others compile for many seconds
 
 
 # 15 pairs and 2 outcomes: with new seeds, correct peers would fail somewhere once in 1,000 times.
@@ -79,20 +79,14 @@ def _pvalue(one, other):
     return min(stats.ks_2samp(mine, theirs).pvalue for mine, theirs in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("one", "other"), few(PAIRS, {QUICK}))
+@pytest.mark.parametrize(("one", "other"), few(PAIRS, {}))
 def test_peers_agree_in_distribution(one, other):
     assert _pvalue(_sample(one), _sample(other)) > LEVEL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"learning_rate": 0.2},
-        *(
-            pytest.param(c, marks=pytest.mark.slow)
-            for c in ({"learning_rate": 0.05}, {"spread": 4.0}, {"batch_size": 15})
-        ),
-    ],
+    "change", [{"learning_rate": 0.2}, {"learning_rate": 0.05}, {"spread": 4.0}, {"batch_size": 15}]
 )
 def test_comparison_notices_a_wrong_law(change):
     """Such as the factor of two between the two usual scalings of the loss."""

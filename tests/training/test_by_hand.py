@@ -95,6 +95,7 @@ def test_functions_of_the_user_are_seen_in_every_step(monkeypatch: pytest.Monkey
     assert not any(isinstance(count, jax.core.Tracer) for count in seen)
 
 
+@pytest.mark.slow
 def test_arrays_that_change_in_place_are_seen() -> None:
     size: Any = np.array(4)
     algorithm = method(

@@ -254,6 +254,7 @@ def params(snapshot: Snapshot) -> jax.Array:
     return snapshot.params
 
 
+@pytest.mark.slow
 def test_the_sharpness_of_a_batch_is_that_of_the_batch_that_comes_next() -> None:
     trace = jax.jit(lambda: trained(samplers.cyclic(batch_size=10)))()
     with jax.ensure_compile_time_eval():

@@ -83,7 +83,7 @@ CASES = [
     if measurement not in LAWS
     for sampler in SAMPLERS
 ]
-QUICK = {("scaffold", "streamed", "hetero")}
+QUICK = {("sgd", "streamed", "hetero")}
 # Each method once, and each measurement and sampler with the plainest ones.
 SLOW = [
     case
