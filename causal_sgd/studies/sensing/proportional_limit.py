@@ -354,8 +354,11 @@ def _least_p_value(chain: xr.Dataset, product: xr.Dataset) -> float:
 
     names = [*(f"{part}_signal" for part in PARTS), "invariant_error"]
     places = [(name, step) for name in names for step in COMPARED]
-    pairs = [[runs[name].sel(step=step) for runs in (chain, product)] for name, step in places]
-    return min(float(np.asarray(stats.ks_2samp(*pair))[1]) for pair in pairs)
+    tests = [
+        stats.ks_2samp(chain[name].sel(step=step).values, product[name].sel(step=step).values)
+        for name, step in places
+    ]
+    return min(float(np.asarray(test)[1]) for test in tests)
 
 
 def _critical(dataset: xr.Dataset) -> float:
