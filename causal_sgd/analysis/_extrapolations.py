@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -82,7 +83,8 @@ def order_parameter_boundary(
 
     Warns:
         RuntimeWarning: if the order parameter is not linear (a parabola moves the boundary by more
-            than 1 %), signals died, values lie beyond the boundary or there is none.
+            than 1 %), signals died, values lie beyond the boundary or there is none, or none of
+            some resamples.
 
     Raises:
         ValueError: if a name is unknown, there are fewer than two values along the axis or two
@@ -114,16 +116,22 @@ def order_parameter_boundary(
         return float(zero ** (1 / exponent)) if zero > 0 else np.nan
 
     seeds = np.arange(len(table))
-    bootstrap = stats.bootstrap(
-        (seeds,),
-        root,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        vectorized=False,
-        rng=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():
+        # It speaks of another kind of interval; what is wrong is said below.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        bootstrap = stats.bootstrap(
+            (seeds,),
+            root,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method="percentile",
+            vectorized=False,
+            rng=np.random.default_rng(0),
+        )
     interval, value = bootstrap.confidence_interval, root(seeds)
+    if np.isnan(interval.low) and not np.isnan(value):
+        reason = "some resamples of the seeds have no boundary, so its interval is NaN"
+        doubt("order_parameter_boundary", f"{reason}; use more seeds")
     for reason in _doubts_of_order_parameter(table, np.asarray(values[along]), value, exponent):
         doubt("order_parameter_boundary", reason)
     return Boundary(value, float(interval.low), float(interval.high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -55,6 +56,11 @@ FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
     ),
     "growth_rate": lambda data: analysis.growth_rate(data, "signal"),
 }
+# The signal dies within the axis, and in some cells before the last steps.
+WARNINGS = {
+    "order_parameter_boundary": "values of the axis lie on both sides",
+    "growth_rate": "the rate is NaN|the signal does not grow exponentially",
+}
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled"])
@@ -67,7 +73,11 @@ def test_the_order_of_values_does_not_matter(name: str, order: str) -> None:
         for dim, size in data.sizes.items()
         if dim != "seed"  # resamples of the bootstrap count seeds by their place
     }
-    expected, result = FUNCTIONS[name](data), FUNCTIONS[name](data.isel(places))
+    expecting = contextlib.nullcontext()
+    if name in WARNINGS:
+        expecting = pytest.warns(RuntimeWarning, match=WARNINGS[name])
+    with expecting:
+        expected, result = FUNCTIONS[name](data), FUNCTIONS[name](data.isel(places))
     if isinstance(expected, analysis.Boundary):
         assert np.isfinite(expected.value)
         np.testing.assert_allclose(result, expected, rtol=1e-9)
