@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -267,14 +266,12 @@ def test_a_hundred_thousand_runs_hold_little_more_than_their_results() -> None:
     sweep(
         short_cell, axes=axes, seeds=1
     )  # allocates what a thousand runs need, compiled code included
-    start = time.process_time()
     with peak_memory() as grown:
         dataset = sweep(short_cell, axes=axes, seeds=100)
     assert dataset["spurious_signal"].size == 2 * 10**5
     # The results, their copy while they are labelled, and 64 MB for running tiles and allocators;
     # all runs at once would take GBs.
     assert grown[0] < 2 * dataset.nbytes + 64e6, f"grew by {grown[0] / 1e6:.0f} MB"
-    assert time.process_time() - start < 60  # of the processor, whatever else it does
 
 
 def test_the_package_offers_functions_under_their_names() -> None:
