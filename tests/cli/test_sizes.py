@@ -10,6 +10,7 @@ import pytest
 
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
+from causal_sgd.sweeps._sweep import Sweep
 from support.shell import call, words
 
 CHAIN: dict[str, Any] = {"model": "order-parameters", "measurement": "order-parameter-law"}
@@ -75,3 +76,24 @@ def test_what_is_needed_is_a_lower_bound(experiment: Experiment, needed: int) ->
     """The least is of the order of the parameters, whatever the world would take if written out."""
     assert not refused(experiment, 2 * needed)
     assert refused(experiment, needed / 100)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            {"dim": 10_000, "rank": 4, "measurement": "low-rank-law"}, marks=pytest.mark.slow
+        ),
+        pytest.param({"dim": 10_000_000, "rank": 4, **CHAIN}, marks=pytest.mark.slow),
+        {"dim": 20, "steps": 200_000, "record_every": 1, "metrics": ("spurious_signal",)},
+        pytest.param(
+            {"dim": 20, "measurement": "fixed-design", "num_examples": 500, "batch_size": 64},
+            marks=pytest.mark.slow,
+        ),
+        {"dim": 60, "family": "gaussian", "num_environments": 20_000, "spurious_rank": 2},
+    ],
+    ids=str,
+)
+def test_nothing_is_refused_that_the_tiles_of_a_sweep_would_hold(options: dict[str, Any]) -> None:
+    cell: Any = Experiment(**{"steps": 4, **options}).cell()
+    cell.check_memory(Sweep.make(cell, seeds=1, progress=False).plan.program.run_bytes)
