@@ -27,6 +27,7 @@ from support.cases import few
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 DIM, DRAWS, NOISE = 4, 20_000, 0.7
+ENTRY_NOISE = 3.0  # of the order of the labels d S_ij, or 5 % of it would hide in their variance
 MAX_Z, RMS_Z = 5.0, 1.7
 READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
 INTEGER_AXES = dataclasses.replace(READ_OUT, symmetric=False)
@@ -61,10 +62,10 @@ MEASUREMENTS = {
     "rank one, trace left in": lambda: measurements.rank_one(
         noise=NOISE, slab_size=16, trace_correction=False
     ),
-    "completion": lambda: measurements.completion(noise=NOISE, slab_size=16),
+    "completion": lambda: measurements.completion(noise=ENTRY_NOISE, slab_size=16),
     "law, not symmetric": lambda: measurements.gaussian_law(noise=NOISE),
     "streamed, not symmetric": lambda: measurements.streamed(noise=NOISE, slab_size=16),
-    "completion, not symmetric": lambda: measurements.completion(noise=NOISE, slab_size=16),
+    "completion, not symmetric": lambda: measurements.completion(noise=ENTRY_NOISE, slab_size=16),
 }
 
 
@@ -103,7 +104,7 @@ def second_moments(
         return along, moments + NOISE**2 * gram, square + NOISE**2
     if kind.startswith("completion"):
         moments = DIM**2 * np.einsum("ij,aij,bij->ab", r**2, basis, basis)
-        return along, moments + NOISE**2 * gram, square + NOISE**2
+        return along, moments + ENTRY_NOISE**2 * gram, square + ENTRY_NOISE**2
     # moments of q_A = x'Ax - tr A: E q_A q_B = 2 tr AB, E q_A q_B q_C = 8 tr ABC, and the fourth
     # cumulant
     fourth = 8 * (
