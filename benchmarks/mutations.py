@@ -3,8 +3,9 @@
 Run `python benchmarks/mutations.py` for all mutants, or with some of their names; `--list` lists
 them. Each mutant multiplies the result or an argument of one function, in a process of its own. A
 test of its room must fail, and a claim of each study about its law. With `--tests` or `--studies`
-only one of both is run. All mutants take hours on two cores and are no part of continuous
-integration. The exit status is 1 if a mutant survives that is not in `SURVIVORS`, which says why.
+only one of both is run, with `--quick` the studies at their quick size. All mutants take hours on
+two cores and are no part of continuous integration. The exit status is 1 if a mutant survives that
+is not in `SURVIVORS`, which says why.
 """
 
 from __future__ import annotations
@@ -59,7 +60,12 @@ def run_tests(name: str, *paths: str) -> int:
     )
 
 
-def run_study(name: str, study: str) -> int:
+def run_quick_study(name: str, study: str) -> int:
+    """Run a study at its quick size on a mutant; 1 if a claim fails."""
+    return run_study(name, study, quick=True)
+
+
+def run_study(name: str, study: str, *, quick: bool = False) -> int:
     """Run a study on a mutant; 1 if a claim fails."""
     import causal_sgd
 
@@ -70,14 +76,14 @@ def run_study(name: str, study: str) -> int:
     module = studies.load(study)
     failed = [
         one.claim.text
-        for one in studies.verdicts(module, module.run(quick=False, key=0, progress=False))
+        for one in studies.verdicts(module, module.run(quick=quick, key=0, progress=False))
         if one.holds is False
     ]
     print("\n".join(f"claim: {text}" for text in failed))
     return 1 if failed else 0
 
 
-def killers(name: str, *, tests: bool, studies: bool) -> dict[str, str | None]:
+def killers(name: str, *, tests: bool, studies: bool, quick: bool = False) -> dict[str, str | None]:
     """What notices a mutant: "tests" and every study about its law -> the first failure or None."""
     mutant = MUTANTS[name]
     noticed: dict[str, str | None] = {}
@@ -86,7 +92,8 @@ def killers(name: str, *, tests: bool, studies: bool) -> dict[str, str | None]:
             filter(None, (_failure("run_tests", name, one) for one in mutant.tests)), None
         )
     if studies:
-        noticed |= {one: _failure("run_study", name, one) for one in mutant.studies}
+        check = "run_quick_study" if quick else "run_study"
+        noticed |= {one: _failure(check, name, one) for one in mutant.studies}
     return noticed
 
 
@@ -115,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the mutants and run none")
     parser.add_argument("--tests", action="store_true", help="run tests only")
     parser.add_argument("--studies", action="store_true", help="run studies only")
+    parser.add_argument("--quick", action="store_true", help="run studies at their quick size")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in MUTANTS]
     if unknown:
@@ -128,7 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         start = time.perf_counter()
         both = options.tests == options.studies
-        noticed = killers(name, tests=options.tests or both, studies=options.studies or both)
+        noticed = killers(
+            name,
+            tests=options.tests or both,
+            studies=options.studies or both,
+            quick=options.quick,
+        )
         for what, failure in noticed.items():
             key = f"{name}: {what}"
             if failure is None and key not in SURVIVORS:
