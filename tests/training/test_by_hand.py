@@ -49,10 +49,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "sampler", "measurement"),
-    few(dict.fromkeys(CASES), {("sgd", "cyclic", "population"), ("sgd", "hetero", "completion")}),
-)
+QUICK = {("sgd", "cyclic", "population"), ("sgd", "hetero", "completion")}
+# Each algorithm, and the measurements with the longest programs.
+SLOW = {(name, "pooled", "population") for name in ALGORITHMS} | {
+    ("sgd", "pooled", name) for name in ("gaussian_law", "fixed_design", "examples")
+}
+
+
+@pytest.mark.parametrize(("name", "sampler", "measurement"), few(dict.fromkeys(CASES), QUICK, SLOW))
 def test_steps_compile_once(name: str, sampler: str, measurement: str) -> None:
     numbers: dict[str, Any] = dict(SAMPLERS[sampler].numbers) | {"batch_size": 8}
     row = {"proximal": 0.5} if name == "fedprox" else {}
@@ -107,7 +111,7 @@ def test_arrays_that_change_in_place_are_seen() -> None:
     assert algorithm.step(KEY, state).loss == jax.jit(algorithm.step.__wrapped__)(KEY, state).loss
 
 
-@pytest.mark.parametrize("name", few(MEASUREMENTS, {}))
+@pytest.mark.parametrize("name", few(MEASUREMENTS, {}, {"streamed", "completion"}))
 def test_parts_of_the_user_leave_the_measurements_without_loops(name: str) -> None:
     optimizer = optax.sgd(lambda count: 0.1 + 0 * count)
     algorithm = method(
