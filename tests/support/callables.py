@@ -31,6 +31,7 @@ from support.valid import (
     AX,
     AXES,
     CELL,
+    CHAIN,
     EXPERIMENT,
     MODEL,
     OWN,
@@ -157,6 +158,12 @@ def _functions(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., An
             yield f"{module.__name__.removeprefix('causal_sgd.')}.{name}", member
 
 
+def limited(folder: Path) -> Experiment:
+    """An experiment that has a limit."""
+    del folder
+    return CHAIN
+
+
 def _methods() -> Iterator[tuple[str, Callable[..., Any], Callable[[Path], Any]]]:
     """The methods of public classes, and what makes each, bound, within a folder."""
     instances: dict[type, Callable[[Path], Any]] = {
@@ -174,6 +181,8 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any], Callable[[Path], Any]]
             method = getattr(kind, name)
             if name.startswith("_") or hasattr(tuple, name) or not inspect.isroutine(method):
                 continue
+            if name == "limit":
+                make = limited
             bound = method if inspect.ismethod(method) else types.MethodType(method, object())
             yield (
                 f"{kind.__name__}.{name}",

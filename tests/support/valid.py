@@ -52,6 +52,9 @@ EXPERIMENT = Experiment(
     steps=2,
     metrics=("spurious_signal",),
 )
+CHAIN = EXPERIMENT.replace(
+    model="order-parameters", measurement="order-parameter-law", rank=1, dim=9
+)
 CELL = EXPERIMENT.cell()
 AXES = {"spread": [1.0, 2.0]}
 

@@ -130,7 +130,7 @@ CLAIMS = (
             1.058,
             "independent simulation of the exact law; rounding by noise",
         ),
-        # An asymptotic law in log m, whose corrections are not known; 512 seeds leave 4 %.
+        # An asymptotic law in log m, whose corrections are not known; 128 seeds leave 8 %.
         "rounding": Claim.finding(
             "at M_c: slope of 1 / mean |V'U|^2 in log(batch size) over 2 eta / v"
         ),
@@ -143,7 +143,7 @@ def run(
 ) -> dict[str, xr.Dataset]:
     """The diagram with 64 seeds (8 when quick), and with 192 (48) where it has a reference, also
     with one sign for all spurious directions; order parameters with 400 seeds (100) for population
-    gradients, with 64 (32) at batch 4000 and with 512 (64) at the critical spread.
+    gradients, with 64 (32) at batch 4000 and with 128 (64) at the critical spread.
     """
     from causal_sgd import theory
     from causal_sgd.sweeps import sweep
@@ -193,7 +193,7 @@ def run(
     data["critical"] = sweep(
         cell,
         axes={"spread": [critical], "batch_size": BATCH_SIZES, **fixed},
-        seeds=64 if quick else 512,
+        seeds=64 if quick else 128,
         label="at the critical spread",
         **options,
     )
