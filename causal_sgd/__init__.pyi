@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import figures as figures
 from . import sensing as sensing
 from . import studies as studies
+from . import supervised as supervised
 from . import theory as theory
 from .experiment import Experiment as Experiment
 from .sweeps import ExecutorError as ExecutorError
@@ -18,6 +19,7 @@ from .sweeps import use_cpu_cores as use_cpu_cores
 from .sweeps import zipped as zipped
 from .training import algorithms as algorithms
 from .training import curvature as curvature
+from .training import objectives as objectives
 from .training import optimizers as optimizers
 from .training import run as run
 from .training import samplers as samplers

@@ -24,7 +24,7 @@ FLOORS = (
     {"figures"},
     {"analysis"},
     {"training", "theory"},
-    {"sensing"},
+    {"sensing", "supervised"},
     {"random"},
     {"linalg"},
     {"types"},

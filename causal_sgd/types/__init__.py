@@ -6,6 +6,7 @@ batch axes with `vmap`. Parameters, states, data and the world are pytrees. Each
 pytrees and its own models.
 """
 
+from causal_sgd.types._methods import Estimator, Fit, Measured, Objective
 from causal_sgd.types._parts import (
     AnyModel,
     Array,
@@ -31,11 +32,15 @@ __all__ = [
     "AnyModel",
     "Array",
     "Batch",
+    "Estimator",
     "Evolution",
+    "Fit",
     "Key",
+    "Measured",
     "Measurement",
     "Metric",
     "Model",
+    "Objective",
     "Params",
     "PyTree",
     "RiskFunction",

@@ -151,11 +151,29 @@ class Risks(NamedTuple):
             environment without examples is 0. None where what is drawn depends on the parameters.
         single: (data, model, world, environment []) -> the loss of one environment, [1], as `whole`
             has it but at the cost of one; None where it is taken from `whole`.
+        features: the arguments of `batch` -> a function params -> (means [B, k], covariances
+            [B, k, k]) of the model's features on these examples; None where there are none.
+        variances: the arguments of `batch` -> a function params -> variances over the examples of
+            an environment of the gradients of single examples' losses, params with a leading axis
+            [B]; None where they are unknown.
+        shifted: whether the losses take a third argument `shift` [], added to the prediction.
+        fresh: whether different keys give independent examples, so that a batch can be halved.
     """
 
     whole: Callable[[PyTree, AnyModel, PyTree], RiskFunction]
     batch: Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], RiskFunction] | None = None
     single: Callable[[PyTree, AnyModel, PyTree, Array], RiskFunction] | None = None
+    features: (
+        Callable[
+            [Key, Array, PyTree, AnyModel, PyTree, Batch], Callable[[Params], tuple[Array, Array]]
+        ]
+        | None
+    ) = None
+    variances: (
+        Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], Callable[[Params], Params]] | None
+    ) = None
+    shifted: bool = False
+    fresh: bool = False
 
 
 class Measurement(NamedTuple):

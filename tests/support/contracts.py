@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd.sensing import World, measurements, metrics, models, nonstationary, worlds
-from causal_sgd.training import algorithms, curvature, optimizers, samplers
+from causal_sgd.training import algorithms, curvature, objectives, optimizers, samplers
 from causal_sgd.types import Sampler
 from support.arrays import symmetric
 
@@ -165,7 +165,12 @@ ALGORITHMS = {
         {"proximal": 2.0, "learning_rate": 0.1},
     ),
     "scaffold": Row({}, {"local_steps": 2}, {"local_steps": 3}),
+    "penalised": Row(
+        {"objective": objectives.mean()}, {"learning_rate": 0.1}, {"learning_rate": 0.05}
+    ),
 }
+OTHERS = {"algorithms": {"stream", "fitted"}}
+"""`stream` makes keys; the contract of `fitted` is that of estimators."""
 OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
     "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),

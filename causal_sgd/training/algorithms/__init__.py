@@ -8,6 +8,8 @@ at equal cost, give them equal numbers of examples, not of steps):
 | `sgd` | one update by one batch | 1 | m |
 | `sgd` with `optax.MultiSteps` of n | one batch; an update every n steps | 1 | m |
 | `sgd` with `optimizers.sam` | one update; two gradients by the same batch | 2 | m |
+| `penalised` | one update by an objective of one batch | 1 | m |
+| `fitted` | the whole fit of an estimator; later steps change nothing | - | all data |
 | `fedavg`, `fedprox`, `scaffold` | one round: K local steps in every participant | K | K m |
 
 In a round the m examples are those of one local step in all participants together: `hetero` gives
@@ -29,7 +31,18 @@ from causal_sgd.training.algorithms._federated import (
     fedprox,
     scaffold,
 )
+from causal_sgd.training.algorithms._fitted import fitted
 from causal_sgd.training.algorithms._parts import STREAMS, stream
-from causal_sgd.training.algorithms._sgd import sgd
+from causal_sgd.training.algorithms._sgd import penalised, sgd
 
-__all__ = ["STREAMS", "FederatedOptions", "fedavg", "fedprox", "scaffold", "sgd", "stream"]
+__all__ = [
+    "STREAMS",
+    "FederatedOptions",
+    "fedavg",
+    "fedprox",
+    "fitted",
+    "penalised",
+    "scaffold",
+    "sgd",
+    "stream",
+]

@@ -19,13 +19,8 @@ import optax
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._by_hand import by_hand
-from causal_sgd.training.algorithms._updates import (
-    Examples,
-    apply_update,
-    init_state,
-    inner_product,
-    transform,
-)
+from causal_sgd.training.algorithms._examples import Examples, inner_product
+from causal_sgd.training.algorithms._updates import apply_update, init_state, transform
 from causal_sgd.types import (
     Algorithm,
     Array,

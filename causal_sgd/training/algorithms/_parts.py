@@ -33,6 +33,7 @@ __all__ = [
     "RunState",
     "Start",
     "check_evaluate",
+    "check_world",
     "draw_batch",
     "init_run",
     "reduced",
@@ -151,7 +152,7 @@ def init_run(key: Key, parts: Parts) -> Start:
         AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
     world = parts.world(stream(key, "world"))
-    _check_world(world)
+    check_world(world)
     params = parts.model.init(stream(key, "initialisation"))
     num_environments = world.probabilities.shape[0]
     if not parts.sampler.checked:
@@ -276,8 +277,15 @@ def take_snapshot(
     )
 
 
-def _check_world(world: World) -> None:
-    """Refuse a world with arrays that do not fit, as far as they are concrete."""
+def check_world(world: World) -> None:
+    """Refuse a world with arrays that do not fit, as far as they are concrete.
+
+    Args:
+        world: drawn by a factory.
+
+    Raises:
+        ValueError: if it is no world, or its arrays do not fit each other.
+    """
     checks.instance(
         "world's result", world, World, "a world with `probabilities` and `estimate_shape`"
     )

@@ -1,4 +1,4 @@
-"""One gradient per step."""
+"""One gradient per step: of the loss, or of an objective of several losses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import optax
 from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._by_hand import by_hand
+from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.training.algorithms._symmetry import check_symmetry
-from causal_sgd.training.algorithms._updates import Examples, apply_update, init_state
+from causal_sgd.training.algorithms._updates import apply_update, init_state
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -22,6 +23,7 @@ from causal_sgd.types import (
     Key,
     Measurement,
     Model,
+    Objective,
     Params,
     PyTree,
     Sampler,
@@ -31,11 +33,11 @@ from causal_sgd.types import (
     WorldFactory,
 )
 
-__all__ = ["SGDState", "sgd"]
+__all__ = ["SGDState", "penalised", "sgd"]
 
 
 class SGDState(NamedTuple):
-    """State of `sgd`."""
+    """State of `sgd` and `penalised`."""
 
     step: Array  # [] int32, updates done
     world: World
@@ -44,6 +46,7 @@ class SGDState(NamedTuple):
     optimizer: optax.OptState
     sampler: State
     loss: Array  # [] batch loss before the last update; NaN before the first
+    objective: State = ()  # of `penalised`
 
 
 def sgd(
@@ -85,14 +88,87 @@ def sgd(
         AssertionError: (from chex, with both shapes) if a part returns an array of the wrong shape.
     """
     parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
+    return _algorithm(parts, optimizer, evaluate, None)
+
+
+def penalised(
+    *,
+    world: WorldFactory,
+    sampler: Sampler,
+    measurement: Measurement,
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[optax.OptState, Params], Params] | None = None,
+    evolve: Evolution | None = None,
+) -> Algorithm:
+    """One gradient of an objective per step: IRM, V-REx, GroupDRO and so on.
+
+    With `objectives.mean()` it is `sgd`, to the bit. `hetero` batches hold one environment, of
+    which the penalties of most objectives are constant: use `stratified` or `pooled` with them.
+
+    Args:
+        world: how the world is drawn.
+        sampler: which environments feed a step.
+        measurement: how examples become losses.
+        model: parameters and their estimate.
+        objective: how the losses of the environments become a gradient.
+        optimizer: as for `sgd`; transformations that need the loss receive the objective's value.
+        evaluate: as for `sgd`.
+        evolve: as for `sgd`.
+
+    Returns:
+        An algorithm for `run`. The loss that it reports is the objective's value.
+
+    Raises:
+        ValueError: as for `sgd`, or (at the first step) if the objective needs what the measurement
+            or the model cannot offer.
+        AssertionError: as for `sgd`.
+    """
+    parts = _parts.Parts.checked(world, sampler, measurement, model, evolve)
+    checks.made_of(
+        "objective", objective, ("init", "gradient"), "an Objective, such as objectives.irmv1()"
+    )
+    return _algorithm(parts, optimizer, evaluate, objective)
+
+
+class _Combined(NamedTuple):
+    """The losses of a step's environments, combined by an objective."""
+
+    objective: Objective
+    step: Array
+    state: State  # before the step
+    examples: Examples
+    result: tuple[Params, Array]  # at the parameters of the step
+
+    def measure(self, params: Params) -> tuple[Params, Array]:
+        """Return the gradient and the value at the step's own parameters."""
+        del params
+        return self.result
+
+    def gradient(self, params: Params) -> Params:
+        """Return the gradient at other parameters."""
+        return self.objective.gradient(self.step, self.state, self.examples, params)[0]
+
+    def loss(self, params: Params) -> Array:
+        """Return the value at other parameters."""
+        return self.objective.gradient(self.step, self.state, self.examples, params)[1]
+
+
+def _algorithm(
+    parts: _parts.Parts,
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[optax.OptState, Params], Params] | None,
+    objective: Objective | None,
+) -> Algorithm:
     checks.transformation("optimizer", optimizer)
     _parts.check_evaluate(evaluate)
 
     def init(key: Key) -> SGDState:
-        return _first_state(key, parts, optimizer)
+        return _first_state(key, parts, optimizer, objective)
 
     def step(key: Key, state: SGDState) -> SGDState:
-        return _next_state(key, parts, optimizer, state)
+        return _next_state(key, parts, optimizer, objective, state)
 
     def next_batch(key: Key, state: SGDState) -> tuple[Key, World, Batch]:
         world, batch, _ = _parts.draw_batch(key, parts, state.step, state.world, state.sampler)
@@ -108,7 +184,10 @@ def sgd(
 
 
 def _first_state(
-    key: Key, parts: _parts.Parts, optimizer: optax.GradientTransformation
+    key: Key,
+    parts: _parts.Parts,
+    optimizer: optax.GradientTransformation,
+    objective: Objective | None,
 ) -> SGDState:
     start = _parts.init_run(key, parts)
     reduced = _parts.reduced(parts.model)
@@ -122,11 +201,18 @@ def _first_state(
         optimizer=init_state("optimizer", optimizer, start.params),
         sampler=start.sampler,
         loss=start.loss,
+        objective=()
+        if objective is None
+        else objective.init(start.world.probabilities.shape[0], start.params),
     )
 
 
 def _next_state(
-    key: Key, parts: _parts.Parts, optimizer: optax.GradientTransformation, state: SGDState
+    key: Key,
+    parts: _parts.Parts,
+    optimizer: optax.GradientTransformation,
+    objective: Objective | None,
+    state: SGDState,
 ) -> SGDState:
     """The state after one update by one batch; everything drawn depends on the key and the step."""
     world, batch, sampler_state = _parts.draw_batch(
@@ -141,8 +227,14 @@ def _next_state(
         world,
         batch,
     )
+    minimised, objective_state = examples, state.objective
+    if objective is not None:
+        slope, value, objective_state = objective.gradient(
+            state.step, state.objective, examples, state.params
+        )
+        minimised = _Combined(objective, state.step, state.objective, examples, (slope, value))
     params, optimizer_state, _, loss = apply_update(
-        optimizer, examples, state.params, state.optimizer
+        optimizer, minimised, state.params, state.optimizer
     )
     reduced = _parts.reduced(parts.model)
     if reduced is not None:
@@ -154,6 +246,7 @@ def _next_state(
         optimizer=optimizer_state,
         sampler=sampler_state,
         loss=loss.astype(state.loss.dtype),
+        objective=objective_state,
     )
 
 

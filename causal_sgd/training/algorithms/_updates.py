@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from causal_sgd.types import AnyModel, Array, Batch, Key, Measurement, Params, PyTree
+from causal_sgd.types import Array, Params, PyTree
 
 __all__ = [
-    "Examples",
+    "Minimised",
     "Term",
     "apply_update",
     "init_state",
-    "inner_product",
     "offered",
     "transform",
 ]
@@ -29,89 +27,25 @@ Term = Callable[[Params], tuple[Params, Array]]
 """Params -> gradient and value [] of what an objective has beside the loss of its examples."""
 
 
-class Examples(NamedTuple):
-    """The examples of one step, through the measurement that draws them."""
-
-    measurement: Measurement
-    key: Key  # of the measurement in this step
-    step: Array  # [] int32, updates done so far
-    data: PyTree  # the measurement's
-    model: AnyModel
-    world: PyTree
-    batch: Batch
-    position: Array | None = None  # [] of the only environment within the batch; None for all
+class Minimised(Protocol):
+    """What one update lowers, seen at the step's parameters and at others."""
 
     def measure(self, params: Params) -> tuple[Params, Array]:
-        """Return the gradient and the loss []."""
-        measurement, key, step, data, model, world, batch, position = self
-        if position is None:
-            return measurement.gradient(key, step, data, model, params, world, batch)
-        assert measurement.client is not None
-        return measurement.client(key, step, data, model, params, world, batch, position)
+        """Return the gradient and the value []."""
+        ...
 
     def gradient(self, params: Params) -> Params:
-        """Return the gradient at parameters other than those of the step.
-
-        Raises:
-            ValueError: see `loss`.
-        """
-        self._require_independence()
-        return self.measure(params)[0]
+        """Return the gradient at other parameters, by the same examples."""
+        ...
 
     def loss(self, params: Params) -> Array:
-        """Return the loss [] whose derivative is the gradient, by forward or reverse mode.
-
-        Raises:
-            ValueError: if what the measurement draws depends on the parameters, so that its values
-                at two points are not those of the same examples.
-        """
-        self._require_independence()
-        if self.measurement.risks is None or self.measurement.risks.batch is None:
-            return _with_derivative(self.measure)(params)
-        _, key, step, data, model, world, batch, position = self
-        losses = self.measurement.risks.batch(key, step, data, model, world, batch)(params)
-        if position is not None:
-            return losses[position]
-        counts = batch.counts.astype(losses.dtype)
-        return jnp.sum(counts * losses) / jnp.sum(counts)
-
-    def _require_independence(self) -> None:
-        if not self.measurement.repeats_examples:
-            raise ValueError(
-                "measurement must draw the same examples at all parameters for an optimizer that "
-                "asks for losses or gradients elsewhere (line searches, L-BFGS, Sophia, sam), as "
-                "population, fixed_design and streamed do, got "
-                f"{self.measurement.name}, whose draws depend on the parameters"
-            )
-
-
-def _with_derivative(
-    measure: Callable[[Params], tuple[Params, Array]],
-) -> Callable[[Params], Array]:
-    """The loss of params -> (gradient, loss) as a function whose derivative is the gradient."""
-
-    # Loops over slabs of examples have no reverse derivative, and none is needed.
-    @jax.custom_jvp
-    def loss(params: Params) -> Array:
-        return measure(params)[1]
-
-    @loss.defjvp
-    def derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple[Array, Array]:
-        gradient, value = measure(*primals)
-        return value, inner_product(gradient, *tangents).astype(value.dtype)
-
-    return loss
-
-
-def inner_product(one: Params, other: Params) -> Array:
-    """<one, other> over all leaves; []."""
-    products = jax.tree.map(lambda left, right: jnp.sum(left * right), one, other)
-    return functools.reduce(jnp.add, jax.tree.leaves(products))
+        """Return the value [] at other parameters, by the same examples."""
+        ...
 
 
 def apply_update(
     optimizer: optax.GradientTransformation,
-    examples: Examples,
+    examples: Minimised,
     params: Params,
     state: optax.OptState,
     term: Term | None = None,

@@ -1,0 +1,11 @@
+"""System 2, inputs and labels: regression in several environments.
+
+Every environment has its own joint distribution of inputs x [p] and labels y; w* predicts y equally
+well in all of them. `worlds` draws the environments and `nonstationary` changes them during a run,
+`measurements` turns examples into losses, `models` are trained and `estimators` fit in one step,
+and `metrics` are recorded. Losses are mean squared residuals over 4, as in matrix sensing.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

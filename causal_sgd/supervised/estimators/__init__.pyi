@@ -1,0 +1,1 @@
+from ._least_squares import pooled as pooled

@@ -1,0 +1,1 @@
+from ._moments import moments as moments

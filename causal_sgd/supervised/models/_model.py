@@ -1,0 +1,44 @@
+"""The model of linear prediction: parameters, weights, an intercept, and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd.types import Array, Key, Params, PyTree
+
+__all__ = ["VectorModel"]
+
+
+@dataclass(frozen=True)
+class VectorModel:
+    """Parameters and the weights [p] of a linear prediction x'w + b.
+
+    Attributes:
+        init: key -> params, any pytree.
+        estimate: params -> w [p].
+        intercept: params -> b []; None where there is none.
+        features: params -> Phi [p, k], the linear features x'Phi of which the head is fixed at
+            ones, estimate = Phi 1; None for the inputs themselves.
+        rescaled: (params, head [k]) -> params whose features are multiplied by the head, which at
+            ones changes nothing; None where the model has no head.
+        head_size: k; 0 where the model has no head.
+        predict: (params, input [p]) -> prediction []; None for x'w + b.
+        reduce: see `causal_sgd.types.Model`.
+    """
+
+    init: Callable[[Key], Params]
+    estimate: Callable[[Params], Array]
+    intercept: Callable[[Params], Array] | None = None
+    features: Callable[[Params], Array] | None = None
+    rescaled: Callable[[Params, Array], Params] | None = None
+    head_size: int = 0
+    predict: Callable[[Params, Array], Array] | None = None
+    reduce: Callable[[PyTree], PyTree] | None = None
+
+    def bound(self, params: Params) -> Array:
+        """Return all parameters in one array, which is finite exactly where the estimate is."""
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])

@@ -1,0 +1,177 @@
+"""The examples of one step, through the measurement that draws them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import random
+from causal_sgd.types import (
+    AnyModel,
+    Array,
+    Batch,
+    Key,
+    Measurement,
+    Params,
+    PyTree,
+    RiskFunction,
+)
+
+__all__ = ["Examples", "inner_product"]
+
+
+class Examples(NamedTuple):
+    """The examples of one step, through the measurement that draws them."""
+
+    measurement: Measurement
+    key: Key  # of the measurement in this step
+    step: Array  # [] int32, updates done so far
+    data: PyTree  # the measurement's
+    model: AnyModel
+    world: PyTree
+    batch: Batch
+    position: Array | None = None  # [] of the only environment within the batch; None for all
+
+    @property
+    def shares(self) -> Array:
+        """The share of each environment in the examples, [B]; sums to one."""
+        counts = self.batch.counts
+        return counts / jnp.sum(counts)
+
+    def measure(self, params: Params) -> tuple[Params, Array]:
+        """Return the gradient and the loss []."""
+        measurement, key, step, data, model, world, batch, position = self
+        if position is None:
+            return measurement.gradient(key, step, data, model, params, world, batch)
+        assert measurement.client is not None
+        return measurement.client(key, step, data, model, params, world, batch, position)
+
+    def gradient(self, params: Params) -> Params:
+        """Return the gradient at parameters other than those of the step.
+
+        Raises:
+            ValueError: see `loss`.
+        """
+        self._require_independence()
+        return self.measure(params)[0]
+
+    def loss(self, params: Params) -> Array:
+        """Return the loss [] whose derivative is the gradient, by forward or reverse mode.
+
+        Raises:
+            ValueError: if what the measurement draws depends on the parameters, so that its values
+                at two points are not those of the same examples.
+        """
+        self._require_independence()
+        if self.measurement.risks is None or self.measurement.risks.batch is None:
+            return _with_derivative(self.measure)(params)
+        _, key, step, data, model, world, batch, position = self
+        losses = self.measurement.risks.batch(key, step, data, model, world, batch)(params)
+        if position is not None:
+            return losses[position]
+        counts = batch.counts.astype(losses.dtype)
+        return jnp.sum(counts * losses) / jnp.sum(counts)
+
+    def risks(self) -> RiskFunction:
+        """Return (params, scale) -> the losses [B] of the environments.
+
+        Raises:
+            ValueError: if the measurement has no risks on a batch.
+        """
+        return self._on_batch("batch", "risks of environments on a batch")
+
+    def halves(self) -> tuple[RiskFunction, RiskFunction]:
+        """Return the losses [B] on two independent halves of the batch.
+
+        Raises:
+            ValueError: if the measurement does not draw fresh examples.
+        """
+        offered = self.measurement.risks
+        if offered is None or not offered.fresh:
+            raise ValueError(
+                "measurement must draw fresh examples in every step for a penalty of two halves, "
+                f"got {self.measurement.name}"
+            )
+        counts = self.batch.counts
+        first, second = (
+            self._replace(
+                key=random.fold_in(self.key, half), batch=self.batch._replace(counts=count)
+            )
+            for half, count in enumerate((counts // 2, counts - counts // 2))
+        )
+        return first.risks(), second.risks()
+
+    def shifted_risks(self) -> RiskFunction:
+        """Return `risks`, whose functions also take `shift`, a number added to the prediction.
+
+        Raises:
+            ValueError: if the measurement's losses take none.
+        """
+        if self.measurement.risks is None or not self.measurement.risks.shifted:
+            raise ValueError(
+                "measurement must have losses with an intercept for a penalty of the intercept, "
+                f"got {self.measurement.name}"
+            )
+        return self.risks()
+
+    def features(self) -> Callable[[Params], tuple[Array, Array]]:
+        """Return params -> means [B, k] and covariances [B, k, k] of the model's features.
+
+        Raises:
+            ValueError: if the measurement does not know them.
+        """
+        return self._on_batch("features", "means and covariances of features")
+
+    def variances(self) -> Callable[[Params], Params]:
+        """Return params -> the variances of single examples' gradients, with an axis [B].
+
+        Raises:
+            ValueError: if the measurement does not know them.
+        """
+        return self._on_batch("variances", "variances of single examples' gradients")
+
+    def _on_batch(self, field: str, words: str) -> Any:
+        measurement, key, step, data, model, world, batch, _ = self
+        offered = None if measurement.risks is None else getattr(measurement.risks, field)
+        if offered is None:
+            raise ValueError(
+                f"measurement must offer {words} for such an objective, got {measurement.name}"
+            )
+        return offered(key, step, data, model, world, batch)
+
+    def _require_independence(self) -> None:
+        if not self.measurement.repeats_examples:
+            raise ValueError(
+                "measurement must draw the same examples at all parameters for an optimizer that "
+                "asks for losses or gradients elsewhere (line searches, L-BFGS, Sophia, sam), as "
+                "population, fixed_design and streamed do, got "
+                f"{self.measurement.name}, whose draws depend on the parameters"
+            )
+
+
+def _with_derivative(
+    measure: Callable[[Params], tuple[Params, Array]],
+) -> Callable[[Params], Array]:
+    """The loss of params -> (gradient, loss) as a function whose derivative is the gradient."""
+
+    # Loops over slabs of examples have no reverse derivative, and none is needed.
+    @jax.custom_jvp
+    def loss(params: Params) -> Array:
+        return measure(params)[1]
+
+    @loss.defjvp
+    def derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple[Array, Array]:
+        gradient, value = measure(*primals)
+        return value, inner_product(gradient, *tangents).astype(value.dtype)
+
+    return loss
+
+
+def inner_product(one: Params, other: Params) -> Array:
+    """<one, other> over all leaves; []."""
+    products = jax.tree.map(lambda left, right: jnp.sum(left * right), one, other)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))

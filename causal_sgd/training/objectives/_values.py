@@ -1,0 +1,77 @@
+"""Objectives that are scalar functions of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks
+from causal_sgd.types import Array, Measured, Objective, Params, State
+
+__all__ = ["from_value", "mean", "vrex"]
+
+
+def mean() -> Objective:
+    """The mean loss over the batch; `penalised` with it is `sgd`, to the bit.
+
+    Returns:
+        An objective for any measurement, also for those that have only a gradient.
+    """
+
+    def gradient(
+        step: Array, state: State, examples: Measured, params: Params
+    ) -> tuple[Params, Array, State]:
+        del step
+        return *examples.measure(params), state
+
+    return Objective(lambda environments, params: (), gradient)
+
+
+def from_value(value: Callable[[Measured, Params], Array]) -> Objective:
+    """An objective without a state from a differentiable function.
+
+    Args:
+        value: (examples, params) -> []; see `types.Measured` for what the examples offer.
+
+    Returns:
+        An objective.
+
+    Raises:
+        ValueError: if `value` is no such function.
+    """
+    checks.function("value", value, 2, "a function of (examples, params)")
+
+    def gradient(
+        step: Array, state: State, examples: Measured, params: Params
+    ) -> tuple[Params, Array, State]:
+        del step
+        height, slope = jax.value_and_grad(lambda params: value(examples, params))(params)
+        return slope, height, state
+
+    return Objective(lambda environments, params: (), gradient)
+
+
+def vrex(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective:
+    """V-REx (Krueger et al. 2021): the mean loss and the variance of the environments' losses.
+
+    Args:
+        weight: of the variance, at least 0; may be traced.
+        risk_weight: of the mean loss, at least 0; may be traced.
+
+    Returns:
+        An objective for measurements with risks on a batch.
+
+    Raises:
+        ValueError: if a weight is negative.
+    """
+    checks.number("weight", weight, minimum=0)
+    checks.number("risk_weight", risk_weight, minimum=0)
+
+    def value(examples: Measured, params: Params) -> Array:
+        losses, shares = examples.risks()(params), examples.shares
+        average = jnp.sum(shares * losses)
+        return risk_weight * average + weight * jnp.sum(shares * (losses - average) ** 2)
+
+    return from_value(value)

@@ -1,0 +1,81 @@
+"""The contract rows of the second system: for each name in the `__all__` of a room, its arguments.
+
+A member without a row fails `supervised/test_supervised_contracts.py::test_every_member_has_a_row`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd.supervised import estimators, measurements, metrics, models, nonstationary, worlds
+from causal_sgd.training import objectives
+from support.contracts import Row
+
+DIM = 2  # inputs of the worlds below
+BIASES = np.array([1.5, -0.5, 0.7], np.float32)
+
+WORLDS = {
+    "contradiction": Row(
+        {}, {"biases": BIASES, "variance": 4.0}, {"biases": BIASES, "variance": 3.0}, random=False
+    ),
+}
+NONSTATIONARY = {
+    "redraw": Row(
+        {"world": worlds.contradiction(biases=-BIASES)},
+        {"probability": 1.0},
+        {"probability": 0.0},
+        random=False,
+    ),
+}
+MEASUREMENTS = {
+    "moments": Row({}, {"num_examples": 100}, {"num_examples": 1000}),
+}
+MODELS = {
+    "linear": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+}
+ESTIMATORS = {
+    "pooled": Row(),
+}
+OBJECTIVES = {
+    "mean": Row(),
+    "vrex": Row({}, {"weight": 10.0, "risk_weight": 1.0}, {"weight": 1.0, "risk_weight": 0.0}),
+}
+OTHERS = {"objectives": {"from_value"}}
+"""Members of rooms that are not made of numbers; their own tests stand elsewhere."""
+
+# The shape of each metric: E environments, p inputs.
+METRICS: dict[str, tuple[str, ...]] = {
+    "batch_loss": (),
+    "estimation_error": (),
+    "spurious_weight": (),
+}
+ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
+    "worlds": (worlds, WORLDS),
+    "nonstationary": (nonstationary, NONSTATIONARY),
+    "measurements": (measurements, MEASUREMENTS),
+    "models": (models, MODELS),
+    "estimators": (estimators, ESTIMATORS),
+    "objectives": (objectives, OBJECTIVES),
+}
+METRIC_ROOMS = {"metrics": (metrics, METRICS)}
+
+
+def make(room: str, name: str, **numbers: Any) -> Any:
+    """Call a factory as its row says."""
+    module, rows = ROOMS[room]
+    return getattr(module, name)(**rows[name].static, **numbers)
+
+
+def draw_world(factory: worlds.WorldFactory, seed: int = 0) -> Any:
+    """Draw a world in one program; op by op, each would be compiled."""
+    return jax.jit(factory)(jax.random.key(seed))
+
+
+def nature() -> Any:
+    """The world of all members but worlds: three environments, two inputs."""
+    return worlds.contradiction(biases=jnp.asarray(BIASES))
