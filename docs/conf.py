@@ -42,6 +42,7 @@ myst_heading_anchors = 3
 
 ORDER = (
     "sensing",
+    "supervised",
     "training",
     "sweeps",
     "analysis",
