@@ -37,6 +37,11 @@ MEASUREMENTS = {
 }
 MODELS = {
     "linear": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "hadamard": Row(
+        {"dim": DIM, "depth": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}, random=False
+    ),
+    "linear_network": Row({"dim": DIM, "hidden": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
+    "featurised": Row({"dim": DIM}, random=False),
 }
 ESTIMATORS = {
     "pooled": Row(),

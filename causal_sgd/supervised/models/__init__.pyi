@@ -1,2 +1,5 @@
+from ._linear import featurised as featurised
+from ._linear import hadamard as hadamard
 from ._linear import linear as linear
 from ._model import VectorModel as VectorModel
+from ._networks import linear_network as linear_network

@@ -1,6 +1,8 @@
-"""Linear models."""
+"""Models without hidden layers: weights themselves, their powers, and features under a head."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
@@ -8,16 +10,27 @@ from causal_sgd import checks, random
 from causal_sgd.supervised.models._model import VectorModel
 from causal_sgd.types import Array, Key, Params
 
-__all__ = ["linear"]
+__all__ = ["featurised", "hadamard", "intercept_of", "linear", "with_intercept"]
+
+LARGEST_DEPTH = 100
 
 
-def linear(*, dim: int, intercept: bool = False, init_scale: float | Array = 0.0) -> VectorModel:
+def linear(
+    *,
+    dim: int,
+    intercept: bool = False,
+    init: str = "gaussian",
+    init_scale: float | Array | None = None,
+) -> VectorModel:
     """The linear model x'w, or x'w + b.
 
     Args:
         dim: number of inputs p.
-        intercept: whether there is a b, which starts at 0.
-        init_scale: standard deviation of the initial weights, at least 0; may be traced.
+        intercept: whether there is a b.
+        init: "gaussian" for normal initial weights and b = 0, "uniform" for uniform ones, b
+            included, as linear layers of PyTorch begin.
+        init_scale: standard deviation of the initial weights ("gaussian") or half the width of
+            their range ("uniform"), at least 0; may be traced. None for 0 and 1 / sqrt(p).
 
     Returns:
         A model with params {"weights": [p]}, and "intercept": [] where there is one. Its head
@@ -28,19 +41,120 @@ def linear(*, dim: int, intercept: bool = False, init_scale: float | Array = 0.0
     """
     checks.integer("dim", dim)
     checks.flags(intercept=intercept)
-    checks.number("init_scale", init_scale, minimum=0)
+    checks.choice("init", init, ("gaussian", "uniform"))
+    default = 0.0 if init == "gaussian" else dim**-0.5
+    scale = default if init_scale is None else init_scale
+    checks.number("init_scale", scale, minimum=0)
 
-    def init(key: Key) -> Params:
-        weights = init_scale * random.normals(key, dim, float)
-        return {"weights": weights} | ({"intercept": jnp.zeros(())} if intercept else {})
+    def start(key: Key) -> Params:
+        if init == "gaussian":
+            weights = scale * random.normals(key, dim, float)
+            return with_intercept({"weights": weights}, intercept)
+        levels = 2 * random.uniforms(random.bits(key, dim + 1), jnp.result_type(float)) - 1
+        params = with_intercept({"weights": scale * levels[:dim]}, intercept)
+        return params | ({"intercept": scale * levels[dim]} if intercept else {})
 
     def rescaled(params: Params, head: Array) -> Params:
         return {**params, "weights": params["weights"] * head}
 
     return VectorModel(
-        init,
+        start,
         lambda params: params["weights"],
-        intercept=(lambda params: params["intercept"]) if intercept else None,
+        intercept=intercept_of(intercept),
         rescaled=rescaled,
         head_size=dim,
     )
+
+
+def hadamard(
+    *,
+    dim: int,
+    depth: int = 2,
+    signed: bool = False,
+    intercept: bool = False,
+    init_scale: float | Array = 0.1,
+) -> VectorModel:
+    """Hadamard powers: weights u^L, or u^L - v^L, of every input by itself.
+
+    With u^2 a spurious weight near zero is multiplied by 1 + learning_rate b_e in a step in
+    environment e, b_e = E_e x_j (y - x'w*), so that HeteroSGD can reject it.
+
+    Args:
+        dim: number of inputs p.
+        depth: L, at least 2.
+        signed: whether v is subtracted, so that weights of both signs are possible.
+        intercept: whether there is a b, which starts at 0 and is a plain parameter.
+        init_scale: initial value of all entries of u and v, above 0; may be traced. Signed weights
+            start at 0.
+
+    Returns:
+        A model with params {"positive": [p]}, "negative": [p] if signed, and "intercept": [] where
+        there is one. It has no head.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.integer("depth", depth, minimum=2, maximum=LARGEST_DEPTH)
+    checks.flags(signed=signed, intercept=intercept)
+    checks.number("init_scale", init_scale, above=0)
+
+    def start(key: Key) -> Params:
+        del key
+        names = ("positive", "negative") if signed else ("positive",)
+        return with_intercept(
+            {name: jnp.full(dim, init_scale, jnp.result_type(float)) for name in names}, intercept
+        )
+
+    def estimate(params: Params) -> Array:
+        weights = params["positive"] ** depth
+        return weights - params["negative"] ** depth if signed else weights
+
+    return VectorModel(start, estimate, intercept=intercept_of(intercept))
+
+
+def featurised(*, dim: int, features: int | None = None, intercept: bool = False) -> VectorModel:
+    """Linear features x'Phi under a head that is fixed at ones (Arjovsky et al. 2019).
+
+    Args:
+        dim: number of inputs p.
+        features: k, the number of features; None for p.
+        intercept: whether there is a b, which starts at 0; the head leaves it alone.
+
+    Returns:
+        A model with params {"features": Phi [p, k]}, which start at the identity, and "intercept":
+        [] where there is one.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    size = checks.integer("dim", dim)
+    if features is not None:
+        size = checks.integer("features", features)
+    checks.flags(intercept=intercept)
+
+    def start(key: Key) -> Params:
+        del key
+        return with_intercept({"features": jnp.eye(dim, size)}, intercept)
+
+    def rescaled(params: Params, head: Array) -> Params:
+        return {**params, "features": params["features"] * head[None, :]}
+
+    return VectorModel(
+        start,
+        lambda params: jnp.sum(params["features"], 1),
+        intercept=intercept_of(intercept),
+        features=lambda params: params["features"],
+        rescaled=rescaled,
+        head_size=size,
+    )
+
+
+def with_intercept(params: dict[str, Params], intercept: bool) -> Params:
+    """Add an intercept of zero to the parameters of a model that has one."""
+    return params | ({"intercept": jnp.zeros(())} if intercept else {})
+
+
+def intercept_of(intercept: bool) -> Callable[[Params], Array] | None:
+    """Params -> b [] of a model that has one, else None."""
+    return (lambda params: params["intercept"]) if intercept else None

@@ -21,10 +21,10 @@ class VectorModel:
         init: key -> params, any pytree.
         estimate: params -> w [p].
         intercept: params -> b []; None where there is none.
-        features: params -> Phi [p, k], the linear features x'Phi of which the head is fixed at
-            ones, estimate = Phi 1; None for the inputs themselves.
-        rescaled: (params, head [k]) -> params whose features are multiplied by the head, which at
-            ones changes nothing; None where the model has no head.
+        features: params -> Phi [p, k], the linear features x'Phi that the last layer combines;
+            None for the inputs themselves.
+        rescaled: (params, head [k]) -> params of the model whose features are multiplied by the
+            head, which at ones changes nothing; None where the model has no head.
         head_size: k; 0 where the model has no head.
         predict: (params, input [p]) -> prediction []; None for x'w + b.
         reduce: see `causal_sgd.types.Model`.
