@@ -1,17 +1,46 @@
 """What is recorded of a run: functions of a snapshot that return a number or a small array.
 
-Every member of `__all__` is a metric. Errors are in the original coordinates of the inputs, and
-risks are mean squared residuals, without the factor 1/4 of the losses that are trained.
+Every member of `__all__` is a metric. Errors are in the original coordinates of the inputs, and NaN
+where the world does not know its target. Risks are mean squared residuals, without the factor 1/4
+of the losses that are trained, and means over environments are weighted by the world's
+probabilities. Test risks are of the population; training risks are of the run's own data.
+
+What depends on the chosen inputs (`support` and so on) exists for estimators only: the weights of
+an iterative method are never exactly zero, and a threshold would be one more parameter.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.types import Array, Snapshot, check_snapshot
+from causal_sgd.supervised._moments import MomentData, quadratic, residual
+from causal_sgd.types import Array, Fit, Snapshot, check_snapshot
 
-__all__ = ["batch_loss", "estimation_error", "spurious_weight"]
+__all__ = [
+    "accepted_sets",
+    "batch_loss",
+    "causal_error",
+    "estimation_error",
+    "exact_support",
+    "failed",
+    "interval_high",
+    "interval_low",
+    "invariance_gap",
+    "noncausal_error",
+    "risk_spread",
+    "spurious_selected",
+    "spurious_weight",
+    "support",
+    "test_risk",
+    "training_risk",
+    "true_selected",
+    "validation_risk",
+    "worst_test_risk",
+]
+
+FAILURE = 0.2  # |w - w*|^2 beyond which a run has failed
 
 
 def batch_loss(snapshot: Snapshot) -> Array:
@@ -20,19 +49,205 @@ def batch_loss(snapshot: Snapshot) -> Array:
     return snapshot.batch_loss
 
 
+# Errors of the weights
+
+
 def estimation_error(snapshot: Snapshot) -> Array:
     """|w - w*|^2; []."""
     check_snapshot(snapshot)
     return jnp.sum((snapshot.estimate - snapshot.world.target) ** 2)
 
 
-def spurious_weight(snapshot: Snapshot) -> Array:
-    """The norm of the weights of inputs that are not causal; []."""
+def failed(snapshot: Snapshot) -> Array:
+    """1 if |w - w*|^2 > 0.2 or the estimate is not finite, else 0; []."""
     check_snapshot(snapshot)
-    weights = snapshot.once(_original)
-    return jnp.sqrt(jnp.sum(jnp.where(snapshot.world.causal, 0, weights) ** 2))
+    failure = ~(estimation_error(snapshot) <= FAILURE)
+    return _judged(snapshot, failure)
 
 
-def _original(snapshot: Snapshot) -> Array:
-    """The estimate in the original coordinates, [p]."""
-    return linalg.product(snapshot.world.unscramble, snapshot.estimate[:, None])[:, 0]
+def causal_error(snapshot: Snapshot) -> Array:
+    """The mean of (w - w*)^2 over the causal inputs; 0 where there are none; []."""
+    check_snapshot(snapshot)
+    return _mean_square(snapshot, snapshot.world.causal)
+
+
+def noncausal_error(snapshot: Snapshot) -> Array:
+    """The mean of (w - w*)^2 over the inputs that are not causal; 0 where there are none; []."""
+    check_snapshot(snapshot)
+    return _mean_square(snapshot, ~snapshot.world.causal)
+
+
+def spurious_weight(snapshot: Snapshot) -> Array:
+    """The norm of the weights of the inputs that are not causal; []."""
+    check_snapshot(snapshot)
+    world = snapshot.world
+    weights = linalg.product(world.unscramble, snapshot.estimate[:, None])[:, 0]
+    norm = jnp.sqrt(jnp.sum(jnp.where(world.causal, 0, weights) ** 2))
+    return norm + _unknown(snapshot)
+
+
+# Risks
+
+
+def test_risk(snapshot: Snapshot) -> Array:
+    """The mean squared residual in a test environment, averaged over them; []."""
+    check_snapshot(snapshot)
+    return jnp.mean(snapshot.once(_test_risks))
+
+
+def worst_test_risk(snapshot: Snapshot) -> Array:
+    """The largest mean squared residual of a test environment; []."""
+    check_snapshot(snapshot)
+    return jnp.max(snapshot.once(_test_risks))
+
+
+def training_risk(snapshot: Snapshot) -> Array:
+    """The mean squared residual R_e, averaged over the environments of the run's data; []."""
+    check_snapshot(snapshot)
+    return _average(snapshot, 4 * snapshot.risks(snapshot.params))
+
+
+def validation_risk(snapshot: Snapshot) -> Array:
+    """The mean squared residual of examples that nothing trains on; []."""
+    check_snapshot(snapshot)
+    data = snapshot.data
+    held_out = data.validation if isinstance(data, MomentData) else None
+    if held_out is None:
+        raise ValueError(
+            "measurement must keep validation examples for the metric validation_risk, as "
+            "measurements.moments(num_validation=...) does"
+        )
+    return _average(snapshot, quadratic(held_out.second, snapshot.once(_vector)))
+
+
+def invariance_gap(snapshot: Snapshot) -> Array:
+    """The average of D_e^2, where D_e = 2 E_e r f is the derivative of R_e in a factor of f; [].
+
+    f is the prediction, and the factor is 1. It is the penalty of IRMv1 on the scale R = mean r^2,
+    16 times that of the losses R/4.
+    """
+    check_snapshot(snapshot)
+    one = jnp.ones((), snapshot.estimate.dtype)
+    risks = snapshot.risks
+    _, slopes = jax.jvp(lambda scale: 4 * risks(snapshot.params, scale), (one,), (one,))
+    return _average(snapshot, slopes**2)
+
+
+def risk_spread(snapshot: Snapshot) -> Array:
+    """The variance of R_e over the environments of the run's data; []."""
+    check_snapshot(snapshot)
+    risks = 4 * snapshot.risks(snapshot.params)
+    return _average(snapshot, (risks - _average(snapshot, risks)) ** 2)
+
+
+# Estimators
+
+
+def support(snapshot: Snapshot) -> Array:
+    """1 for each chosen input, else 0; of estimators only; [p]."""
+    check_snapshot(snapshot)
+    fit = _fit(snapshot, "support")
+    return fit.support.astype(fit.estimate.dtype)
+
+
+def true_selected(snapshot: Snapshot) -> Array:
+    """The number of causal inputs that are chosen; of estimators only; []."""
+    check_snapshot(snapshot)
+    chosen = _fit(snapshot, "true_selected").support
+    return _judged(snapshot, jnp.sum(chosen & snapshot.world.causal), axes=True)
+
+
+def spurious_selected(snapshot: Snapshot) -> Array:
+    """The number of chosen inputs that are not causal; of estimators only; []."""
+    check_snapshot(snapshot)
+    chosen = _fit(snapshot, "spurious_selected").support
+    return _judged(snapshot, jnp.sum(chosen & ~snapshot.world.causal), axes=True)
+
+
+def exact_support(snapshot: Snapshot) -> Array:
+    """1 if the chosen inputs are the causal ones, else 0; of estimators only; []."""
+    check_snapshot(snapshot)
+    chosen = _fit(snapshot, "exact_support").support
+    return _judged(snapshot, jnp.all(chosen == snapshot.world.causal), axes=True)
+
+
+def accepted_sets(snapshot: Snapshot) -> Array:
+    """The number of sets that a test accepted, -1 where none is tested; of estimators only; []."""
+    check_snapshot(snapshot)
+    return _fit(snapshot, "accepted_sets").accepted
+
+
+def interval_low(snapshot: Snapshot) -> Array:
+    """Lower ends of the confidence intervals, NaN where there are none; of estimators only; [p]."""
+    check_snapshot(snapshot)
+    return _fit(snapshot, "interval_low").low
+
+
+def interval_high(snapshot: Snapshot) -> Array:
+    """Upper ends of the confidence intervals, NaN where there are none; of estimators only; [p]."""
+    check_snapshot(snapshot)
+    return _fit(snapshot, "interval_high").high
+
+
+def _unknown(snapshot: Snapshot) -> Array:
+    """Zero, or NaN where the world does not know its target, nor which inputs are causal; []."""
+    return 0 * jnp.sum(snapshot.world.target)
+
+
+def _judged(snapshot: Snapshot, value: Array, *, axes: bool = False) -> Array:
+    """A truth value or number as a float; NaN where it means nothing.
+
+    With `axes` it compares the inputs of the data with the original ones, which a scramble mixes.
+    """
+    result = value.astype(snapshot.estimate.dtype) + _unknown(snapshot)
+    if not axes:
+        return result
+    unscramble = snapshot.world.unscramble
+    moved = jnp.abs(unscramble - jnp.eye(unscramble.shape[0], dtype=unscramble.dtype))
+    return jnp.where(jnp.max(moved) < 1e-6, result, jnp.nan)
+
+
+def _mean_square(snapshot: Snapshot, chosen: Array) -> Array:
+    """The mean of the squared errors over chosen original inputs [p]; []."""
+    errors = snapshot.once(_errors)
+    total = jnp.sum(jnp.where(chosen, errors, 0) ** 2)
+    return total / jnp.maximum(jnp.sum(chosen), 1).astype(errors.dtype) + _unknown(snapshot)
+
+
+def _errors(snapshot: Snapshot) -> Array:
+    """The errors of the weights in the original coordinates, [p]."""
+    difference = snapshot.estimate - snapshot.world.target
+    return linalg.product(snapshot.world.unscramble, difference[:, None])[:, 0]
+
+
+def _vector(snapshot: Snapshot) -> Array:
+    """The vector v [q] of the residual z'v."""
+    model = snapshot.model
+    if model.predict is not None:
+        raise ValueError(
+            "model must predict linearly from its inputs for risks from moments, got one with a "
+            "predict of its own"
+        )
+    intercept = getattr(model, "intercept", None)
+    return residual(snapshot.estimate, 0.0 if intercept is None else intercept(snapshot.params))
+
+
+def _test_risks(snapshot: Snapshot) -> Array:
+    """Mean squared residuals in the test environments, [T]."""
+    second = snapshot.world.test_moments
+    if not second.shape[0]:
+        raise ValueError("world must have test environments for a test risk, got none")
+    return quadratic(second, snapshot.once(_vector))
+
+
+def _average(snapshot: Snapshot, values: Array) -> Array:
+    return jnp.sum(snapshot.world.probabilities.astype(values.dtype) * values)
+
+
+def _fit(snapshot: Snapshot, metric: str) -> Fit:
+    if not isinstance(snapshot.params, Fit):
+        raise ValueError(
+            f"metric {metric} must see the fit of an estimator (algorithms.fitted), got "
+            f"parameters of {type(snapshot.params).__name__}"
+        )
+    return snapshot.params

@@ -21,7 +21,17 @@ from causal_sgd.supervised import estimators, measurements, models
 from causal_sgd.training import algorithms, objectives, samplers
 from causal_sgd.types import Batch
 from support.cases import few
-from support.supervised import DIM, METRIC_ROOMS, METRICS, OTHERS, ROOMS, WORLDS, make, nature
+from support.supervised import (
+    DIM,
+    METRIC_ROOMS,
+    METRICS,
+    OTHERS,
+    ROOMS,
+    WORLDS,
+    make,
+    nature,
+    nature_with_tests,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -154,7 +164,7 @@ def test_a_world_has_the_documented_shapes(name: str) -> None:
 def all_metrics(key: jax.Array) -> dict[str, jax.Array]:
     """All metrics of a fit."""
     algorithm = algorithms.fitted(
-        world=nature(),
+        world=nature_with_tests(),
         measurement=measurements.moments(100, num_validation=50),
         estimator=estimators.pooled(),
     )

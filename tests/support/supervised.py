@@ -55,9 +55,25 @@ OTHERS = {"objectives": {"from_value"}}
 
 # The shape of each metric: E environments, p inputs.
 METRICS: dict[str, tuple[str, ...]] = {
+    "accepted_sets": (),
     "batch_loss": (),
+    "causal_error": (),
     "estimation_error": (),
+    "exact_support": (),
+    "failed": (),
+    "interval_high": ("p",),
+    "interval_low": ("p",),
+    "invariance_gap": (),
+    "noncausal_error": (),
+    "risk_spread": (),
+    "spurious_selected": (),
     "spurious_weight": (),
+    "support": ("p",),
+    "test_risk": (),
+    "training_risk": (),
+    "true_selected": (),
+    "validation_risk": (),
+    "worst_test_risk": (),
 }
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
@@ -84,3 +100,13 @@ def draw_world(factory: worlds.WorldFactory, seed: int = 0) -> Any:
 def nature() -> Any:
     """The world of all members but worlds: three environments, two inputs."""
     return worlds.contradiction(biases=jnp.asarray(BIASES))
+
+
+def nature_with_tests() -> Any:
+    """The same world with its environments as test environments, too."""
+
+    def world(key: jax.Array) -> Any:
+        drawn = nature()(key)
+        return drawn._replace(test_mixing=drawn.mixing, test_means=drawn.means)
+
+    return world

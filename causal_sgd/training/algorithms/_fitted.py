@@ -44,6 +44,7 @@ class FittedModel(NamedTuple):
     estimate: Callable[[Fit], Array]
     predict: None = None
     reduce: None = None
+    intercept: None = None
 
     def bound(self, params: Fit) -> Array:
         """Return the estimate [p]."""
