@@ -43,39 +43,28 @@ class Reproduce:
     seed: int = 0
     """Root of all randomness."""
     out: Path = Path("figures")
-    """Folder for report.html, claims.json, the figures (.png and .pdf) and the results."""
+    """Folder for report.html, claims.json, the results, and each study's figure (.png and .pdf) and
+    table of plotted numbers (.csv)."""
     fresh: bool = False
     """Ignore cached results."""
     redraw: bool = False
-    """Compute nothing: make claims, figures and report from cached results, even outdated ones."""
+    """Compute nothing: make claims, figures, tables and report from cached results, even outdated
+    ones."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
         """Run, check, draw and report."""
-        from causal_sgd import studies
-
-        names = tuple(checks.spelled("study", name, studies.NAMES) for name in self.studies)
-        if names and self.all:
-            raise ValueError(f"--all must not be given with names of studies, got {names[0]!r}")
-        if self.fresh and self.redraw:
-            raise ValueError("--fresh must not be given with --redraw, which computes nothing")
-        names = tuple(dict.fromkeys(names)) or (studies.NAMES if self.all else studies.CORE)
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"--out must be a folder that can be written, got {self.out}: {error.strerror}"
-            ) from None
-        check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
-        checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
+        names = self._names()
         start()
         import matplotlib as mpl
 
         mpl.use("Agg")
         from causal_sgd.studies import reproduction
 
-        if self.quick:
+        if self.quick and not self.json:
             print("quick: reduced size; claims are checked, but this is no full reproduction")
-        if not self.redraw:
+        if not self.redraw and not self.json:
             print(self._plan(names), flush=True)
         done: list[Outcome] = []
         try:
@@ -89,7 +78,8 @@ class Reproduce:
                 begin=_print_start,
             ):
                 done.append(outcome)
-                _print_outcome(outcome)
+                if not self.json:
+                    _print_outcome(outcome)
         except KeyboardInterrupt:
             if done:
                 self._write(done, names)
@@ -97,7 +87,31 @@ class Reproduce:
             command = "the same command" + (" without --fresh" if self.fresh else "")
             raise KeyboardInterrupt(f"{state}; continue with: {command}") from None
         self._write(done, names)
-        return _print_summary(done, self.out)
+        if self.json:
+            report = reproduction.described(done, self.out, quick=self.quick, seed=self.seed)
+            print(json.dumps(report), flush=True)
+        else:
+            _print_summary(done, self.out)
+        return 1 if any(outcome.failed or outcome.error for outcome in done) else 0
+
+    def _names(self) -> tuple[str, ...]:
+        """The studies to run; ValueError for options that cannot be followed."""
+        from causal_sgd import studies
+
+        names = tuple(checks.spelled("study", name, studies.NAMES) for name in self.studies)
+        if names and self.all:
+            raise ValueError(f"--all must not be given with names of studies, got {names[0]!r}")
+        if self.fresh and self.redraw:
+            raise ValueError("--fresh must not be given with --redraw, which computes nothing")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"--out must be a folder that can be written, got {self.out}: {error.strerror}"
+            ) from None
+        check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
+        checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
+        return tuple(dict.fromkeys(names)) or (studies.NAMES if self.all else studies.CORE)
 
     def _plan(self, names: Sequence[str]) -> str:
         """The number of studies, cached ones, and the expected time."""
@@ -158,8 +172,8 @@ def _print_outcome(outcome: Outcome) -> None:
     print(end="", flush=True)
 
 
-def _print_summary(outcomes: Sequence[Outcome], out: Path) -> int:
-    """Print failures and totals; return the exit code."""
+def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Print failures and totals."""
     from causal_sgd.studies.reproduction import duration
 
     claims = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
@@ -186,4 +200,3 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> int:
         + f"; report in {out / 'report.html'}"
         + (f"; {duration(seconds)}" if seconds else "")
     )
-    return 1 if failed or broken else 0

@@ -2,6 +2,8 @@
 
 A study is a module with `CLAIMS` and three functions: `run(quick=, key=, progress=)` returns
 datasets by name, `measure(data)` a number for each claim, and `figure(data)` a matplotlib figure.
+Where the figure derives numbers from these datasets, such as boundaries and lines of theory, a
+function `table(data)` returns them as further datasets, for the table beside the figure.
 Its docstrings are published: that of the module is the finding, with a title as first line; that of
 `run` states what was computed; that of `figure` is the caption. Adding a study is adding its module
 to the folder of a system, and its name to `SYSTEMS`. Importing this package does not start jax.

@@ -94,8 +94,69 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
         "claims.json",
         "report.html",
         "results",
-        *(f"{name}.{kind}" for name in studies.NAMES for kind in ("png", "pdf")),
+        *(f"{name}.{kind}" for name in studies.NAMES for kind in ("png", "pdf", "csv")),
     }
+    linked = {node.get("href") for node in tree.iter("a") if not node.get("href").startswith("#")}
+    assert linked == {f"{name}.csv" for name in studies.NAMES}
+
+
+def test_json_is_one_object_with_claims_paths_and_errors(
+    shelf: Path, tmp_path: Path, capsys
+) -> None:
+    write(shelf, "second-one", opened=9)
+    write(shelf, "third-one", trouble="raise ArithmeticError('no numbers')")
+    folder = tmp_path / "out"
+    arguments = ("reproduce", "--all", "--quick", "--json", "--out", str(folder))
+    code, out, _ = call(*arguments, capsys=capsys)
+    assert code == 1
+    report = json.loads(out)
+    first, second, third = report["studies"]
+    assert first["claims"] == [
+        {
+            "name": "half",
+            "text": "half of it & more",
+            "interval": "0.4 to 0.6",
+            "low": 0.4,
+            "high": 0.6,
+            "measured": 0.5,
+            "holds": True,
+            "source": "theory <here>",
+        },
+        {
+            "name": "open",
+            "text": "open",
+            "interval": "at least 1",
+            "low": 1.0,
+            "high": None,
+            "measured": 3,
+            "holds": True,
+            "source": "theory",
+        },
+    ]
+    assert first["findings"] == [{"name": "seen", "text": "seen & not judged", "measured": 1e9}]
+    assert (first["reused"], first["outdated"], first["error"]) == (False, [], None)
+    assert set(first["paths"]) == {"results", "csv", "png", "pdf"}
+    for path in (*first["paths"].values(), *report["paths"].values()):
+        assert Path(path).exists(), path
+    assert [claim["holds"] for claim in second["claims"]] == [True, False]
+    assert third["error"] == "ArithmeticError: no numbers"
+    assert (third["claims"], third["paths"], third["seconds"]) == ([], {}, None)
+    assert report["totals"] | {"seconds": None} == {
+        "studies": 3,
+        "claims": 4,
+        "holding": 3,
+        "findings": 2,
+        "errors": 1,
+        "seconds": None,
+    }
+    assert (report["quick"], report["seed"]) == (True, 0)
+    table = Path(first["paths"]["csv"])
+    before = table.read_bytes()
+    table.unlink()
+    code, out, _ = call("reproduce", "first-one", *arguments[2:], "--redraw", capsys=capsys)
+    assert code == 0
+    assert json.loads(out)["studies"][0]["reused"]
+    assert table.read_bytes() == before, "a redraw writes the same table"
 
 
 def check(page: str):
@@ -121,7 +182,8 @@ def check(page: str):
         for name, value in node.items():
             assert not name.startswith("on")
             if name in ("href", "src", "srcset", "xlink:href", "poster", "action", "background"):
-                assert value.startswith(("data:image/", "#")), value
+                beside = node.tag == "a" and re.fullmatch(r"[\w-]+\.csv", value)
+                assert beside or value.startswith(("data:image/", "#")), value
                 assert not value.startswith("#") or value[1:] in identifiers, value
             if name.startswith("aria-labelledby"):
                 assert value in identifiers

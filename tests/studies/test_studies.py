@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import xarray as xr
 from causal_sgd import studies, training
 from causal_sgd.studies.reproduction._running import outcomes
 from causal_sgd.studies.reproduction._sources import fingerprint
+from causal_sgd.studies.reproduction._tables import STATISTICS, write
 from causal_sgd.studies.sensing import small_batch
 from causal_sgd.studies.sensing._predictions import second_order_floor
 from causal_sgd.sweeps import _sweep
@@ -128,16 +131,44 @@ LONG = (
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in studies.NAMES]
 )
-def test_a_study_measures_what_it_claims(name: str, unsimulated: None) -> None:
+def test_a_study_tabulates_its_numbers_and_measures_what_it_claims(
+    name: str, unsimulated: None, tmp_path: Path
+) -> None:
     study = studies.load(name)
+    data = study.run(quick=True, key=0, progress=False)
+    check_table(write(study, data, tmp_path / name), data)
     try:
-        measured = study.measure(study.run(quick=True, key=0, progress=False))
+        measured = study.measure(data)
     except (ValueError, IndexError, ArithmeticError) as error:
         pytest.skip(
             f"measures nothing in nonsense: {error!r}"
         )  # its quick run, which is slow, does
     assert set(measured) == set(study.CLAIMS)
     assert all(isinstance(float(value), float) for value in measured.values())
+
+
+def check_table(file: Path, data: Mapping[str, xr.Dataset]) -> None:
+    """Compare the medians and counts in a table with those of the last frames of all datasets."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert next(iter(rows[0])) == "dataset"
+    assert [*rows[0]][-8:] == ["metric", *STATISTICS]
+    for name, dataset in data.items():
+        for metric, values in dataset.data_vars.items():
+            if metric == "diverged_at":
+                continue
+            last = values.isel(step=-1) if "step" in values.dims else values
+            if "diverged_at" in dataset:
+                last = last.where(dataset.diverged_at < 0)
+            runs = last.transpose(..., "seed") if "seed" in last.dims else last.expand_dims(seed=1)
+            found = [row for row in rows if (row["dataset"], row["metric"]) == (name, metric)]
+            if "step" in values.dims:
+                found = [row for row in found if row["step"] == str(values.step.values[-1])]
+            medians, counts = (np.array([row[key] for row in found]) for key in ("median", "count"))
+            shown = np.where(medians == "", "nan", medians).astype(float)
+            expected = runs.median("seed").values.ravel()
+            np.testing.assert_allclose(shown, expected, rtol=1e-6)
+            np.testing.assert_array_equal(counts.astype(int), runs.count("seed").values.ravel())
 
 
 @pytest.mark.slow
@@ -149,6 +180,7 @@ def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -
     assert list(outcome.verdicts) == list(studies.load(name).CLAIMS)
     assert not any(math.isnan(verdict.measured) for verdict in outcome.verdicts.values())
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert 500 < (tmp_path / f"{name}.csv").stat().st_size < 4_000_000
     (again,) = outcomes(
         [name], tmp_path, quick=True, progress=False
     )  # from the disk: the same to the last bit

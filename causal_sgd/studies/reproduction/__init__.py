@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from causal_sgd.studies.reproduction._reports import claims_table, report
+from causal_sgd.studies.reproduction._reports import claims_table, described, report
 from causal_sgd.studies.reproduction._running import Outcome, outcomes, pending
 from causal_sgd.studies.reproduction._times import Time, duration, time_of
 
@@ -10,6 +10,7 @@ __all__ = [
     "Outcome",
     "Time",
     "claims_table",
+    "described",
     "duration",
     "outcomes",
     "pending",

@@ -14,7 +14,10 @@ from causal_sgd.studies import Study
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Drawing", "draw"]
+__all__ = ["KINDS", "Drawing", "draw"]
+
+KINDS = ("png", "pdf")
+"""The files of a figure, by suffix."""
 
 LARGEST_SVG = 500_000  # bytes; beyond, a PNG is smaller
 PIXELS_PER_INCH = 180
@@ -43,8 +46,8 @@ def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
     with figures.style(), mpl.rc_context({"svg.hashsalt": path.name}):
         fig = study.figure(data)
         try:
-            for suffix in (".png", ".pdf"):
-                with replacing(path.with_name(path.name + suffix)) as draft:
+            for kind in KINDS:
+                with replacing(path.with_name(f"{path.name}.{kind}")) as draft:
                     fig.savefig(draft)
             kind, content = "svg+xml", io.BytesIO()
             metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

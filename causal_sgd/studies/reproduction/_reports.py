@@ -12,6 +12,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from causal_sgd.studies import Verdict
@@ -22,7 +23,7 @@ from causal_sgd.studies.reproduction._times import duration, machine_of
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["claims_table", "exact", "report"]
+__all__ = ["claims_table", "described", "exact", "report"]
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -61,8 +62,8 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> Clai
             "holds": verdict.holds,
             "measured": exact(verdict.measured),
             "text": verdict.claim.text,
-            "low": verdict.claim.low if math.isfinite(verdict.claim.low) else None,
-            "high": verdict.claim.high if math.isfinite(verdict.claim.high) else None,
+            "low": _finite(verdict.claim.low),
+            "high": _finite(verdict.claim.high),
             "source": verdict.claim.source,
         }
         for outcome in outcomes
@@ -73,6 +74,65 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> Clai
     }
     errors = {outcome.name: outcome.problem for outcome in outcomes if outcome.error is not None}
     return {"quick": quick, "seed": seed, "claims": claims, "seconds": times, "errors": errors}
+
+
+def described(
+    outcomes: Sequence[Outcome], out: Path, *, quick: bool, seed: int
+) -> dict[str, object]:
+    """A reproduction as values that JSON can hold: verdicts, files and errors of every study.
+
+    Args:
+        outcomes: of the studies that have run.
+        out: the folder of the report.
+        quick: their size.
+        seed: the root of all randomness.
+    """
+    judged = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
+    return {
+        "quick": quick,
+        "seed": seed,
+        "studies": [_described(outcome) for outcome in outcomes],
+        "totals": {
+            "studies": len(outcomes),
+            "claims": len(judged),
+            "holding": sum(bool(verdict.holds) for verdict in judged),
+            "findings": sum(len(outcome.findings) for outcome in outcomes),
+            "errors": sum(outcome.error is not None for outcome in outcomes),
+            "seconds": sum(outcome.record.seconds for outcome in outcomes if outcome.record),
+        },
+        "paths": {"report": str(out / "report.html"), "claims": str(out / "claims.json")},
+    }
+
+
+def _described(outcome: Outcome) -> dict[str, object]:
+    claims = [
+        {
+            "name": name,
+            "text": verdict.claim.text,
+            "interval": verdict.claim.interval,
+            "low": _finite(verdict.claim.low),
+            "high": _finite(verdict.claim.high),
+            "measured": exact(verdict.measured),
+            "holds": verdict.holds,
+            "source": verdict.claim.source,
+        }
+        for name, verdict in outcome.judged.items()
+    ]
+    findings = [
+        {"name": name, "text": verdict.claim.text, "measured": exact(verdict.measured)}
+        for name, verdict in outcome.findings.items()
+    ]
+    return {
+        "name": outcome.name,
+        "title": outcome.title,
+        "claims": claims,
+        "findings": findings,
+        "paths": {kind: str(path) for kind, path in outcome.paths.items()},
+        "seconds": None if outcome.record is None else outcome.record.seconds,
+        "reused": outcome.reused,
+        "outdated": list(outcome.outdated),
+        "error": outcome.problem,
+    }
 
 
 def report(
@@ -115,6 +175,11 @@ def report(
 def exact(value: float) -> float | str:
     """A finite number itself, another one by name."""
     return value if math.isfinite(value) else str(value)
+
+
+def _finite(bound: float) -> float | None:
+    """The end of an interval, None for an open one."""
+    return bound if math.isfinite(bound) else None
 
 
 @functools.cache

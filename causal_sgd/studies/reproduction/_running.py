@@ -18,8 +18,9 @@ from causal_sgd import checks, studies
 from causal_sgd.studies import Study, Verdict
 from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
-from causal_sgd.studies.reproduction._drawings import Drawing, draw
+from causal_sgd.studies.reproduction._drawings import KINDS, Drawing, draw
 from causal_sgd.studies.reproduction._settings import Data, Settings, data_of, settings_of
+from causal_sgd.studies.reproduction._tables import write as write_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,6 +41,8 @@ class Outcome:
     verdicts: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
     """By the claim's short name; empty where the study failed before it measured anything."""
     drawing: Drawing | None = None
+    paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    """What was written: the folder `results`, the table (`csv`) and the figure (`png`, `pdf`)."""
     settings: Sequence[Settings] = ()
     data: Sequence[Data] = ()
     record: Record | None = None
@@ -85,8 +88,9 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Run studies, one at a time; an exception of one becomes part of its outcome.
 
-    Figures go to `out` (.png and .pdf), results to its folder `results`. Claims and figures always
-    come from results read back from disk, whether they were computed now or earlier.
+    Figures (.png and .pdf) and tables of the plotted numbers (.csv) go to `out`, results to its
+    folder `results`. Claims, figures and tables always come from results read back from disk,
+    whether they were computed now or earlier.
 
     Args:
         names: of the studies.
@@ -110,16 +114,22 @@ def outcomes(
                 begin(name, place, len(names))
                 results = _computed(study, name, out, quick=quick, seed=seed, progress=progress)
             data = results.datasets
+            paths = {"results": _cache.folder(out, name, quick=quick, seed=seed)}
             outcome = dataclasses.replace(
                 outcome,
                 data=data_of(data),
+                paths=paths,
                 record=results.record,
                 reused=saved is not None,
                 outdated=outdated,
             )
             verdicts = zip(study.CLAIMS, studies.verdicts(study, data), strict=True)
             outcome = dataclasses.replace(outcome, verdicts=dict(verdicts))
-            outcome = dataclasses.replace(outcome, drawing=draw(study, data, out / name))
+            paths |= {"csv": write_table(study, data, out / name)}
+            outcome = dataclasses.replace(outcome, paths=paths)
+            drawing = draw(study, data, out / name)
+            paths |= {kind: out / f"{name}.{kind}" for kind in KINDS if drawing is not None}
+            outcome = dataclasses.replace(outcome, paths=paths, drawing=drawing)
         except Exception:
             outcome = dataclasses.replace(outcome, error=traceback.format_exc())
         yield outcome
