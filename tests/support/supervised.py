@@ -23,6 +23,21 @@ WORLDS = {
     "contradiction": Row(
         {}, {"biases": BIASES, "variance": 4.0}, {"biases": BIASES, "variance": 3.0}, random=False
     ),
+    "anticausal": Row(
+        {"scramble": True},
+        {"slopes": BIASES, "spurious_noise": 1.0},
+        {"slopes": BIASES, "spurious_noise": 0.5},
+    ),
+    "chain": Row(
+        {"hidden": True, "ones": False, "scramble": True},
+        {"scales": np.array([0.2, 2.0, 5.0], np.float32)},
+        {"scales": np.array([0.3, 2.0, 4.0], np.float32)},
+    ),
+    "unit_test_regression": Row(
+        {"dim_spurious": 3, "scramble": True},
+        {"scales": np.array([0.1, 1.5, 2.0], np.float32)},
+        {"scales": np.array([0.1, 1.0, 2.0], np.float32)},
+    ),
 }
 NONSTATIONARY = {
     "redraw": Row(

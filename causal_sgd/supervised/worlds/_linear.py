@@ -28,6 +28,7 @@ class LinearWorld(NamedTuple):
     test_mixing: Array  # [T, p + 1, k']
     test_means: Array  # [T, p + 1]
     probabilities: Array  # [E]
+    counts: Array | None = None  # [E] examples behind the moments; None for a law
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ class LinearWorld(NamedTuple):
         """Moments of fresh samples by the law of Wishart matrices (Bartlett 1933), [B, q, q].
 
         The sample mean of the k noises is g / sqrt(n), and their scatter a Wishart matrix of n - 1
-        degrees, which needs n > k; with fewer examples the result is NaN.
+        degrees, which needs n > k. With n <= k examples their noises are drawn one by one, [n, k].
 
         Args:
             key: of the draw.
@@ -104,6 +105,10 @@ class LinearWorld(NamedTuple):
             if name not in ("causal", "target"):
                 checks.number(f"world.{name}", value, scalar=False, double=True)
         checks.probabilities("world.probabilities", self.probabilities, size)
+        if self.counts is not None and jnp.shape(self.counts) != (size,):
+            raise ValueError(
+                f"world.counts must have shape {[size]}, got {list(jnp.shape(self.counts))}"
+            )
 
 
 def _population(mixing: Array, means: Array) -> Array:
@@ -117,9 +122,21 @@ def _sampled(key: Key, mixing: Array, means: Array, count: Array) -> Array:
     numbers = random.normals(random.fold_in(key, 0), size, mixing.dtype)
     words = random.bits(random.fold_in(key, 1), random.bartlett_words(noises))
     n = jnp.asarray(count, mixing.dtype)
-    triangle = random.bartlett(numbers[noises:], words, n - 1, noises) / jnp.sqrt(n)
-    factor = linalg.product(mixing, triangle.T)  # scatter = factor factor'
-    center = means + linalg.product(mixing, numbers[:noises, None])[:, 0] / jnp.sqrt(n)
-    second = augmented(linalg.product(factor, factor.T), center)
-    second = jnp.where(n > noises, second, jnp.nan)
+    # Both laws read the same numbers, of which only one is used.
+    triangle = random.bartlett(numbers[noises:], words, jnp.maximum(n - 1, noises), noises)
+    center, deviations = _few(numbers[noises : noises + noises**2].reshape(noises, noises), n)
+    enough = n > noises
+    root = jnp.sqrt(jnp.maximum(n, 1))
+    center = jnp.where(enough, numbers[:noises] / root, center)
+    factor = linalg.product(mixing, jnp.where(enough, triangle, deviations).T) / root
+    second = augmented(
+        linalg.product(factor, factor.T), means + linalg.product(mixing, center[:, None])[:, 0]
+    )
     return jnp.where(n > 0, second, 0)
+
+
+def _few(noise: Array, count: Array) -> tuple[Array, Array]:
+    """The mean [k] and the deviations from it of the first n <= k rows of noise [k, k]."""
+    rows = (jnp.arange(len(noise)) < count)[:, None]
+    center = jnp.sum(jnp.where(rows, noise, 0), 0) / jnp.maximum(count, 1)
+    return center, jnp.where(rows, noise - center[None], 0)
