@@ -39,7 +39,7 @@ import numpy as np
 
 import causal_sgd as cs
 from causal_sgd import random
-from causal_sgd.experiment import CHOICES, Experiment
+from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps._programs import CPU_OPTIONS
 
 RANK = 3  # r1 and r2
@@ -231,7 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--chain-dims", type=int, nargs="*", default=[10**2, 10**4, 10**7])
     parser.add_argument("--ranks", type=int, nargs="*", default=[10, 20])
-    parser.add_argument("--sampler", choices=CHOICES["sampler"], default="hetero")
+    parser.add_argument("--sampler", choices=Experiment.choices()["sampler"], default="hetero")
     parser.add_argument(
         "--profile",
         action="store_true",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from causal_sgd.experiment import CHOICES, Experiment
+from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import worlds
 from support import small_cells
 
@@ -34,13 +34,13 @@ def in_a_process(file: str, **variables: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("field", CHOICES)
+@pytest.mark.parametrize("field", Experiment.choices())
 def test_the_small_cells_use_every_choice(field: str) -> None:
     used = set()
     for fields in small_cells.CELLS.values():
         value = getattr(small_cells.SMALL.replace(**fields), field)
         used |= set(value) if isinstance(value, tuple) else {value}
-    assert used >= set(CHOICES[field])
+    assert used >= set(Experiment.choices()[field])
 
 
 @pytest.mark.slow

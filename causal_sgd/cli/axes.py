@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from causal_sgd import checks
-from causal_sgd.experiment import INTEGER_AXES, SWEEPABLE, Experiment
+from causal_sgd.experiment._base import BaseExperiment
 
 __all__ = ["check_axis_used", "parse_axis"]
 
@@ -14,12 +14,13 @@ MOST_VALUES = 10**6
 INTEGERS = np.iinfo(np.int32)  # as which a program receives whole numbers
 
 
-def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
+def parse_axis(option: str, text: str, kind: type[BaseExperiment]) -> tuple[str, np.ndarray]:
     """The parameter and the values of an axis.
 
     Args:
         option: the option of the command line, for messages.
         text: NAME=START:STOP:COUNT, with :log at the end for a geometric axis, or NAME=VALUE,...
+        kind: the class of the experiment whose parameters may be axes.
 
     Returns:
         The name of the parameter, and its increasing values [n].
@@ -31,14 +32,14 @@ def parse_axis(option: str, text: str) -> tuple[str, np.ndarray]:
     name, equals, values = text.partition("=")
     if not equals:
         raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
-    name = checks.spelled(f"{option} parameter", name.strip(), SWEEPABLE)
+    name = checks.spelled(f"{option} parameter", name.strip(), kind.sweepable())
     parts = values.split(":")
     axis = _listed(parts[0]) if len(parts) == 1 else _spaced(option, text, parts)
     if axis is None:
         raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
     if not np.isfinite(axis).all() or not (np.diff(axis) > 0).all():
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
-    if name in INTEGER_AXES:
+    if name in kind.integer_axes():
         if (axis != np.round(axis)).any() and len(parts) == 1:
             raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
         if axis[0] < INTEGERS.min or axis[-1] > INTEGERS.max:
@@ -76,7 +77,7 @@ def _spaced(option: str, text: str, parts: list[str]) -> np.ndarray | None:
     return (np.geomspace if logarithmic else np.linspace)(start, stop, count)
 
 
-def check_axis_used(option: str, name: str, experiment: Experiment) -> None:
+def check_axis_used(option: str, name: str, experiment: BaseExperiment) -> None:
     """Raise ValueError if nothing would change along an axis."""
     reason = experiment.why_no_axis(name)
     if reason is not None:

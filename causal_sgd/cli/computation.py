@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from causal_sgd.experiment import Experiment
+    from causal_sgd.experiment._base import BaseExperiment
     from causal_sgd.types import Trace
 
 __all__ = ["Computation", "Workplace", "start"]
@@ -95,7 +95,7 @@ class Computation(Workplace):
 
     def compute(
         self,
-        experiment: Experiment,
+        experiment: BaseExperiment,
         *,
         by: Callable[..., xr.Dataset] | None = None,
         **options: object,
@@ -106,7 +106,7 @@ class Computation(Workplace):
             by = _sweep_for_netcdf
         return self.sweep(experiment.cell(), store=store, by=by, **options)
 
-    def write(self, dataset: xr.Dataset, experiment: Experiment) -> None:
+    def write(self, dataset: xr.Dataset, experiment: BaseExperiment) -> None:
         """Write the results to --out, unless it is a store."""
         if self.out is not None and self.out.suffix == ".nc":
             from causal_sgd.sweeps._netcdf import write_netcdf

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-    from causal_sgd.experiment import Experiment
+    from causal_sgd.experiment._base import BaseExperiment
 
 __all__ = ["Explore"]
 
@@ -183,26 +183,26 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
     return dataset, attributes
 
 
-def _experiment(configuration: Mapping[str, object]) -> Experiment | None:
-    from causal_sgd.experiment import Experiment
+def _experiment(configuration: Mapping[str, object]) -> BaseExperiment | None:
+    from causal_sgd.experiment._systems import parsed
 
     description = configuration.get("experiment")
     if not isinstance(description, Mapping):  # swept from Python
         return None
     try:
-        return Experiment.parse(description)
+        return parsed(description)
     except (TypeError, ValueError):  # of another version
         return None
 
 
-def _name(experiment: Experiment | None, path: Path, taken: dict[str, xr.Dataset]) -> str:
-    """A short name that distinguishes the datasets: the sampler, or else the file."""
-    name = path.stem if experiment is None else experiment.sampler
+def _name(experiment: BaseExperiment | None, path: Path, taken: dict[str, xr.Dataset]) -> str:
+    """A short name that distinguishes the datasets: that of the experiment, or else the file."""
+    name = path.stem if experiment is None else experiment.label
     return path.stem if name in taken else name
 
 
 def _curves(
-    experiment: Experiment, dataset: xr.Dataset, across: str, up: str
+    experiment: BaseExperiment, dataset: xr.Dataset, across: str, up: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from causal_sgd.experiment import theory_curve
 

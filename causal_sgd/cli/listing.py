@@ -12,7 +12,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.outputs import plain
-from causal_sgd.experiment import CHOICES, SWEEPABLE
+from causal_sgd.experiment import Experiment
 
 if TYPE_CHECKING:
     from causal_sgd.studies import Study
@@ -46,7 +46,7 @@ class List:
         if self.json:
             report: dict[str, object] = {"studies": [self._report(name) for name in names]}
             if self.study is None:
-                report |= {"names": CHOICES, "axes": _axes()}
+                report |= {"names": dict(Experiment.choices()), "axes": _axes()}
             print(json.dumps(report))
         elif self.study is not None:
             self._print_one(names[0])
@@ -74,7 +74,7 @@ class List:
         more = "more than " if unknown else ""
         print(f"\ntotal: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
         print("\nnames, in which hyphens and underscores are the same:")
-        for field, options in CHOICES.items():
+        for field, options in Experiment.choices().items():
             print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
         print(f"\naxes of `causal-sgd phase`:\n  {', '.join(_axes())}")
 
@@ -141,4 +141,4 @@ def _print_claims(study: Study) -> None:
 
 
 def _axes() -> list[str]:
-    return [name.replace("_", "-") for name in SWEEPABLE]
+    return [name.replace("_", "-") for name in Experiment.sweepable()]

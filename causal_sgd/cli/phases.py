@@ -16,36 +16,28 @@ from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
 from causal_sgd.cli.outputs import aligned, distinct, draw, plain, take
 from causal_sgd.experiment import Experiment, MetricName, theory_curve
+from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Phase"]
+__all__ = ["Phase", "PhaseOf"]
 
 FIRST_SEEDS = 8  # of a refined diagram, in every cell that is run
-REJECTING = 0.2  # default level, relative to the spurious signal of a pooled run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase(Computation):
-    """Sweep two parameters and draw the phase diagram, with theory's curve where there is one.
-
-    With --refine, only the cells near the boundary are run, where half of the seeds reject the
-    spurious part. With --out X.zarr, the same command continues where it was stopped.
-
-    For example: causal-sgd phase --x spread=0:9:10 --y learning-rate=0.02:0.2:8:log --plot d.png
-    """
+class PhaseOf(Computation):
+    """Sweep two parameters of an experiment of any system."""
 
     x: str
     """Horizontal axis: NAME=START:STOP:COUNT, with :log at the end for a geometric axis, or
     NAME=VALUE,VALUE,..."""
     y: str
     """Vertical axis, in the same form."""
-    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(
-        default_factory=Experiment
-    )
-    metric: MetricName = "spurious_signal"
+    experiment: tyro.conf.OmitArgPrefixes[BaseExperiment]
+    metric: str
     """Metric of the diagram."""
     seeds: int = 8
     """Seeds in each cell; with --refine, in each cell that 8 seeds do not decide."""
@@ -53,8 +45,8 @@ class Phase(Computation):
     """Root of all randomness."""
     level: float | None = None
     """A run rejects if its final value lies below this level. The boundary is printed and drawn
-    with its 95 % band; undecided cells are hatched. With --refine and spurious_signal, the default
-    is a fifth of sqrt(spurious_rank * mean)."""
+    with its 95 % band; undecided cells are hatched. With --refine and the default metric, the
+    default is a fifth of its value in a pooled run."""
     along: str | None = None
     """Axis that the boundary crosses. Default: spread if it is an axis, otherwise the horizontal
     one."""
@@ -72,7 +64,7 @@ class Phase(Computation):
 
     def __call__(self) -> int:
         """Run, draw and print."""
-        (x, xs), (y, ys) = parse_axis("--x", self.x), parse_axis("--y", self.y)
+        (x, xs), (y, ys) = self._axis("--x", self.x), self._axis("--y", self.y)
         if x == y:
             raise ValueError(f"--x and --y must be different parameters, got {x!r} for both")
         for option, name in (("--x", x), ("--y", y)):
@@ -94,11 +86,14 @@ class Phase(Computation):
         take(lambda: self.write(dataset, experiment), show)
         return 0
 
+    def _axis(self, option: str, text: str) -> tuple[str, np.ndarray]:
+        return parse_axis(option, text, type(self.experiment))
+
     def _draw(self, diagram: _Diagram) -> None:
         if self.plot is not None:
             diagram.draw(self.plot, merge=self.refine)
 
-    def _print(self, experiment: Experiment, diagram: _Diagram) -> None:
+    def _print(self, experiment: BaseExperiment, diagram: _Diagram) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
             print(json.dumps({"config": configuration} | diagram.report()), flush=True)
@@ -124,17 +119,20 @@ class Phase(Computation):
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         level = None if self.level is None else checks.number("level", self.level, double=True)
         if self.refine and level is None:
-            pooled = self.experiment.spurious_rank * self.experiment.mean
-            if self.metric != "spurious_signal" or pooled <= 0:
+            level = self.experiment.SYSTEM.level(self.experiment, self.metric)
+            if level is None:
                 raise ValueError(
-                    "--level must be given with --refine, unless the metric is spurious_signal "
-                    "and the mean is above 0"
+                    "--level must be given with --refine, unless "
+                    + self.experiment.SYSTEM.level_condition
                 )
-            level = REJECTING * pooled**0.5
         return level, along
 
     def _compute(
-        self, experiment: Experiment, axes: dict[str, np.ndarray], level: float | None, along: str
+        self,
+        experiment: BaseExperiment,
+        axes: dict[str, np.ndarray],
+        level: float | None,
+        along: str,
     ) -> xr.Dataset:
         start(self.cache)
         from causal_sgd.sweeps import check_metric, refine
@@ -160,7 +158,7 @@ class Phase(Computation):
 
     def _diagram(
         self,
-        experiment: Experiment,
+        experiment: BaseExperiment,
         dataset: xr.Dataset,
         axes: dict[str, np.ndarray],
         level: float | None,
@@ -175,23 +173,28 @@ class Phase(Computation):
             boundary = rejection_boundary(dataset, self.metric, along=along, level=level)
             cells = rejecting_fraction(dataset, self.metric, level=level)
         (x, xs), (y, ys) = axes.items()
-        curves = theory_curve(experiment, x, xs, y, ys, self._shift(experiment, level))
+        shift = experiment.SYSTEM.shift(experiment, self.metric, level)
+        curves = theory_curve(experiment, x, xs, y, ys, shift)
         return _Diagram(
             dataset, self.metric, axes, level, along, boundary, cells, curves or {}, seconds
         )
 
-    def _shift(self, experiment: Experiment, level: float | None) -> dict[str, float] | None:
-        """Arguments of the prediction for finite runs, which is about one direction and the
-        population.
-        """
-        exact = (
-            experiment.measurement == "population"
-            and experiment.spurious_rank == 1
-            and not experiment.tilt
-        )
-        if level is None or self.metric != "spurious_signal" or not exact or level <= 0:
-            return None
-        return {"num_steps": experiment.steps, "init_scale": experiment.init_scale, "level": level}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase(PhaseOf):
+    """Sweep two parameters and draw the phase diagram, with theory's curve where there is one.
+
+    With --refine, only the cells near the boundary are run, where half of the seeds reject the
+    spurious part. With --out X.zarr, the same command continues where it was stopped.
+
+    For example: causal-sgd phase --x spread=0:9:10 --y learning-rate=0.02:0.2:8:log --plot d.png
+    """
+
+    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(
+        default_factory=Experiment
+    )
+    metric: MetricName = "spurious_signal"
+    """Metric of the diagram."""
 
 
 @dataclasses.dataclass(frozen=True)

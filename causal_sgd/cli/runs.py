@@ -14,12 +14,15 @@ from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import Plain, draw, number, plain, take
 from causal_sgd.experiment import Experiment
+from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Run"]
+__all__ = ["Run", "RunOf"]
+
+ORDER_PARAMETERS = "order-parameter-law"
 
 
 class Summaries(TypedDict):
@@ -30,22 +33,16 @@ class Summaries(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run(Computation):
-    """Run one experiment over many seeds and print the final metrics.
+class RunOf(Computation):
+    """Run one experiment of any system."""
 
-    For example: causal-sgd run --sampler hetero --dim 30 --spread 6 --seeds 64
-    """
-
-    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(
-        default_factory=Experiment
-    )
+    experiment: tyro.conf.OmitArgPrefixes[BaseExperiment]
     seeds: int = 64
     """Number of seeds."""
     seed: int = 0
     """Root of all randomness."""
     plot: Path | None = None
-    """Draw the trajectories to this file (.png, .pdf or .svg); those of order-parameter-law with
-    their limit for large dim, dashed."""
+    """Draw the trajectories to this file (.png, .pdf or .svg)."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -57,9 +54,7 @@ class Run(Computation):
         if self.plot is not None and experiment.record_every is None:
             experiment = experiment.replace(record_every=max(1, experiment.steps // 100))
         begin = time.perf_counter()
-        dataset = self.compute(
-            experiment, seeds=self.seeds, key=self.seed, label=experiment.sampler
-        )
+        dataset = self.compute(experiment, seeds=self.seeds, key=self.seed, label=experiment.label)
         seconds = round(time.perf_counter() - begin, 3)
         take(
             lambda: self.write(dataset, experiment),
@@ -68,22 +63,22 @@ class Run(Computation):
         )
         return 0
 
-    def _draw(self, experiment: Experiment, dataset: xr.Dataset) -> None:
+    def _draw(self, experiment: BaseExperiment, dataset: xr.Dataset) -> None:
         if self.plot is None:
             return
         names = list(experiment.metrics[:6])
-        theory = None
-        if experiment.measurement == "order-parameter-law":
-            limit = experiment.limit().replace(metrics=tuple(names))
-            theory = self.sweep(
-                limit.cell(), store=None, seeds=self.seeds, key=self.seed, label="limit"
-            )
+        theory = self.limit(experiment.replace(metrics=tuple(names)))
         draw(
             self.plot,
             lambda ax, plots: plots.trajectories(ax, dataset, names, theory=theory, logy=True),
         )
 
-    def _print(self, experiment: Experiment, summaries: Summaries, seconds: float) -> None:
+    def limit(self, experiment: BaseExperiment) -> xr.Dataset | None:
+        """The trajectories that are drawn dashed, where theory has any."""
+        del experiment
+        return None
+
+    def _print(self, experiment: BaseExperiment, summaries: Summaries, seconds: float) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
             report = {"config": configuration, **summaries, "seconds": seconds}
@@ -99,6 +94,28 @@ class Run(Computation):
             )
         diverged = summaries["diverged_fraction"]
         print(f"diverged: {diverged:.1%}   time: {seconds:.1f} s", flush=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(RunOf):
+    """Run one experiment over many seeds and print the final metrics.
+
+    For example: causal-sgd run --sampler hetero --dim 30 --spread 6 --seeds 64
+    """
+
+    experiment: tyro.conf.OmitArgPrefixes[Experiment] = dataclasses.field(
+        default_factory=Experiment
+    )
+    plot: Path | None = None
+    """Draw the trajectories to this file (.png, .pdf or .svg); those of order-parameter-law with
+    their limit for large dim, dashed."""
+
+    def limit(self, experiment: BaseExperiment) -> xr.Dataset | None:
+        """The trajectories for large dim of order-parameter-law."""
+        if not isinstance(experiment, Experiment) or experiment.measurement != ORDER_PARAMETERS:
+            return None
+        cell = experiment.limit().cell()
+        return self.sweep(cell, store=None, seeds=self.seeds, key=self.seed, label="limit")
 
 
 def _summaries(dataset: xr.Dataset) -> Summaries:

@@ -196,9 +196,12 @@ def _complete(store: Store, workplace: Workplace, world_file: Path | None) -> No
     experiment = stored_experiment(store, world_file)
     if experiment is None:
         raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
-    file = experiment.world_file
+    field = experiment.SYSTEM.file_field
+    file = getattr(experiment, field)
     if file is not None and not file.exists():
-        raise ValueError(f"--world-file must be the world file of {store.path}, got none at {file}")
+        option = field.replace("_", "-")
+        words = field.replace("_", " ")
+        raise ValueError(f"--{option} must be the {words} of {store.path}, got none at {file}")
     start(workplace.cache)  # before the key, which starts jax
     cell = experiment.cell()
     key = decode_key(store.configuration["key"], store.configuration["key_implementation"])

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causal_sgd.experiment._experiment import Experiment
-from causal_sgd.experiment._options import TABLES
+if TYPE_CHECKING:
+    from causal_sgd.experiment._base import BaseExperiment
+    from causal_sgd.experiment._system import Curves
 
-__all__ = ["theory_curve"]
-
-AXES = ("spread", "learning_rate", "mean")
-ASSUMED = {
-    "accumulate": 1,
-    "clip_norm": None,
-    "sam_radius": None,
-    "trace_correction": True,
-    "probabilities": None,
-    "rotation": 0.0,
-    "means": None,
-    "spreads": None,
-}
-"""Values of fields, where they take effect, that the theory is about."""
-POINTS = 200
+__all__ = ["applies", "theory_curve"]
 
 
 def theory_curve(
-    experiment: Experiment,
+    experiment: BaseExperiment,
     x: str,
     xs: np.ndarray,
     y: str,
     ys: np.ndarray,
     shift: Mapping[str, float] | None = None,
-) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+) -> Curves | None:
     """Theory's boundary between invariance and its failure, for a diagram of two parameters.
 
     The theory is about multipliers 1 + learning_rate * eigenvalue near zero, that is about batches
@@ -52,35 +40,18 @@ def theory_curve(
         Pairs of horizontal and vertical coordinates [200] by the name of the curve; None where the
         theory does not apply or the boundary is not a curve in these axes.
     """
-    if not {x, y} <= set(AXES) or not _applies(experiment):
-        return None
-    from causal_sgd import theory
-
-    family = experiment.family.replace("-", "_")
-    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in AXES}
-    solved = "spread" if "spread" in (x, y) else "learning_rate"
-    other, grid = (y, ys) if solved == x else (x, xs)
-    values[other] = np.linspace(grid[0], grid[-1], POINTS)
-    if solved == "spread":
-        curve = theory.critical_spread(values["learning_rate"], values["mean"], family)
-    else:
-        curve = theory.critical_learning_rate(values["mean"], values["spread"], family)
-    curves = {"theory": curve}
-    if shift is not None and solved == "spread":
-        curves["at finite time"] = theory.finite_time_critical_spread(
-            values["learning_rate"], values["mean"], **shift, family=family
-        )
-    along = np.asarray(values[other])
-    boundaries = {name: np.asarray(curve) for name, curve in curves.items()}
-    return {
-        name: (boundary, along) if solved == x else (along, boundary)
-        for name, boundary in boundaries.items()
-    }
+    return experiment.SYSTEM.curves(experiment, x, xs, y, ys, shift)
 
 
-def _applies(experiment: Experiment) -> bool:
-    """Whether the theory is about this experiment."""
-    used = {field for table in TABLES for field in table.fields_used(experiment)}
-    return all(table.row(experiment).curve for table in TABLES) and all(
-        getattr(experiment, field) == value for field, value in ASSUMED.items() if field in used
+def applies(experiment: BaseExperiment, assumed: Mapping[str, object]) -> bool:
+    """Whether a theory is about an experiment.
+
+    Args:
+        experiment: whose options must be those with a curve in every table.
+        assumed: the values that fields must have where they take effect.
+    """
+    tables = experiment.SYSTEM.tables
+    used = {field for table in tables for field in table.fields_used(experiment)}
+    return all(table.row(experiment).curve for table in tables) and all(
+        getattr(experiment, field) == value for field, value in assumed.items() if field in used
     )

@@ -3,72 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
 
-__all__ = ["check_memory"]
+from causal_sgd.experiment._table import AnyExperiment
+
+__all__ = ["check_memory", "frame_numbers", "size"]
 
 NUMBER_BYTES = 4
 LARGEST = 2**31 - 1
 
 
-class Described(Protocol):
-    """The fields of an experiment that say which arrays there are; others are sizes."""
-
-    @property
-    def model(self) -> str:
-        """What is trained."""
-        ...
-
-    @property
-    def measurement(self) -> str:
-        """How gradients are made."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is recorded."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """The family of the world."""
-        ...
-
-    @property
-    def num_environments(self) -> int | None:
-        """Environments of the world."""
-        ...
-
-    @property
-    def rank(self) -> int | None:
-        """Columns of the factors."""
-        ...
-
-    @property
-    def record_every(self) -> int | None:
-        """Steps between frames."""
-        ...
-
-    @property
-    def world_file(self) -> Path | None:
-        """Where the world comes from."""
-        ...
+def size(experiment: AnyExperiment, name: str, default: int = 1) -> int:
+    """A field that is a size, at least 1; the default where it is none."""
+    value = getattr(experiment, name)
+    # The parts refuse what is no number, or none of jax.
+    return max(value, 1) if isinstance(value, int) and value <= LARGEST else default
 
 
-def check_memory(experiment: Described, dim: int, free: float) -> None:
+def frame_numbers(experiment: AnyExperiment) -> dict[str, int]:
+    """The array of all recorded frames."""
+    steps = size(experiment, "steps")
+    # Of each frame, the metrics and the step.
+    frames = steps // size(experiment, "record_every", steps) + 1
+    every = {} if experiment.record_every is None else {"record_every": 1}
+    return {"steps": frames * (len(experiment.metrics) + 1)} | every
+
+
+def check_memory(experiment: AnyExperiment, free: float) -> None:
     """Refuse an experiment of which one run cannot fit into the memory.
 
     Args:
-        experiment: the experiment.
-        dim: its dimension, which may be that of its world file.
+        experiment: the experiment, with the sizes of its file.
         free: bytes for runs.
 
     Raises:
         ValueError: if it cannot; the message names the field that makes the largest array large.
     """
-    factors = max(_arrays(experiment, dim), key=lambda factors: math.prod(factors.values()))
+    factors = max(
+        experiment.SYSTEM.arrays(experiment), key=lambda factors: math.prod(factors.values())
+    )
     least = NUMBER_BYTES * math.prod(factors.values())
     if least > free:
         largest = max(factors, key=lambda name: factors[name])
@@ -79,44 +51,6 @@ def check_memory(experiment: Described, dim: int, free: float) -> None:
             f"{getattr(experiment, largest)}, with which it takes at least {_shown(least)}"
             + (f" (with {', '.join(others)})" if others else "")
         )
-
-
-def _arrays(experiment: Described, width: int) -> Iterator[dict[str, int]]:
-    """Arrays that a run holds: the fields that fix their sizes, and the factor of each."""
-
-    def size(name: str, default: int = 1) -> int:
-        value = width if name == "dim" else getattr(experiment, name)
-        # The parts refuse what is no number, or none of jax.
-        return max(value, 1) if isinstance(value, int) and value <= LARGEST else default
-
-    dim = {"dim": size("dim")}
-    if experiment.model == "order-parameters":
-        dim = {"dim": 1}  # nothing has a size of dim
-    if experiment.world_file is None:
-        yield dim | {"invariant_rank": size("invariant_rank")}
-        # Without their number the two-point family has 2^r2 environments, and limits r2 itself.
-        if experiment.family != "two-point" or experiment.num_environments is not None:
-            yield dim | {"spurious_rank": size("spurious_rank")}
-            yield {
-                "num_environments": size("num_environments"),
-                "spurious_rank": size("spurious_rank") ** 2,
-            }
-    if experiment.model == "order-parameters":
-        yield {"rank": size("rank") ** 2}
-    elif experiment.model in ("quadratic", "relu"):
-        yield dim | {"neurons": size("neurons")}
-    elif "diagonal" in experiment.model:
-        yield dim
-    elif experiment.rank is None:
-        yield {"dim": size("dim") ** 2}
-    else:
-        yield dim | {"rank": size("rank")}
-    if experiment.measurement == "fixed-design":
-        yield {"num_examples": size("num_examples"), "dim": size("dim") ** 2 // 2}
-    steps = size("steps")
-    # Of each recorded frame, the metrics and the step.
-    numbers = (steps // size("record_every", steps) + 1) * (len(experiment.metrics) + 1)
-    yield {"steps": numbers} | ({} if experiment.record_every is None else {"record_every": 1})
 
 
 def _shown(size: float) -> str:

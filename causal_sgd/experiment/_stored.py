@@ -1,29 +1,31 @@
-"""The experiment of a store, with its world file where that is now."""
+"""The experiment of a store, with its file where that is now."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causal_sgd.experiment._experiment import Experiment
+from causal_sgd.experiment._base import BaseExperiment
+from causal_sgd.experiment._systems import SYSTEMS, parsed
 
 if TYPE_CHECKING:
+    from causal_sgd.experiment._system import File
     from causal_sgd.sweeps.store import Store
 
 __all__ = ["stored_experiment"]
 
 
-def stored_experiment(store: Store, world_file: Path | None = None) -> Experiment | None:
+def stored_experiment(store: Store, file: Path | None = None) -> BaseExperiment | None:
     """The experiment that a store was made for; None if it was made for another cell.
 
-    A store holds the digest of its world file. The file is looked for where it was when the store
-    was last written, and as far from the store as it was then.
+    A store holds the digest of the file of its experiment. The file is looked for where it was when
+    the store was last written, and as far from the store as it was then.
 
     Args:
         store: the store.
-        world_file: where the file is now; None to look for it.
+        file: where the file is now; None to look for it.
 
     Raises:
         ValueError: if a field is not one of this version.
@@ -31,20 +33,21 @@ def stored_experiment(store: Store, world_file: Path | None = None) -> Experimen
     description = store.configuration.get("experiment")
     if description is None:
         return None
-    digest = description.get("world_file")
-    if digest is not None:
-        places = [store.path.parent / path for path in store.files.get("world_file", [])]
-        description = description | {"world_file": world_file or _found(places, digest)}
-    return Experiment.parse(description)
+    for kind in SYSTEMS.values():
+        field = kind.SYSTEM.file_field
+        digest = description.get(field)
+        if digest is not None:
+            places = [store.path.parent / path for path in store.files.get(field, [])]
+            found = file or _found(places, digest, kind.SYSTEM.read_file)
+            description = description | {field: found}
+    return parsed(description)
 
 
-def _found(places: list[Path], digest: object) -> Path:
+def _found(places: list[Path], digest: object, read_file: Callable[[Path], File]) -> Path:
     """The first place of a file with these contents; else of any file, which is then refused."""
-    from causal_sgd.experiment import _build
-
     for place in places:
         with contextlib.suppress(ValueError):
-            if _build.world_of_file(place).digest == digest:
+            if read_file(place).digest == digest:
                 return place
     return next(_files(places), Path(str(digest)))
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from causal_sgd.cli.axes import parse_axis
 from causal_sgd.cli.phases import _Diagram
-from causal_sgd.experiment import INTEGER_AXES, Experiment, theory_curve
+from causal_sgd.experiment import Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
 
@@ -133,7 +133,7 @@ def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, cap
 
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:
-    for name in INTEGER_AXES:
-        assert parse_axis("--x", f"{name}=1:10:3")[1].tolist() == [1, 6, 10]
+    for name in Experiment.integer_axes():
+        assert parse_axis("--x", f"{name}=1:10:3", Experiment)[1].tolist() == [1, 6, 10]
         with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
-            parse_axis("--x", f"{name}=1,2.5")
+            parse_axis("--x", f"{name}=1,2.5", Experiment)

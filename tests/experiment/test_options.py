@@ -10,15 +10,21 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from causal_sgd import theory
-from causal_sgd.experiment import CHOICES, INTEGER_AXES, SWEEPABLE, Experiment
-from causal_sgd.experiment._options import METRICS, TABLES, Option, Table
+from causal_sgd.experiment import Experiment
+from causal_sgd.experiment._sensing._metrics import METRICS
+from causal_sgd.experiment._table import Option, Table
 from causal_sgd.sensing import metrics
 from causal_sgd.training import curvature
 
+TABLES = Experiment.SYSTEM.tables
 ROOMS = {table.field: table for table in TABLES}
 OWN = ("family", "evolution", "sampler", "model", "measurement", "algorithm")  # not optax's
 NOT_FOR_THE_SHELL = {
-    "algorithm": {"stream"},  # the key of a named stream
+    "algorithm": {
+        "stream",  # the key of a named stream
+        "penalised",  # with objectives and
+        "fitted",  # with estimators: the methods of the second system
+    },
     "family": {
         "from_arrays",  # takes arrays
         "from_quantile",  # takes a function
@@ -90,7 +96,7 @@ def test_arguments_of_a_row_are_those_of_its_factory(table: Table, name: str, ro
     assert required <= set(row.arguments) <= required | optional
 
 
-@pytest.mark.parametrize("field", SWEEPABLE)
+@pytest.mark.parametrize("field", Experiment.sweepable())
 def test_every_sweepable_number_has_an_effect_in_some_experiment(field: str) -> None:
     readers = {field for _, _, row in rows() for field in row.fields}
     assert field in readers | {"init_scale"}
@@ -98,8 +104,8 @@ def test_every_sweepable_number_has_an_effect_in_some_experiment(field: str) -> 
 
 def test_integer_axes_are_the_whole_numbers_among_the_sweepable() -> None:
     defaults = Experiment()
-    whole = {name for name in SWEEPABLE if isinstance(getattr(defaults, name), int)}
-    assert set(INTEGER_AXES) == whole
+    whole = {name for name in Experiment.sweepable() if isinstance(getattr(defaults, name), int)}
+    assert set(Experiment.integer_axes()) == whole
 
 
 def test_theory_knows_the_families_whose_rows_have_a_curve() -> None:
@@ -109,5 +115,6 @@ def test_theory_knows_the_families_whose_rows_have_a_curve() -> None:
 
 
 def test_choices_are_the_rows() -> None:
-    assert all(CHOICES[field] == tuple(table.options) for field, table in ROOMS.items())
-    assert CHOICES["metrics"] == tuple(METRICS)
+    choices = Experiment.choices()
+    assert all(choices[field] == tuple(table.options) for field, table in ROOMS.items())
+    assert choices["metrics"] == tuple(METRICS)

@@ -6,7 +6,8 @@ import dataclasses
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from causal_sgd.experiment._options._table import Axis, Table, absent, option
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._table import Table, absent, option
 
 __all__ = ["SAMPLERS", "SamplerFields"]
 

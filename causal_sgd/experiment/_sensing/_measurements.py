@@ -6,8 +6,9 @@ import dataclasses
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
-from causal_sgd.experiment._options._samplers import SamplerFields
-from causal_sgd.experiment._options._table import Axis, Computed, Parts, Table, only, option
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._samplers import SamplerFields
+from causal_sgd.experiment._table import Computed, Parts, Table, only, option
 
 if TYPE_CHECKING:
     from causal_sgd.sensing.models import MatrixModel

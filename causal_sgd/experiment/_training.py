@@ -1,36 +1,33 @@
-"""How the parameters are updated: algorithm, optimizer, schedule and average of the iterates."""
+"""How the parameters are updated: optimizer, schedule and average of the iterates."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
-from causal_sgd import checks
-from causal_sgd.experiment._options._table import (
-    Axis,
-    Computed,
-    Option,
-    Parts,
-    Source,
-    Table,
-    only,
-    option,
-    part,
-)
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._table import Computed, Option, Parts, Table, option
 
 if TYPE_CHECKING:
     import optax
 
-__all__ = ["ALGORITHMS", "AVERAGES", "OPTIMIZERS", "SCHEDULES", "TrainingFields"]
+    from causal_sgd.types import Params
+
+__all__ = [
+    "AVERAGES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "STEP_FIELDS",
+    "TrainingFields",
+    "average_of",
+    "averaging",
+    "evaluation",
+    "stepping",
+]
 
 WARM_UP = 0.1  # share of a run
-
-
-def _algorithms() -> ModuleType:
-    from causal_sgd.training import algorithms
-
-    return algorithms
 
 
 def _optimizers() -> ModuleType:
@@ -58,7 +55,8 @@ def _rate(experiment: TrainingFields, parts: Parts) -> object:
     return _optimizers.scheduled(experiment.learning_rate, schedule, experiment.accumulate)
 
 
-def _optimizer(experiment: TrainingFields, parts: Parts) -> optax.GradientTransformation:
+def stepping(experiment: TrainingFields, parts: Parts) -> optax.GradientTransformation:
+    """The optimizer of single steps."""
     from causal_sgd.experiment import _optimizers
 
     return _optimizers.with_options(
@@ -69,27 +67,25 @@ def _optimizer(experiment: TrainingFields, parts: Parts) -> optax.GradientTransf
     )
 
 
-def _average(parts: Parts) -> optax.GradientTransformation | None:
+def average_of(parts: Parts) -> optax.GradientTransformation | None:
+    """The average of the iterates, where there is one."""
     return cast("optax.GradientTransformation | None", parts["average"])
 
 
-def _averaged(experiment: TrainingFields, parts: Parts) -> object:
+def averaging(experiment: TrainingFields, parts: Parts) -> optax.GradientTransformation:
+    """The optimizer of single steps, with the average of the iterates."""
     from causal_sgd.experiment import _optimizers
 
-    return _optimizers.chain(_optimizer(experiment, parts), _average(parts))
+    return _optimizers.chain(stepping(experiment, parts), average_of(parts))
 
 
-def _server(experiment: TrainingFields, parts: Parts) -> object:
-    from causal_sgd.experiment import _optimizers
-
-    rate = checks.number("server_learning_rate", experiment.server_learning_rate, above=0)
-    return _optimizers.chain(_optimizers.sgd(rate), _average(parts))
-
-
-def _evaluate(experiment: TrainingFields, parts: Parts) -> object:
+def evaluation(
+    experiment: TrainingFields, parts: Parts
+) -> Callable[[optax.OptState, Params], Params] | None:
+    """What reads the average from the optimizer's state, where there is one."""
     from causal_sgd.training import optimizers
 
-    return None if _average(parts) is None else optimizers.averaged
+    return None if average_of(parts) is None else optimizers.averaged
 
 
 def _fixed(value: object) -> Computed:
@@ -97,53 +93,8 @@ def _fixed(value: object) -> Computed:
 
 
 STEP_FIELDS = ("accumulate", "clip_norm", "sam_radius")
-
-
-def _world(experiment: TrainingFields, parts: Parts) -> object:
-    from causal_sgd.sensing import models, worlds
-
-    world = cast("worlds.WorldFactory", parts["world"])
-    model = parts["model"]
-    if not isinstance(model, models.ReducedModel):
-        return world
-    return worlds.reduced(world, rows=model.rows)
-
-
-PARTS: dict[str, str | Source] = {
-    "world": Computed(_world),
-    "sampler": part("sampler"),
-    "measurement": part("measurement"),
-    "model": part("model"),
-    "evaluate": Computed(_evaluate),
-    "evolve": part("evolve"),
-}
+"""The fields that `stepping` and `averaging` read."""
 RATE = Computed(_rate, ("learning_rate",))
-
-
-def _rounds(*fields: str) -> Option:
-    """A row of an algorithm whose steps are rounds of local steps."""
-    return option(
-        PARTS,
-        "local_steps",
-        *fields,
-        weights="client_weights",
-        optimizer=Computed(_optimizer, STEP_FIELDS),
-        server=Computed(_server, ("server_learning_rate",)),
-        requires=(only("schedule", "constant", "local steps start anew in every round"),),
-    )
-
-
-ALGORITHMS = Table(
-    "algorithm",
-    "algorithm",
-    _algorithms,
-    {
-        "sgd": option(PARTS, optimizer=Computed(_averaged, STEP_FIELDS), curve=True),
-        "fedavg": _rounds(),
-        "fedprox": _rounds("proximal"),
-        "scaffold": _rounds(),
-    },
-)
 
 OPTIMIZERS = Table(
     "optimizer",
@@ -200,9 +151,8 @@ AVERAGES = Table(
 )
 
 if TYPE_CHECKING:
-    AlgorithmName = OptimizerName = ScheduleName = AverageName = str
+    OptimizerName = ScheduleName = AverageName = str
 else:
-    AlgorithmName = Literal[tuple(ALGORITHMS.options)]
     OptimizerName = Literal[tuple(OPTIMIZERS.options)]
     ScheduleName = Literal[tuple(SCHEDULES.options)]
     AverageName = Literal[tuple(AVERAGES.options)]
@@ -210,12 +160,8 @@ else:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingFields:
-    """Algorithm, optimizer and their numbers."""
+    """The optimizer and its numbers."""
 
-    algorithm: AlgorithmName = "sgd"
-    """sgd (one batch a step), or rounds of local steps in every environment of the batch, whose end
-    points are averaged: fedavg, fedprox (with a proximal term), scaffold (with control
-    variates)."""
     optimizer: OptimizerName = "sgd"
     """Optimizer of the steps, or of the local steps; sgdw is sgd with weight decay."""
     learning_rate: Axis[float] = 0.1
@@ -241,12 +187,3 @@ class TrainingFields:
     """Decay of the moving average."""
     average_start: Axis[int] = 0
     """Steps that the tail average leaves out."""
-    local_steps: Axis[int] = 5
-    """Local steps in every environment of a round (fedavg, fedprox, scaffold)."""
-    proximal: Axis[float] = 1.0
-    """Strength of the proximal term (fedprox)."""
-    server_learning_rate: Axis[float] = 1.0
-    """Step size of the server along the mean change of a round; 1 takes the mean itself."""
-    client_weights: Literal["examples", "probabilities"] = "examples"
-    """Weights of the mean of a round: examples in each environment, or probabilities of the
-    environments."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Any
 
 import numpy as np
 
 from causal_sgd import checks
 
-if TYPE_CHECKING:
-    from causal_sgd.experiment import Experiment
-
 __all__ = [
-    "SWEEPABLE",
-    "Axis",
+    "AnyExperiment",
     "Computed",
     "Option",
     "Parts",
@@ -36,10 +32,8 @@ __all__ = [
 Parts = Mapping[str, object]
 """The parts of an experiment that are built already."""
 
-T = TypeVar("T")
-SWEEPABLE = "sweepable"
-Axis = Annotated[T, SWEEPABLE]
-"""The type of a field that may be an axis of one compiled sweep."""
+AnyExperiment = Any
+"""An experiment of which a table may require more fields, so that it reads only its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +42,12 @@ class FirstOf:
 
     fields: tuple[str, ...]
 
-    def read(self, experiment: Experiment) -> tuple[str, ...]:
+    def read(self, experiment: AnyExperiment) -> tuple[str, ...]:
         """The field that takes effect."""
         present = (field for field in self.fields if getattr(experiment, field) is not None)
         return (next(present, self.fields[-1]),)
 
-    def value(self, experiment: Experiment, parts: Parts) -> object:
+    def value(self, experiment: AnyExperiment, parts: Parts) -> object:
         """The value; an array where the field holds a tuple of numbers."""
         value = getattr(experiment, self.read(experiment)[0])
         return np.asarray(value, float) if isinstance(value, tuple) else value
@@ -63,15 +57,15 @@ class FirstOf:
 class Computed:
     """An argument that is computed from the experiment and from the parts that are built before."""
 
-    function: Callable[[Experiment, Parts], object]
+    function: Callable[[AnyExperiment, Parts], object]
     fields: tuple[str, ...] = ()
     """The fields that it reads; messages name the first."""
 
-    def read(self, experiment: Experiment) -> tuple[str, ...]:
+    def read(self, experiment: AnyExperiment) -> tuple[str, ...]:
         """The fields that take effect."""
         return self.fields
 
-    def value(self, experiment: Experiment, parts: Parts) -> object:
+    def value(self, experiment: AnyExperiment, parts: Parts) -> object:
         """The value."""
         return self.function(experiment, parts)
 
@@ -99,7 +93,7 @@ class Requirement:
     """What follows "must" in a message."""
     reason: str
 
-    def check(self, experiment: Experiment, chosen: str) -> None:
+    def check(self, experiment: AnyExperiment, chosen: str) -> None:
         """Raise ValueError unless the field has an allowed value; `chosen` states the option."""
         value = getattr(experiment, self.field)
         if not self.holds(value):
@@ -204,23 +198,23 @@ class Table:
     replacement: tuple[str, Option] | None = None
     """A field that replaces all options where it is given, and its row."""
 
-    def chosen(self, experiment: Experiment) -> str:
+    def chosen(self, experiment: AnyExperiment) -> str:
         """The name that an experiment chooses."""
         return getattr(experiment, self.field)
 
-    def replaced_by(self, experiment: Experiment) -> str | None:
+    def replaced_by(self, experiment: AnyExperiment) -> str | None:
         """The field that replaces all options, where it is given."""
         if self.replacement is None or getattr(experiment, self.replacement[0]) is None:
             return None
         return self.replacement[0]
 
-    def row(self, experiment: Experiment) -> Option:
+    def row(self, experiment: AnyExperiment) -> Option:
         """The row that applies to an experiment."""
         if self.replacement is not None and self.replaced_by(experiment) is not None:
             return self.replacement[1]
         return self.options[self.chosen(experiment)]
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: AnyExperiment) -> None:
         """Raise ValueError if other fields do not fit the chosen option."""
         name = self.chosen(experiment)
         for requirement in self.options[name].requires:
@@ -230,7 +224,7 @@ class Table:
         """The function that builds the part."""
         return getattr(self.module(), row.factory or name.replace("-", "_"))
 
-    def build(self, experiment: Experiment, parts: Parts) -> object:
+    def build(self, experiment: AnyExperiment, parts: Parts) -> object:
         """The part; None for an option that builds nothing.
 
         Args:
@@ -245,19 +239,19 @@ class Table:
         arguments = {name: value for name, value in values.items() if value is not None}
         return self.factory(self.chosen(experiment), row)(**arguments)
 
-    def fields_used(self, experiment: Experiment) -> set[str]:
+    def fields_used(self, experiment: AnyExperiment) -> set[str]:
         """The fields that take effect."""
         return {
             field for source in self.row(experiment).sources for field in source.read(experiment)
         }
 
-    def fields_of_arguments(self, experiment: Experiment) -> Iterator[tuple[str, str]]:
+    def fields_of_arguments(self, experiment: AnyExperiment) -> Iterator[tuple[str, str]]:
         """Pairs of an argument and the field that it comes from."""
         for name, source in (self.row(experiment).arguments or {}).items():
             for field in source.read(experiment)[:1]:
                 yield name, field
 
-    def why_unused(self, experiment: Experiment, field: str) -> str | None:
+    def why_unused(self, experiment: AnyExperiment, field: str) -> str | None:
         """Why a field has no effect here, as the end of a sentence; None if no option reads it."""
         users = [name for name, row in self.options.items() if field in row.fields]
         if not users:

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from causal_sgd import checks
-from causal_sgd.experiment._options._table import (
-    Axis,
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._table import (
     Computed,
     Option,
     Parts,

@@ -1,0 +1,65 @@
+"""What distinguishes the experiments of one system from those of another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from causal_sgd.experiment._metrics import MetricOption
+from causal_sgd.experiment._table import AnyExperiment, Parts, Table
+
+if TYPE_CHECKING:
+    from causal_sgd.types import Algorithm
+
+__all__ = ["Curves", "File", "System"]
+
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Pairs of horizontal and vertical coordinates [n] by the name of the curve."""
+
+
+class File(NamedTuple):
+    """What an experiment takes from a file."""
+
+    parts: Parts  # that it replaces
+    fields: Mapping[str, int]  # whose values it fixes
+    digest: str  # equal for equal contents, wherever the file is
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+    """The options table of a system, and what no table says. Its functions take an experiment."""
+
+    name: str
+    implied: bool = False
+    """Whether a description that names no system is of this one."""
+    tables: tuple[Table, ...]
+    """All tables, in the order in which parts are built: each may refer to the parts before it."""
+    metrics: Mapping[str, MetricOption]
+    """The rows of the metrics."""
+    file_field: str
+    """The field with the path of a file."""
+    file_kind: str
+    """What this file is, for messages."""
+    read_file: Callable[[Path], File]
+    """Reads it; does not start jax. Raises ValueError if it cannot be read."""
+    given_parts: Callable[[AnyExperiment], Parts]
+    """The parts that need no table."""
+    algorithm: Callable[[AnyExperiment, Parts], Algorithm]
+    """The algorithm that the built parts make."""
+    arrays: Callable[[AnyExperiment], Iterator[dict[str, int]]]
+    """Arrays that a run holds: the fields that fix their sizes, and the factor of each."""
+    curves: Callable[
+        [AnyExperiment, str, np.ndarray, str, np.ndarray, Mapping[str, float] | None],
+        Curves | None,
+    ]
+    """See `theory_curve`."""
+    shift: Callable[[AnyExperiment, str, float | None], dict[str, float] | None]
+    """(experiment, metric, level) -> arguments of the prediction for runs of finite length."""
+    level: Callable[[AnyExperiment, str], float | None]
+    """(experiment, metric) -> the level below which a run rejects; None if it must be given."""
+    level_condition: str
+    """Where there is such a level, for messages."""
