@@ -22,6 +22,7 @@ from causal_sgd import sweeps
 from causal_sgd.experiment import Experiment
 from causal_sgd.figures import Runs
 from causal_sgd.sensing.worlds import Family, Geometry, World
+from causal_sgd.supervised.worlds import Placement
 from causal_sgd.sweeps import _options
 from causal_sgd.sweeps.store import Manifest, Store
 from causal_sgd.theory import BatchSettings
@@ -50,6 +51,7 @@ PASSED_ON: dict[str, type] = {
     "Family": Family,
     "FederatedOptions": FederatedOptions,
     "Geometry": Geometry,
+    "Placement": Placement,
     "RefineOptions": _options.RefineOptions,
 }
 """The keywords that `**options: Unpack[...]` stands for."""

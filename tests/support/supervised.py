@@ -33,6 +33,12 @@ WORLDS = {
         {"scales": np.array([0.2, 2.0, 5.0], np.float32)},
         {"scales": np.array([0.3, 2.0, 4.0], np.float32)},
     ),
+    "two_bit": Row(
+        {},
+        {"invariant_flip": 0.1, "spurious_flips": np.array([0.2, 0.25], np.float32)},
+        {"invariant_flip": 0.2, "spurious_flips": np.array([0.2, 0.25], np.float32)},
+        random=False,
+    ),
     "unit_test_regression": Row(
         {"dim_spurious": 3, "scramble": True},
         {"scales": np.array([0.1, 1.5, 2.0], np.float32)},

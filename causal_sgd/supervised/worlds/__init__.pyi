@@ -4,5 +4,7 @@ from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
 from ._linear import LinearWorld as LinearWorld
 from ._placement import Placement as Placement
+from ._table import TableWorld as TableWorld
+from ._table import two_bit as two_bit
 from ._world import SupervisedWorld as SupervisedWorld
 from ._world import WorldFactory as WorldFactory

@@ -50,25 +50,27 @@ def check_placement(placement: Placement, environments: int, dim: int) -> None:
         array("input_means", means, (environments, dim))
     checks.number("intercept", placement.get("intercept", 0.0))
     checks.flags(scramble=placement.get("scramble", False))
-    if placement.get("probabilities") is not None:
-        checks.probabilities("probabilities", placement["probabilities"], environments)
+    probabilities = placement.get("probabilities")
+    if probabilities is not None:
+        checks.probabilities("probabilities", probabilities, environments)
 
 
 def array(
     name: str,
-    value: object,
+    value: Numbers,
     shape: tuple[int | str, ...],
     *,
     minimum: float | None = None,
     above: float | None = None,
+    maximum: float | None = None,
 ) -> Array:
     """A value as an array of numbers of a shape, in which words stand for any size of at least 1.
 
     Raises:
         ValueError: if its shape or a number differs from what is allowed.
     """
-    checks.number(name, value, minimum=minimum, above=above, scalar=False)
-    found = np.shape(value)  # pyright: ignore[reportArgumentType]
+    checks.number(name, value, minimum=minimum, above=above, maximum=maximum, scalar=False)
+    found = np.shape(value)
     fits = len(found) == len(shape) and all(
         size >= 1 if isinstance(wanted, str) else size == wanted
         for size, wanted in zip(found, shape, strict=True)
@@ -79,7 +81,7 @@ def array(
     return jnp.asarray(value, float)
 
 
-def weights_of(probabilities: np.ndarray | Array | None, size: int) -> Array:
+def weights_of(probabilities: Numbers | None, size: int) -> Array:
     """The probabilities [E] of the environments; equal ones for None."""
     if probabilities is None:
         return jnp.full(size, 1 / size)

@@ -1,0 +1,118 @@
+"""Discrete worlds and mixtures: populations and the laws of sampled moments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from causal_sgd.supervised import worlds
+from support.cases import few
+from support.moment_scores import (
+    MAX_Z,
+    by_definition,
+    drawn_by_definition,
+    drawn_moments,
+    entries,
+    judge,
+    scores,
+)
+from support.supervised import draw_world
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+FLIPS = (0.2, 0.25)
+
+
+def two_bit(**options: Any) -> Any:
+    return draw_world(worlds.two_bit(invariant_flip=0.1, spurious_flips=FLIPS, **options))
+
+
+def test_two_bits_have_their_moments_in_closed_form() -> None:
+    world = two_bit(test_flips=(0.9,))
+    a = 0.8
+    for flip, second in zip(
+        (*FLIPS, 0.9), (*world.second_moments, *world.test_moments), strict=True
+    ):
+        c = 1 - 2 * flip
+        expected = [[1, a * c, a, 0], [a * c, 1, c, 0], [a, c, 1, 0], [0, 0, 0, 1]]
+        np.testing.assert_allclose(second, expected, atol=1e-6)
+    np.testing.assert_allclose(world.target, [a, 0], atol=1e-6)
+
+
+def test_the_better_point_of_the_two_bits_has_the_stated_risks() -> None:
+    """At alpha = .1 and beta = .2, .25 (Kamath et al. 2021): a = .625, b = .3307."""
+    world = two_bit(test_flips=(0.9,))
+    v = np.array([0.625, (0.5 - 1 / (4 * 0.8**2)) ** 0.5, -1, 0])
+    risks = np.einsum("i,eij,j->e", v, [*world.second_moments, *world.test_moments], v)
+    np.testing.assert_allclose(risks, [0.302, 0.335, 0.765], atol=1e-3)
+    invariant = np.append(world.target, [-1, 0])
+    np.testing.assert_allclose(invariant @ world.second_moments[0] @ invariant, 0.36, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", few([1, 7, 60], {7}))
+def test_moments_of_counts_have_the_law_of_drawn_examples(count: int) -> None:
+    world, draws = two_bit(), 20_000
+    one, other = drawn_moments(world, 1, count, draws), drawn_by_definition(world, 1, count, draws)
+    judge(scores(entries(one), entries(other)))
+
+
+def test_counts_of_atoms_are_whole_and_add_up() -> None:
+    world = two_bit()
+    counts = jnp.array([1000.0, 0.0])
+    drawn = world.draw_counts(jax.random.key(0), jnp.arange(2), counts)
+    np.testing.assert_array_equal(drawn.sum(1), counts)
+    np.testing.assert_array_equal(drawn, jnp.round(drawn))
+    assert (world.draw_moments(jax.random.key(0), jnp.arange(2), counts)[1] == 0).all()
+
+
+def test_atoms_are_drawn_with_their_mass() -> None:
+    world, size = two_bit(), 100_000
+    x, y = world.draw_examples(jax.random.key(4), jnp.array(0), size)
+    for x1, x2 in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        for label in (1, -1):
+            share = np.mean((x[:, 0] == x1) & (x[:, 1] == x2) & (y == label))
+            chance = (0.9 if x1 == label else 0.1) * (0.8 if x2 == label else 0.2) / 2
+            assert abs(share - chance) < MAX_Z * (chance * (1 - chance) / size) ** 0.5
+    second = by_definition(np.asarray(x), np.asarray(y))
+    np.testing.assert_allclose(second, world.second_moments[0], atol=5 / size**0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"invariant_flip": 1.5},
+            "invariant_flip must be a finite number at least 0 and at most 1",
+        ),
+        ({"spurious_flips": []}, r"spurious_flips must have shape \[E\]"),
+        ({"spurious_flips": [-0.1]}, "spurious_flips must be a finite number at least 0"),
+        ({"test_flips": 0.9}, r"test_flips must have shape \[T\], got \[\]"),
+        (
+            {"probabilities": [1.0]},
+            r"probabilities must have one entry per environment",
+        ),
+    ],
+)
+def test_wrong_arguments_of_two_bits(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worlds.two_bit(**options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": jnp.zeros(7)}, r"world.inputs must have shape \[7, 2\]"),
+        ({"mass": jnp.full((2, 8), 0.1)}, "world.mass must sum to one in every environment"),
+        ({"mass": jnp.full((2, 8), -0.125)}, "world.mass must be a finite number at least 0"),
+        ({"inputs": jnp.full((8, 2), jnp.nan)}, "world.inputs must be a finite number"),
+    ],
+)
+def test_a_table_refuses_arrays_that_make_no_world(changes: dict[str, Any], words: str) -> None:
+    world = two_bit()
+    world.check()
+    with pytest.raises(ValueError, match=words):
+        world._replace(**changes).check()
