@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from causal_sgd import linalg
 from causal_sgd.types import Array
 
-__all__ = ["MomentData", "Moments", "Parts", "augmented", "parts", "quadratic", "residual"]
+__all__ = [
+    "MomentData",
+    "Moments",
+    "Parts",
+    "Rows",
+    "augmented",
+    "parts",
+    "quadratic",
+    "residual",
+]
 
 
 class Moments(NamedTuple):
@@ -24,11 +35,20 @@ class Moments(NamedTuple):
     counts: Array  # [E] examples of each; infinity for the population
 
 
+class Rows(NamedTuple):
+    """Examples of several environments; rows beyond the number of an environment are padding."""
+
+    inputs: Array  # [E, n, p]
+    labels: Array  # [E, n]
+    counts: Array  # [E] examples of each, at most n
+
+
 class MomentData(NamedTuple):
     """The data of measurements that keep moments."""
 
     training: Moments
     validation: Moments | None = None  # of examples that nothing trains on
+    rows: Rows | None = None  # the examples themselves, where they are kept
 
 
 class Parts(NamedTuple):
@@ -84,6 +104,32 @@ def residual(
     return jnp.concatenate([scale * weights, last])
 
 
+@jax.custom_jvp
 def quadratic(second: Array, vector: Array) -> Array:
-    """V'Sv for moments [..., q, q]; [...]."""
-    return linalg.product(linalg.product(second, vector[:, None])[..., 0], vector[:, None])[..., 0]
+    """V'Sv for symmetric moments [..., q, q]; [...]. It differentiates by one product with S."""
+    return _along(_applied(second, vector), vector)
+
+
+def _quadratic_derivative(
+    primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]
+) -> tuple[Array, Array]:
+    (second, vector), (slope, direction) = primals, tangents
+    applied = _applied(second, vector)
+    value = _along(applied, vector)
+    change = jnp.zeros_like(value)
+    if not isinstance(direction, SymbolicZero):
+        change = change + 2 * _along(applied, direction)
+    if not isinstance(slope, SymbolicZero):
+        change = change + quadratic(slope, vector)
+    return value, change
+
+
+quadratic.defjvp(_quadratic_derivative, symbolic_zeros=True)
+
+
+def _applied(second: Array, vector: Array) -> Array:
+    return linalg.product(second, vector[:, None])[..., 0]
+
+
+def _along(applied: Array, vector: Array) -> Array:
+    return jnp.sum(applied * vector.reshape((1,) * (applied.ndim - 1) + (-1,)), -1)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from causal_sgd.types._parts import AnyModel, Array, Batch, Params, PyTree, RiskFunction, State
+from causal_sgd.types._parts import (
+    AnyModel,
+    Array,
+    Batch,
+    Choice,
+    Params,
+    PyTree,
+    RiskFunction,
+    State,
+)
 
 __all__ = ["Estimator", "Fit", "Measured", "Objective"]
 
@@ -35,8 +44,30 @@ class Measured(Protocol):
     def risks(self) -> RiskFunction:
         """(params, scale) -> the losses [B] of the environments.
 
+        Where what is drawn depends on params (`types.Risks.directions`), every call draws for its
+        own params. The losses can then be differentiated once with respect to params, and any
+        number of times with respect to scale and shift, in any order.
+
         Raises:
             ValueError: if the measurement has no risks on a batch.
+        """
+        ...
+
+    def hessian_products(
+        self, params: Params, choose: Choice
+    ) -> tuple[Array, Params, Params]:
+        """The losses [B], their gradients, and sum_b H_b d_b with their Hessians H_b.
+
+        This is the gradient of sum_b <gradient_b, d_b> with d held fixed: all that an objective of
+        the gradients (IGA) needs, also where what is drawn depends on params.
+
+        Args:
+            params: of the model.
+            choose: (losses, gradients) -> d; both are params with a leading axis [B]. A weight of
+                the environments is part of d.
+
+        Raises:
+            ValueError: if the measurement has no such risks.
         """
         ...
 

@@ -11,6 +11,7 @@ __all__ = [
     "AnyModel",
     "Array",
     "Batch",
+    "Choice",
     "Evolution",
     "Key",
     "Measurement",
@@ -137,6 +138,10 @@ class RiskFunction(Protocol):
         ...
 
 
+Choice = Callable[[Array, Params], Params]
+"""(Losses [B], their gradients) -> directions; both params with a leading axis [B]."""
+
+
 class Risks(NamedTuple):
     """How a measurement turns its examples into losses that penalties and metrics differentiate.
 
@@ -156,6 +161,15 @@ class Risks(NamedTuple):
         variances: the arguments of `batch` -> a function params -> variances over the examples of
             an environment of the gradients of single examples' losses, params with a leading axis
             [B]; None where they are unknown.
+        directions: the arguments of `gradient` -> the losses [B] as a function near these params,
+            where what is drawn depends on them and `batch` is None. At these params it has the
+            values and the first derivatives of the losses of one batch, and at every scale and
+            shift. It is of no use elsewhere and knows no second derivatives with respect to params;
+            `types.Measured.risks` sees to both.
+        products: the arguments of `gradient` and `choose` -> (losses [B], their gradients, sum_b
+            H_b d_b) on the examples of `gradient`, with the Hessians H_b of the losses and d =
+            choose(losses, gradients), directions that may depend on what was drawn. Gradients and
+            directions are params with a leading axis [B]. None where `batch` is differentiated.
         shifted: whether the losses take a third argument `shift` [], added to the prediction.
         fresh: whether different keys give independent examples, so that a batch can be halved.
     """
@@ -174,6 +188,16 @@ class Risks(NamedTuple):
     ) = None
     shifted: bool = False
     fresh: bool = False
+    directions: (
+        Callable[[Key, Array, PyTree, AnyModel, Params, PyTree, Batch], RiskFunction] | None
+    ) = None
+    products: (
+        Callable[
+            [Key, Array, PyTree, AnyModel, Params, PyTree, Batch, Choice],
+            tuple[Array, Params, Params],
+        ]
+        | None
+    ) = None
 
 
 class Measurement(NamedTuple):

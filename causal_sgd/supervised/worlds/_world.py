@@ -14,7 +14,9 @@ class SupervisedWorld(Protocol):
     """Environments with inputs [p] and labels; each kind of world is a pytree with these members.
 
     Inputs may be scrambled, x = rotation' z of the original inputs z; `target` is in the
-    coordinates of the data and `causal` in the original ones.
+    coordinates of the data and `causal` in the original ones. Worlds that are data have two more
+    members: `counts` [E], the examples behind the moments, and where the examples themselves are
+    kept `rows` (`supervised._moments.Rows`), which `measurements.examples` reads.
     """
 
     @property
@@ -70,8 +72,7 @@ class SupervisedWorld(Protocol):
             counts: examples of each, [B]; may be traced.
 
         Returns:
-            [B, q, q]; zero for an environment without examples, but for NaN where a law needs more
-            examples than there are.
+            [B, q, q]; zero for an environment without examples.
         """
         ...
 

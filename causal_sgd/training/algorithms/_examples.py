@@ -14,6 +14,7 @@ from causal_sgd.types import (
     AnyModel,
     Array,
     Batch,
+    Choice,
     Key,
     Measurement,
     Params,
@@ -56,7 +57,7 @@ class Examples(NamedTuple):
         Raises:
             ValueError: see `loss`.
         """
-        self._require_independence()
+        self.require_independence()
         return self.measure(params)[0]
 
     def loss(self, params: Params) -> Array:
@@ -66,7 +67,7 @@ class Examples(NamedTuple):
             ValueError: if what the measurement draws depends on the parameters, so that its values
                 at two points are not those of the same examples.
         """
-        self._require_independence()
+        self.require_independence()
         if self.measurement.risks is None or self.measurement.risks.batch is None:
             return _with_derivative(self.measure)(params)
         _, key, step, data, model, world, batch, position = self
@@ -82,7 +83,41 @@ class Examples(NamedTuple):
         Raises:
             ValueError: if the measurement has no risks on a batch.
         """
-        return self._on_batch("batch", "risks of environments on a batch")
+        measurement, key, step, data, model, world, batch, _ = self
+        near = None if measurement.risks is None else measurement.risks.directions
+        if near is None:
+            return self._on_batch("batch", "risks of environments on a batch")
+
+        def risks(params: Params, *others: float | Array, **named: float | Array) -> Array:
+            point = _constant(params)
+            return near(key, step, data, model, point, world, batch)(params, *others, **named)
+
+        return risks
+
+    def hessian_products(self, params: Params, choose: Choice) -> tuple[Array, Params, Params]:
+        """Return the losses [B], their gradients, and sum_b H_b d_b with their Hessians H_b.
+
+        Args:
+            params: of the model.
+            choose: (losses, gradients) -> d; both are params with a leading axis [B].
+
+        Raises:
+            ValueError: if the measurement has no such risks.
+        """
+        measurement, key, step, data, model, world, batch, _ = self
+        if measurement.risks is not None and measurement.risks.products is not None:
+            return measurement.risks.products(
+                key, step, data, model, params, world, batch, choose
+            )
+        risks = self.risks()
+        gradients = jax.jacrev(risks)(params)
+        losses = risks(params)
+        directions = choose(losses, gradients)
+
+        def along(params: Params) -> Array:
+            return inner_product(jax.jacrev(risks)(params), directions)
+
+        return losses, gradients, jax.grad(along)(params)
 
     def halves(self) -> tuple[RiskFunction, RiskFunction]:
         """Return the losses [B] on two independent halves of the batch.
@@ -143,7 +178,8 @@ class Examples(NamedTuple):
             )
         return offered(key, step, data, model, world, batch)
 
-    def _require_independence(self) -> None:
+    def require_independence(self) -> None:
+        """Raise ValueError if the measurement draws other examples at other parameters."""
         if not self.measurement.repeats_examples:
             raise ValueError(
                 "measurement must draw the same examples at all parameters for an optimizer that "
@@ -151,6 +187,39 @@ class Examples(NamedTuple):
                 "population, fixed_design and streamed do, got "
                 f"{self.measurement.name}, whose draws depend on the parameters"
             )
+
+
+@jax.custom_jvp
+def _constant(params: Params) -> Params:
+    """The parameters as numbers on which a draw depends: no part of a first derivative."""
+    return params
+
+
+@_constant.defjvp
+def _constant_derivative(
+    primals: tuple[Params], tangents: tuple[Params]
+) -> tuple[Params, Params]:
+    del tangents
+    params = _differentiated(primals[0])
+    return params, jax.tree.map(jnp.zeros_like, params)
+
+
+@jax.custom_jvp
+def _differentiated(params: Params) -> Params:
+    """The parameters within a first derivative, which has no further one."""
+    return params
+
+
+@_differentiated.defjvp
+def _refuse_derivative(
+    primals: tuple[Params], tangents: tuple[Params]
+) -> tuple[Params, Params]:
+    del primals, tangents
+    raise ValueError(
+        "measurement must have losses with second derivatives for such an objective, got one that "
+        "draws the losses and their gradients at the parameters only (batch_directions); use "
+        "batch_moments, or `hessian_products` in an objective of your own"
+    )
 
 
 def _with_derivative(

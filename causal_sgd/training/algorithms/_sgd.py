@@ -148,10 +148,12 @@ class _Combined(NamedTuple):
 
     def gradient(self, params: Params) -> Params:
         """Return the gradient at other parameters."""
+        self.examples.require_independence()
         return self.objective.gradient(self.step, self.state, self.examples, params)[0]
 
     def loss(self, params: Params) -> Array:
         """Return the value at other parameters."""
+        self.examples.require_independence()
         return self.objective.gradient(self.step, self.state, self.examples, params)[1]
 
 
