@@ -53,9 +53,7 @@ class Measured(Protocol):
         """
         ...
 
-    def hessian_products(
-        self, params: Params, choose: Choice
-    ) -> tuple[Array, Params, Params]:
+    def hessian_products(self, params: Params, choose: Choice) -> tuple[Array, Params, Params]:
         """The losses [B], their gradients, and sum_b H_b d_b with their Hessians H_b.
 
         This is the gradient of sum_b <gradient_b, d_b> with d held fixed: all that an objective of

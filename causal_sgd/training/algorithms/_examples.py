@@ -106,9 +106,7 @@ class Examples(NamedTuple):
         """
         measurement, key, step, data, model, world, batch, _ = self
         if measurement.risks is not None and measurement.risks.products is not None:
-            return measurement.risks.products(
-                key, step, data, model, params, world, batch, choose
-            )
+            return measurement.risks.products(key, step, data, model, params, world, batch, choose)
         risks = self.risks()
         gradients = jax.jacrev(risks)(params)
         losses = risks(params)
@@ -196,9 +194,7 @@ def _constant(params: Params) -> Params:
 
 
 @_constant.defjvp
-def _constant_derivative(
-    primals: tuple[Params], tangents: tuple[Params]
-) -> tuple[Params, Params]:
+def _constant_derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple[Params, Params]:
     del tangents
     params = _differentiated(primals[0])
     return params, jax.tree.map(jnp.zeros_like, params)
@@ -211,9 +207,7 @@ def _differentiated(params: Params) -> Params:
 
 
 @_differentiated.defjvp
-def _refuse_derivative(
-    primals: tuple[Params], tangents: tuple[Params]
-) -> tuple[Params, Params]:
+def _refuse_derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple[Params, Params]:
     del primals, tangents
     raise ValueError(
         "measurement must have losses with second derivatives for such an objective, got one that "
