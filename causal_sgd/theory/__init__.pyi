@@ -1,3 +1,4 @@
+from . import invariance as invariance
 from . import limits as limits
 from ._boundaries import critical_learning_rate as critical_learning_rate
 from ._boundaries import critical_learning_rate_asymmetric as critical_learning_rate_asymmetric

@@ -23,9 +23,11 @@ _POSITIVE = (
     "eigenvalue",
     "init_scale",
     "invariant_eigenvalue",
+    "input_variance",
     "learning_rate",
     "level",
     "num_steps",
+    "variance",
 )
 _COUNTS = (
     "batch_size",
@@ -36,11 +38,22 @@ _COUNTS = (
     "rank",
     "spurious_rank",
 )
+_NOT_NEGATIVE = (
+    "down",
+    "gamma",
+    "label_noise",
+    "noise_variance",
+    "spread",
+    "up",
+    "weight",
+    "within_variance",
+)
 _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
-    **{name: {"minimum": 0} for name in ("down", "label_noise", "spread", "up")},
-    "within_variance": {"minimum": 0},
+    **{name: {"minimum": 0} for name in _NOT_NEGATIVE},
+    "alpha": {"minimum": 0, "maximum": 0.5},
+    "betas": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }

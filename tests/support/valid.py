@@ -107,11 +107,14 @@ AX = object()  # stands for the axes of a new figure
 # Valid values of parameters by name; others keep their defaults.
 VALID: dict[str, Any] = {
     "algorithm": ALGORITHM,
+    "alpha": 0.1,
     "angle": 0.1,
     "ax": AX,
     "axes": AXES,
     "batch_ratio": 5.0,
     "batch_size": 10,
+    "betas": [0.2, 0.25],
+    "bias": 0.5,
     "cell": CELL,
     "cells": {"one": CELL},
     "core": np.eye(1),
@@ -138,6 +141,7 @@ VALID: dict[str, Any] = {
     "frame": 1,
     "fresh": Later(world),
     "function": lambda snapshot: snapshot.step,
+    "gamma": 1.0,
     "grid": GRID,
     "high": 2.0,
     "highest": 5.0,
@@ -200,6 +204,7 @@ VALID: dict[str, Any] = {
     "units": np.array([0]),
     "up": 5.0,
     "values": np.ones(5),
+    "weight": 2.0,
     "world": FACTORY,
     "x": "spread",
 }
@@ -213,6 +218,7 @@ OWN: dict[str, dict[str, Any]] = {
     "ask": {"state": REFINEMENT},
     "deep": {"depth": 3},
     "environment_risk": {"environment": 0},
+    "excess_risk": {"invariant": 1.0, "spurious": 0.1},
     "fixed_design": {"num_examples": 10},
     "from_file": {"path": "world.npz"},
     "laminar_phases": {"signal": np.ones(5)},
