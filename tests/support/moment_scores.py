@@ -25,6 +25,7 @@ def by_definition(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def scores(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """z of the moments of order 1 to 4 of two samples [n, f], of features and of 24 mixtures."""
+    one, other = (np.asarray(sample, np.float64) for sample in (one, other))
     center, spread = other.mean(0), other.std(0)
     keep = spread > 1e-6 * np.abs(center).max()
     assert keep.any()

@@ -33,6 +33,12 @@ WORLDS = {
         {"scales": np.array([0.2, 2.0, 5.0], np.float32)},
         {"scales": np.array([0.3, 2.0, 4.0], np.float32)},
     ),
+    "eills_demo": Row(
+        {},
+        {"probabilities": np.array([0.5, 0.5], np.float32)},
+        {"probabilities": np.array([0.25, 0.75], np.float32)},
+        random=False,
+    ),
     "two_bit": Row(
         {},
         {"invariant_flip": 0.1, "spurious_flips": np.array([0.2, 0.25], np.float32)},

@@ -89,7 +89,7 @@ def moments(
 def _drawn(key: Key, world: SupervisedWorld, number: int | Array | None) -> Moments:
     size = world.probabilities.shape[0]
     if number is None:
-        second = world.second_moments
-        return Moments(second, jnp.full(size, jnp.inf, second.dtype))
+        second, counts = world.second_moments, world.counts  # of a user's data they are finite
+        return Moments(second, jnp.full(size, jnp.inf, second.dtype) if counts is None else counts)
     counts = jnp.full(size, number, float)
     return Moments(world.draw_moments(key, jnp.arange(size), counts), counts)

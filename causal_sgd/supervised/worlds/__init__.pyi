@@ -2,8 +2,10 @@ from ._chain import chain as chain
 from ._chain import unit_test_regression as unit_test_regression
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
+from ._eills import eills_demo as eills_demo
 from ._linear import LinearWorld as LinearWorld
 from ._placement import Placement as Placement
+from ._sampled import SampledWorld as SampledWorld
 from ._table import TableWorld as TableWorld
 from ._table import two_bit as two_bit
 from ._world import SupervisedWorld as SupervisedWorld

@@ -59,6 +59,11 @@ class SupervisedWorld(Protocol):
         ...
 
     @property
+    def counts(self) -> Array | None:
+        """How many examples the moments of each environment rest upon, [E]; None for a law."""
+        ...
+
+    @property
     def gaussian(self) -> bool:
         """Whether (x, y) is Gaussian in every environment; static."""
         ...
