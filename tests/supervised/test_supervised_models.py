@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from causal_sgd.supervised import models
+from causal_sgd.supervised._moments import quadratic
 from causal_sgd.supervised.measurements._risks import moment_risks
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -140,6 +141,23 @@ def test_the_factor_of_a_spurious_weight_of_a_hadamard_power(depth: int) -> None
     np.testing.assert_allclose(slope[1], expected, rtol=1e-2)
     # The invariant weight feels the spurious one only by their correlation, which is zero.
     np.testing.assert_allclose(slope[0], 0, atol=1e-6)
+
+
+def test_losses_of_moments_have_the_derivatives_of_a_quadratic_form() -> None:
+    """The rule by hand: gradients, second and mixed derivatives, in both modes."""
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(3, 5, 5))
+    second, vector = factor @ factor.transpose(0, 2, 1), rng.normal(size=5)
+    with jax.enable_x64(True):
+        moments, point = jnp.asarray(second), jnp.asarray(vector)
+        for mode in (jax.jacfwd, jax.jacrev):
+            np.testing.assert_allclose(mode(quadratic, 1)(moments, point), 2 * second @ vector)
+            by_moments = mode(quadratic, 0)(moments, point)
+            np.testing.assert_allclose(by_moments[1, 1], np.outer(vector, vector))
+            np.testing.assert_array_equal(by_moments[0, 1], 0)
+            mixed = mode(jax.jacrev(quadratic, 1), 0)(moments, point)[2, :, 2]
+            np.testing.assert_allclose(mixed, 2 * np.einsum("ik,l->ikl", np.eye(5), vector))
+        np.testing.assert_allclose(jax.hessian(quadratic, 1)(moments, point), 2 * second)
 
 
 WRONG = [

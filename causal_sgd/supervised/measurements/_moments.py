@@ -65,7 +65,16 @@ def moments(
         batch: Batch,
     ) -> RiskFunction:
         del key, step, world
-        return moment_risks(model, data.training.second[batch.environments])
+        second, environments = data.training.second, batch.environments
+        if len(environments) < len(second):
+            return moment_risks(model, second[environments])
+        # All losses, in the batch's order: choosing among them is cheaper than among the moments.
+        losses = moment_risks(model, second)
+
+        def chosen(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
+            return losses(params, scale, shift)[environments]
+
+        return chosen
 
     def whole(data: MomentData, model: VectorModel, world: SupervisedWorld) -> RiskFunction:
         del world
