@@ -7,7 +7,8 @@ import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +76,9 @@ def test_a_study_has_the_functions_of_the_protocol(name: str) -> None:
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in run.values())
     assert list(inspect.signature(study.measure).parameters) == ["data"]
     assert list(inspect.signature(study.figure).parameters) == ["data"]
+    if (table := getattr(study, "table", None)) is not None:
+        assert list(inspect.signature(table).parameters) == ["data"]
+        assert inspect.getdoc(table)
 
 
 def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
@@ -125,6 +129,7 @@ LONG = (
     "proportional-limit",
     "rotating-bases",
 )  # their theory takes seconds to compile
+NONSENSE = (ValueError, IndexError, ArithmeticError)  # what random values raise in analyses
 
 
 @pytest.mark.filterwarnings("ignore")  # of nonsense
@@ -136,10 +141,14 @@ def test_a_study_tabulates_its_numbers_and_measures_what_it_claims(
 ) -> None:
     study = studies.load(name)
     data = study.run(quick=True, key=0, progress=False)
-    check_table(write(study, data, tmp_path / name), data)
+    try:
+        file = write(study, data, tmp_path / name)
+    except NONSENSE:  # in what it derives
+        file = write(cast(studies.Study, SimpleNamespace()), data, tmp_path / name)
+    check_table(file, data)
     try:
         measured = study.measure(data)
-    except (ValueError, IndexError, ArithmeticError) as error:
+    except NONSENSE as error:
         pytest.skip(
             f"measures nothing in nonsense: {error!r}"
         )  # its quick run, which is slow, does

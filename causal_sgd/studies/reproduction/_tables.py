@@ -9,7 +9,8 @@ median, quantiles and mean.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -58,18 +59,42 @@ def rows(study: Study, data: Mapping[str, xr.Dataset]) -> Iterator[dict[str, str
     derived = derive(data) if derive is not None else {}
     if both := sorted(set(data) & set(derived)):
         raise ValueError(f"table must name its datasets unlike those of run, got {both[0]!r}")
-    for name, dataset in (*data.items(), *derived.items()):
-        yield from _rows(name, dataset, most=MOST_ROWS // (len(data) + len(derived)))
+    datasets = [*data.items(), *derived.items()]
+    most = _limit([_size(dataset) for _, dataset in datasets])
+    for name, dataset in datasets:
+        yield from _rows(name, _thinned(dataset, most))
 
 
-def _rows(name: str, dataset: xr.Dataset, *, most: int) -> Iterator[dict[str, str]]:
-    metrics = [
-        str(variable)
-        for variable, values in dataset.data_vars.items()
-        if variable != "diverged_at" and values.dtype.kind in "biuf"
+def _limit(sizes: Sequence[int]) -> int:
+    """The largest number of rows of a dataset with which all together have `MOST_ROWS`."""
+    left = MOST_ROWS
+    for place, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - place)
+        if size > share:
+            return share
+        left -= size
+    return MOST_ROWS
+
+
+def _size(dataset: xr.Dataset) -> int:
+    """The number of rows of a dataset with at most `MOST_FRAMES` frames."""
+    sizes = dict(dataset.sizes) | {"seed": 1}
+    if "step" in sizes:
+        sizes["step"] = min(sizes["step"], MOST_FRAMES)
+    dims = [dataset[metric].dims for metric in _metrics(dataset)]
+    return sum(math.prod(sizes[dim] for dim in axes) for axes in dims)
+
+
+def _metrics(dataset: xr.Dataset) -> list[str]:
+    return [
+        str(name)
+        for name, values in dataset.data_vars.items()
+        if name != "diverged_at" and values.dtype.kind in "biuf"
     ]
-    dataset = _thinned(dataset, most // max(len(metrics), 1))
-    for metric in metrics:
+
+
+def _rows(name: str, dataset: xr.Dataset) -> Iterator[dict[str, str]]:
+    for metric in _metrics(dataset):
         table = _statistics(dataset, metric)
         columns = {"dataset": np.full(table["count"].size, name)}
         columns |= {
@@ -86,13 +111,12 @@ def _rows(name: str, dataset: xr.Dataset, *, most: int) -> Iterator[dict[str, st
 
 
 def _thinned(dataset: xr.Dataset, most: int) -> xr.Dataset:
-    """The first, the last and evenly spaced frames between, at most so many over all settings."""
+    """The first, the last and evenly spaced frames between, in at most this number of rows."""
     if "step" not in dataset.dims:
         return dataset
-    others = [size for dim, size in dataset.sizes.items() if dim not in ("seed", "step")]
-    most = min(MOST_FRAMES, most // max(int(np.prod(others, dtype=int)), 1))
     frames = dataset.sizes["step"]
-    chosen = np.linspace(0, frames - 1, min(frames, max(2, most)))
+    few = min(MOST_FRAMES, frames, most * min(frames, MOST_FRAMES) // max(_size(dataset), 1))
+    chosen = np.linspace(0, frames - 1, max(few, min(frames, 2)))
     return dataset.isel(step=np.unique(np.round(chosen).astype(int)))
 
 

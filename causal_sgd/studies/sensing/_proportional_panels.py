@@ -8,6 +8,7 @@ import numpy as np
 
 from causal_sgd import figures
 from causal_sgd.studies._frames import diverged_share
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _proportional as settings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["plane", "sizes", "trajectories"]
+__all__ = ["plane", "predicted", "sizes", "trajectories"]
 
 DIM = 200
 RATIOS = (1.0, 3.0, 10.0)  # batch ratios of the lines in the plane
@@ -97,15 +98,47 @@ def sizes(ax: Axes, few: xr.Dataset, dense: xr.Dataset) -> None:
         (few.dim, few.batch_ratio * few.dim, diverged_share(few)),
         (dense.dim, dense.batch_size, diverged_share(dense)),
     )
-    for colour, (label, line), points in zip(COLOURS[:2], lines.items(), simulated, strict=True):
+    for colour, (label, line), runs in zip(COLOURS[:2], lines.items(), simulated, strict=True):
         ax.loglog(dims, line, color=colour, lw=1.1, label=label)
-        x, y, share = (part.values.ravel() for part in xr.broadcast(*points))
+        x, y, share = (part.values.ravel() for part in xr.broadcast(*runs))
         for inside, face in ((share >= 0.5, colour), (share < 0.5, "white")):
             ax.plot(x[inside], y[inside], "o", ms=4, mfc=face, mec=colour, mew=0.9)
     ax.plot([], [], "o", ms=4, mfc="0.4", mec="0.4", label="most runs diverge")
     ax.plot([], [], "o", ms=4, mfc="white", mec="0.4", label="most runs do not")
     _legend(ax, ax.get_legend_handles_labels()[0])
     ax.set(xlabel="dimension $d$", ylabel="batch size $m$", title="divergence")
+
+
+def predicted(diagram: xr.Dataset, few: xr.Dataset, dense: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The numbers of theory behind the panels, at the simulated points.
+
+    Args:
+        diagram: as for `plane`.
+        few: as for `sizes`.
+        dense: as for `sizes`.
+    """
+    rates, spreads = np.unique(diagram.learning_rate), np.unique(diagram.spread)
+    plane = {
+        "retention_batch_ratio": settings.retention(spreads[:, None], rates),
+        "divergence_batch_ratio": settings.divergence(spreads[:, None], rates),
+    }
+    critical = [settings.critical(ratio) for ratio in RATIOS]
+    sizes = {
+        "few": (few.dim.values, settings.divergence(settings.ABOVE) * few.dim.values),
+        "all": (
+            dense.dim.values,
+            [settings.dense_divergence(int(dim)) * dim for dim in dense.dim.values],
+        ),
+    }
+    return {
+        "plane, theory": points({"spread": spreads[:, None], "learning_rate": rates}, plane),
+        "critical spread": points(
+            {"batch_ratio": RATIOS, "learning_rate": settings.ETA}, {"theory": critical}
+        ),
+    } | {
+        f"divergence, {columns} columns": points({"dim": dims}, {"batch_size": values})
+        for columns, (dims, values) in sizes.items()
+    }
 
 
 def _legend(ax: Axes, handles: Sequence[Artist]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import averaged
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
@@ -83,6 +84,27 @@ def run(
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """The measured over the predicted critical spreads."""
     return {name: bounds[0] for name, bounds in _ratios(data).items()}
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The exponents of all points, and the critical spreads over those of zero exponent."""
+    from causal_sgd import theory
+
+    exponents = {}
+    for name, dataset in data.items():
+        family = name.rpartition("_")[0].replace("-", "_")
+        rates, spreads = (dataset[part].values for part in ("learning_rate", "spread"))
+        values = theory.lyapunov(family, rates, BASE.mean, spreads)
+        exponents[f"{name}, theory"] = points(
+            {"learning_rate": rates, "spread": spreads}, {"exponent": values}
+        )
+    ratios = np.array(list(_ratios(data).values())).T
+    settings = {
+        "family": np.repeat(list(EXPERIMENTS), len(RATES)),
+        "learning_rate": np.tile(RATES, len(EXPERIMENTS)),
+    }
+    names = ("measured_over_predicted", "low", "high")
+    return exponents | {"critical spread": points(settings, dict(zip(names, ratios, strict=True)))}
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -24,6 +24,7 @@ from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Cell, Options, averaged, compare_over
 from causal_sgd.studies._drawing import mark
 from causal_sgd.studies._frames import diverged_share, late, surviving
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -193,6 +194,31 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "forgets_2": float(levels.sel(depth=2, spread=BEYOND).median()),
         "keeps_3": float((levels.sel(depth=3, spread=BEYOND) > GONE).mean()),
         "crosses": float(FIRST_SPREADS[np.argmax(crossed)]) / _crossing(),
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The quartiles of the levels with the stationary law, and the shares of forgetting runs."""
+    from causal_sgd import theory
+
+    levels = _levels(data["levels"])
+    low, middle, high = (
+        levels.quantile(share, ("seed", "step")).transpose("depth", "spread").values
+        for share in (0.25, 0.5, 0.75)
+    )
+    law = [
+        theory.deep_spurious_quantile(depth, BASE.learning_rate, BASE.mean, SPREADS)
+        for depth in DEPTHS
+    ]
+    numbers = {"level": middle, "quartile_1": low, "quartile_3": high, "theory": law}
+    thrown = {
+        "forgotten_share": _forgotten(data["thrown"]),
+        "diverged_share": diverged_share(data["thrown"]),
+    }
+    return {
+        "settled": points({"depth": np.array(DEPTHS)[:, None], "spread": SPREADS}, numbers),
+        "large steps": points({"spread": THROWN_SPREADS}, thrown),
+        "theory": points({}, {"critical_spread": CRITICAL, "crossing_spread": _crossing()}),
     }
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import diverged_share
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._scalars import deviation, scalar_map
 
@@ -272,6 +273,30 @@ def _significance(times: xr.DataArray) -> float:
     """The diverged fraction over its standard error."""
     fraction = float((times >= 0).mean())
     return fraction / np.sqrt(fraction * (1 - fraction) / times.sizes["seed"])
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The diverged fractions of the panels, and the curves of the diagram."""
+    steps = np.arange(0, FINITE.steps + 1, 10)
+    times = data["start"].diverged_at.isel(spread=1).sel(init_scale=1.5).values
+    tables = {
+        "diagram": _fraction(data["map"], "share").to_dataset(name="diverged_fraction"),
+        "curves": points(
+            {"drift": DRIFTS}, {"critical": _critical(DRIFTS), "bound": _bounds(DRIFTS)}
+        ),
+        "starts": _fraction(data["start"]).to_dataset(name="diverged_fraction"),
+        "tail": points({"width": WIDTHS[-1]}, {"exponent": _theta()}),
+        "lengths, population": points(
+            {"step": steps}, {"diverged_fraction": [_lost_by(times, int(step)) for step in steps]}
+        ),
+    }
+    for rank in RANKS:
+        for width in FINITE_WIDTHS:
+            lost = [_finite(data, rank, width, int(step)) for step in steps]
+            tables[f"lengths, {rank} directions, width {width:g}"] = points(
+                {"step": steps}, {"diverged_fraction": lost}
+            )
+    return tables
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

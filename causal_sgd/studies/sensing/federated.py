@@ -15,6 +15,7 @@ environments with the eigenvalues 1 +- M, learning rate 0.1.)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ import numpy as np
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import late
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing._federated_methods import (
     BASE,
     EVERY,
@@ -211,6 +213,31 @@ def _deviation(dataset: xr.Dataset, name: str) -> float:
     return float(np.max(deviations))
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The growth rates against theory, the curves of zero exponent, and the fixed points."""
+    from causal_sgd.analysis import growth_rate
+
+    tables = {}
+    for name, method in METHODS.items():
+        growth = growth_rate(data[f"growth of {name}"]).transpose(method.along, "spread")
+        settings = {method.along: np.array(PROBED_STEPS)[:, None], "spread": PROBED}
+        numbers = {
+            "measured": growth.rate.sel({method.along: list(PROBED_STEPS)}).values,
+            "standard_error": growth.standard_error.sel({method.along: list(PROBED_STEPS)}).values,
+            "theory": [predicted(name, PROBED, step)[0] for step in PROBED_STEPS],
+        }
+        tables[f"growth rates of {name}"] = points(settings, numbers)
+        if (curve := _curve(name)) is not None:
+            tables[f"zero exponent of {name}"] = points(
+                {method.along: curve[1]}, {"spread": curve[0]}
+            )
+    settings = {"local_steps": np.array(LOCAL_STEPS)[:, None], "spread": SPREADS}
+    levels = [
+        [fixed_point(spread, step) ** 2 / BASE.mean for spread in SPREADS] for step in LOCAL_STEPS
+    ]
+    return tables | {"fixed points": points(settings, {"level": levels})}
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """A diagram for each method with the curve of zero exponent; the growth rates against theory;
     and the levels that averaging over all environments reaches.
@@ -246,7 +273,7 @@ def _draw_diagram(ax: Axes, dataset: xr.Dataset, name: str) -> Diagram:
 
     from causal_sgd import figures
 
-    curve = boundary(name)
+    curve = _curve(name)
     diagram = figures.phase_diagram(
         ax,
         dataset,
@@ -263,6 +290,12 @@ def _draw_diagram(ax: Axes, dataset: xr.Dataset, name: str) -> Diagram:
     ax.set_yticks(LOCAL_STEPS, [str(k) for k in LOCAL_STEPS])
     ax.minorticks_off()
     return diagram
+
+
+@functools.cache  # for the figure and its table
+def _curve(name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The curve of zero exponent, as spreads and numbers of local steps."""
+    return boundary(name)
 
 
 def _draw_rates(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:

@@ -23,6 +23,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Cell, Options, compare_over
 from causal_sgd.studies._frames import surviving
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -158,6 +159,17 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "nowhere": min(map(float, targets)) / BASE.invariant_rank**0.5,
         "few": float(against.sel(num_examples=384)),
         "many": float(against.sel(num_examples=3072)),
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The settled medians, the predicted distance in full batches, and the threshold."""
+    tables = {f"{name}, settled": _settled(data[name]) for name in ("full", "small", "stream")}
+    return tables | {
+        "predicted": points(
+            {"num_examples": FULL}, {"invariant_error": _predicted(np.array(FULL, float))}
+        ),
+        "theory": points({}, {"threshold": _threshold()}),
     }
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import farthest_from_one
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._predictions import critical_spread
 
@@ -112,6 +113,23 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "long": float(apparent.sel(init_scale=1e-3, step=6400)) / critical,
         "extrapolated": _extrapolated(runs).value / critical,
         "growth": farthest_from_one(_crossings(free, GROWN).values.astype(float) / critical),
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The apparent critical spreads over M_c with their prediction, and both estimators."""
+    critical, runs = critical_spread(BASE), data["runs"]
+    apparent = _apparent(runs, resamples=199) / critical
+    scales, steps = np.meshgrid(SCALES, STEPS, indexing="ij")
+    predicted = [_predicted(scale, np.array(STEPS)) / critical for scale in SCALES]
+    tiny = runs.sel(init_scale=TINY, step=runs.step.values[1:])
+    low, grown = (_crossings(tiny, level) / critical for level in (LOW_LEVEL, GROWN))
+    value, below, above = np.array(_extrapolated(runs), float) / critical
+    return {
+        "apparent over true spread": apparent,
+        "theory": points({"init_scale": scales, "step": steps}, {"ratio": predicted}),
+        "free walks": points({"step": low.step.values}, {"low_level": low, "grown": grown}),
+        "extrapolated": points({}, {"ratio": value, "low": below, "high": above}),
     }
 
 

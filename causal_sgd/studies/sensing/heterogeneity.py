@@ -25,6 +25,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, both_methods
 from causal_sgd.studies._frames import diverged_share, farthest_from_one, late, surviving
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing._predictions import (
     critical_spread,
     floor_margins,
@@ -215,6 +216,22 @@ def _paying_batch(squares: xr.DataArray) -> float:
     after = int(np.argmax(gains < 0))  # the first batch size at which it does
     sizes = np.log([SMALL_SIZES[after], SMALL_SIZES[after - 1]])
     return np.exp(np.interp(0, [gains[after], gains[after - 1]], sizes))
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The predicted floors, the critical spread, and the root mean square error of long runs."""
+    critical = critical_spread(BASE)
+    spreads = SPREADS[critical <= SPREADS]
+    roots = (_late_errors(data["optimum"]) ** 2).mean(("seed", "step")) ** 0.5
+    return {
+        "predicted floor": points({"spread": spreads}, {"invariant_error": _floor(spreads)}),
+        "predicted floor of batches": points(
+            {"spread": LARGE, "batch_size": BATCH_SIZES},
+            {"invariant_error": _floor(LARGE, np.array(BATCH_SIZES, float))},
+        ),
+        "theory": points({}, {"critical_spread": critical}),
+        "long runs": roots.to_dataset(name="root_mean_square_error"),
+    }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

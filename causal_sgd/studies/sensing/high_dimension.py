@@ -179,6 +179,17 @@ def _over_smallest(values: xr.DataArray) -> xr.DataArray:
     return values.isel(dim=-1) / values.isel(dim=0)
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The settled distances at M = 6, and their predicted floor."""
+    errors = _errors(data["floor"])
+    return {
+        "settled": errors.to_dataset(name="invariant_error"),
+        "predicted floor": (_unit_floor() * (errors.dim / errors.batch_size) ** 0.5).to_dataset(
+            name="invariant_error"
+        ),
+    }
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """The spurious signal against the step in every dimension, and the floor against d / m."""
     from matplotlib import pyplot as plt

@@ -27,6 +27,7 @@ from causal_sgd.analysis import density_exponent, laminar_phases, phase_exponent
 from causal_sgd.studies import Claim
 from causal_sgd.studies._drawing import Line, line_to_zero, mark
 from causal_sgd.studies._frames import late
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._predictions import critical_spread
 
@@ -58,6 +59,7 @@ TAIL = POPULATION.replace(steps=8000, record_every=4)
 TAIL_SHARE, TAIL_WINDOW, TAIL_SEEDS = 0.8, (1e-4, 0.1), 2048
 PHASES = 30, 3000  # the window of lengths
 LINEAR = slice(0, SHARES.index(0.97) + 1)  # the shares at which the order parameter is linear
+DENSITIES = (0.8, 0.9, 0.95, 0.97)  # the shares of the critical spread with a drawn density
 LONGEST = 3  # quiet phases per seed from which the cutoff at a finite batch is measured
 CLAIMS = (
     {
@@ -176,6 +178,30 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     }
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The densities, the lengths of quiet phases, mean and median of u^2, and the cutoffs."""
+    tables = {}
+    for share in DENSITIES:
+        middles, density, law = _density(data, share)
+        tables[f"density at {share:g} M_c"] = points(
+            {"log10_signal": middles}, {"density": density, "theory": law}
+        )
+    quiet = {"population": _signal(data, 0.99)}
+    quiet |= {f"batch {size}": _finite(data, size) for size in BATCH_SIZES}
+    for label, signal in quiet.items():
+        lengths, shares = _phases(signal)
+        tables[f"quiet phases, {label}"] = points({"length": lengths}, {"probability": shares})
+    medians = [np.median(_signal(data, share) ** 2) for share in SHARES]
+    roots, line = _roots(data)
+    return tables | {
+        "averages": points(
+            {"share_of_critical": SHARES},
+            {"mean_power": _power(data).mean("seed").values, "median_power": medians},
+        ),
+        "cutoffs": points({"batch_size": BATCH_SIZES}, {"root_cutoff": roots, "theory": line}),
+    }
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """The density of log|u|, the lengths of quiet phases, mean and median against the spread, and
     the cutoff by noise.
@@ -193,19 +219,13 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 def _draw_densities(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     import matplotlib as mpl
 
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.8, 4))
-    edges = np.linspace(-12, 1, 66)
-    middles = (edges[1:] + edges[:-1]) / 2
-    line = middles[(middles > -11.5) & (middles < -1)]
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.8, len(DENSITIES)))
     dashed: Line = {"color": "black", "ls": (0, (4, 3)), "lw": 1}
-    for share, colour in zip((0.8, 0.9, 0.95, 0.97), shades, strict=True):
-        values = _signal(data, share)
-        logs = np.log10(values[values > 0])
-        density = np.histogram(logs, edges)[0] / values.size / np.diff(edges)
+    for share, colour in zip(DENSITIES, shades, strict=True):
+        middles, density, law = _density(data, share)
         shown = np.where(density > 0, density, np.nan)
         ax.semilogy(middles, shown, color=colour, label=f"$M = {share:g}\\,M_c$")
-        anchor = np.interp(-1, middles, density)
-        ax.semilogy(line, anchor * 10 ** (-_walk(share)[2] * (line + 1)), **dashed)
+        ax.semilogy(middles, law, **dashed)
     ax.plot([], [], label=r"theory: $|u|^{\,2\lambda/v}$", **dashed)
     ax.set(
         xlabel=r"$\log_{10}|u|$",
@@ -219,9 +239,6 @@ def _draw_densities(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 def _draw_phases(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     import matplotlib as mpl
 
-    # Even edges: an excursion has an odd number of steps.
-    bins = 2 * np.unique(np.round(np.geomspace(3, 3000, 26)).astype(int))
-    centres = np.sqrt(bins[1:] * bins[:-1])
     colours = mpl.colormaps["plasma"](np.linspace(0.1, 0.8, len(BATCH_SIZES)))
     cases = [("population, $0.99\\,M_c$", _signal(data, 0.99), "black")]
     cases += [
@@ -229,8 +246,7 @@ def _draw_phases(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
         for size, colour in zip(BATCH_SIZES, colours, strict=True)
     ]
     for label, signal, colour in cases:
-        lengths = laminar_phases(signal, LEVEL)
-        share = np.histogram(lengths, bins)[0] / len(lengths) / np.diff(bins)
+        centres, share = _phases(signal)
         shown = np.where(share > 0, share, np.nan)
         ax.loglog(centres, shown, ".-", color=colour, label=label, ms=3, lw=1)
     ends = np.array([10.0, 5000])
@@ -259,10 +275,8 @@ def _draw_averages(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 
 def _draw_cutoffs(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     sizes = np.array(BATCH_SIZES, float)
-    roots = np.sqrt(_cutoffs(data))
+    roots, line = _roots(data)
     ax.semilogx(sizes, roots, "o", label="measured")
-    logs = np.log(sizes)
-    line = roots.mean() + _predicted_slope() * (logs - logs.mean())
     label = r"slope $\sqrt{8/(\pi^2 v)}$"
     ax.semilogx(sizes, line, color="black", ls=(0, (4, 3)), lw=1, label=label)
     ax.set(
@@ -271,6 +285,36 @@ def _draw_cutoffs(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
         title="mean excess $n_c$ of the longest quiet phases",
     )
     ax.legend(frameon=False)
+
+
+def _density(
+    data: Mapping[str, xr.Dataset], share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The density of log10 |u| at a share of M_c: middles of the bins, measured, and the law from
+    the measured value at |u| = 0.1 downwards.
+    """
+    edges = np.linspace(-12, 1, 66)
+    middles = (edges[1:] + edges[:-1]) / 2
+    values = _signal(data, share)
+    logs = np.log10(values[values > 0])
+    density = np.histogram(logs, edges)[0] / values.size / np.diff(edges)
+    law = np.interp(-1, middles, density) * 10 ** (-_walk(share)[2] * (middles + 1))
+    return middles, density, np.where((middles > -11.5) & (middles < -1), law, np.nan)
+
+
+def _phases(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths of quiet phases, and their probability per step."""
+    # Even edges: an excursion has an odd number of steps.
+    bins = 2 * np.unique(np.round(np.geomspace(3, 3000, 26)).astype(int))
+    lengths = laminar_phases(signal, LEVEL)
+    share = np.histogram(lengths, bins)[0] / len(lengths) / np.diff(bins)
+    return np.sqrt(bins[1:] * bins[:-1]), share
+
+
+def _roots(data: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, np.ndarray]:
+    """The square roots of the cutoffs by batch size, and a line of the predicted slope."""
+    roots, logs = np.sqrt(_cutoffs(data)), np.log(BATCH_SIZES)
+    return roots, roots.mean() + _predicted_slope() * (logs - logs.mean())
 
 
 def _walk(share: float) -> tuple[float, float, float]:

@@ -21,6 +21,7 @@ from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies._drawing import mark
 from causal_sgd.studies._frames import farthest_from_one, late, surviving
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing._predictions import (
     critical_spread,
     floor_margins,
@@ -162,6 +163,19 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "batch": farthest_from_one(ratios),
         "lambda": float(rise.sel(share=0.8)),
         "rounded": float(rise.sel(share=1.0)),
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The settled distances and their prediction, and the order parameters."""
+    errors = _errors(data["floor"]).median("step").to_dataset(name="invariant_error")
+    noises = np.array(NOISES)
+    return {
+        "settled": errors,
+        "predicted floor": points({"label_noise": noises}, {"invariant_error": _floor(noises)}),
+    } | {
+        f"order parameter, {name}": _powers(data[name]).to_dataset(name="power")
+        for name in ("noise", "batch")
     }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, averaged
+from causal_sgd.studies._tables import intervals, points
 from causal_sgd.studies.sensing import _experiments
 
 if TYPE_CHECKING:
@@ -89,6 +90,16 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "power": np.polyfit(np.log(MIXTURES), np.log(boundaries), 1)[0],
         "pooled": float(pooled.min()),
     }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The boundaries with their intervals, the exact curve and the square root."""
+    exact = _exact(MIXTURES)
+    numbers = intervals(_boundaries(data)) | {
+        "exact": exact,
+        "square_root": np.sqrt(MIXTURES) * exact[0],
+    }
+    return {"critical spread": points({"environments_per_batch": MIXTURES}, numbers)}
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

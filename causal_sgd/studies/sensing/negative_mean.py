@@ -19,6 +19,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, averaged, both_methods
 from causal_sgd.studies._frames import farthest_from_one
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._predictions import second_order_floor
 
@@ -146,6 +147,18 @@ def _gain(mean: float) -> float:
         for spread, learned in zip((np.hypot(SPREAD, mean), SPREAD), ranks, strict=True)
     )
     return float(np.hypot(mean, pooled)) / hetero
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The lines fitted to the order parameters, the critical means, and the level of PooledSGD."""
+    lines = np.array([_root(data[name]) for name in ("hetero", "pooled")])
+    return {
+        "critical mean": points(
+            {"variant": ["HeteroSGD", "PooledSGD"]},
+            {"measured": lines[:, 0], "slope": lines[:, 1], "theory": [CRITICAL, 0.0]},
+        ),
+        "theory": points({"mean": MEANS}, {"spurious_signal": np.sqrt(np.maximum(MEANS, 0))}),
+    }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -30,6 +30,7 @@ its updates, as the signals have size one.)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ import numpy as np
 
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import farthest_from_one, late
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing._optimizer_cells import (
     MEAN,
     METHODS,
@@ -72,6 +74,7 @@ BLOWN_UP = 100.0  # far above all levels that environments want: the run has div
 FRAMES = (0, 1, 3)  # of the growth
 
 
+EXPONENT_SPREADS = np.linspace(0.5, SPREADS[-1], 24)  # of the curves of zero exponent
 EXPONENTS = ("SGD", "momentum 0.5", "momentum 0.9", "Nesterov 0.9")  # methods with a theory
 KEEPING = (
     "SGD",
@@ -283,6 +286,21 @@ def _against_scalars(dataset: xr.Dataset, name: str) -> float:
     )
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The boundary of SGD, and the exponents of methods with momentum, whose zeros are drawn."""
+    from causal_sgd import theory
+
+    tables = {
+        "SGD's boundary": points(
+            {"learning_rate": RATES}, {"spread": theory.critical_spread(RATES, MEAN)}
+        )
+    }
+    settings = {"learning_rate": RATES[:, None], "spread": EXPONENT_SPREADS}
+    for name in EXPONENTS[1:]:
+        tables[f"theory of {name}"] = points(settings, {"exponent": _exponents(name)})
+    return tables
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """A diagram for each method. White: SGD's boundary. Red: zero exponent of its own matrices."""
     from matplotlib import pyplot as plt
@@ -335,9 +353,14 @@ def _draw_diagram(ax: Axes, dataset: xr.Dataset, name: str) -> Diagram:
         theory=curve,
     )
     if name in EXPONENTS[1:]:
-        spreads = np.linspace(0.5, SPREADS[-1], 24)
-        exponents, _ = matrix_exponents(name, RATES, spreads)
-        ax.contour(spreads, RATES, exponents, [0.0], colors="tab:red", linewidths=1.6)
+        exponents = _exponents(name)
+        ax.contour(EXPONENT_SPREADS, RATES, exponents, [0.0], colors="tab:red", linewidths=1.6)
     ax.set_title(name)
     ax.set(xlabel="", ylabel="")
     return diagram
+
+
+@functools.cache  # for the figure and its table
+def _exponents(name: str) -> np.ndarray:
+    """The exponents of a method's matrices, [RATES, EXPONENT_SPREADS]."""
+    return matrix_exponents(name, RATES, EXPONENT_SPREADS)[0]

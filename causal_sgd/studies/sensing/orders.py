@@ -26,6 +26,7 @@ import numpy as np
 from causal_sgd.studies import Claim
 from causal_sgd.studies._drawing import line_to_zero, mark
 from causal_sgd.studies._frames import late, surviving
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing import _experiments
 from causal_sgd.studies.sensing._predictions import critical_spread
 
@@ -197,6 +198,20 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "length": float(np.exp(crossing)) / _longest(),
         "sticky": stays[eight - 1] / blocks[eight],
     }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Means and medians of u^2 below the boundary, means beyond it, and the length of blocks."""
+    tables = {"theory": points({}, {"longest_block": _longest()})}
+    for name in ORDERS:
+        powers = _powers(data, name).transpose("spread", ...).values.reshape(len(SHARES), -1)
+        tables[f"{name}, after the transient"] = points(
+            {"share_of_critical": SHARES},
+            {"mean_power": powers.mean(1), "median_power": np.median(powers, 1)},
+        )
+    for name, lengths in (("blocks", LENGTHS), ("stays", LENGTHS[1:]), ("noiseless", LENGTHS)):
+        tables[f"{name}, mean"] = points({"mean_stay": lengths}, {"power": _mean(data[name])})
+    return tables
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -21,6 +21,7 @@ from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Cell, Options, averaged
 from causal_sgd.studies._drawing import line_to_zero, mark
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -144,6 +145,19 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "hetero": float(power.sel(variant="HeteroSGD").median("seed")),
         "pooled": float(power.sel(variant="PooledSGD").mean("seed")),
     }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The critical masses with their intervals, and the closed forms of both methods."""
+    measured, low, high = _measured(data["near"]).T
+    numbers = {
+        "measured": measured,
+        "low": low,
+        "high": high,
+        "theory": _predicted(OUTLIERS),
+        "theory_pooled": MEAN / (MEAN - OUTLIERS),
+    }
+    return {"critical mass": points({"outlier": OUTLIERS}, numbers)}
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -21,6 +21,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, compare_over
 from causal_sgd.studies._frames import late, surviving
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -194,6 +195,21 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     }
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The settled powers and their prediction, and the steps to half of A*."""
+    measured, predicted = _times(data["scales"])
+    ranks = np.arange(RANKS[0], RANKS[-1] + 1)
+    return {
+        "settled": _powers(data["columns"]),
+        "predicted": points(
+            {"rank": ranks}, {"complement_signal": [_predicted(int(rank)) for rank in ranks]}
+        ),
+        "steps to half": points(
+            {"init_scale": SCALES}, {"measured": measured, "theory": predicted}
+        ),
+    }
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """The complement and the spurious signal against the number of columns, and the time to learn
     against the initial scale.
@@ -217,7 +233,7 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 def _draw_columns(left: Axes, right: Axes, dataset: xr.Dataset) -> None:
     from causal_sgd import figures
 
-    powers = (_late(dataset, 0.4) ** 2).mean("step").assign(diverged_at=dataset.diverged_at)
+    powers = _powers(dataset)
     ranks = np.arange(RANKS[0], RANKS[-1] + 1)
     figures.final_value(
         left,
@@ -247,6 +263,11 @@ def _draw_columns(left: Axes, right: Axes, dataset: xr.Dataset) -> None:
 def _late(dataset: xr.Dataset, after: float) -> xr.Dataset:
     """The metrics of the surviving runs after a share of the run."""
     return late(surviving(dataset).isel(step=slice(1, None)), after)
+
+
+def _powers(dataset: xr.Dataset) -> xr.Dataset:
+    """The squares of the metrics, averaged over the settled steps of each run."""
+    return (_late(dataset, 0.4) ** 2).mean("step").assign(diverged_at=dataset.diverged_at)
 
 
 def _predicted(rank: int) -> float:

@@ -25,6 +25,7 @@ from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies._drawing import line_to_zero, mark
 from causal_sgd.studies._frames import diverged_share, farthest_from_one
+from causal_sgd.studies._tables import intervals, points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -285,6 +286,42 @@ def median_deviation(runs: np.ndarray, reference: Sequence[tuple[float, float]])
         scale = np.hypot(medians.std(ddof=1), error)
         deviations.append(abs(np.median(sample) - median) / scale)
     return float(np.max(deviations))
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Critical spreads; median signals of all runs against the reference; the rounding by noise."""
+    from causal_sgd import theory
+    from causal_sgd.analysis import order_parameter_boundary
+
+    rates, means = np.array(POINTS).T
+    bounds = [order_parameter_boundary(data[f"population_{index}"]) for index in range(len(POINTS))]
+    slope, intercept = _rounding(data["critical"])
+    inverse = 1 / final(data["critical"]).spurious_power.squeeze().mean("seed")
+    tables = {
+        "critical spread": points(
+            {"learning_rate": rates, "mean": means},
+            intervals(bounds) | {"theory": theory.critical_spread(rates, means)},
+        ),
+        "theory": points(
+            {"learning_rate": LEARNING_RATES},
+            {"critical_spread": theory.critical_spread(LEARNING_RATES, BASE.mean)},
+        ),
+        "rounding": points(
+            {"batch_size": BATCH_SIZES},
+            {"inverse_power": inverse, "fit": intercept + slope * np.log(BATCH_SIZES)},
+        ),
+    }
+    variants = {
+        "independent signs": (_signals(_runs(data, COMMON)), REFERENCE[COMMON]),
+        "one sign": (_signals(data["common"]), COMMON_REFERENCE),
+    }
+    for label, (runs, reference) in variants.items():
+        medians, errors = np.array(reference).T
+        tables[f"signals, {label}"] = points(
+            {"spread": COMPARED},
+            {"median_signal": np.nanmedian(runs, 1), "reference": medians, "error": errors},
+        )
+    return tables
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -21,6 +21,7 @@ import xarray as xr
 from causal_sgd.studies import Claim
 from causal_sgd.studies._drawing import Symbols, mark
 from causal_sgd.studies._frames import diverged_share, late, mean_and_error, surviving
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,6 +88,23 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         ),
         "rejected": float(levels["two_point"].sel(spread=8.0)),
     }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Growth rates with their standard errors and exponents, learned levels, and M_c."""
+    from causal_sgd import theory
+
+    tables = {"theory": points({}, {"critical_spread": theory.critical_spread(RATE, MEAN)})}
+    for name in FAMILIES:
+        rates, errors = _growth(data[name])
+        numbers = {
+            "growth_rate": rates,
+            "standard_error": errors,
+            "exponent": _exponents(name, SPREADS),
+            "level": _level(data[name]).values,
+        }
+        tables[f"{name}, growth"] = points({"spread": SPREADS}, numbers)
+    return tables
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

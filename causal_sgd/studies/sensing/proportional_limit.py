@@ -385,6 +385,13 @@ def _annealed(runs: xr.Dataset) -> tuple[float, float]:
     return float(errors.median("seed").min()), float(last)
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """What theory predicts at the points of the plane, and the batch sizes of divergence."""
+    from causal_sgd.studies.sensing import _proportional_panels as panels
+
+    return panels.predicted(data["diagram"], data["ladder"], data["dense"])
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """The chain at d = 200 (medians and quantile bands over sequences of environments) and its
     limit (dashed); where the spurious part dies, A* dies and runs diverge, over the final distance

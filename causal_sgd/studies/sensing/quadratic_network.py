@@ -25,6 +25,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options, averaged, both_methods
 from causal_sgd.studies._drawing import line_to_zero, mark
+from causal_sgd.studies._tables import intervals, points
 from causal_sgd.studies.sensing._scalars import traced_complement
 
 if TYPE_CHECKING:
@@ -161,6 +162,17 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "isotropic": isotropic / float(np.mean(expected**2)),
         "forgotten": float(remaining.sel({"variant": "HeteroSGD"})) / SIGNALS.mean**0.5,
         "pooled": float(remaining.sel({"variant": "PooledSGD"})) / SIGNALS.mean**0.5,
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The boundaries with their intervals, and the predicted ones."""
+    from causal_sgd.analysis import order_parameter_boundary
+
+    bounds = [order_parameter_boundary(data[name]) for name in VARIANTS]
+    return {
+        "critical spread": points({"design": list(VARIANTS)}, intervals(bounds)),
+        "theory": points({}, {"critical_spread": CRITICAL, "critical_spread_with_trace": TRACED}),
     }
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from causal_sgd.analysis import final, summary
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,6 +123,12 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "error": median("invariant_error", 0) / median("invariant_error", 1),
         "half": float(crossing) / (_critical()[0] / 2**0.5),
     }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The two predicted critical spreads."""
+    settings = {"neurons": ["elsewhere", "along V"]}
+    return {"theory": points(settings, {"critical_spread": _critical()})}
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -26,6 +26,7 @@ from causal_sgd.analysis import final
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Cell, Options, averaged
 from causal_sgd.studies._frames import mean_and_error
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -167,6 +168,40 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "stopped": float(power["directions"].where(died).max()),
         "fed": float(largest.sel(spread=40.0)),
         "reduced": float(largest.min()),
+    }
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Growth rates and their prediction, critical spreads, and the remaining power."""
+    from causal_sgd import theory
+
+    tables = {"power over pooled": _power(data["power"]).to_dataset(name="power")}
+    fixed = float(theory.lyapunov_two_point(RATE, MEAN, GROWTH_SPREAD))
+    for kind in ("haar", "goe"):
+        rates, errors = _growth(data[kind].isel(case=slice(MOST)), until=10)
+        tables[f"growth, {kind}"] = points(
+            {"directions": RANKS},
+            {"measured": rates, "standard_error": errors, "theory": _curve(kind), "fixed": fixed},
+        )
+    curves = final(data["critical"])["value"].isel(seed=0)
+    ranks, rotations = BETWEEN["directions"], np.array([0.0, *BETWEEN["rotation"], 1.0])
+    predicted = [
+        [
+            float(theory.critical_spread(RATE, MEAN)),
+            *curves.sel(directions=rank).values,
+            _critical("haar", int(rank)),
+        ]
+        for rank in ranks
+    ]
+    measured = [rank for kind, rank in BOUNDARIES if kind == "haar"]
+    return tables | {
+        "critical spread": points(
+            {"directions": np.array(ranks)[:, None], "rotation": rotations}, {"theory": predicted}
+        ),
+        "critical spread of Haar bases": points(
+            {"directions": measured},
+            {"measured": [_no_growth(data, "haar", rank) for rank in measured]},
+        ),
     }
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import diverged_share, late, surviving
+from causal_sgd.studies._tables import points
 from causal_sgd.studies.sensing._predictions import second_order_floor
 
 if TYPE_CHECKING:
@@ -182,6 +183,19 @@ def _nearer(dataset: xr.Dataset) -> dict[str, float]:
         ratio = nearer / float(_floor(rate, float(BASE.batch_size)))
         values[f"{rate:g}"] = np.inf if np.isnan(ratio) else ratio
     return values
+
+
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The settled distances to A* + mean A_e in every batch size, and their predicted floor."""
+    settled = late(data["sizes"], SETTLED).median("step")
+    rates, sizes = np.meshgrid(LEARNING_RATES, settled.batch_size.values)
+    floors = [_floor(*point) for point in zip(rates.ravel(), sizes.ravel(), strict=True)]
+    return {
+        "settled": settled,
+        "predicted floor": points(
+            {"learning_rate": rates.ravel(), "batch_size": sizes.ravel()}, {"pooled_error": floors}
+        ),
+    }
 
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:

@@ -24,6 +24,7 @@ from causal_sgd.analysis import density_exponent
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import late
+from causal_sgd.studies._tables import points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -140,6 +141,29 @@ def _tail(dataset: xr.Dataset, index: int) -> float:
     return density_exponent(distance + TINY, low=low, high=high).exponent
 
 
+def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The drawn runs, the densities, and the median distance and the share of bursts."""
+    errors = _errors(data)
+    tilts = TILTS[1:]
+    centres, densities = _densities(errors)
+    tables = {
+        "runs": errors.isel(nature=1, seed=0).sel(tilt=[0.1, 0.01]).to_dataset(name="distance"),
+        "densities": points(
+            {"tilt": tilts[:, None], "log10_distance": centres}, {"density": densities}
+        ),
+    }
+    for index, (mean, spread) in enumerate(NATURES):
+        part = errors.isel(nature=index)
+        shares = _shares(part)[1:]
+        numbers = {
+            "median_distance": part.median(["seed", "step"]).values[1:],
+            "share_of_bursts": shares,
+            "theory_of_bursts": shares[1] * (tilts / tilts[1]) ** _theta(index),
+        }
+        tables[f"cost, mean {mean:g}, spread {spread:g}"] = points({"tilt": tilts}, numbers)
+    return tables
+
+
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """Bursts in one run, the distribution of the distance, and the median distance and the share of
     bursts against the tilt.
@@ -172,14 +196,11 @@ def _draw_runs(ax: Axes, errors: xr.DataArray) -> None:
 def _draw_densities(ax: Axes, errors: xr.DataArray) -> None:
     import matplotlib as mpl
 
-    edges = np.linspace(-4, 1, 51)
-    centres = (edges[1:] + edges[:-1]) / 2
+    centres, densities = _densities(errors)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(TILTS) - 1))
-    for tilt, colour in zip(TILTS[1:], shades, strict=True):
-        values = errors.sel(tilt=tilt).isel(nature=1).values
-        density = np.histogram(np.log10(values), edges, density=True)[0]
-        density = np.where(density > 0, density, np.nan)
-        ax.semilogy(centres, density, color=colour, label=f"{tilt:g}")
+    for tilt, density, colour in zip(TILTS[1:], densities, shades, strict=True):
+        shown = np.where(density > 0, density, np.nan)
+        ax.semilogy(centres, shown, color=colour, label=f"{tilt:g}")
     ends, theta = np.array([-2.6, -0.4]), _theta(1)
     tail = 2e-4 * 10 ** (-theta * (ends + 0.4))
     ax.semilogy(ends, tail, color="black", ls=(0, (4, 3)), lw=1)
@@ -199,6 +220,16 @@ def _draw_densities(ax: Axes, errors: xr.DataArray) -> None:
         fontsize="x-small",
         title_fontsize="x-small",
     )
+
+
+def _densities(errors: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """The densities of log10 of the distance, [tilt, bin], after the centres of the bins."""
+    edges = np.linspace(-4, 1, 51)
+    densities = [
+        np.histogram(np.log10(errors.sel(tilt=tilt).isel(nature=1).values), edges, density=True)[0]
+        for tilt in TILTS[1:]
+    ]
+    return (edges[1:] + edges[:-1]) / 2, np.array(densities)
 
 
 def _draw_costs(ax: Axes, errors: xr.DataArray) -> None:
