@@ -176,8 +176,8 @@ def _rarity(k: Array, number: Array, share: Array) -> tuple[Array, Array]:
     return rarity, size
 
 
-def subset(key: Key, size: int, count: Array) -> Array:
-    """A uniformly distributed subset of `count` of `size` elements.
+def subset(key: Key, size: int, count: Array, among: Array | None = None) -> Array:
+    """A uniformly distributed subset of `count` of `size` elements, or of the first `among`.
 
     It holds the elements with the `count` smallest of iid 32-bit numbers. Bisection finds the
     threshold, since sorting takes longer than the products of a step. Elements equal to the
@@ -187,15 +187,19 @@ def subset(key: Key, size: int, count: Array) -> Array:
         key: one key.
         size: number of elements.
         count: elements to take [], a whole number that may be traced; all for larger ones.
+        among: number of elements that may be taken [], at least `count`; None for all.
 
     Returns:
         A mask [size].
     """
-    return (_subset if checks.is_tracing() else _compiled_subset)(key, size, count)
+    return (_subset if checks.is_tracing() else _compiled_subset)(key, size, count, among)
 
 
-def _subset(key: Key, size: int, count: Array) -> Array:
+def _subset(key: Key, size: int, count: Array, among: Array | None) -> Array:
     numbers = bits(key, size)
+    if among is not None:  # the others come last
+        others = jax.lax.iota(jnp.int32, size) >= among
+        numbers = jnp.where(others, np.uint32(2**32 - 1), numbers >> 1)
 
     def largest(fits: Callable[[Array], Array], num_bits: int) -> Array:
         """The largest number of `num_bits` bits that fits, for a condition that is decreasing."""

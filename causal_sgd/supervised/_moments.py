@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 class MomentData(NamedTuple):
     """The data of measurements that keep moments."""
 
-    training: Moments
+    training: Moments | None  # None where every step draws its own examples
     validation: Moments | None = None  # of examples that nothing trains on
     rows: Rows | None = None  # the examples themselves, where they are kept
 

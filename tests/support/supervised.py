@@ -61,6 +61,9 @@ NONSTATIONARY = {
 }
 MEASUREMENTS = {
     "moments": Row({}, {"num_examples": 100}, {"num_examples": 1000}),
+    "batch_moments": Row(),
+    "batch_directions": Row(),
+    "examples": Row({"num_examples": 20}),
 }
 MODELS = {
     "linear": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),

@@ -32,10 +32,11 @@ def moments_of(data: object) -> Moments:
     Raises:
         ValueError: if they hold none.
     """
-    if not isinstance(data, MomentData):
+    if not isinstance(data, MomentData) or data.training is None:
         raise ValueError(
             "measurement must keep moments of its data for an estimator, as measurements.moments "
-            f"does, got data of {type(data).__name__}"
+            "does, got "
+            + ("fresh examples" if isinstance(data, MomentData) else type(data).__name__)
         )
     return data.training
 

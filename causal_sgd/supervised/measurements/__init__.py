@@ -1,6 +1,8 @@
 """Measurements: how examples become losses and gradients.
 
-By their moments (`moments`), on the population or on one exact draw of a data set.
+By moments of the population or of one data set (`moments`) or of a fresh batch in every step
+(`batch_moments`), each drawn by its exact law; by the exact law of a fresh batch's gradient for
+many inputs (`batch_directions`); or from examples that are really drawn or given (`examples`).
 """
 
 import lazy_loader

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
-from causal_sgd import checks, random
+from causal_sgd import random
 from causal_sgd.supervised._moments import MomentData, Moments
-from causal_sgd.supervised.measurements._risks import moment_risks, risk_gradient
+from causal_sgd.supervised.measurements._risks import (
+    check_examples,
+    gaussian_variances,
+    held_out,
+    moment_features,
+    moment_risks,
+    risk_gradient,
+    sampled,
+)
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import SupervisedWorld
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
-__all__ = ["moments"]
+__all__ = ["moments", "population"]
 
 
 def moments(
@@ -20,11 +30,13 @@ def moments(
     """The moments of every environment: of the population, or of a data set drawn once.
 
     The cost of a step does not depend on the number of examples; every step uses all of them,
-    whatever the counts of its batch, which weigh the environments.
+    whatever the counts of its batch, which weigh the environments. The variances of single
+    examples' gradients are those of Gaussian examples with these moments: exact for the population
+    of a Gaussian world, and refused for other worlds.
 
     Args:
         num_examples: n of every environment; may be traced, so that from 10^2 to 10^9 it is an axis
-            of one program. None for the population.
+            of one program. None for the population, or for all examples of a world that is data.
         num_validation: examples of every environment that nothing trains on, for the metric
             `validation_risk`; None for none.
 
@@ -34,15 +46,14 @@ def moments(
     Raises:
         ValueError: if a number of examples is not a whole number, at least 1.
     """
-    for name, number in (("num_examples", num_examples), ("num_validation", num_validation)):
-        if number is not None:
-            checks.whole(name, number, maximum=10**12)
+    check_examples(num_examples=num_examples, num_validation=num_validation)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
-        held_out = None
-        if num_validation is not None:
-            held_out = _drawn(random.fold_in(key, 1), world, num_validation)
-        return MomentData(_drawn(random.fold_in(key, 0), world, num_examples), held_out)
+        if num_examples is None:
+            training = population(world)
+        else:
+            training = sampled(random.fold_in(key, 0), world, num_examples)
+        return MomentData(training, held_out(key, world, num_validation))
 
     def gradient(
         key: Key,
@@ -53,8 +64,7 @@ def moments(
         world: SupervisedWorld,
         batch: Batch,
     ) -> tuple[Params, Array]:
-        risks = on_batch(key, step, data, model, world, batch)
-        return risk_gradient(risks, batch, params)
+        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
 
     def on_batch(
         key: Key,
@@ -65,7 +75,7 @@ def moments(
         batch: Batch,
     ) -> RiskFunction:
         del key, step, world
-        second, environments = data.training.second, batch.environments
+        second, environments = _training(data).second, batch.environments
         if len(environments) < len(second):
             return moment_risks(model, second[environments])
         # All losses, in the batch's order: choosing among them is cheaper than among the moments.
@@ -76,29 +86,60 @@ def moments(
 
         return chosen
 
+    def features(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        world: SupervisedWorld,
+        batch: Batch,
+    ) -> Callable[[Params], tuple[Array, Array]]:
+        del key, step, world
+        return moment_features(model, _training(data).second[batch.environments])
+
+    def variances(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        world: SupervisedWorld,
+        batch: Batch,
+    ) -> Callable[[Params], Params]:
+        del key, step
+        if not world.gaussian:
+            raise ValueError(
+                "world must be Gaussian for variances of single examples' gradients from moments, "
+                f"got {type(world).__name__}; use measurements.examples"
+            )
+        return gaussian_variances(model, _training(data).second[batch.environments])
+
     def whole(data: MomentData, model: VectorModel, world: SupervisedWorld) -> RiskFunction:
         del world
-        return moment_risks(model, data.training.second)
+        return moment_risks(model, _training(data).second)
 
     def single(
         data: MomentData, model: VectorModel, world: SupervisedWorld, environment: Array
     ) -> RiskFunction:
         del world
-        return moment_risks(model, data.training.second[environment][None])
+        return moment_risks(model, _training(data).second[environment][None])
 
     return Measurement(
         init,
         gradient,
-        risks=Risks(whole, on_batch, single, shifted=True),
+        risks=Risks(whole, on_batch, single, features, variances, shifted=True),
         holds_labels=True,
         differentiates_loss=True,
     )
 
 
-def _drawn(key: Key, world: SupervisedWorld, number: int | Array | None) -> Moments:
-    size = world.probabilities.shape[0]
-    if number is None:
-        second, counts = world.second_moments, world.counts  # of a user's data they are finite
-        return Moments(second, jnp.full(size, jnp.inf, second.dtype) if counts is None else counts)
-    counts = jnp.full(size, number, float)
-    return Moments(world.draw_moments(key, jnp.arange(size), counts), counts)
+def population(world: SupervisedWorld) -> Moments:
+    """The moments of all that there is, with the examples behind them."""
+    second, counts = world.second_moments, world.counts  # of a user's data they are finite
+    if counts is None:
+        counts = jnp.full(second.shape[0], jnp.inf)
+    return Moments(second, counts.astype(second.dtype))
+
+
+def _training(data: MomentData) -> Moments:
+    assert data.training is not None
+    return data.training

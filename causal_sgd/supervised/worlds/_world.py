@@ -14,9 +14,9 @@ class SupervisedWorld(Protocol):
     """Environments with inputs [p] and labels; each kind of world is a pytree with these members.
 
     Inputs may be scrambled, x = rotation' z of the original inputs z; `target` is in the
-    coordinates of the data and `causal` in the original ones. Worlds that are data have two more
-    members: `counts` [E], the examples behind the moments, and where the examples themselves are
-    kept `rows` (`supervised._moments.Rows`), which `measurements.examples` reads.
+    coordinates of the data and `causal` in the original ones. Worlds that are data and keep
+    their examples have one more member, `rows` (`supervised._moments.Rows`), which
+    `measurements.examples` reads.
     """
 
     @property

@@ -89,7 +89,7 @@ class Examples(NamedTuple):
             return self._on_batch("batch", "risks of environments on a batch")
 
         def risks(params: Params, *others: float | Array, **named: float | Array) -> Array:
-            point = _constant(params)
+            point = jax.lax.stop_gradient(_constant(params))
             return near(key, step, data, model, point, world, batch)(params, *others, **named)
 
         return risks
