@@ -18,6 +18,7 @@ from support.contracts import Row
 
 DIM = 2  # inputs of the worlds below
 BIASES = np.array([1.5, -0.5, 0.7], np.float32)
+EFFECTS = np.array([[0, 1.5, 0], [0, 0, -0.5], [0, 0, 0]], np.float32)  # node 0 -> 1 -> 2
 
 WORLDS = {
     "contradiction": Row(
@@ -38,6 +39,24 @@ WORLDS = {
         {"probabilities": np.array([0.5, 0.5], np.float32)},
         {"probabilities": np.array([0.25, 0.75], np.float32)},
         random=False,
+    ),
+    "from_equations": Row(
+        {
+            "interventions": [
+                [worlds.Intervention("do", 0, 1.0, 2.0)],
+                [worlds.Intervention("shift", 2, 2.0), worlds.Intervention("scale", 1, factor=2.0)],
+            ],
+            "tests": [[worlds.Intervention("shift", 0, -1.0)]],
+            "label": 1,
+        },
+        {"weights": EFFECTS, "variances": 1.0, "means": np.array([0.5, 0, 1], np.float32)},
+        {"weights": -EFFECTS, "variances": 2.0, "means": np.array([0.5, 0, 1], np.float32)},
+        random=False,
+    ),
+    "sem": Row(
+        {"dim": 4, "scramble": True},
+        {"degree": 2.7, "shift": 1.0, "shift_variance": 1.0},
+        {"degree": 2.7, "shift": 2.0, "shift_variance": 0.5},
     ),
     "two_bit": Row(
         {},

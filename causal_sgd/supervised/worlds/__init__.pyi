@@ -6,6 +6,9 @@ from ._eills import eills_demo as eills_demo
 from ._linear import LinearWorld as LinearWorld
 from ._placement import Placement as Placement
 from ._sampled import SampledWorld as SampledWorld
+from ._sem import Intervention as Intervention
+from ._sem import from_equations as from_equations
+from ._sem import sem as sem
 from ._table import TableWorld as TableWorld
 from ._table import two_bit as two_bit
 from ._world import SupervisedWorld as SupervisedWorld
