@@ -52,8 +52,9 @@ _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in _NOT_NEGATIVE},
-    "alpha": {"minimum": 0, "maximum": 0.5},
-    "betas": {"minimum": 0, "maximum": 1},
+    "invariant_flip": {"minimum": 0, "maximum": 0.5},
+    "spurious_flip": {"minimum": 0, "maximum": 1},
+    "spurious_flips": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }
