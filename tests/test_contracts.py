@@ -95,6 +95,9 @@ def train(
     optimizer, evaluate = optax.sgd(learning_rate), None
     if transformation == "sam":
         optimizer = optimizers.sam(optimizer, **numbers)
+    elif transformation == "restarted":
+        momentum = optax.sgd(learning_rate, momentum=0.9)
+        optimizer = optimizers.restarted(momentum, **numbers)
     elif transformation is not None:
         average = optimizers.moving_average(decay=0.7)
         if transformation != "averaged":

@@ -1,4 +1,4 @@
-"""Optax transformations that optax lacks: sharpness-aware steps by one batch, averaged iterates.
+"""Optax transformations that optax lacks: sharpness-aware steps, restarts, averaged iterates.
 
 Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSteps`, schedules,
 `optax.contrib`. All numbers may be traced.
@@ -17,7 +17,7 @@ import optax.contrib
 from causal_sgd import checks
 from causal_sgd.types import Array, Params, PyTree
 
-__all__ = ["averaged", "moving_average", "sam", "tail_average"]
+__all__ = ["averaged", "moving_average", "restarted", "sam", "tail_average"]
 
 
 class AverageState(NamedTuple):
@@ -62,6 +62,53 @@ def sam(
         return inner.update(updates, state, params, grad_fn=grad_fn)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+class RestartState(NamedTuple):
+    """State of `restarted`."""
+
+    updates: Array  # [] int32, updates so far
+    inner: optax.OptState
+
+
+def restarted(
+    optimizer: optax.GradientTransformation, *, at: int | Array
+) -> optax.GradientTransformationExtraArgs:
+    """Forget the optimizer's state before one update, as sources do where a weight jumps.
+
+    Args:
+        optimizer: any optax transformation.
+        at: updates before the restart, at least 0; may be traced.
+
+    Returns:
+        A transformation that needs the parameters.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.transformation("optimizer", optimizer)
+    checks.number("at", at, minimum=0)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: optax.Params) -> RestartState:
+        return RestartState(jnp.zeros((), jnp.int32), optimizer.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: PyTree,
+        params: optax.Params | None = None,
+        **extra: object,
+    ) -> tuple[optax.Updates, RestartState]:
+        if params is None:
+            raise ValueError("params must be passed to the update of a restarted optimizer")
+        fresh = optimizer.init(params)
+        current = jax.tree.map(
+            lambda new, old: jnp.where(state.updates == at, new, old), fresh, state.inner
+        )
+        updates, current = inner.update(updates, current, params, **extra)
+        return updates, RestartState(jnp.asarray(optax.safe_increment(state.updates)), current)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def moving_average(*, decay: float | Array) -> optax.GradientTransformation:

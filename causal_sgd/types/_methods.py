@@ -85,6 +85,10 @@ class Measured(Protocol):
         """
         ...
 
+    def normals(self, count: int) -> Array:
+        """Standard normal numbers [count] of this step for the objective's own draws."""
+        ...
+
     def features(self) -> Callable[[Params], tuple[Array, Array]]:
         """Params -> means [B, k] and covariances [B, k, k] of the model's features.
 

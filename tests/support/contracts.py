@@ -173,6 +173,7 @@ OTHERS = {"algorithms": {"stream", "fitted"}}
 """`stream` makes keys; the contract of `fitted` is that of estimators."""
 OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
+    "restarted": Row({}, {"at": 1}, {"at": 5}),
     "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),
     "tail_average": Row({}, {"start": 1}, {"start": 0}),
     "averaged": Row({}),

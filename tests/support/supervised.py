@@ -95,9 +95,30 @@ MODELS = {
 ESTIMATORS = {
     "pooled": Row(),
 }
+WEIGHTS = {"weight": 10.0, "risk_weight": 1.0}
+OTHER_WEIGHTS = {"weight": 1.0, "risk_weight": 0.5}
 OBJECTIVES = {
     "mean": Row(),
-    "vrex": Row({}, {"weight": 10.0, "risk_weight": 1.0}, {"weight": 1.0, "risk_weight": 0.0}),
+    "vrex": Row({}, WEIGHTS, OTHER_WEIGHTS),
+    "sd": Row({}, WEIGHTS, OTHER_WEIGHTS),
+    "irm": Row({}, WEIGHTS, OTHER_WEIGHTS),
+    "irmv1": Row({"intercept": True}, WEIGHTS, OTHER_WEIGHTS),
+    "birm": Row({"draws": 3}, {**WEIGHTS, "deviation": 0.5}, {**WEIGHTS, "deviation": 0.1}),
+    "group_dro": Row({}, {**WEIGHTS, "rate": 0.5}, {**WEIGHTS, "rate": 0.1}),
+    "iga": Row({}, WEIGHTS, OTHER_WEIGHTS),
+    "andmask": Row(
+        {}, {"threshold": 0.5, "risk_weight": 2.0}, {"threshold": 0.5, "risk_weight": 1.0}
+    ),
+    "sandmask": Row(
+        {}, {"threshold": 0.1, "sharpness": 0.1}, {"threshold": 0.1, "sharpness": 0.01}
+    ),
+    "fishr": Row({}, {**WEIGHTS, "decay": 0.9}, {**WEIGHTS, "decay": 0.5}),
+    "coral": Row({}, WEIGHTS, OTHER_WEIGHTS),
+    "annealed": Row(
+        {"objective": objectives.irmv1},
+        {"start": 1, "before": 0.5, "after": 2.0},
+        {"start": 0, "before": 0.5, "after": 2.0},
+    ),
 }
 OTHERS = {"objectives": {"from_value"}}
 """Members of rooms that are not made of numbers; their own tests stand elsewhere."""

@@ -24,6 +24,8 @@ from causal_sgd.types import (
 
 __all__ = ["Examples", "inner_product"]
 
+OBJECTIVE = 2**31 - 1  # folded into a step's key for an objective's draws; no environment's index
+
 
 class Examples(NamedTuple):
     """The examples of one step, through the measurement that draws them."""
@@ -108,14 +110,22 @@ class Examples(NamedTuple):
         if measurement.risks is not None and measurement.risks.products is not None:
             return measurement.risks.products(key, step, data, model, params, world, batch, choose)
         risks = self.risks()
-        gradients = jax.jacrev(risks)(params)
-        losses = risks(params)
+        losses, pullback = jax.vjp(risks, params)
+        (gradients,) = jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))
         directions = choose(losses, gradients)
 
         def along(params: Params) -> Array:
-            return inner_product(jax.jacrev(risks)(params), directions)
+            # Reverse over forward mode: several times faster than through all gradients.
+            def slopes(direction: Params) -> Array:
+                return jax.jvp(risks, (params,), (direction,))[1]
+
+            return jnp.trace(jax.vmap(slopes)(directions))
 
         return losses, gradients, jax.grad(along)(params)
+
+    def normals(self, count: int) -> Array:
+        """Return standard normal numbers [count] of this step that nothing else uses."""
+        return random.normals(random.fold_in(self.key, OBJECTIVE), count, float)
 
     def halves(self) -> tuple[RiskFunction, RiskFunction]:
         """Return the losses [B] on two independent halves of the batch.

@@ -8,6 +8,26 @@ weighted by their shares of the batch, which `samplers.stratified` makes equal.
 
 from __future__ import annotations
 
-from causal_sgd.training.objectives._values import from_value, mean, vrex
+from causal_sgd.training.objectives._distributions import coral, fishr
+from causal_sgd.training.objectives._gradients import andmask, iga, sandmask
+from causal_sgd.training.objectives._heads import birm, irm, irmv1
+from causal_sgd.training.objectives._robust import group_dro
+from causal_sgd.training.objectives._schedules import annealed
+from causal_sgd.training.objectives._values import from_value, mean, sd, vrex
 
-__all__ = ["from_value", "mean", "vrex"]
+__all__ = [
+    "andmask",
+    "annealed",
+    "birm",
+    "coral",
+    "fishr",
+    "from_value",
+    "group_dro",
+    "iga",
+    "irm",
+    "irmv1",
+    "mean",
+    "sandmask",
+    "sd",
+    "vrex",
+]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from causal_sgd import checks
 from causal_sgd.types import Array, Measured, Objective, Params, State
 
-__all__ = ["from_value", "mean", "vrex"]
+__all__ = ["check_weights", "from_value", "in_scale", "mean", "sd", "vrex"]
 
 
 def mean() -> Objective:
@@ -66,8 +66,7 @@ def vrex(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objectiv
     Raises:
         ValueError: if a weight is negative.
     """
-    checks.number("weight", weight, minimum=0)
-    checks.number("risk_weight", risk_weight, minimum=0)
+    check_weights(weight, risk_weight)
 
     def value(examples: Measured, params: Params) -> Array:
         losses, shares = examples.risks()(params), examples.shares
@@ -75,3 +74,46 @@ def vrex(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objectiv
         return risk_weight * average + weight * jnp.sum(shares * (losses - average) ** 2)
 
     return from_value(value)
+
+
+def sd(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective:
+    """Spectral decoupling (Pezeshki et al. 2021): the mean loss and the mean squared prediction.
+
+    The second derivative of a squared loss with respect to the scale of the prediction f is
+    E f^2 / 2, so that the penalty is taken from the losses. It is not the mean square for others.
+
+    Args:
+        weight: of E f^2, at least 0; may be traced.
+        risk_weight: of the mean loss, at least 0; may be traced.
+
+    Returns:
+        An objective for measurements with risks on a batch, squared loss.
+
+    Raises:
+        ValueError: if a weight is negative.
+    """
+    check_weights(weight, risk_weight)
+
+    def value(examples: Measured, params: Params) -> Array:
+        losses, _, curvatures = in_scale(examples.risks(), params)
+        shares = examples.shares
+        return risk_weight * jnp.sum(shares * losses) + 2 * weight * jnp.sum(shares * curvatures)
+
+    return from_value(value)
+
+
+def in_scale(risks: Callable[..., Array], params: Params) -> tuple[Array, Array, Array]:
+    """The losses [B] and their first two derivatives in the scale of the prediction, at 1."""
+
+    def first(scale: Array) -> tuple[Array, Array]:
+        return jax.jvp(lambda scale: risks(params, scale), (scale,), (jnp.ones_like(scale),))
+
+    one = jnp.ones((), jax.eval_shape(risks, params).dtype)
+    (losses, slopes), (_, curvatures) = jax.jvp(first, (one,), (one,))
+    return losses, slopes, curvatures
+
+
+def check_weights(weight: float | Array, risk_weight: float | Array) -> None:
+    """Refuse weights that are not numbers, at least 0."""
+    checks.number("weight", weight, minimum=0)
+    checks.number("risk_weight", risk_weight, minimum=0)
