@@ -26,11 +26,11 @@ from causal_sgd.cli.interruption import EXIT_CODE as INTERRUPTED
 from causal_sgd.cli.interruption import interruptible, leave
 from causal_sgd.cli.listing import List
 from causal_sgd.cli.outputs import say
-from causal_sgd.cli.phases import Phase
+from causal_sgd.cli.phases import Phase, PhaseSupervised
 from causal_sgd.cli.reproduce import Reproduce
-from causal_sgd.cli.runs import Run
+from causal_sgd.cli.runs import Run, RunSupervised
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import SYSTEMS
 
 __all__ = ["main"]
 
@@ -53,6 +53,11 @@ COMMANDS = {
     "list": List,
     "doctor": Doctor,
 }
+OF_SYSTEMS: dict[str, dict[str, type]] = {
+    "run": {"sensing": Run, "supervised": RunSupervised},
+    "phase": {"sensing": Phase, "supervised": PhaseSupervised},
+}
+"""The commands that take a system as their first word; sensing where there is none."""
 Command = tyro.conf.OmitSubcommandPrefixes[
     functools.reduce(
         operator.or_,
@@ -137,12 +142,19 @@ def _command(arguments: Sequence[str]) -> Callable[[], int]:
         return _version
     if arguments and not arguments[0].startswith("-"):
         checks.choice("command", arguments[0], COMMANDS)
-    if {"-h", "--help"} & set(arguments):
-        for command in COMMANDS.values():
-            fill_help(command)
-        fill_help(Experiment)
+    words = list(arguments)
+    place = [PROGRAM, *(name for name in words[:1] if name in COMMANDS)]
+    command: object = Command
+    if words and words[0] in OF_SYSTEMS and words[1:] and not words[1].startswith("-"):
+        systems = OF_SYSTEMS[words[0]]
+        checks.choice("system", words[1], systems)
+        place, command, words = [*place, words[1]], systems[words[1]], words[2:]
+    if {"-h", "--help"} & set(words):
+        for each in (*COMMANDS.values(), RunSupervised, PhaseSupervised, *SYSTEMS.values()):
+            fill_help(each)
     try:
-        return parse(Command, arguments, program=PROGRAM, description=ABOUT)
+        if command is Command:
+            return parse(command, words, program=PROGRAM, description=ABOUT)
+        return parse(command, words, program=" ".join(place), description=None)
     except ValueError as error:
-        place = [PROGRAM, *(name for name in arguments[:1] if name in COMMANDS), "--help"]
-        raise ValueError(f"{error} (see {' '.join(place)})") from None
+        raise ValueError(f"{error} (see {' '.join([*place, '--help'])})") from None

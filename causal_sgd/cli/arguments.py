@@ -32,7 +32,7 @@ FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCI
 
 
 def parse(
-    command: object, arguments: Sequence[str], *, program: str, description: str
+    command: object, arguments: Sequence[str], *, program: str, description: str | None
 ) -> Callable[[], int]:
     """The command of a command line.
 
@@ -40,7 +40,7 @@ def parse(
         command: a type that tyro understands, whose instances can be called.
         arguments: the words after the program's name.
         program: its name.
-        description: what it does, for --help.
+        description: what it does, for --help; None for the docstring of the command.
 
     Raises:
         ValueError: if the command line is wrong.
@@ -212,7 +212,8 @@ def _message(drawn: str) -> str:
     similar = [line.split()[0] for line in help_lines if re.match("--[a-z]", line)]
     if "Unrecognized" in title and similar:
         text += f"; did you mean {similar[0]}?"
-    text = text.removeprefix("Error parsing ")
+    # Where a command stands alone, an error of its experiment begins with its place.
+    text = text.removeprefix("Error parsing ").removeprefix("experiment: ")
     if text.startswith("__tyro"):  # an error of the experiment, after the name of its place
         return text.partition(": ")[2]
     return text.replace(": must be", " must be", 1)

@@ -12,9 +12,10 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.outputs import plain
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import SYSTEMS
 
 if TYPE_CHECKING:
+    from causal_sgd.experiment._base import BaseExperiment
     from causal_sgd.studies import Study
     from causal_sgd.studies.reproduction import Time
 
@@ -46,7 +47,12 @@ class List:
         if self.json:
             report: dict[str, object] = {"studies": [self._report(name) for name in names]}
             if self.study is None:
-                report |= {"names": dict(Experiment.choices()), "axes": _axes()}
+                systems = {
+                    system: {"names": dict(kind.choices()), "axes": _axes(kind)}
+                    for system, kind in SYSTEMS.items()
+                }
+                # At the top those of the first system, as before there were two.
+                report |= {**systems["sensing"], "systems": systems}
             print(json.dumps(report))
         elif self.study is not None:
             self._print_one(names[0])
@@ -73,10 +79,14 @@ class List:
             totals["core"] += seconds if name in studies.CORE else 0
         more = "more than " if unknown else ""
         print(f"\ntotal: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
-        print("\nnames, in which hyphens and underscores are the same:")
-        for field, options in Experiment.choices().items():
-            print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
-        print(f"\naxes of `causal-sgd phase`:\n  {', '.join(_axes())}")
+        print("\nIn names, hyphens and underscores are the same.")
+        for system, kind in SYSTEMS.items():
+            words = "run" if kind.SYSTEM.implied else f"run {system}"
+            print(f"\nnames of `causal-sgd {words}`:")
+            for field, options in kind.choices().items():
+                print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
+            print(f"axes of `causal-sgd {words.replace('run', 'phase')}`:")
+            print(f"  {', '.join(_axes(kind))}")
 
     def _print_one(self, name: str) -> None:
         from causal_sgd import studies
@@ -140,5 +150,5 @@ def _print_claims(study: Study) -> None:
         print(f"    {claim.interval:<18} {claim.text}{source}")
 
 
-def _axes() -> list[str]:
-    return [name.replace("_", "-") for name in Experiment.sweepable()]
+def _axes(kind: type[BaseExperiment]) -> list[str]:
+    return [name.replace("_", "-") for name in kind.sweepable()]

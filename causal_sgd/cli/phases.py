@@ -15,14 +15,20 @@ from causal_sgd import checks
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
 from causal_sgd.cli.outputs import aligned, distinct, draw, plain, take
-from causal_sgd.experiment import Experiment, MetricName, theory_curve
+from causal_sgd.experiment import (
+    Experiment,
+    MetricName,
+    SupervisedExperiment,
+    SupervisedMetricName,
+    theory_curve,
+)
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Phase", "PhaseOf"]
+__all__ = ["Phase", "PhaseOf", "PhaseSupervised"]
 
 FIRST_SEEDS = 8  # of a refined diagram, in every cell that is run
 
@@ -185,7 +191,8 @@ class Phase(PhaseOf):
     """Sweep two parameters and draw the phase diagram, with theory's curve where there is one.
 
     With --refine, only the cells near the boundary are run, where half of the seeds reject the
-    spurious part. With --out X.zarr, the same command continues where it was stopped.
+    spurious part. With --out X.zarr, the same command continues where it was stopped. The system is
+    matrix sensing; for regression in several environments see `causal-sgd phase supervised --help`.
 
     For example: causal-sgd phase --x spread=0:9:10 --y learning-rate=0.02:0.2:8:log --plot d.png
     """
@@ -194,6 +201,25 @@ class Phase(PhaseOf):
         default_factory=Experiment
     )
     metric: MetricName = "spurious_signal"
+    """Metric of the diagram."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseSupervised(PhaseOf):
+    """Sweep two parameters of regression in several environments and draw the phase diagram.
+
+    With --refine, only the cells near the boundary are run, where half of the seeds reject the
+    spurious part. With --out X.zarr, the same command continues where it was stopped. Theory's
+    curve is that of HeteroSGD with --model hadamard in the world contradiction.
+
+    For example: causal-sgd phase supervised --x mean=0:0.9:10 --y spread=0:1:11 --sampler hetero
+    --model hadamard --learning-rate 0.7 --plot plane.png
+    """
+
+    experiment: tyro.conf.OmitArgPrefixes[SupervisedExperiment] = dataclasses.field(
+        default_factory=SupervisedExperiment
+    )
+    metric: SupervisedMetricName = "spurious_weight"
     """Metric of the diagram."""
 
 

@@ -13,14 +13,14 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import Plain, draw, number, plain, take
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Run", "RunOf"]
+__all__ = ["Run", "RunOf", "RunSupervised"]
 
 ORDER_PARAMETERS = "order-parameter-law"
 
@@ -100,6 +100,9 @@ class RunOf(Computation):
 class Run(RunOf):
     """Run one experiment over many seeds and print the final metrics.
 
+    The system is matrix sensing; for regression in several environments see
+    `causal-sgd run supervised --help`.
+
     For example: causal-sgd run --sampler hetero --dim 30 --spread 6 --seeds 64
     """
 
@@ -116,6 +119,21 @@ class Run(RunOf):
             return None
         cell = experiment.limit().cell()
         return self.sweep(cell, store=None, seeds=self.seeds, key=self.seed, label="limit")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSupervised(RunOf):
+    """Run one experiment of regression in several environments, and print the final metrics.
+
+    Methods that take steps need a model, a sampler and an optimizer; estimators fit in one step.
+
+    For example: causal-sgd run supervised --method vrex --weight 100 --learning-rate 0.01
+    or: causal-sgd run supervised --sampler hetero --model hadamard --learning-rate 0.7 --spread 1.4
+    """
+
+    experiment: tyro.conf.OmitArgPrefixes[SupervisedExperiment] = dataclasses.field(
+        default_factory=SupervisedExperiment
+    )
 
 
 def _summaries(dataset: xr.Dataset) -> Summaries:

@@ -15,6 +15,7 @@ from causal_sgd.experiment._fields import fields_of
 from causal_sgd.experiment._samplers import SamplerFields
 from causal_sgd.experiment._sizes import check_memory
 from causal_sgd.experiment._system import File, System
+from causal_sgd.experiment._table import Table
 from causal_sgd.experiment._training import TrainingFields
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class BaseExperiment(TrainingFields, SamplerFields):
         for name in fields.numbers:
             if getattr(self, name) is None and name not in fields.optional:
                 raise ValueError(f"{name} must be given, got None")
-        for table in self.SYSTEM.tables:
+        for table in self.tables:
             table.check(self)
 
     @classmethod
@@ -114,11 +115,12 @@ class BaseExperiment(TrainingFields, SamplerFields):
             for name in fields_of(type(self)).numbers:
                 if (value := getattr(experiment, name)) is not None:
                     checks.representable(name, value)
-            with _build.naming_fields(experiment):
-                parts = _build.built(experiment, {**self.SYSTEM.given_parts(experiment), **known})
+            parts = {**self.SYSTEM.given_parts(experiment), **known}
+            algorithm = _build.algorithm(experiment, parts)
+            with _build.naming_fields(experiment, *experiment.tables):
                 return run(
                     key,
-                    algorithm=self.SYSTEM.algorithm(experiment, parts),
+                    algorithm=algorithm,
                     metrics=metrics,
                     num_steps=self.num_steps,
                     record_every=self.record_every,
@@ -154,11 +156,9 @@ class BaseExperiment(TrainingFields, SamplerFields):
     def why_unused(self, field: str) -> str | None:
         """Why a field has no effect, such as "where means is given"; None if it has one."""
         checks.choice("field", field, fields_of(type(self)).names)
-        if field == "steps" or any(
-            field in table.fields_used(self) for table in self.SYSTEM.tables
-        ):
+        if field == "steps" or any(field in table.fields_used(self) for table in self.tables):
             return None
-        reasons = (table.why_unused(self, field) for table in self.SYSTEM.tables)
+        reasons = (table.why_unused(self, field) for table in self.tables)
         return next((reason for reason in reasons if reason is not None), None)
 
     def why_no_axis(self, number: str) -> str | None:
@@ -199,6 +199,11 @@ class BaseExperiment(TrainingFields, SamplerFields):
     def label(self) -> str:
         """A short name among other experiments of the system."""
         return self.sampler
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that apply."""
+        return self.SYSTEM.tables
 
     @property
     def num_steps(self) -> int:

@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 from causal_sgd import checks
-from causal_sgd.experiment._table import AnyExperiment, Parts
+from causal_sgd.experiment._table import AnyExperiment, Parts, Table
 
-__all__ = ["built", "naming_fields"]
+if TYPE_CHECKING:
+    from causal_sgd.types import Algorithm
+
+__all__ = ["algorithm", "naming_fields"]
 
 
-def built(experiment: AnyExperiment, known: Parts) -> Parts:
-    """The parts of an experiment, whose sweepable numbers may be traced.
+def algorithm(experiment: AnyExperiment, known: Parts) -> Algorithm:
+    """The algorithm of an experiment, whose sweepable numbers may be traced.
 
     Args:
         experiment: whose fields choose the parts.
         known: parts that need no table, such as those of a file.
 
     Raises:
-        ValueError: if a number is out of range; it names the argument of a part, see
-            `naming_fields`.
+        ValueError: if a number is out of range; it names the field.
     """
     checks.number("momentum", experiment.momentum, minimum=0, maximum=1)
     checks.number("weight_decay", experiment.weight_decay, minimum=0)
-    parts = dict(known)
-    for table in experiment.SYSTEM.tables:
+    parts: dict[str, object] = dict(known)
+    for table in experiment.tables:
         if table.part not in parts:
-            parts[table.part] = table.build(experiment, parts)
-    return parts
+            with naming_fields(experiment, table):
+                parts[table.part] = table.build(experiment, parts)
+    return cast("Algorithm", parts[experiment.tables[-1].part])
 
 
 @contextlib.contextmanager
-def naming_fields(experiment: AnyExperiment) -> Iterator[None]:
+def naming_fields(experiment: AnyExperiment, *tables: Table) -> Iterator[None]:
     """Let messages that begin with the argument of a part name the field instead."""
     try:
         yield
     except ValueError as error:
         fields = {
             argument: field
-            for table in experiment.SYSTEM.tables
+            for table in tables
             for argument, field in table.fields_of_arguments(experiment)
         }
         argument, _, rest = str(error).partition(" ")

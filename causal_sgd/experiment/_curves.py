@@ -50,7 +50,7 @@ def applies(experiment: BaseExperiment, assumed: Mapping[str, object]) -> bool:
         experiment: whose options must be those with a curve in every table.
         assumed: the values that fields must have where they take effect.
     """
-    tables = experiment.SYSTEM.tables
+    tables = experiment.tables
     used = {field for table in tables for field in table.fields_used(experiment)}
     return all(table.row(experiment).curve for table in tables) and all(
         getattr(experiment, field) == value for field, value in assumed.items() if field in used

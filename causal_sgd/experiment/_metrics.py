@@ -26,6 +26,8 @@ class MetricOption(NamedTuple):
     """Imports its module, which starts jax."""
     default: bool = False
     """Whether it is recorded by default, as those are that cost about as much as a step."""
+    of: str | None = None
+    """The kind of method that it is about, where it is not about all."""
 
     def load(self, name: str) -> Metric:
         """The metric of this row. It starts jax."""

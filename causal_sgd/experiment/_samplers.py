@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from causal_sgd.experiment._fields import Axis
 from causal_sgd.experiment._table import Table, absent, option
 
-__all__ = ["SAMPLERS", "SamplerFields"]
+__all__ = ["SAMPLERS", "SamplerFields", "SamplerName"]
 
 EQUAL = (absent("probabilities", "it visits all environments equally often"),)
 

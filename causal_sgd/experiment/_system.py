@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from causal_sgd.experiment._metrics import MetricOption
 from causal_sgd.experiment._table import AnyExperiment, Parts, Table
-
-if TYPE_CHECKING:
-    from causal_sgd.types import Algorithm
 
 __all__ = ["Curves", "File", "System"]
 
@@ -37,7 +34,8 @@ class System:
     implied: bool = False
     """Whether a description that names no system is of this one."""
     tables: tuple[Table, ...]
-    """All tables, in the order in which parts are built: each may refer to the parts before it."""
+    """All tables, in the order in which parts are built: each may refer to the parts before it.
+    The part of the last one is the algorithm."""
     metrics: Mapping[str, MetricOption]
     """The rows of the metrics."""
     file_field: str
@@ -48,8 +46,6 @@ class System:
     """Reads it; does not start jax. Raises ValueError if it cannot be read."""
     given_parts: Callable[[AnyExperiment], Parts]
     """The parts that need no table."""
-    algorithm: Callable[[AnyExperiment, Parts], Algorithm]
-    """The algorithm that the built parts make."""
     arrays: Callable[[AnyExperiment], Iterator[dict[str, int]]]
     """Arrays that a run holds: the fields that fix their sizes, and the factor of each."""
     curves: Callable[

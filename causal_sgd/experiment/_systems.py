@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from causal_sgd import checks
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.experiment._sensing._experiment import Experiment
+from causal_sgd.experiment._supervised._experiment import SupervisedExperiment
 
 __all__ = ["SYSTEMS", "parsed"]
 
-SYSTEMS: Mapping[str, type[BaseExperiment]] = {kind.SYSTEM.name: kind for kind in (Experiment,)}
+SYSTEMS: Mapping[str, type[BaseExperiment]] = {
+    kind.SYSTEM.name: kind for kind in (Experiment, SupervisedExperiment)
+}
 """The class of experiments of each system."""
 
 

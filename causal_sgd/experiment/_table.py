@@ -26,6 +26,7 @@ __all__ = [
     "only",
     "option",
     "part",
+    "unless",
     "zero",
 ]
 
@@ -70,12 +71,40 @@ class Computed:
         return self.function(experiment, parts)
 
 
-Source = FirstOf | Computed
+@dataclasses.dataclass(frozen=True)
+class Unless:
+    """An argument that is the value of a field, unless another field replaces it."""
+
+    field: str
+    replacement: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The field."""
+        return (self.field,)
+
+    def read(self, experiment: AnyExperiment) -> tuple[str, ...]:
+        """The field that takes effect."""
+        given = getattr(experiment, self.replacement) is not None
+        return (self.replacement if given else self.field,)
+
+    def value(self, experiment: AnyExperiment, parts: Parts) -> object:
+        """The value; None where it is replaced."""
+        given = getattr(experiment, self.replacement) is not None
+        return None if given else getattr(experiment, self.field)
+
+
+Source = FirstOf | Computed | Unless
 
 
 def first_of(*fields: str) -> FirstOf:
     """An argument that is the value of the first of these fields that is given."""
     return FirstOf(fields)
+
+
+def unless(replacement: str, field: str) -> Unless:
+    """An argument that is the value of a field, unless the replacement is given."""
+    return Unless(field, replacement)
 
 
 def part(name: str) -> Computed:
@@ -145,6 +174,8 @@ class Option:
     requires: tuple[Requirement, ...] = ()
     curve: bool = False
     """Whether `theory_curve` applies."""
+    module: Callable[[], ModuleType] | None = None
+    """Imports the module of the factory; None for that of the table."""
 
     @property
     def fields(self) -> set[str]:
@@ -162,6 +193,7 @@ def option(
     factory: str | None = None,
     requires: tuple[Requirement, ...] = (),
     curve: bool = False,
+    module: Callable[[], ModuleType] | None = None,
     **sources: str | Source,
 ) -> Option:
     """A row.
@@ -172,6 +204,7 @@ def option(
         factory: its name in the table's module, where the option has another name.
         requires: what it requires of other fields.
         curve: whether `theory_curve` applies.
+        module: imports the module of the factory; None for that of the table.
         **sources: the other arguments, each with its field or another source.
     """
     named: dict[str, str | Source] = {}
@@ -181,7 +214,7 @@ def option(
         name: FirstOf((source,)) if isinstance(source, str) else source
         for name, source in (named | sources).items()
     }
-    return Option(arguments, factory, requires, curve)
+    return Option(arguments, factory, requires, curve, module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +255,7 @@ class Table:
 
     def factory(self, name: str, row: Option) -> Callable[..., object]:
         """The function that builds the part."""
-        return getattr(self.module(), row.factory or name.replace("-", "_"))
+        return getattr((row.module or self.module)(), row.factory or name.replace("-", "_"))
 
     def build(self, experiment: AnyExperiment, parts: Parts) -> object:
         """The part; None for an option that builds nothing.

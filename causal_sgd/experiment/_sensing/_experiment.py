@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self, cast
+from typing import ClassVar, Self
 
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.experiment._samplers import SAMPLERS, SamplerFields
@@ -22,9 +22,6 @@ from causal_sgd.experiment._system import File, System
 from causal_sgd.experiment._table import Parts
 from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, TrainingFields
 
-if TYPE_CHECKING:
-    from causal_sgd.types import Algorithm
-
 __all__ = ["Experiment"]
 
 
@@ -37,11 +34,6 @@ def _read_file(path: Path) -> File:
 def _given_parts(experiment: Experiment) -> Parts:
     frame = experiment.invariant_rank + experiment.spurious_rank
     return {"dim": experiment.dim, "frame": frame}
-
-
-def _algorithm(experiment: Experiment, parts: Parts) -> Algorithm:
-    del experiment
-    return cast("Algorithm", parts["algorithm"])
 
 
 SENSING = System(
@@ -63,7 +55,6 @@ SENSING = System(
     file_kind="an .npz file",
     read_file=_read_file,
     given_parts=_given_parts,
-    algorithm=_algorithm,
     arrays=_sizes.arrays,
     curves=_curves.curves,
     shift=_curves.shift,

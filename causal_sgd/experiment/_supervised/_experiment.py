@@ -1,0 +1,152 @@
+"""Regression in several environments by names and numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from causal_sgd.experiment._base import BaseExperiment
+from causal_sgd.experiment._samplers import SAMPLERS, SamplerFields, SamplerName
+from causal_sgd.experiment._supervised import _curves, _sizes
+from causal_sgd.experiment._supervised._measurements import MEASUREMENTS, MeasurementFields
+from causal_sgd.experiment._supervised._methods import (
+    ALGORITHMS,
+    ESTIMATORS,
+    METHODS,
+    MethodFields,
+)
+from causal_sgd.experiment._supervised._metrics import (
+    DEFAULT_METRICS,
+    FITTED,
+    METRICS,
+    TRAINED,
+    SupervisedMetricName,
+)
+from causal_sgd.experiment._supervised._models import MODELS, ModelFields
+from causal_sgd.experiment._supervised._worlds import EVOLUTIONS, WORLDS, WorldFields
+from causal_sgd.experiment._system import File, System
+from causal_sgd.experiment._table import Parts, Table
+from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, TrainingFields
+
+__all__ = ["SupervisedExperiment"]
+
+OF_STEPS = (SAMPLERS, MODELS, SCHEDULES, OPTIMIZERS, AVERAGES)
+"""The tables that estimators do not need."""
+OF_ESTIMATORS = (WORLDS, EVOLUTIONS, MEASUREMENTS, METHODS, ALGORITHMS)
+
+
+def _read_file(path: Path) -> File:
+    from causal_sgd.experiment._supervised._files import read_data
+
+    return read_data(path)
+
+
+def _given_parts(experiment: SupervisedExperiment) -> Parts:
+    del experiment
+    return {}
+
+
+SUPERVISED = System(
+    name="supervised",
+    tables=(
+        WORLDS,
+        EVOLUTIONS,
+        SAMPLERS,
+        MODELS,
+        MEASUREMENTS,
+        METHODS,
+        SCHEDULES,
+        OPTIMIZERS,
+        AVERAGES,
+        ALGORITHMS,
+    ),
+    metrics=METRICS,
+    file_field="data_file",
+    file_kind="an .npz or .csv file",
+    read_file=_read_file,
+    given_parts=_given_parts,
+    arrays=_sizes.arrays,
+    curves=_curves.curves,
+    shift=_curves.shift,
+    level=_curves.level,
+    level_condition="the metric is spurious_weight, the world is contradiction with one spurious "
+    "input, and the mean is above 0",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisedExperiment(
+    BaseExperiment,
+    TrainingFields,  # here again for the order of the flags
+    MeasurementFields,
+    ModelFields,
+    SamplerFields,
+    WorldFields,
+    MethodFields,
+):
+    """Regression in several environments, described by names and numbers.
+
+    In names, hyphens and underscores are the same.
+
+    Raises:
+        ValueError: if a name is unknown or two fields conflict. The parts check the numbers.
+    """
+
+    SYSTEM: ClassVar[System] = SUPERVISED
+
+    sampler: SamplerName = "stratified"
+    """Which environments feed a step. Batches of several: stratified (all in equal shares), pooled,
+    mixed. Batches of one environment: hetero (HeteroSGD, drawn at random), cyclic, shuffled, block,
+    sticky."""
+    metrics: tuple[SupervisedMetricName, ...] = DEFAULT_METRICS
+    """What is recorded."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that the metrics are about the method."""
+        super().__post_init__()
+        kind = FITTED if self.fits else TRAINED
+        for name in self.metrics:
+            if METRICS[name].of not in (None, kind):
+                raise ValueError(
+                    f"metrics must be about what method {self.method!r} has, got {name!r}, which "
+                    f"is about {'methods that take steps' if self.fits else 'estimators'}"
+                )
+
+        if "validation_risk" in self.metrics and self.num_validation is None:
+            raise ValueError(
+                "num_validation must be given for the metric validation_risk, got None"
+            )
+
+    @property
+    def fits(self) -> bool:
+        """Whether the method is an estimator, which fits in one step."""
+        return self.method in ESTIMATORS
+
+    @property
+    def label(self) -> str:
+        """A short name among other experiments of the system."""
+        return self.method if self.fits else f"{self.method}, {self.sampler}"
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that apply."""
+        return OF_ESTIMATORS if self.fits else SUPERVISED.tables
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a run: one for an estimator."""
+        return 1 if self.fits else self.steps
+
+    def why_unused(self, field: str) -> str | None:
+        """Why a field has no effect, such as "where biases is given"; None if it has one."""
+        reason = super().why_unused(field)
+        if not self.fits:
+            return reason
+        rows = [row for table in OF_STEPS for row in table.options.values()]
+        rows.append(ALGORITHMS.options["erm"])
+        of_steps = {"steps"}.union(*(row.fields for row in rows))
+        used = any(field in table.fields_used(self) for table in self.tables)
+        if field in of_steps and not used:
+            return f"where method is {self.method!r}, which fits in one step"
+        return reason

@@ -1,0 +1,77 @@
+"""What is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, cast
+
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._table import AnyExperiment, Computed, Parts, Table, option
+
+if TYPE_CHECKING:
+    from causal_sgd.supervised.worlds import WorldFactory
+    from causal_sgd.types import Key
+
+__all__ = ["MODELS", "ModelFields"]
+
+
+def _module() -> ModuleType:
+    from causal_sgd.supervised import models
+
+    return models
+
+
+def _dim(experiment: AnyExperiment, parts: Parts) -> int:
+    """The number of inputs, which the world knows."""
+    import jax
+
+    del experiment
+    world = cast("WorldFactory", parts["world"])
+    shape = jax.eval_shape(lambda: world(cast("Key", jax.random.key(0))).target).shape
+    return shape[0]
+
+
+DIM = Computed(_dim)
+
+MODELS = Table(
+    "model",
+    "model",
+    _module,
+    {
+        "linear": option("intercept", "init", "init_scale", dim=DIM),
+        "hadamard": option("depth", "signed", "intercept", "init_scale", dim=DIM, curve=True),
+        "linear-network": option("depth", "intercept", "init_scale", dim=DIM, hidden="width"),
+        "featurised": option("features", "intercept", dim=DIM),
+    },
+)
+
+if TYPE_CHECKING:
+    ModelName = str
+else:
+    ModelName = Literal[tuple(MODELS.options)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFields:
+    """The model and its numbers."""
+
+    model: ModelName = "linear"
+    """What is trained: linear (w), hadamard (u^depth, or u^depth - v^depth if signed, of every
+    input by itself), linear-network (fully connected, without nonlinearities), featurised (linear
+    features under a fixed head)."""
+    depth: int = 2
+    """Power of the weights (hadamard) or number of layers (linear-network)."""
+    signed: bool = False
+    """Whether weights of both signs are possible (hadamard)."""
+    width: int = 4
+    """Width of the hidden layers (linear-network)."""
+    features: int | None = None
+    """Number of features (featurised); as many as inputs by default."""
+    intercept: bool = False
+    """Whether the model has an intercept."""
+    init: Literal["gaussian", "uniform"] | None = None
+    """Initial weights (linear): gaussian (zero without init-scale), or uniform, as linear layers of
+    PyTorch begin; gaussian by default."""
+    init_scale: Axis[float | None] = None
+    """Scale of the initial parameters. Default: 0 (linear), 0.1 (hadamard), 1 (linear-network)."""

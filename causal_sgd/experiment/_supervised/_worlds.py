@@ -1,0 +1,180 @@
+"""The environments, or a file with data of them, and how they change during a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._table import Option, Source, Table, absent, option, part, unless
+
+__all__ = ["EVOLUTIONS", "WORLDS", "WorldFields"]
+
+PLACEMENT: dict[str, str | Source] = {
+    "intercept": "label_intercept",
+    "scramble": "scramble",
+    "probabilities": "probabilities",
+}
+"""The options of every linear world."""
+
+
+def _worlds() -> ModuleType:
+    from causal_sgd.supervised import worlds
+
+    return worlds
+
+
+def _nonstationary() -> ModuleType:
+    from causal_sgd.supervised import nonstationary
+
+    return nonstationary
+
+
+def _both_unless(replacement: str) -> dict[str, str | Source]:
+    """Mean and spread of two environments, which values of any environments replace."""
+    return {name: unless(replacement, name) for name in ("mean", "spread")}
+
+
+WORLDS = Table(
+    "world",
+    "world",
+    _worlds,
+    {
+        "contradiction": option(
+            PLACEMENT,
+            _both_unless("biases"),
+            "variance",
+            "noise",
+            "noise_spread",
+            "biases",
+            "scales",
+            "angle",
+            "dim_invariant",
+            "dim_spurious",
+            curve=True,
+        ),
+        "anticausal": option(
+            PLACEMENT,
+            _both_unless("slopes"),
+            "noise",
+            "noise_spread",
+            "spurious_noise",
+            "slopes",
+            "scales",
+            "angle",
+            "dim_invariant",
+            "dim_spurious",
+        ),
+        "chain": option(
+            PLACEMENT,
+            "scales",
+            "training",
+            dim="dim_invariant",
+            hidden="hidden_cause",
+            hetero="hetero_noise",
+            ones="ones",
+        ),
+        "unit-test-regression": option(
+            PLACEMENT,
+            "dim_spurious",
+            "scales",
+            "num_environments",
+            dim_causal="dim_invariant",
+        ),
+        "two-bit": option("invariant_flip", "spurious_flips", "test_flips", "probabilities"),
+        "eills-demo": option("probabilities"),
+    },
+)
+
+EVOLUTIONS = Table(
+    "evolution",
+    "evolve",
+    _nonstationary,
+    {
+        "none": Option(None, curve=True),
+        "redraw": option(
+            world=part("world"),
+            probability="redraw_probability",
+            requires=(absent("data_file", "the data are what they are"),),
+        ),
+    },
+)
+
+if TYPE_CHECKING:
+    WorldName = EvolutionName = str
+else:
+    WorldName = Literal[tuple(WORLDS.options)]
+    EvolutionName = Literal[tuple(EVOLUTIONS.options)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorldFields:
+    """The world and its numbers."""
+
+    world: WorldName = "contradiction"
+    """Environments of inputs and labels: contradiction (one invariant and one spurious input, whose
+    bias is mean +- spread), anticausal (the label causes the spurious input with slope mean +-
+    spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin et al. 2021),
+    two-bit (of Kamath et al. 2021), eills-demo (of Fan et al. 2023; needs num-examples)."""
+    mean: Axis[float] = 0.5
+    """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
+    spread: Axis[float] = 1.0
+    """Heterogeneity M: how far they lie from their mean; above the mean the environments contradict
+    each other."""
+    variance: Axis[float] = 4.0
+    """Variance of the spurious input (contradiction); a bias is at most noise * sqrt(variance)."""
+    noise: Axis[float] = 1.0
+    """Standard deviation of the label's noise."""
+    noise_spread: Axis[float] = 0.0
+    """How much this differs between environments: noise * (1 +- noise-spread)."""
+    spurious_noise: Axis[float] = 1.0
+    """Standard deviation of the spurious input's own noise (anticausal)."""
+    biases: tuple[float, ...] | None = None
+    """Bias of each environment (contradiction); replaces mean and spread."""
+    slopes: tuple[float, ...] | None = None
+    """Slope of each environment (anticausal); replaces mean and spread."""
+    scales: tuple[float, ...] | None = None
+    """Scale of each environment: of the invariant inputs (contradiction, anticausal), or of all
+    noises (chain, unit-test-regression)."""
+    angle: Axis[float] = 0.0
+    """Angle in radians by which the invariant and the spurious input are rotated (contradiction,
+    anticausal)."""
+    dim_invariant: int | None = None
+    """Number of invariant inputs. Default: 1 (contradiction, anticausal), 5 (chain,
+    unit-test-regression)."""
+    dim_spurious: int | None = None
+    """Number of spurious inputs, by default as dim-invariant; a chain has as many of both."""
+    num_environments: int | None = None
+    """Number of environments (unit-test-regression); 3 by default."""
+    training: tuple[int, ...] | None = None
+    """Indices of the scales whose environments are those of the run; the others are its test
+    (chain)."""
+    hidden_cause: bool = False
+    """Whether a hidden cause acts on inputs and label (chain)."""
+    hetero_noise: bool = True
+    """Whether the noise of the label differs between environments, rather than that of its children
+    (chain)."""
+    ones: bool = True
+    """Whether the weights are ones rather than drawn (chain)."""
+    invariant_flip: Axis[float] = 0.25
+    """Probability that the invariant bit differs from the label (two-bit)."""
+    spurious_flips: tuple[float, ...] | None = None
+    """Probability, in each environment, that the spurious bit differs from the label (two-bit);
+    0.2 and 0.1 by default."""
+    test_flips: tuple[float, ...] | None = None
+    """The same in the environments of the test (two-bit); 0.9 by default."""
+    label_intercept: Axis[float] = 0.0
+    """Intercept of the label."""
+    scramble: bool = False
+    """Whether a random rotation mixes the inputs."""
+    probabilities: tuple[float, ...] | None = None
+    """Probability of each environment; uniform by default."""
+    data_file: Path | None = None
+    """Your own data: an .npz file with arrays x [n,p], y [n] and environment [n], or a .csv file
+    with columns y, environment and one for each input; replaces the world."""
+    evolution: EvolutionName = "none"
+    """How the world changes before every step: redraw (it is drawn anew)."""
+    redraw_probability: Axis[float] = 1.0
+    """Probability that the world is drawn anew before a step (redraw)."""

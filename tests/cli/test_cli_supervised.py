@@ -1,0 +1,146 @@
+"""The second system from the shell: the same verbs, stores, figures and pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import causal_sgd
+from causal_sgd import cli
+from causal_sgd.experiment import SYSTEMS, SupervisedExperiment
+from causal_sgd.sweeps import sweep
+from causal_sgd.sweeps.store import Store
+from support.shell import call, words
+
+PLANE = words("phase supervised --x mean=0.1:0.5:3 --y spread=0:2:2 --metrics spurious_weight")
+PLANE += words("--seeds 2 --method pooled")
+
+
+def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path: Path) -> None:
+    line = "run supervised --world anticausal --method vrex --weight 10 --steps 20 --seeds 3 --json"
+    files = ["--out", str(tmp_path / "run.nc"), "--plot", str(tmp_path / "run.png")]
+    code, out, _ = call(*words(line), "--num-examples", "100", *files, capsys=capsys)
+    assert code == 0
+    report = json.loads(out)
+    assert report["config"]["system"] == "supervised"
+    experiment = SupervisedExperiment(
+        world="anticausal", method="vrex", weight=10.0, steps=20, num_examples=100
+    )
+    assert set(report["metrics"]) == set(experiment.metrics)
+    values = sweep(experiment.cell(), seeds=3).spurious_weight.isel(step=-1)
+    assert report["metrics"]["spurious_weight"]["median"] == pytest.approx(
+        float(values.median()), rel=1e-5
+    )
+    with xr.open_dataset(tmp_path / "run.nc") as stored:
+        assert stored.sizes["seed"] == 3
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_without_a_system_a_run_is_of_sensing(capsys) -> None:
+    line = "--sampler hetero --dim 4 --invariant-rank 1 --spurious-rank 1 --steps 5 --seeds 2"
+    line += " --measurement population --basis canonical --model diagonal --json"
+    reports = []
+    for system in ("", "sensing"):
+        code, out, _ = call(*words(f"run {system} {line}"), capsys=capsys)
+        assert code == 0
+        reports.append({**json.loads(out), "seconds": 0})
+    assert reports[0] == reports[1]
+    assert "system" not in reports[0]["config"]
+
+
+def test_a_store_is_resumed_and_explored(capsys, tmp_path: Path) -> None:
+    path = str(tmp_path / "plane.zarr")
+    plot = ["--plot", str(tmp_path / "plane.png"), "--level", "0.1"]
+    code, out, _ = call(*PLANE, "--out", path, *plot, capsys=capsys)
+    assert code == 0
+    assert "12 runs" in out
+    assert (tmp_path / "plane.png").stat().st_size > 10_000
+    whole = causal_sgd.open_results(path).load()
+    expected = np.array([0.1, 0.3, 0.5]) / 4
+    weights = whole.spurious_weight.isel(step=-1, seed=0, spread=0)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    Store(path).array("status")[0] = 0
+    assert "complete it with: causal-sgd resume" in call("status", path, capsys=capsys)[1]
+    code, out, _ = call("resume", path, capsys=capsys)
+    assert code == 0
+    assert "12 of 12 runs done" in out
+    assert causal_sgd.open_results(path).equals(whole)
+    code, _, err = call(*PLANE, "--variance", "3", "--out", path, capsys=capsys)
+    assert code == 2
+    assert "experiment.variance is 4.0 in the store and 3.0 now" in err
+    code, out, _ = call("explore", path, capsys=capsys)
+    assert code == 0
+    assert "pooled" in Path(tmp_path / "plane.html").read_text("utf-8")
+    code, _, err = call("run", "--out", path, capsys=capsys)
+    assert code == 2
+    assert "plane.zarr holds another configuration" in err
+
+
+@pytest.mark.slow
+def test_a_refined_plane_has_theory_and_a_default_level(capsys) -> None:
+    line = "phase supervised --x mean=0.3:0.6:3 --y spread=0:1.3:9 --sampler hetero --steps 1000 "
+    line += "--model hadamard --learning-rate 0.7 --refine --seeds 8 --metrics spurious_weight"
+    code, out, _ = call(*words(line), capsys=capsys)
+    assert code == 0
+    assert "where half of the seeds reject, spread by mean" in out
+    assert "theory" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run superv", "system must be one of sensing, supervised, got 'superv'; did you mean"),
+        ("run supervised --methd vrex", "did you mean --method"),
+        ("run supervised --method vrx", "--method must be one of .* did you mean 'vrex'"),
+        ("run supervised --dim 3", "Unrecognized options: --dim"),
+        (
+            "run supervised --method vrex --sampler hetero",
+            "error: sampler must be 'stratified' or .* where method is 'vrex'.* "
+            "(see causal-sgd run supervised --help)",
+        ),
+        ("run supervised --world chain --dim-invariant 0", "dim_invariant must be a whole number"),
+        ("run supervised --metrics test_risk", "world must have test environments"),
+        (
+            "phase supervised --x mean=0:1:2 --y learning-rate=0.1,0.2 --method pooled",
+            "--y .* learning_rate has none where method is 'pooled', which fits in one step",
+        ),
+        ("phase supervised --x dim=1:2:2 --y mean=0:1:2", "--x parameter must be one of"),
+        (
+            "phase supervised --x angle=0:1:2 --y mean=0:1:2 --refine --world anticausal",
+            "--level must be given with --refine, unless the metric is spurious_weight, the world",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(arguments: str, message: str, capsys) -> None:
+    code, out, err = call(*words(arguments), capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    for part in message.split(".*"):
+        assert part.strip() in err
+
+
+def test_help_and_list_show_both_systems(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for verb in ("run", "phase"):
+        code, out, _ = call(verb, "supervised", "--help", capsys=capsys)
+        assert code == 0
+        assert f"usage: causal-sgd {verb} supervised" in out
+        assert "--method {erm," in out
+        assert "experiment." not in out, "options have no prefix"
+        assert f"{verb} supervised --help" in call(verb, "--help", capsys=capsys)[1]
+    code, out, _ = call("list", capsys=capsys)
+    assert code == 0
+    for kind in SYSTEMS.values():
+        for names in kind.choices().values():
+            assert ", ".join(names) in out
+    code, out, _ = call("list", "--json", capsys=capsys)
+    assert "vrex" in json.loads(out)["systems"]["supervised"]["names"]["method"]
+
+
+def test_every_system_has_its_commands() -> None:
+    assert all(list(systems) == list(SYSTEMS) for systems in cli.OF_SYSTEMS.values())

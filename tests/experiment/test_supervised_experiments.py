@@ -1,0 +1,162 @@
+"""Experiments of regression by names and numbers: methods, conflicts, sweeps, theory's curve."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from causal_sgd.experiment import SYSTEMS, Experiment, SupervisedExperiment, theory_curve
+from causal_sgd.experiment._systems import parsed
+from causal_sgd.supervised import measurements, metrics, models, worlds
+from causal_sgd.sweeps import sweep
+from causal_sgd.training import objectives, run, samplers
+from causal_sgd.training.algorithms import penalised
+from causal_sgd.types import Key, Trace
+
+HETERO = {"sampler": "hetero", "model": "hadamard", "learning_rate": 0.7}
+WEIGHT = {"metrics": ("spurious_weight",)}
+
+
+def test_an_experiment_equals_the_parts_by_hand() -> None:
+    fields = {"mean": 0.4, "method": "vrex", "weight": 7.0, "learning_rate": 0.05, "steps": 20}
+    cell = SupervisedExperiment(**fields, num_examples=100, **WEIGHT).cell()
+
+    def by_hand(key: Key) -> Trace:
+        algorithm = penalised(
+            world=worlds.contradiction(mean=0.4),
+            sampler=samplers.stratified(batch_size=1000),
+            measurement=measurements.moments(100),
+            model=models.linear(dim=2),
+            objective=objectives.vrex(weight=7.0),
+            optimizer=optax.sgd(0.05),
+        )
+        return run(key, algorithm=algorithm, metrics=[metrics.spurious_weight], num_steps=20)
+
+    for seed in range(2):
+        one, other = (jax.jit(each)(jax.random.key(seed)) for each in (cell, by_hand))
+        assert jnp.array_equal(one.metrics["spurious_weight"], other.metrics["spurious_weight"])
+        assert float(one.metrics["spurious_weight"][-1]) > 0
+
+
+def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
+    experiment = SupervisedExperiment(method="pooled", steps=50, **WEIGHT)
+    axes = {"mean": [0.2, 0.5], "variance": [3.0, 4.0]}
+    swept = sweep(experiment.cell(), axes=axes, seeds=1).spurious_weight
+    assert swept.step.values.tolist() == [0, 1]
+    expected = np.array(axes["mean"])[:, None] / np.array(axes["variance"])
+    np.testing.assert_allclose(swept.isel(seed=0, step=-1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"method": "vrex", "sampler": "hetero"},
+            "sampler must be 'stratified' or .* where method is 'vrex', got 'hetero': it compares",
+        ),
+        (
+            {"method": "pooled", "evolution": "redraw"},
+            "evolution must be 'none' where method is 'pooled', got 'redraw': it fits once",
+        ),
+        ({"metrics": ("support",)}, "metrics must be about what method 'erm' has, got 'support'"),
+        (
+            {"method": "pooled", "metrics": ("sharpness",)},
+            "metrics must be .* got 'sharpness', which is about methods that take steps",
+        ),
+        ({"metrics": ("validation_risk",)}, "num_validation must be given for the metric"),
+        ({"world": "contradictoin"}, "world must be one of .* did you mean 'contradiction'"),
+        (
+            {"probabilities": (0.5, 0.5)},
+            "probabilities must not be given where sampler is 'stratified'",
+        ),
+        ({"data_file": 3}, "data_file must be the path of an .npz or .csv file or None, got 3"),
+        ({"learning_rate": None}, "learning_rate must be given"),
+    ],
+)
+def test_fields_that_conflict_are_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SupervisedExperiment(**fields)
+
+
+def test_messages_of_parts_name_the_field() -> None:
+    key = jax.random.key(0)
+    for fields, message in (
+        ({"world": "chain", "dim_invariant": 0}, "dim_invariant must be"),
+        ({"model": "linear-network", "width": 0}, "width must be"),
+        ({"label_intercept": float("inf")}, "label_intercept must be"),
+        ({"method": "vrex", "weight": -1.0}, "weight must be"),
+        ({"biases": (9.0, 1.0)}, "biases must be at most"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            SupervisedExperiment(**fields).cell()(key)
+    with pytest.raises(ValueError, match=r"parameter must be one of .*got 'width'"):
+        SupervisedExperiment().cell()(key, width=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({}, "slopes", "unless world is anticausal, got 'contradiction'"),
+        ({"biases": (1.0, -1.0)}, "mean", "where biases is given"),
+        ({"method": "pooled"}, "learning_rate", "where method is 'pooled', which fits in one step"),
+        ({"method": "pooled"}, "steps", "where method is 'pooled', which fits in one step"),
+        ({"method": "pooled"}, "clip_norm", "where method is 'pooled', which fits in one step"),
+        ({"method": "pooled"}, "num_examples", None),
+        ({}, "clip_norm", None),
+        ({}, "steps", None),
+    ],
+)
+def test_fields_without_effect_are_told(fields: dict, field: str, reason: str | None) -> None:
+    got = SupervisedExperiment(**fields).why_unused(field)
+    assert got == reason if reason is None else reason in str(got)
+
+
+def test_descriptions_say_the_system_but_of_the_first() -> None:
+    for experiment in (Experiment(spread=3.0), SupervisedExperiment(method="vrex", weight=3.0)):
+        assert parsed(experiment.describe()) == experiment
+    assert "system" not in Experiment().describe(), "as in stores of earlier versions"
+    assert SupervisedExperiment().describe()["system"] == "supervised"
+    with pytest.raises(
+        ValueError, match="system must be one of sensing, supervised, got 'sensign'"
+    ):
+        parsed({"system": "sensign"})
+    with pytest.raises(ValueError, match="system must be one of sensing"):
+        Experiment.parse(SupervisedExperiment().describe())
+    assert list(SYSTEMS) == ["sensing", "supervised"]
+
+
+def test_heterogeneous_sgd_crosses_the_boundary_of_theory() -> None:
+    experiment = SupervisedExperiment(**HETERO, **WEIGHT, steps=3000)
+    axes = "mean", np.linspace(0.2, 0.6, 3), "spread", np.linspace(0, 1.4, 3)
+    curves = theory_curve(experiment, *axes)
+    assert curves is not None
+    across, up = curves["theory"]
+    np.testing.assert_allclose(up, np.sqrt(2 * across / 0.7 + across**2), rtol=1e-5)
+    critical = (2 * 0.5 / 0.7 + 0.5**2) ** 0.5
+    swept = sweep(experiment.cell(), axes={"spread": [0.5 * critical, 1.08 * critical]}, seeds=32)
+    below, above = swept.spurious_weight.isel(step=-1).median("seed").values
+    assert below > 0.01
+    assert above < 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": "stratified"},
+        {"model": "linear"},
+        {"depth": 3},
+        {"signed": True},
+        {"angle": 0.1},
+        {"world": "anticausal"},
+        {"num_examples": 100},
+        {"method": "vrex", "sampler": "pooled"},
+        {"method": "pooled"},
+    ],
+)
+def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dict) -> None:
+    experiment = SupervisedExperiment(**{**HETERO, **changes})
+    axes = "mean", np.linspace(0, 1, 3), "spread", np.linspace(0, 2, 3)
+    assert theory_curve(experiment, *axes) is None
