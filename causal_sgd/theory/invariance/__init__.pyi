@@ -1,5 +1,12 @@
 from . import contradiction as contradiction
 from . import two_bit as two_bit
+from ._exponents import anticausal_critical_spread as anticausal_critical_spread
+from ._exponents import batch_exponents as batch_exponents
+from ._exponents import biases as biases
+from ._exponents import hetero_exponents as hetero_exponents
+from ._exponents import hetero_reach as hetero_reach
+from ._exponents import invariant_exponents as invariant_exponents
+from ._exponents import lyapunov_batch as lyapunov_batch
 from ._thresholds import Thresholds as Thresholds
 from ._thresholds import eills_thresholds as eills_thresholds
 from ._thresholds import fair_thresholds as fair_thresholds
