@@ -165,10 +165,13 @@ def setup(app: Sphinx) -> None:
 def atlas(path: Path) -> None:
     """Write the page of all studies: findings and claims."""
     page = ["# The atlas", "", "What `causal-sgd reproduce --all` simulates, checks and draws.", ""]
+    system = None
     for name in studies.NAMES:
+        if system != (system := studies.system_of(name)):
+            page += [f"## {studies.heading(system)}", ""]
         study = studies.load(name)
         title, _, text = inspect.cleandoc(study.__doc__ or "").partition("\n")
-        page += [f"## {name}", "", f"**{title}**", "", text.strip(), ""]
+        page += [f"### {name}", "", f"**{title}**", "", text.strip(), ""]
         page += ["| claim | interval | source |", "|---|---|---|"]
         findings = [claim for claim in study.CLAIMS.values() if not claim.judged]
         for claim in study.CLAIMS.values():

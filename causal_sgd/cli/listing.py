@@ -67,7 +67,10 @@ class List:
         print("studies; `causal-sgd reproduce` runs those with a star, with --all it runs all")
         totals = {"core": 0.0, "all": 0.0}
         unknown = False
+        system = None
         for name in studies.NAMES:
+            if len(studies.SYSTEMS) > 1 and system != (system := studies.system_of(name)):
+                print(f"\n{studies.heading(system)}")
             study = studies.load(name)
             time = self._times(name)["full"]
             print(f"\n{'*' if name in studies.CORE else ' '} {name}: {studies.title(study)}")
@@ -110,6 +113,7 @@ class List:
         }
         return {
             "name": name,
+            "system": studies.system_of(name),
             "title": studies.title(study),
             "finding": inspect.cleandoc(study.__doc__ or "").partition("\n")[2].strip(),
             "core": name in studies.CORE,

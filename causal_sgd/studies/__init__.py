@@ -23,9 +23,21 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["CORE", "NAMES", "SYSTEMS", "Claim", "Study", "Verdict", "load", "title", "verdicts"]
+__all__ = [
+    "CORE",
+    "NAMES",
+    "SYSTEMS",
+    "Claim",
+    "Study",
+    "Verdict",
+    "heading",
+    "load",
+    "system_of",
+    "title",
+    "verdicts",
+]
 
-SYSTEMS = {
+SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "sensing": (
         "trajectories",
         "phase-diagram",
@@ -53,6 +65,7 @@ SYSTEMS = {
         "proportional-limit",
         "finite-data",
     ),
+    "supervised": (),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
 
@@ -146,9 +159,19 @@ def load(name: str) -> Study:
         ValueError: for an unknown name.
     """
     name = checks.choice("study", name.replace("_", "-"), NAMES)
-    system = next(system for system, names in SYSTEMS.items() if name in names)
-    module = f"causal_sgd.studies.{system}.{name.replace('-', '_')}"
+    module = f"causal_sgd.studies.{system_of(name)}.{name.replace('-', '_')}"
     return cast(Study, importlib.import_module(module))
+
+
+def system_of(name: str) -> str:
+    """The system of a study, whose folder holds its module."""
+    return next(system for system, names in SYSTEMS.items() if name in names)
+
+
+def heading(system: str) -> str:
+    """What the studies of a system are about: the first line of its folder's docstring."""
+    module = importlib.import_module(f"causal_sgd.studies.{system}")
+    return (module.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def title(study: Study) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 
 import html5lib
 import pytest
 
 from causal_sgd import studies
+from causal_sgd.studies import supervised
 from causal_sgd.studies.reproduction import _times
 from causal_sgd.studies.reproduction._running import outcomes
 from support.shell import call
@@ -98,6 +100,33 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
     }
     linked = {node.get("href") for node in tree.iter("a") if not node.get("href").startswith("#")}
     assert linked == {f"{name}.csv" for name in studies.NAMES}
+
+
+def test_reports_and_lists_group_studies_by_system(
+    shelf: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(supervised, "__path__", [str(shelf)])
+    systems = {"sensing": studies.NAMES[:2], "supervised": studies.NAMES[2:]}
+    monkeypatch.setattr(studies, "SYSTEMS", systems)
+    arguments = ("reproduce", "--all", "--json", "--out", str(tmp_path))
+    code, out, _ = call(*arguments, capsys=capsys)
+    assert code == 0
+    report = json.loads(out)["studies"]
+    assert [study["system"] for study in report] == ["sensing", "sensing", "supervised"]
+    tree = check((tmp_path / "report.html").read_text())
+    rows = [next(iter(row.iter("th"))) for row in tree.iter("tr") if row.find("th") is not None]
+    texts = ["".join(head.itertext()) for head in rows if head.get("scope") != "col"]
+    headings = [studies.heading(system) for system in systems]
+    assert [text.split()[0] for text in texts] == [
+        headings[0].split()[0],
+        *systems["sensing"],
+        headings[1].split()[0],
+        *systems["supervised"],
+    ]
+    _, out, _ = call("list", "--out", str(tmp_path), capsys=capsys)
+    places = [out.index(text) for text in (headings[0], "* first-one", headings[1], "  third-one")]
+    assert places == sorted(places)
+    sys.modules.pop("causal_sgd.studies.supervised.third_one", None)
 
 
 def test_json_is_one_object_with_claims_paths_and_errors(

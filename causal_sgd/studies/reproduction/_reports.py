@@ -13,8 +13,9 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from causal_sgd import studies
 from causal_sgd.studies import Verdict
 from causal_sgd.studies.reproduction._cache import Environment
 from causal_sgd.studies.reproduction._running import Outcome
@@ -124,6 +125,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
     ]
     return {
         "name": outcome.name,
+        "system": studies.system_of(outcome.name),
         "title": outcome.title,
         "claims": claims,
         "findings": findings,
@@ -159,6 +161,7 @@ def report(
         failing=[outcome for outcome in outcomes if outcome.failed],
         broken=[outcome for outcome in outcomes if outcome.error is not None],
         missing=[name for name in names if name not in finished],
+        groups=_groups(outcomes, names),
         claims=len(judged),
         holding=sum(bool(verdict.holds) for verdict in judged),
         findings=sum(len(outcome.findings) for outcome in outcomes),
@@ -170,6 +173,26 @@ def report(
         command=_command(names, quick=quick, seed=seed),
         command_of=lambda name: _command([name], quick=quick, seed=seed),
     )
+
+
+class Group(NamedTuple):
+    """The studies of one system in the table of contents."""
+
+    heading: str
+    outcomes: Sequence[Outcome]
+    missing: Sequence[str]
+
+
+def _groups(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Group]:
+    """The requested studies by system, in the order of the systems."""
+    groups = []
+    finished = {outcome.name for outcome in outcomes}
+    for system, members in studies.SYSTEMS.items():
+        own = [outcome for outcome in outcomes if outcome.name in members]
+        missing = [name for name in names if name in members and name not in finished]
+        if own or missing:
+            groups.append(Group(studies.heading(system), own, missing))
+    return groups
 
 
 def exact(value: float) -> float | str:
@@ -210,8 +233,6 @@ def _template() -> jinja2.Template:
 
 
 def _command(names: Sequence[str], *, quick: bool, seed: int) -> str:
-    from causal_sgd import studies
-
     chosen = list(names)
     if tuple(names) == studies.NAMES:
         chosen = ["--all"]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import SYSTEMS
 from causal_sgd.studies import Study
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from causal_sgd.experiment._base import BaseExperiment
 
 __all__ = ["Data", "Settings", "data_of", "settings_of"]
 
@@ -36,20 +38,23 @@ class Data(NamedTuple):
 
 def settings_of(study: Study) -> list[Settings]:
     """The experiments among the constants of a study's module."""
-    default = Experiment()
-    names = [field.name for field in dataclasses.fields(default)]
+    kinds = tuple(SYSTEMS.values())
     return [
-        Settings(
-            name,
-            {
-                field: getattr(experiment, field)
-                for field in names
-                if getattr(experiment, field) != getattr(default, field)
-            },
-        )
+        Settings(name, _changed(experiment))
         for name, experiment in vars(study).items()
-        if isinstance(experiment, Experiment) and not name.startswith("_")
+        if isinstance(experiment, kinds) and not name.startswith("_")
     ]
+
+
+def _changed(experiment: BaseExperiment) -> dict[str, object]:
+    """The fields that differ from the defaults."""
+    default = type(experiment)()
+    names = [field.name for field in dataclasses.fields(default)]
+    return {
+        name: getattr(experiment, name)
+        for name in names
+        if getattr(experiment, name) != getattr(default, name)
+    }
 
 
 def data_of(data: Mapping[str, xr.Dataset]) -> list[Data]:

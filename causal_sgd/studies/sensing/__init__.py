@@ -1,1 +1,1 @@
-"""Studies of multi-environment matrix sensing."""
+"""Multi-environment matrix sensing: the implicit bias of heterogeneity."""

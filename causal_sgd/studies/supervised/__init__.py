@@ -1,0 +1,1 @@
+"""Linear environments: explicit and implicit invariance on the same draws."""
