@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from causal_sgd.analysis import Boundary
 from causal_sgd.studies import Study
+from causal_sgd.studies._tables import intervals, points
 from causal_sgd.studies.reproduction import _tables
 from causal_sgd.studies.reproduction._tables import STATISTICS, write
 
@@ -104,3 +106,27 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         table_of(tmp_path, {"runs": sweep()}, table=lambda data: {"law": 1 / 0})
     assert table_of(tmp_path, {"runs": sweep()}) == before
     assert [path.name for path in tmp_path.iterdir()] == ["a-study.csv"]
+
+
+def test_derived_numbers_stand_at_their_settings(tmp_path: Path) -> None:
+    bounds = [Boundary(1.0, 0.9, 1.1), Boundary(2.0, 1.9, np.nan)]
+    derived = {
+        "boundary": points({"rate": [0.1, 0.2], "kind": "haar"}, intervals(bounds)),
+        "grid": points({"rate": np.array([[0.1], [0.2]]), "dim": [3, 4]}, {"law": np.eye(2)}),
+        "theory": points({}, {"critical": 4.5}),
+    }
+    rows = table_of(tmp_path, {}, table=lambda data: derived)
+    names = ("dataset", "rate", "kind", "dim", "metric", "mean")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("boundary", "0.1", "haar", "", "measured", "1"),
+        ("boundary", "0.2", "haar", "", "measured", "2"),
+        ("boundary", "0.1", "haar", "", "low", "0.9"),
+        ("boundary", "0.2", "haar", "", "low", "1.9"),
+        ("boundary", "0.1", "haar", "", "high", "1.1"),
+        ("boundary", "0.2", "haar", "", "high", ""),
+        ("grid", "0.1", "", "3", "law", "1"),
+        ("grid", "0.1", "", "4", "law", "0"),
+        ("grid", "0.2", "", "3", "law", "0"),
+        ("grid", "0.2", "", "4", "law", "1"),
+        ("theory", "", "", "", "critical", "4.5"),
+    ]
