@@ -96,7 +96,7 @@ def test_a_refined_plane_has_theory_and_a_default_level(capsys) -> None:
         ("run superv", "system must be one of sensing, supervised, got 'superv'; did you mean"),
         ("run supervised --methd vrex", "did you mean --method"),
         ("run supervised --method vrx", "--method must be one of .* did you mean 'vrex'"),
-        ("run supervised --dim 3", "Unrecognized options: --dim"),
+        ("run supervised --rank 3", "Unrecognized options: --rank"),
         (
             "run supervised --method vrex --sampler hetero",
             "error: sampler must be 'stratified' or .* where method is 'vrex'.* "

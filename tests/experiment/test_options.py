@@ -38,8 +38,12 @@ NOT_FOR_THE_SHELL = {
         "from_quantile",  # takes a function
         "reduced",  # takes a world
     },
+    ("supervised", "world"): {
+        "from_equations",  # takes arrays
+    },
     ("supervised", "method"): {
         "from_value",  # takes a function
+        "annealed",  # a row of annealing
     },
 }
 FIELDS = {

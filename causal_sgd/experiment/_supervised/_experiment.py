@@ -12,6 +12,7 @@ from causal_sgd.experiment._supervised import _curves, _sizes
 from causal_sgd.experiment._supervised._measurements import MEASUREMENTS, MeasurementFields
 from causal_sgd.experiment._supervised._methods import (
     ALGORITHMS,
+    ANNEALING,
     ESTIMATORS,
     METHODS,
     MethodFields,
@@ -31,7 +32,7 @@ from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, Tra
 
 __all__ = ["SupervisedExperiment"]
 
-OF_STEPS = (SAMPLERS, MODELS, SCHEDULES, OPTIMIZERS, AVERAGES)
+OF_STEPS = (SAMPLERS, MODELS, ANNEALING, SCHEDULES, OPTIMIZERS, AVERAGES)
 """The tables that estimators do not need."""
 OF_ESTIMATORS = (WORLDS, EVOLUTIONS, MEASUREMENTS, METHODS, ALGORITHMS)
 
@@ -56,6 +57,7 @@ SUPERVISED = System(
         MODELS,
         MEASUREMENTS,
         METHODS,
+        ANNEALING,
         SCHEDULES,
         OPTIMIZERS,
         AVERAGES,
@@ -150,3 +152,9 @@ class SupervisedExperiment(
         if field in of_steps and not used:
             return f"where method is {self.method!r}, which fits in one step"
         return reason
+
+    def why_no_axis(self, number: str) -> str | None:
+        """Why a sweepable number cannot be an axis, as the end of a sentence; None if it can."""
+        if number == "num_examples" and self.measurement == "examples":
+            return "where measurement is 'examples', as it fixes the shapes of arrays"
+        return None

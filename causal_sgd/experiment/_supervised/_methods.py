@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from causal_sgd import checks
 from causal_sgd.experiment._fields import Axis
 from causal_sgd.experiment._table import (
+    AnyExperiment,
     Computed,
     Option,
+    Parts,
     Requirement,
     Source,
     Table,
@@ -19,9 +22,15 @@ from causal_sgd.experiment._table import (
     option,
     part,
 )
-from causal_sgd.experiment._training import STEP_FIELDS, averaging, evaluation
+from causal_sgd.experiment._training import (
+    STEP_FIELDS,
+    average_of,
+    averaging,
+    evaluation,
+    stepping,
+)
 
-__all__ = ["ALGORITHMS", "ESTIMATORS", "METHODS", "MethodFields"]
+__all__ = ["ALGORITHMS", "ANNEALING", "ESTIMATORS", "METHODS", "MethodFields"]
 
 
 def _objectives() -> ModuleType:
@@ -48,15 +57,18 @@ SEVERAL = one_of(
     "it compares the environments of a batch",
 )
 FIT = (
-    only("measurement", "moments", "it fits the moments of all environments"),
+    one_of("measurement", ("moments", "examples"), "it fits all examples of all environments"),
     only("evolution", "none", "it fits once"),
 )
+
+
+HEAD = one_of("model", ("featurised", "linear", "linear-network"), "its penalty is of a head")
 
 
 def _objective(
     *fields: str | Mapping[str, str | Source], requires: tuple[Requirement, ...] = ()
 ) -> Option:
-    """A row of an objective with two weights."""
+    """A row of an objective with a penalty."""
     return option("weight", "risk_weight", *fields, requires=requires)
 
 
@@ -65,27 +77,92 @@ def _estimator(*fields: str | Mapping[str, str | Source], factory: str | None = 
     return option(*fields, factory=factory, requires=FIT, module=_estimators)
 
 
+def _variant(experiment: AnyExperiment, parts: Parts) -> str:
+    del parts
+    return experiment.mask.replace("-", "_")
+
+
 METHODS = Table(
     "method",
     "method",
     _objectives,
     {
         "erm": option(factory="mean", curve=True),
+        "irm": _objective(requires=(HEAD,)),
+        "irmv1": _objective({"intercept": "intercept_penalty", "halves": "halves"}),
+        "birm": _objective("deviation", {"draws": "scale_draws"}),
         "vrex": _objective(requires=(SEVERAL,)),
+        "group-dro": _objective({"rate": "group_rate"}),
+        "iga": _objective(requires=(SEVERAL,)),
+        "andmask": option(
+            "threshold", "risk_weight", variant=Computed(_variant, ("mask",)), requires=(SEVERAL,)
+        ),
+        "sandmask": option(
+            "threshold", "risk_weight", sharpness="mask_sharpness", requires=(SEVERAL,)
+        ),
+        "fishr": _objective({"decay": "variance_decay"}, requires=(SEVERAL,)),
+        "coral": _objective(requires=(SEVERAL,)),
+        "sd": _objective(),
         "pooled": _estimator(),
     },
 )
 ESTIMATORS = tuple(name for name, row in METHODS.options.items() if row.module is _estimators)
 """The methods that fit in one step, without a model, a sampler and an optimizer."""
 
+PENALISED = tuple(name for name, row in METHODS.options.items() if "weight" in row.fields)
+
+
+def _weighted(experiment: AnyExperiment, parts: Parts) -> Callable[..., object]:
+    """The objective as a function of its weight."""
+    return lambda weight: METHODS.build(experiment.replace(weight=weight), parts)
+
+
+def _early(experiment: AnyExperiment, parts: Parts) -> object:
+    del parts
+    return {"weight": checks.number("early_weight", experiment.early_weight, minimum=0)}
+
+
+ANNEALING = Table(
+    "annealing",
+    "annealed",
+    _objectives,
+    {
+        "none": Option(None, curve=True),
+        "step": option(
+            factory="annealed",
+            objective=Computed(_weighted, ("weight",)),
+            start="anneal_start",
+            before=Computed(_early, ("early_weight",)),
+            after=Computed(lambda experiment, parts: {"weight": experiment.weight}, ("weight",)),
+            requires=(one_of("method", PENALISED, "it changes the weight of a penalty"),),
+        ),
+    },
+)
+
+
+def _optimizer(experiment: AnyExperiment, parts: Parts) -> object:
+    from causal_sgd.experiment import _optimizers
+    from causal_sgd.training import optimizers
+
+    if experiment.annealing == "none" or not experiment.restart:
+        return averaging(experiment, parts)
+    restarted = optimizers.restarted(stepping(experiment, parts), at=experiment.anneal_start)
+    return _optimizers.chain(restarted, average_of(parts))
+
+
 DATA: dict[str, str | Source] = {"world": part("world"), "measurement": part("measurement")}
 TRAINED: dict[str, str | Source] = DATA | {
     "sampler": part("sampler"),
     "model": part("model"),
-    "optimizer": Computed(averaging, STEP_FIELDS),
+    "optimizer": Computed(_optimizer, (*STEP_FIELDS, "restart")),
     "evaluate": Computed(evaluation),
     "evolve": part("evolve"),
 }
+
+
+def _penalty(experiment: AnyExperiment, parts: Parts) -> object:
+    del experiment
+    return parts["method"] if parts["annealed"] is None else parts["annealed"]
 
 
 def _algorithm(name: str) -> Option:
@@ -94,7 +171,7 @@ def _algorithm(name: str) -> Option:
         return option(DATA, factory="fitted", estimator=part("method"))
     if name == "erm":
         return option(TRAINED, factory="sgd", curve=True)
-    return option(TRAINED, factory="penalised", objective=part("method"))
+    return option(TRAINED, factory="penalised", objective=Computed(_penalty))
 
 
 ALGORITHMS = Table(
@@ -102,9 +179,10 @@ ALGORITHMS = Table(
 )
 
 if TYPE_CHECKING:
-    MethodName = str
+    MethodName = AnnealingName = str
 else:
     MethodName = Literal[tuple(METHODS.options)]
+    AnnealingName = Literal[tuple(ANNEALING.options)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,9 +191,38 @@ class MethodFields:
 
     method: MethodName = "erm"
     """What finds the predictor. Step by step: erm (the mean loss; HeteroSGD with the sampler
-    hetero), vrex. In one step, without a model, a sampler and an optimizer: pooled (least
-    squares)."""
+    hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, or with weights of
+    environments or signs group-dro, andmask, sandmask. In one step, without a model, a sampler and
+    an optimizer: pooled (least squares)."""
     weight: Axis[float] = 1.0
-    """Weight of the penalty, for losses that are mean squared residuals over 4 (vrex)."""
-    risk_weight: Axis[float] = 1.0
-    """Weight of the mean loss beside the penalty."""
+    """Weight of the penalty (of the weighted loss in group-dro), for losses that are mean squared
+    residuals over 4."""
+    risk_weight: Axis[float | None] = None
+    """Weight of the mean loss beside the penalty. Default: 1, and 0 in group-dro."""
+    annealing: AnnealingName = "none"
+    """Whether the weight of the penalty changes during a run: step (from early-weight to weight
+    after anneal-start steps)."""
+    anneal_start: Axis[int] = 100
+    """Steps before the weight of the penalty changes (step)."""
+    early_weight: Axis[float] = 1.0
+    """Weight of the penalty until then (step)."""
+    restart: bool = False
+    """Whether the optimizer forgets its state there (step)."""
+    intercept_penalty: bool = False
+    """Whether the derivative in an added number belongs to the penalty (irmv1)."""
+    halves: bool = False
+    """Whether the penalty is the unbiased product of two halves of a fresh batch (irmv1)."""
+    deviation: Axis[float] = 0.1
+    """Standard deviation of the random scale (birm)."""
+    scale_draws: int | None = None
+    """Random scales of a step (birm); their exact mean by default."""
+    group_rate: Axis[float] = 0.01
+    """Rate of the weights of the environments (group-dro)."""
+    threshold: Axis[float] = 1.0
+    """Agreement of signs, from 0 to 1, beyond which an entry is trained (andmask, sandmask)."""
+    mask: Literal["domainbed", "unit-tests"] = "domainbed"
+    """Variant of the mask (andmask)."""
+    mask_sharpness: Axis[float] = 1.0
+    """Sharpness of the smooth mask (sandmask)."""
+    variance_decay: Axis[float] = 0.95
+    """Decay of the sum of gradients' variances (fishr)."""

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from causal_sgd.experiment._fields import Axis
-from causal_sgd.experiment._table import Option, Source, Table, absent, option, part, unless
+from causal_sgd.experiment._table import Option, Source, Table, absent, one_of, option, part, unless
 
 __all__ = ["EVOLUTIONS", "WORLDS", "WorldFields"]
 
@@ -83,6 +83,16 @@ WORLDS = Table(
             "num_environments",
             dim_causal="dim_invariant",
         ),
+        "sem": option(
+            "dim",
+            "degree",
+            "num_environments",
+            "max_targets",
+            "shift",
+            "shift_variance",
+            "scramble",
+            "probabilities",
+        ),
         "two-bit": option("invariant_flip", "spurious_flips", "test_flips", "probabilities"),
         "eills-demo": option("probabilities"),
     },
@@ -97,7 +107,14 @@ EVOLUTIONS = Table(
         "redraw": option(
             world=part("world"),
             probability="redraw_probability",
-            requires=(absent("data_file", "the data are what they are"),),
+            requires=(
+                absent("data_file", "the data are what they are"),
+                one_of(
+                    "measurement",
+                    ("batch-moments", "batch-directions", "examples"),
+                    "moments are those of the first world",
+                ),
+            ),
         ),
     },
 )
@@ -117,7 +134,8 @@ class WorldFields:
     """Environments of inputs and labels: contradiction (one invariant and one spurious input, whose
     bias is mean +- spread), anticausal (the label causes the spurious input with slope mean +-
     spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin et al. 2021),
-    two-bit (of Kamath et al. 2021), eills-demo (of Fan et al. 2023; needs num-examples)."""
+    sem (random linear structural equations under random shifts), two-bit (of Kamath et al. 2021),
+    eills-demo (of Fan et al. 2023; needs num-examples)."""
     mean: Axis[float] = 0.5
     """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
     spread: Axis[float] = 1.0
@@ -147,7 +165,17 @@ class WorldFields:
     dim_spurious: int | None = None
     """Number of spurious inputs, by default as dim-invariant; a chain has as many of both."""
     num_environments: int | None = None
-    """Number of environments (unit-test-regression); 3 by default."""
+    """Number of environments (unit-test-regression, sem); 3 by default."""
+    dim: int | None = None
+    """Number of inputs (sem); 5 by default."""
+    degree: Axis[float] = 2.7
+    """Expected number of edges at a node (sem)."""
+    max_targets: int = 2
+    """The most inputs that are shifted in an environment (sem)."""
+    shift: Axis[float] = 1.0
+    """Size of the shifts of means (sem)."""
+    shift_variance: Axis[float] = 1.0
+    """Size of the variances that shifts add (sem)."""
     training: tuple[int, ...] | None = None
     """Indices of the scales whose environments are those of the run; the others are its test
     (chain)."""
