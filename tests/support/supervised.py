@@ -19,6 +19,7 @@ from support.contracts import Row
 DIM = 2  # inputs of the worlds below
 BIASES = np.array([1.5, -0.5, 0.7], np.float32)
 EFFECTS = np.array([[0, 1.5, 0], [0, 0, -0.5], [0, 0, 0]], np.float32)  # node 0 -> 1 -> 2
+ROWS = np.random.default_rng(0).normal(size=(12, 3))
 
 WORLDS = {
     "contradiction": Row(
@@ -38,6 +39,23 @@ WORLDS = {
         {},
         {"probabilities": np.array([0.5, 0.5], np.float32)},
         {"probabilities": np.array([0.25, 0.75], np.float32)},
+        random=False,
+    ),
+    "from_arrays": Row(
+        {
+            "x": ROWS[:, :2],
+            "y": ROWS[:, 2],
+            "environment": np.array(["a", "b", "a"] * 4),
+            "causal": [0],
+        },
+        {"probabilities": np.array([0.5, 0.5], np.float32)},
+        {"probabilities": np.array([0.25, 0.75], np.float32)},
+        random=False,
+    ),
+    "from_moments": Row(
+        {"second": np.stack([np.diag([1.0, 2.0, 3.0, 1.0]), np.eye(4)])},
+        {"counts": np.array([20.0, 30.0], np.float32), "target": np.zeros(2, np.float32)},
+        {"counts": np.array([20.0, 40.0], np.float32), "target": np.ones(2, np.float32)},
         random=False,
     ),
     "from_equations": Row(

@@ -2,6 +2,9 @@ from ._chain import chain as chain
 from ._chain import unit_test_regression as unit_test_regression
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
+from ._data import DataWorld as DataWorld
+from ._data import from_arrays as from_arrays
+from ._data import from_moments as from_moments
 from ._eills import eills_demo as eills_demo
 from ._linear import LinearWorld as LinearWorld
 from ._placement import Placement as Placement

@@ -13,7 +13,7 @@ import numpy as np
 from causal_sgd import checks, linalg, random
 from causal_sgd.types import Array, Key, PyTree
 
-__all__ = ["SampledWorld"]
+__all__ = ["SampledWorld", "drawn_moments"]
 
 SLAB = 1024
 """Examples that are drawn at a time where only their moments are kept."""
@@ -98,16 +98,7 @@ class SampledWorld:
         Raises:
             ValueError: if a concrete number is not finite or too large.
         """
-        numbers = checks.concrete(counts)
-        if numbers is not None and not (numbers <= MOST_EXAMPLES).all():
-            raise ValueError(
-                "counts must be finite and at most 10^9 in a world of which examples have to be "
-                f"drawn, got {numbers.tolist()}"
-            )
-        environments = jnp.asarray(environments)
-        keys = random.fold_in(key, environments)
-        counts = jnp.asarray(counts, self.target.dtype)
-        return jax.vmap(self._drawn_moments)(keys, environments, counts)
+        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Fresh examples of one environment: inputs [n, p] and labels [n].
@@ -134,14 +125,41 @@ class SampledWorld:
         size = int(np.shape(self.probabilities)[0]) if np.ndim(self.probabilities) == 1 else 1
         checks.probabilities("world.probabilities", self.probabilities, size)
 
-    def _drawn_moments(self, key: Key, environment: Array, count: Array) -> Array:
-        """The moments [q, q] of one environment."""
+
+def drawn_moments(
+    draw_examples: Callable[[Key, Array, int], tuple[Array, Array]],
+    key: Key,
+    environments: Array,
+    counts: Array,
+    target: Array,
+) -> Array:
+    """Moments [B, q, q] of examples that are drawn slab by slab.
+
+    Args:
+        draw_examples: (key, environment [], n) -> inputs [n, p] and labels [n].
+        key: of the draw.
+        environments: [B].
+        counts: [B]; may be traced.
+        target: w* [p], for its shape and type.
+
+    Raises:
+        ValueError: if a concrete number is not finite or too large.
+    """
+    numbers = checks.concrete(counts)
+    if numbers is not None and not (numbers <= MOST_EXAMPLES).all():
+        raise ValueError(
+            "counts must be finite and at most 10^9 in a world of which examples have to be "
+            f"drawn, got {numbers.tolist()}"
+        )
+    size = target.shape[0] + 2
+
+    def of_one(key: Key, environment: Array, count: Array) -> Array:
         allowed = count <= MOST_EXAMPLES
         number = jnp.where(allowed, count, 0)
 
         def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
             index, mean = carry
-            x, y = self.draw_examples(random.fold_in(key, index), environment, SLAB)
+            x, y = draw_examples(random.fold_in(key, index), environment, SLAB)
             z = jnp.concatenate([x, y[:, None], jnp.ones((SLAB, 1), x.dtype)], 1)
             left = number - index.astype(number.dtype) * SLAB
             z = jnp.where((jnp.arange(SLAB) < left)[:, None], z, 0)
@@ -151,7 +169,10 @@ class SampledWorld:
         def unfinished(carry: tuple[Array, Array]) -> Array:
             return carry[0].astype(number.dtype) * SLAB < number
 
-        size = self.target.shape[0] + 2
         start = (jnp.zeros((), jnp.int32), jnp.zeros((size, size), number.dtype))
         _, mean = jax.lax.while_loop(unfinished, add, start)
         return jnp.where(allowed, mean, jnp.nan)
+
+    environments = jnp.asarray(environments)
+    keys = random.fold_in(key, environments)
+    return jax.vmap(of_one)(keys, environments, jnp.asarray(counts, target.dtype))

@@ -1,0 +1,240 @@
+"""A user's own data: what is read, what is refused, and the moments that follow."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from causal_sgd import run
+from causal_sgd.supervised import estimators, measurements, metrics, worlds
+from causal_sgd.training import algorithms
+from support.moment_scores import (
+    MAX_Z,
+    by_definition,
+    drawn_by_definition,
+    drawn_moments,
+    entries,
+    judge,
+    scores,
+)
+from support.supervised import draw_world
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(40, 3)) + np.array([1.0, 0, 2]), RNG.normal(size=40)
+OWNERS = np.array(["north", "south", "east", "south"] * 10)
+FRAME = pd.DataFrame(X, columns=["age", "dose", "height"]).assign(out=Y, region=OWNERS)
+NAMED = xr.DataArray(X, dims=("row", "input"), coords={"input": ["age", "dose", "height"]})
+
+
+def moments_by_hand(name: str) -> np.ndarray:
+    rows = name == OWNERS
+    return by_definition(X[rows][None], Y[rows][None])[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (X, Y, OWNERS),
+        (X.tolist(), Y.tolist(), OWNERS.tolist()),
+        (jnp.asarray(X), jnp.asarray(Y), OWNERS),
+        (FRAME, "out", "region"),
+        (FRAME[["age", "dose", "height"]], FRAME["out"], FRAME["region"]),
+        (NAMED, xr.DataArray(Y), xr.DataArray(OWNERS)),
+        (xr.Dataset.from_dataframe(FRAME), "out", "region"),
+        (X.astype(object), Y, OWNERS.astype(object)),
+    ],
+    ids=["numpy", "lists", "jax", "names", "frame", "xarray", "dataset", "objects"],
+)
+def test_every_kind_of_table_gives_the_same_world(arguments: Any) -> None:
+    world = draw_world(worlds.from_arrays(*arguments))
+    assert world.environments == ("east", "north", "south")
+    assert world.columns in (None, ("age", "dose", "height"))
+    for name, second in zip(world.environments, world.second_moments, strict=True):
+        np.testing.assert_allclose(second, moments_by_hand(name), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(world.counts, [10, 10, 20])
+    np.testing.assert_allclose(world.probabilities, [0.25, 0.25, 0.5])
+    assert np.isnan(world.target).all()
+    assert not world.causal.any()
+    first = int(world.starts[2])
+    np.testing.assert_allclose(world.inputs[first:], X[OWNERS == "south"], rtol=1e-6)
+    np.testing.assert_allclose(world.labels[first:], Y[OWNERS == "south"], rtol=1e-6)
+
+
+def test_columns_are_chosen_and_marked_by_name() -> None:
+    options: dict[str, Any] = {"columns": ["height", "age"], "causal": ["age"]}
+    factory = worlds.from_arrays(FRAME, "out", "region", target=[0.5, 1.0], **options)
+    world = draw_world(factory)
+    assert world.columns == ("height", "age")
+    np.testing.assert_array_equal(world.causal, [False, True])
+    np.testing.assert_allclose(world.target, [0.5, 1.0])
+    np.testing.assert_allclose(world.second_moments[0, 0, 3], X[OWNERS == "east", 2].mean(), 1e-5)
+    named = draw_world(worlds.from_arrays(X, Y, OWNERS, columns=["a", "b", "c"], causal=["b", 2]))
+    assert named.columns == ("a", "b", "c")
+    np.testing.assert_array_equal(named.causal, [False, True, True])
+
+
+def test_environments_can_be_held_out() -> None:
+    world = draw_world(worlds.from_arrays(X, Y, OWNERS, tests=["north"]))
+    assert world.environments == ("east", "south")
+    np.testing.assert_allclose(world.test_moments, [moments_by_hand("north")], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(world.second_moments[1], moments_by_hand("south"), 1e-5, 1e-6)
+
+
+def test_standardised_columns_have_means_of_zero_and_variances_of_one() -> None:
+    far = X + np.array([5000.0, 0, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        world = draw_world(worlds.from_arrays(far, Y, OWNERS, standardise=True))
+    pooled = np.einsum("e,eij->ij", world.probabilities, world.second_moments)
+    np.testing.assert_allclose(np.diagonal(pooled)[:3], 1, rtol=1e-4)
+    np.testing.assert_allclose(pooled[-1, :-1], 0, atol=1e-5)
+    back = np.asarray(world.inputs) * np.asarray(world.scale)[:3] + np.asarray(world.center)[:3]
+    np.testing.assert_allclose(np.sort(back, 0), np.sort(far, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(world.center[3], Y.mean(), rtol=1e-5)
+
+
+def test_pooled_least_squares_sees_the_rows_as_they_are() -> None:
+    """Regression without intercept on all rows, by NumPy, and the numbers of rows as counts."""
+    factory = worlds.from_arrays(X, Y, OWNERS)
+    data = measurements.moments().init(jax.random.key(0), factory(jax.random.key(0)))
+    np.testing.assert_array_equal(data.training.counts, [10, 10, 20])
+    algorithm = algorithms.fitted(
+        world=factory, measurement=measurements.moments(), estimator=estimators.pooled()
+    )
+    trace = run(
+        jax.random.key(0),
+        algorithm=algorithm,
+        metrics={"weights": lambda snapshot: snapshot.estimate, "loss": metrics.batch_loss},
+        num_steps=1,
+    )
+    expected = np.linalg.lstsq(X, Y, rcond=None)[0]
+    np.testing.assert_allclose(trace.metrics["weights"][-1], expected, rtol=1e-4)
+
+
+def test_drawn_rows_are_rows_with_replacement() -> None:
+    world, size = draw_world(worlds.from_arrays(X, Y, OWNERS)), 20_000
+    x, y = world.draw_examples(jax.random.key(1), jnp.array(1), size)
+    own = X[OWNERS == "north"]
+    place = np.argmin(np.abs(np.asarray(x)[:, :1] - own[None, :, 0]), 1)
+    np.testing.assert_allclose(x, own[place], rtol=1e-6)
+    np.testing.assert_allclose(y, Y[OWNERS == "north"][place], rtol=1e-6)
+    shares = np.bincount(place, minlength=10) / size
+    assert np.abs(shares - 0.1).max() < MAX_Z * (0.09 / size) ** 0.5
+    one, other = drawn_moments(world, 2, 5, 5000), drawn_by_definition(world, 2, 5, 5000)
+    judge(scores(entries(one), entries(other)))
+
+
+def test_an_environment_with_few_rows_is_allowed_and_said() -> None:
+    owners = np.where(np.arange(40) < 2, "tiny", "large")
+    with pytest.warns(UserWarning, match=r"fewer rows than the 3 inputs: 'tiny' \(2\)"):
+        worlds.from_arrays(X, Y, owners)
+    with pytest.warns(UserWarning, match="the mean of age is more than 100 times its standard"):
+        worlds.from_arrays(FRAME.assign(age=X[:, 0] + 1e4), "out", "region")
+
+
+def changed(row: int, column: int, value: float) -> np.ndarray:
+    x = X.copy()
+    x[row, column] = value
+    return x
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"x": changed(7, 2, np.nan)}, "x must hold finite numbers, got nan in row 7, column 2"),
+    (
+        {"x": FRAME.assign(dose=changed(3, 1, np.inf)[:, 1]), "y": "out", "environment": "region"},
+        "x must hold finite numbers, got inf in row 3, column 'dose'",
+    ),
+    (
+        {"x": FRAME.assign(dose=["n/a", *X[1:, 1]]), "y": "out", "environment": "region"},
+        "x must hold finite numbers, got 'n/a' in row 0, column 'dose'",
+    ),
+    (
+        {"y": np.where(np.arange(40) == 5, np.nan, Y)},
+        "y must hold finite numbers, got nan in row 5",
+    ),
+    ({"y": Y[:, None]}, r"y must have shape \[40\], one label for every row of x, got \[40, 1\]"),
+    ({"y": Y[:-1]}, r"y must have shape \[40\], one label for every row of x, got \[39\]"),
+    ({"x": X[:, 0]}, r"x must have shape \[N, p\], a row for every example, got \[40\]"),
+    ({"x": X[:, :0]}, r"x must have shape \[N, p\]"),
+    ({"environment": OWNERS[1:]}, r"environment must have shape \[40\], one name"),
+    ({"environment": [*OWNERS[1:], None]}, "environment must name an environment in every row"),
+    ({"environment": np.full(40, np.nan)}, "got nan in row 0"),
+    ({"x": X[:0], "y": [], "environment": []}, "environment must name at least one environment"),
+    ({"environment": "region"}, "environment must be an array, since x has no named columns"),
+    ({"x": FRAME, "y": "outcome", "environment": "region"}, "y must be one of age, dose"),
+    (
+        {"x": FRAME, "y": "out", "environment": "region", "columns": ["weight"]},
+        "columns must be one",
+    ),
+    ({"columns": ["a", "b"]}, "columns must name all 3 columns of an x without names, got 2"),
+    ({"columns": ["a", "a", "b"]}, "columns must be different names"),
+    ({"columns": "abc"}, "columns must be a list of names"),
+    ({"tests": ["west"]}, "tests must name environments"),
+    ({"tests": ["north", "south", "east"]}, "tests must leave at least one environment"),
+    ({"causal": [3]}, "causal must be a whole number, at least 0 and at most 2, got 3"),
+    ({"causal": ["age"]}, "causal must hold numbers of columns without names"),
+    ({"target": [1.0]}, r"target must have shape \[3\]"),
+    ({"probabilities": [0.5, 0.5]}, "probabilities must have one entry per environment"),
+    ({"x": np.ones((40, 2)), "standardise": True}, "x must have no constant column"),
+    ({"x": X * 1e300}, "x must be 0 or from"),
+    ({"x": np.ma.masked_array(X, X > 2)}, "x must have no masked entries"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG)
+def test_wrong_data(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worlds.from_arrays(**{"x": X, "y": Y, "environment": OWNERS, **changes})
+
+
+SECOND = np.stack([moments_by_hand(name) for name in ("north", "south")])
+
+
+def test_given_moments_come_back_and_are_drawn_as_gaussian() -> None:
+    parts = (SECOND[:, :3, :3], SECOND[:, :3, 3], SECOND[:, 3, 3], SECOND[:, :4, 4])
+    for given in (SECOND, parts):
+        world = draw_world(worlds.from_moments(given, [10, 20]))
+        np.testing.assert_allclose(world.second_moments, SECOND, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(world.probabilities, [1 / 3, 2 / 3], rtol=1e-6)
+        data = measurements.moments().init(jax.random.key(0), world)
+        np.testing.assert_array_equal(data.training.counts, [10, 20])
+    world = draw_world(worlds.from_moments(SECOND))
+    assert world.counts is None
+    drawn = world.draw_moments(jax.random.key(0), jnp.arange(2), jnp.full(2, 1e8))
+    np.testing.assert_allclose(drawn, SECOND, atol=3e-3)
+
+
+def altered(row: int, column: int, value: float, *, environment: int = 1) -> np.ndarray:
+    second = SECOND.copy()
+    second[environment, row, column] = second[environment, column, row] = value
+    return second
+
+
+@pytest.mark.parametrize(
+    ("second", "counts", "words"),
+    [
+        (altered(0, 1, 50.0), None, "positive semidefinite.*in environment 1"),
+        (altered(3, 4, 9.0, environment=0), None, "positive semidefinite.*in environment 0"),
+        (altered(4, 4, 2.0), None, "1 at the end of its diagonal.*got 2 in environment 1"),
+        (SECOND + np.triu(np.ones((5, 5)), 1), None, "second must be symmetric.*environment 0"),
+        (SECOND[0], None, r"second must have shape \[E, q, q\]"),
+        (SECOND[:0], None, "E >= 1"),
+        (altered(0, 0, np.nan), None, "second must be a finite number"),
+        (SECOND, [10], r"counts must have shape \[2\]"),
+        (SECOND, [10, 0], "counts must be a finite number at least 1"),
+        ((SECOND, SECOND), None, r"second must be \(xx, xy, yy, means\), got 2 arrays"),
+        ((SECOND[:, :3, :3], SECOND, 1, 1), None, r"xy must have shape \[2, 3\]"),
+    ],
+)
+def test_wrong_moments(second: Any, counts: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worlds.from_moments(second, counts)
