@@ -7,6 +7,10 @@ from ._exponents import hetero_exponents as hetero_exponents
 from ._exponents import hetero_reach as hetero_reach
 from ._exponents import invariant_exponents as invariant_exponents
 from ._exponents import lyapunov_batch as lyapunov_batch
+from ._power import Bounds as Bounds
+from ._power import Rejection as Rejection
+from ._power import icp_recovery as icp_recovery
+from ._power import icp_rejection as icp_rejection
 from ._thresholds import Thresholds as Thresholds
 from ._thresholds import eills_thresholds as eills_thresholds
 from ._thresholds import fair_thresholds as fair_thresholds
