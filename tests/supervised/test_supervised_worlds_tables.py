@@ -18,6 +18,7 @@ from support.moment_scores import (
     drawn_moments,
     entries,
     judge,
+    population_scores,
     scores,
 )
 from support.supervised import draw_world
@@ -116,3 +117,74 @@ def test_a_table_refuses_arrays_that_make_no_world(changes: dict[str, Any], word
     world.check()
     with pytest.raises(ValueError, match=words):
         world._replace(**changes).check()
+
+
+def mixture(rng: np.random.Generator, size: int, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Examples given the label, by plain NumPy; standard deviations .5, .5 and 2."""
+    y = rng.choice([1.0, -1.0], size)
+    return y[:, None] * mean + np.array([0.5, 0.5, 2]) * rng.standard_normal((size, 3)), y
+
+
+MIXTURE: dict[str, Any] = {
+    "dim_causal": 2,
+    "dim_spurious": 1,
+    "signal": np.array([1.0, -0.5]),
+    "noise": 0.5,
+    "spurious_noise": 2.0,
+    "spurious_means": np.array([[1.5], [-0.7]]),
+}
+
+
+def test_gaussian_environments_have_the_moments_of_their_definition() -> None:
+    world, rng = draw_world(worlds.gaussian_environments(**MIXTURE)), np.random.default_rng(0)
+    z = []
+    for index, own in enumerate((1.5, -0.7)):
+        for sign, moments in ((1, world.second_moments), (-1, world.test_moments)):
+            x, y = mixture(rng, 40_000, np.array([1.0, -0.5, sign * own]))
+            z.append(population_scores(moments[index], x, y).ravel())
+    judge(np.concatenate(z))
+    # w* is the regression on the causal inputs alone in every environment.
+    for second in np.asarray(world.second_moments):
+        found = np.linalg.solve(second[:2, :2], second[:2, 3])
+        np.testing.assert_allclose(found, np.asarray(world.target)[:2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", few([1, 2, 4, 5, 9, 40], {4, 9}))
+def test_moments_of_mixtures_have_the_law_of_drawn_examples(count: int) -> None:
+    """Up to p + 2 examples the scatter has fewer degrees than inputs."""
+    world, draws = draw_world(worlds.gaussian_environments(**MIXTURE)), 20_000
+    x, y = mixture(np.random.default_rng(count), count * draws, np.array([1.0, -0.5, 1.5]))
+    other = by_definition(x.reshape(draws, count, 3), y.reshape(draws, count))
+    judge(scores(entries(drawn_moments(world, 0, count, draws)), entries(other)))
+
+
+def test_examples_of_mixtures_are_scrambled_as_their_moments() -> None:
+    world, size = draw_world(worlds.gaussian_environments(**MIXTURE, scramble=True)), 40_000
+    plain = draw_world(worlds.gaussian_environments(**MIXTURE))
+    x, y = world.draw_examples(jax.random.key(2), jnp.array(1), size)
+    judge(population_scores(world.second_moments[1], np.asarray(x), np.asarray(y)))
+    back = np.eye(5)
+    back[:3, :3] = world.unscramble
+    found = back @ np.asarray(world.second_moments) @ back.T
+    np.testing.assert_allclose(found, plain.second_moments, atol=1e-5)
+    np.testing.assert_allclose(world.unscramble @ world.target, plain.target, atol=1e-6)
+    drawn = world.draw_moments(jax.random.key(0), jnp.arange(2), jnp.array([1e8, 0.0]))
+    np.testing.assert_allclose(drawn[0], world.second_moments[0], atol=5e-3)
+    assert (drawn[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dim_causal": 0}, "dim_causal must be a whole number, at least 1, got 0"),
+        ({"num_environments": 0}, "num_environments must be a whole number, at least 1, got 0"),
+        ({"signal": [1.0]}, r"signal must have shape \[3\], got \[1\]"),
+        ({"noise": 0.0}, "noise must be a finite number above 0"),
+        ({"spurious_scale": -1.0}, "spurious_scale must be a finite number at least 0"),
+        ({"spurious_means": np.zeros((2, 2))}, r"spurious_means must have shape \[E, 3\]"),
+        ({"scramble": 1}, "scramble must be True or False"),
+    ],
+)
+def test_wrong_arguments_of_gaussian_environments(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worlds.gaussian_environments(**options)

@@ -71,6 +71,11 @@ WORLDS = {
         {"weights": -EFFECTS, "variances": 2.0, "means": np.array([0.5, 0, 1], np.float32)},
         random=False,
     ),
+    "gaussian_environments": Row(
+        {"scramble": True},
+        {"signal": 1.0, "spurious_scale": 1.0},
+        {"signal": 0.5, "spurious_scale": 1.0},
+    ),
     "sem": Row(
         {"dim": 4, "scramble": True},
         {"degree": 2.7, "shift": 1.0, "shift_variance": 1.0},

@@ -1,0 +1,246 @@
+"""Worlds of a label with few values, given which the inputs are Gaussian."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from causal_sgd import checks, linalg, random
+from causal_sgd.supervised.worlds._placement import Numbers, array, rotation, weights_of
+from causal_sgd.supervised.worlds._world import WorldFactory
+from causal_sgd.types import Array, Key
+
+__all__ = ["MixtureWorld", "gaussian_environments"]
+
+
+class MixtureWorld(NamedTuple):
+    """Group g of environment e has the label labels[g] and inputs means[e, g] + root N(0, I)."""
+
+    weights: Array  # [E, G] shares of the groups, rows sum to one
+    means: Array  # [E, G, p]
+    root: Array  # [p, p] of the covariance within a group
+    labels: Array  # [G]
+    test_weights: Array  # [T, G]
+    test_means: Array  # [T, G, p]
+    target: Array  # [p]    w*, in the coordinates of the data
+    causal: Array  # [p]    bool, in the original coordinates
+    unscramble: Array  # [p, p] orthogonal
+    probabilities: Array  # [E]
+
+    @property
+    def estimate_shape(self) -> tuple[int, ...]:
+        """The shape of an estimate, (p,)."""
+        return self.target.shape
+
+    @property
+    def counts(self) -> None:
+        """The world is a law and does not rest upon examples."""
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether (x, y) is Gaussian in every environment: no."""
+        return False
+
+    @property
+    def second_moments(self) -> Array:
+        """The moments of z = (x, y, 1) in every environment, [E, q, q]."""
+        return self._population(self.weights, self.means)
+
+    @property
+    def test_moments(self) -> Array:
+        """The moments in every test environment, [T, q, q]."""
+        return self._population(self.test_weights, self.test_means)
+
+    def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
+        """Moments of fresh samples by their exact law, [B, q, q].
+
+        The sizes n_g of the groups are multinomial, the means of their noises are N(0, I / n_g),
+        and the scatter of all noises around these means is a Wishart matrix of n - G' degrees,
+        where G' is the number of groups that are not empty. With n - G' < p it is the sum of
+        squares of n - G' vectors, one by one.
+
+        Args:
+            key: of the draw.
+            environments: [B] int32.
+            counts: examples n of each, [B]; may be traced.
+        """
+        keys = random.fold_in(key, environments)
+        weights, means = self.weights[environments], self.means[environments]
+        numbers = jnp.asarray(counts).astype(means.dtype)
+        return jax.vmap(self._sampled)(keys, weights, means, numbers)
+
+    def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
+        """Fresh examples of one environment: inputs [n, p] and labels [n].
+
+        Args:
+            key: of the draw.
+            environment: [] int32.
+            size: n.
+        """
+        levels = jnp.cumsum(self.weights[environment])[:-1]
+        words = random.bits(random.fold_in(key, 0), size)
+        group = jnp.sum(random.uniforms(words, levels.dtype)[:, None] >= levels[None], 1)
+        shape = (size, self.target.shape[0])
+        noise = random.normals(random.fold_in(key, 1), shape, levels.dtype)
+        x = self.means[environment][group] + linalg.product(noise, self.root.T)
+        return x, self.labels[group]
+
+    def check(self) -> None:
+        """Refuse arrays that make no world; of traced ones only the shapes can be judged.
+
+        Raises:
+            ValueError: if the shapes do not fit each other, or a number is not finite.
+        """
+        dim = jnp.shape(self.target)[-1] if jnp.ndim(self.target) else 0
+        size, groups = jnp.shape(self.weights)[0], jnp.size(self.labels)
+        tests = jnp.shape(self.test_weights)[0]
+        shapes = {
+            "weights": (size, groups),
+            "means": (size, groups, dim),
+            "root": (dim, dim),
+            "labels": (groups,),
+            "test_weights": (tests, groups),
+            "test_means": (tests, groups, dim),
+            "target": (dim,),
+            "causal": (dim,),
+            "unscramble": (dim, dim),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if jnp.shape(value) != shape:
+                raise ValueError(
+                    f"world.{name} must have shape {list(shape)}, got {list(jnp.shape(value))}"
+                )
+            if name not in ("causal", "target"):
+                checks.number(f"world.{name}", value, scalar=False, double=True)
+        for name in ("weights", "test_weights"):
+            rows = checks.concrete(getattr(self, name))
+            if rows is not None and ((rows < 0).any() or (abs(rows.sum(1) - 1) > 1e-5).any()):
+                raise ValueError(
+                    f"world.{name} must be shares that sum to one in every environment, got "
+                    f"{rows.tolist()}"
+                )
+        checks.probabilities("world.probabilities", self.probabilities, size)
+
+    def _population(self, weights: Array, means: Array) -> Array:
+        within = jnp.pad(linalg.product(self.root, self.root.T), (0, 2))
+        return self._between(weights, means) + within[None]
+
+    def _between(self, shares: Array, means: Array) -> Array:
+        """The moments [..., q, q] of group means [..., G, p] with shares [..., G]."""
+        labels = jnp.broadcast_to(self.labels[:, None], (*means.shape[:-1], 1))
+        z = jnp.concatenate([means, labels, jnp.ones_like(labels)], -1)
+        return linalg.product(jnp.swapaxes(z, -1, -2), shares[..., None] * z)
+
+    def _sampled(self, key: Key, weights: Array, means: Array, count: Array) -> Array:
+        (groups, dim), dtype = means.shape, means.dtype
+        sizes = random.multinomial(random.fold_in(key, 0), count, weights)
+        square = random.bartlett_normals(dim)
+        normals = random.normals(random.fold_in(key, 1), groups * dim + square, dtype)
+        words = random.bits(random.fold_in(key, 2), random.bartlett_words(dim))
+        of_means, rest = normals[: groups * dim].reshape(groups, dim), normals[groups * dim :]
+        centers = of_means / jnp.sqrt(jnp.maximum(sizes, 1))[:, None]
+        centers = means + linalg.product(centers, self.root.T)
+        degrees = count - jnp.sum(sizes > 0).astype(dtype)
+        triangle = random.bartlett(rest, words, jnp.maximum(degrees, dim), dim)
+        # Both laws read the same numbers, of which only one is used.
+        rows = jnp.where((jnp.arange(dim) < degrees)[:, None], rest[: dim**2].reshape(dim, dim), 0)
+        factor = linalg.product(self.root, jnp.where(degrees >= dim, triangle, rows).T)
+        number = jnp.maximum(count, 1)
+        within = jnp.pad(linalg.product(factor, factor.T), (0, 2))
+        return self._between(sizes / number, centers) + within / number
+
+
+def gaussian_environments(
+    *,
+    dim_causal: int = 3,
+    dim_spurious: int = 3,
+    num_environments: int = 3,
+    signal: Numbers = 1.0,
+    noise: float | Array = 1.0,
+    spurious_noise: float | Array = 1.0,
+    spurious_scale: float | Array = 1.0,
+    spurious_means: Numbers | None = None,
+    scramble: bool = False,
+    probabilities: Numbers | None = None,
+) -> WorldFactory:
+    """A label +1 or -1 with inputs that are Gaussian given the label (Rosenfeld et al. 2021).
+
+    y is +1 or -1 with probability 1/2, z_c ~ N(y mu_c, sigma_c^2 I), z_e ~ N(y mu_e, sigma_e^2 I),
+    and the inputs are (z_c, z_e). Under squared loss the label is a number: the best linear
+    prediction from z_c alone is the same in every environment, w* =
+    (mu_c / (sigma_c^2 + |mu_c|^2), 0). In the environments of the test mu_e has the other sign.
+
+    Args:
+        dim_causal: number of the inputs z_c.
+        dim_spurious: number of the inputs z_e.
+        num_environments: E.
+        signal: mu_c, a number for all inputs or one for each, [dim_causal]; may be traced.
+        noise: sigma_c, above 0; may be traced.
+        spurious_noise: sigma_e, above 0; may be traced.
+        spurious_scale: mu_e ~ N(0, spurious_scale^2 I), drawn with the world; may be traced.
+        spurious_means: mu_e of every environment, [E, dim_spurious], in place of drawn ones; may be
+            traced.
+        scramble: whether the inputs are rotated by a random rotation of the key.
+        probabilities: [E], how often each environment is drawn; None for equally often.
+
+    Returns:
+        A world factory.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    for name, value in (("dim_causal", dim_causal), ("dim_spurious", dim_spurious)):
+        checks.integer(name, value)
+    size = checks.integer("num_environments", num_environments)
+    checks.number("noise", noise, above=0)
+    checks.number("spurious_noise", spurious_noise, above=0)
+    checks.number("spurious_scale", spurious_scale, minimum=0)
+    if np.ndim(signal):
+        causal_mean = array("signal", signal, (dim_causal,))
+    else:
+        checks.number("signal", signal)
+        causal_mean = jnp.broadcast_to(jnp.asarray(signal, float), (dim_causal,))
+    given = None
+    if spurious_means is not None:
+        given = array("spurious_means", spurious_means, ("E", dim_spurious))
+        size = len(given)
+    checks.flags(scramble=scramble)
+    if probabilities is not None:
+        checks.probabilities("probabilities", probabilities, size)
+    dim = dim_causal + dim_spurious
+
+    def world(key: Key) -> MixtureWorld:
+        own = given
+        if own is None:
+            normals = random.normals(random.fold_in(key, 0), (size, dim_spurious), float)
+            own = spurious_scale * normals
+        turn = rotation(random.fold_in(key, 1), dim) if scramble else jnp.eye(dim)
+        shared = jnp.broadcast_to(causal_mean, (size, dim_causal))
+        deviations = [jnp.full(dim_causal, noise), jnp.full(dim_spurious, spurious_noise)]
+        ratio = causal_mean / (noise**2 + jnp.sum(causal_mean**2))
+        target = jnp.concatenate([ratio, jnp.zeros(dim_spurious)])
+        halves = jnp.full((size, 2), 0.5)
+        return MixtureWorld(
+            weights=halves,
+            means=_both_signs(jnp.concatenate([shared, own], 1), turn),
+            root=turn.T * jnp.concatenate(deviations)[None],
+            labels=jnp.array([1.0, -1.0]),
+            test_weights=halves,
+            test_means=_both_signs(jnp.concatenate([shared, -own], 1), turn),
+            target=linalg.product(turn.T, target[:, None])[:, 0],
+            causal=jnp.arange(dim) < dim_causal,
+            unscramble=turn,
+            probabilities=weights_of(probabilities, size),
+        )
+
+    return world
+
+
+def _both_signs(means: Array, turn: Array) -> Array:
+    """The means [E, 2, p] of both labels, in the coordinates of the data."""
+    turned = linalg.product(means, turn)
+    return jnp.stack([turned, -turned], 1)
