@@ -105,12 +105,14 @@ class Resume(Workplace):
     """The store."""
     world_file: Path | None = None
     """The store's world file, if it has moved on its own."""
+    data_file: Path | None = None
+    """The store's data file, if it has moved on its own."""
 
     def __call__(self) -> int:
         """Compute the missing runs."""
         from causal_sgd.sweeps.store import Store
 
-        _complete(Store(self.path), self, self.world_file)
+        _complete(Store(self.path), self, self.world_file, self.data_file)
         return 0
 
 
@@ -125,6 +127,8 @@ class Repair(Workplace):
     """The store."""
     world_file: Path | None = None
     """The store's world file, if it has moved on its own."""
+    data_file: Path | None = None
+    """The store's data file, if it has moved on its own."""
 
     def __call__(self) -> int:
         """Find, report and recompute."""
@@ -138,7 +142,7 @@ class Repair(Workplace):
         if faults and "experiment" not in store.configuration:
             print(f"they are marked as missing; complete the store: {_how_to_complete(store)}")
         elif faults:
-            _complete(store, self, self.world_file)
+            _complete(store, self, self.world_file, self.data_file)
         return 0
 
 
@@ -185,15 +189,17 @@ def _how_to_complete(store: Store) -> str:
     return f"run the same sweep of {words} with store={str(store.path)!r} again"
 
 
-def _complete(store: Store, workplace: Workplace, world_file: Path | None) -> None:
-    """Compute the missing runs of every request."""
+def _complete(
+    store: Store, workplace: Workplace, world_file: Path | None, data_file: Path | None
+) -> None:
+    """Compute the missing runs of every request, with files that may have moved."""
     if not len(store.missing()):
         print(f"{store.path}: nothing is missing")
         return
     from causal_sgd.experiment._stored import stored_experiment
     from causal_sgd.sweeps._keys import decode_key
 
-    experiment = stored_experiment(store, world_file)
+    experiment = stored_experiment(store, {"world_file": world_file, "data_file": data_file})
     if experiment is None:
         raise ValueError(f"{store.path} was created from Python: {_how_to_complete(store)}")
     field = experiment.SYSTEM.file_field

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["stored_experiment"]
 
 
-def stored_experiment(store: Store, file: Path | None = None) -> BaseExperiment | None:
+def stored_experiment(
+    store: Store, moved: Mapping[str, Path | None] | None = None
+) -> BaseExperiment | None:
     """The experiment that a store was made for; None if it was made for another cell.
 
     A store holds the digest of the file of its experiment. The file is looked for where it was when
@@ -25,7 +27,7 @@ def stored_experiment(store: Store, file: Path | None = None) -> BaseExperiment 
 
     Args:
         store: the store.
-        file: where the file is now; None to look for it.
+        moved: the field of a file -> where it is now; None to look for it.
 
     Raises:
         ValueError: if a field is not one of this version.
@@ -38,6 +40,7 @@ def stored_experiment(store: Store, file: Path | None = None) -> BaseExperiment 
         digest = description.get(field)
         if digest is not None:
             places = [store.path.parent / path for path in store.files.get(field, [])]
+            file = None if moved is None else moved.get(field)
             found = file or _found(places, digest, kind.SYSTEM.read_file)
             description = description | {field: found}
     return parsed(description)

@@ -37,6 +37,7 @@ __all__ = [
     "training_risk",
     "true_selected",
     "validation_risk",
+    "weights",
     "worst_test_risk",
 ]
 
@@ -49,7 +50,13 @@ def batch_loss(snapshot: Snapshot) -> Array:
     return snapshot.batch_loss
 
 
-# Errors of the weights
+# Weights and their errors
+
+
+def weights(snapshot: Snapshot) -> Array:
+    """The weights w of the inputs of the data; [p]."""
+    check_snapshot(snapshot)
+    return snapshot.estimate
 
 
 def estimation_error(snapshot: Snapshot) -> Array:
@@ -81,8 +88,8 @@ def spurious_weight(snapshot: Snapshot) -> Array:
     """The norm of the weights of the inputs that are not causal; []."""
     check_snapshot(snapshot)
     world = snapshot.world
-    weights = linalg.product(world.unscramble, snapshot.estimate[:, None])[:, 0]
-    norm = jnp.sqrt(jnp.sum(jnp.where(world.causal, 0, weights) ** 2))
+    original = linalg.product(world.unscramble, snapshot.estimate[:, None])[:, 0]
+    norm = jnp.sqrt(jnp.sum(jnp.where(world.causal, 0, original) ** 2))
     return norm + _unknown(snapshot)
 
 

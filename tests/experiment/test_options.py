@@ -40,6 +40,7 @@ NOT_FOR_THE_SHELL = {
     },
     ("supervised", "world"): {
         "from_equations",  # takes arrays
+        "from_moments",
     },
     ("supervised", "method"): {
         "from_value",  # takes a function

@@ -162,6 +162,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "spurious_selected": (),
     "spurious_weight": (),
     "support": ("p",),
+    "weights": ("p",),
     "test_risk": (),
     "training_risk": (),
     "true_selected": (),

@@ -23,6 +23,7 @@ METRICS = {
     "causal_error": MetricOption(_supervised, default=True),
     "noncausal_error": MetricOption(_supervised, default=True),
     "spurious_weight": MetricOption(_supervised, default=True),
+    "weights": MetricOption(_supervised),
     "failed": MetricOption(_supervised),
     "training_risk": MetricOption(_supervised, default=True),
     "risk_spread": MetricOption(_supervised, default=True),

@@ -27,4 +27,4 @@ def arrays(experiment: SupervisedExperiment) -> Iterator[dict[str, int]]:
             yield {"width": size(experiment, "width") ** square, "depth": layers}
         if experiment.model == "featurised":
             yield {"features": size(experiment, "features")}
-        yield frame_numbers(experiment)
+    yield frame_numbers(experiment)

@@ -5,10 +5,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
 
 from causal_sgd.experiment._fields import Axis
-from causal_sgd.experiment._table import Option, Source, Table, absent, one_of, option, part, unless
+from causal_sgd.experiment._table import (
+    AnyExperiment,
+    Computed,
+    Option,
+    Parts,
+    Source,
+    Table,
+    absent,
+    one_of,
+    option,
+    part,
+    unless,
+)
+
+if TYPE_CHECKING:
+    from causal_sgd.experiment._supervised._files import Data
 
 __all__ = ["EVOLUTIONS", "WORLDS", "WorldFields"]
 
@@ -35,6 +52,47 @@ def _nonstationary() -> ModuleType:
 def _both_unless(replacement: str) -> dict[str, str | Source]:
     """Mean and spread of two environments, which values of any environments replace."""
     return {name: unless(replacement, name) for name in ("mean", "spread")}
+
+
+def _as_given(field: str) -> Computed:
+    """The value of a field that holds names or places, not numbers."""
+    return Computed(lambda experiment, parts: getattr(experiment, field), (field,))
+
+
+DEFAULT_COLUMNS = {"label_column": "y", "environment_column": "environment"}
+
+
+def _data(parts: Parts) -> Data:
+    return cast("Data", parts["data"])
+
+
+def _column(name: str, experiment: AnyExperiment, array: object) -> object:
+    """An array of the file, or else the name of its column."""
+    column = getattr(experiment, name)
+    if array is None:
+        return DEFAULT_COLUMNS[name] if column is None else column
+    if column is not None:
+        raise ValueError(f"{name} must not be given with an .npz file, got {column!r}")
+    return array
+
+
+def _label(experiment: AnyExperiment, parts: Parts) -> object:
+    return _column("label_column", experiment, _data(parts).y)
+
+
+def _environment(experiment: AnyExperiment, parts: Parts) -> object:
+    array = _data(parts).environment
+    return _column("environment_column", experiment, array)
+
+
+def _held_out(experiment: AnyExperiment, parts: Parts) -> object:
+    """The environments with these names, which need not be text in the file."""
+    if experiment.held_out is None:
+        return None
+    names = _environment(experiment, parts)
+    found = _data(parts).x.get(names, ()) if isinstance(names, str) else names
+    known = {str(name): name for name in set(np.asarray(found).tolist())}
+    return [known.get(name, name) for name in experiment.held_out]
 
 
 WORLDS = Table(
@@ -70,7 +128,7 @@ WORLDS = Table(
         "chain": option(
             PLACEMENT,
             "scales",
-            "training",
+            training=_as_given("training"),
             dim="dim_invariant",
             hidden="hidden_cause",
             hetero="hetero_noise",
@@ -96,6 +154,19 @@ WORLDS = Table(
         "two-bit": option("invariant_flip", "spurious_flips", "test_flips", "probabilities"),
         "eills-demo": option("probabilities"),
     },
+    replacement=(
+        "data_file",
+        option(
+            "standardise",
+            "probabilities",
+            factory="from_arrays",
+            columns=_as_given("columns"),
+            x=Computed(lambda experiment, parts: _data(parts).x, ("data_file",)),
+            y=Computed(_label, ("data_file", "label_column")),
+            environment=Computed(_environment, ("data_file", "environment_column")),
+            tests=Computed(_held_out, ("held_out",)),
+        ),
+    ),
 )
 
 EVOLUTIONS = Table(
@@ -200,8 +271,19 @@ class WorldFields:
     probabilities: tuple[float, ...] | None = None
     """Probability of each environment; uniform by default."""
     data_file: Path | None = None
-    """Your own data: an .npz file with arrays x [n,p], y [n] and environment [n], or a .csv file
-    with columns y, environment and one for each input; replaces the world."""
+    """Your own data in place of the world: a .csv file with columns for the label, the environment
+    and the inputs, or an .npz file with arrays x [N,p], y [N] and environment [N]."""
+    label_column: str | None = None
+    """Column of the label (data-file, .csv); y by default."""
+    environment_column: str | None = None
+    """Column of the environment (data-file, .csv); environment by default."""
+    columns: tuple[str, ...] | None = None
+    """Columns of the inputs (data-file, .csv); all others by default."""
+    held_out: tuple[str, ...] | None = None
+    """Environments that only test risks see (data-file)."""
+    standardise: bool = False
+    """Whether the inputs are divided by their standard deviations and all means are subtracted
+    (data-file)."""
     evolution: EvolutionName = "none"
     """How the world changes before every step: redraw (it is drawn anew)."""
     redraw_probability: Axis[float] = 1.0

@@ -1,0 +1,115 @@
+"""A user's own data from the shell: files, columns, stores, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from causal_sgd.sweeps.store import Store
+from support.shell import call, words
+
+ROWS = 30
+RUN = words("run supervised --method pooled --metrics weights --seeds 1")
+
+
+def table() -> pd.DataFrame:
+    draw = np.random.default_rng(0).normal(size=(2 * ROWS, 3))
+    cities = np.repeat(["paris", "rome"], ROWS)
+    label = draw[:, 0] - 2 * draw[:, 1] + draw[:, 2]
+    return pd.DataFrame({"city": cities, "dose": draw[:, 0], "age": draw[:, 1], "price": label})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The same data as a table with names of its own, and as arrays."""
+    frame = table()
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    cities = np.array(frame["city"].tolist())
+    inputs = frame[["dose", "age"]].to_numpy()
+    np.savez(tmp_path / "own.npz", x=inputs, y=frame["price"].to_numpy(), environment=cities)
+    frame.rename(columns={"city": "environment", "price": "y"}).to_csv(
+        tmp_path / "plain.csv", index=False
+    )
+    broken = frame.rename(columns={"city": "environment", "price": "y"})
+    broken.loc[3, "age"] = np.nan
+    broken.to_csv(tmp_path / "broken.csv", index=False)
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "half.npz").write_bytes((tmp_path / "own.npz").read_bytes()[:200])
+    np.savez(tmp_path / "other.npz", x=inputs)
+    return tmp_path
+
+
+def test_all_forms_of_the_same_data_give_least_squares(folder: Path, capsys) -> None:
+    frame = table()
+    expected = np.linalg.lstsq(frame[["dose", "age"]], frame["price"], rcond=None)[0]
+    names = "--label-column price --environment-column city"
+    for options in (f"own.csv {names}", "plain.csv", "own.npz"):
+        line = [*RUN, *words(f"--json --data-file {folder}/{options}")]
+        code, out, _ = call(*line, capsys=capsys)
+        assert code == 0
+        weights = json.loads(out)["metrics"]["weights"]["median"]
+        np.testing.assert_allclose(weights, expected, rtol=1e-4)
+
+
+def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> None:
+    frame = table()
+    kept, rest = frame[frame["city"] == "rome"], frame[frame["city"] == "paris"]
+    weight = float(kept["age"] @ kept["price"] / (kept["age"] @ kept["age"]))
+    line = f"--data-file {folder}/plain.csv --columns age --held-out paris --json --metrics weights test_risk"
+    code, out, _ = call(*RUN, *words(line), capsys=capsys)
+    assert code == 0
+    metrics = json.loads(out)["metrics"]
+    assert metrics["weights"]["median"] == [pytest.approx(weight, rel=1e-4)]
+    risk = float(np.mean((rest["price"] - weight * rest["age"]) ** 2))
+    assert metrics["test_risk"]["median"] == pytest.approx(risk, rel=1e-4)
+
+
+def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: Path) -> None:
+    path = folder / "own.zarr"
+    line = [*RUN, "--data-file", str(folder / "plain.csv"), "--out", str(path)]
+    assert call(*line, capsys=capsys)[0] == 0
+    assert str(Store(path).configuration["experiment"]["data_file"]).startswith("sha256:")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("own.zarr", "plain.csv"):
+        shutil.move(folder / name, moved / name)
+    Store(moved / "own.zarr").array("status")[0] = 0
+    assert call("resume", str(moved / "own.zarr"), capsys=capsys)[0] == 0
+    Store(moved / "own.zarr").array("status")[0] = 0
+    (moved / "plain.csv").rename(moved / "renamed.csv")
+    code, _, err = call("resume", str(moved / "own.zarr"), capsys=capsys)
+    assert code == 2
+    assert "--data-file must be the data file of" in err
+    file = ["--data-file", str(moved / "renamed.csv")]
+    assert call("resume", str(moved / "own.zarr"), *file, capsys=capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("nowhere.csv", "data_file must be a table, got .*nowhere.csv .*FileNotFoundError"),
+        ("own.txt", "data_file must end in .npz or .csv, got "),
+        ("empty.csv", "data_file must be a table, got .*empty.csv"),
+        ("half.npz", "data_file must be an .npz archive of plain arrays, got "),
+        ("other.npz", "data_file must hold the arrays x, y and environment, got ['x'] in "),
+        ("own.csv", "data_file must be one of city, dose, age, price, got 'y'"),
+        ("broken.csv", "data_file must hold finite numbers, got nan in row 3, column 'age'"),
+        ("plain.csv --columns dose agee", "columns must be one of .*did you mean 'age'"),
+        ("plain.csv --held-out oslo", "held_out must name environments, .*got 'oslo'"),
+        ("own.npz --label-column price", "label_column must not be given with an .npz file"),
+        (
+            "plain.csv --evolution redraw --measurement examples --method erm",
+            "data_file must not be given where evolution is 'redraw'",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(options: str, message: str, folder: Path, capsys) -> None:
+    code, out, err = call(*RUN, *words(f"--data-file {folder}/{options}"), capsys=capsys)
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1)
+    for part in message.split(".*"):
+        assert part.strip() in err
