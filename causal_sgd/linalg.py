@@ -24,6 +24,7 @@ __all__ = [
     "product",
     "qr",
     "singular_values",
+    "solve",
     "triangle",
 ]
 
@@ -64,6 +65,12 @@ def left_singular(matrix: Array) -> tuple[Array, Array]:
 def singular_values(matrix: Array) -> Array:
     """Singular values [min(n, m)] of a matrix [n, m], largest first."""
     return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+@jax.custom_batching.sequential_vmap
+def solve(matrix: Array, right: Array) -> Array:
+    """The solution [n, k] of a square system [n, n] with right-hand sides [n, k]."""
+    return jnp.linalg.solve(matrix, right)
 
 
 def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:

@@ -127,6 +127,7 @@ class Fit(NamedTuple):
     low: Array  # [p] lower end of the confidence interval; NaN where the method has none
     high: Array  # [p] upper end
     accepted: Array  # [] int32, the number of sets that a test accepted; -1 where none is tested
+    intercept: Array | float = 0.0  # [] b of the prediction x'w + b
 
 
 Estimator = Callable[[PyTree, PyTree], Fit]

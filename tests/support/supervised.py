@@ -116,7 +116,13 @@ MODELS = {
     "featurised": Row({"dim": DIM}, random=False),
 }
 ESTIMATORS = {
+    "anchor": Row({"intercept": True}, {"strength": 4.0}, {"strength": 0.0}),
+    "causal_dantzig": Row(),
+    "eills": Row({}, {"gamma": 1.0, "penalty": 0.0}, {"gamma": 0.0, "penalty": 0.1}),
+    "fair": Row({}, {"gamma": 0.0, "penalty": 0.0}, {"gamma": 30.0, "penalty": 0.1}),
+    "oracle": Row({"intercept": True}),
     "pooled": Row(),
+    "without": Row({"inputs": [1]}),
 }
 WEIGHTS = {"weight": 10.0, "risk_weight": 1.0}
 OTHER_WEIGHTS = {"weight": 1.0, "risk_weight": 0.5}

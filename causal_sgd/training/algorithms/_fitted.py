@@ -42,9 +42,9 @@ class FittedModel(NamedTuple):
 
     init: Callable[[Key], Fit]
     estimate: Callable[[Fit], Array]
+    intercept: Callable[[Fit], Array | float]
     predict: None = None
     reduce: None = None
-    intercept: None = None
 
     def bound(self, params: Fit) -> Array:
         """Return the estimate [p]."""
@@ -102,7 +102,9 @@ def fitted(*, world: WorldFactory, measurement: Measurement, estimator: Estimato
             params=state.params,
             world=state.world,
             batch_loss=state.loss,
-            model=FittedModel(lambda _: state.params, lambda fit: fit.estimate),
+            model=FittedModel(
+                lambda _: state.params, lambda fit: fit.estimate, lambda fit: fit.intercept
+            ),
             measurement=measurement,
             data=state.data,
         )
