@@ -91,7 +91,7 @@ def batch_directions(*, num_validation: int | Array | None = None) -> Measuremen
     ) -> RiskFunction:
         del step, data
         require_linear(model)
-        law = Law.of(key, world, batch).along(residual_of(model, params))
+        law = Law.of(key, world, batch, directions=2).along(residual_of(model, params))
         return _near(model, params, law.along(_prediction(model, params)))
 
     def products(
@@ -106,7 +106,8 @@ def batch_directions(*, num_validation: int | Array | None = None) -> Measuremen
     ) -> tuple[Array, Params, Params]:
         del step, data
         require_linear(model)
-        return _products(model, params, Law.of(key, world, batch), choose)
+        law = Law.of(key, world, batch, directions=2)
+        return _products(model, params, law, choose)
 
     def whole(data: MomentData, model: VectorModel, world: LinearWorld) -> RiskFunction:
         del data
@@ -135,22 +136,36 @@ def batch_directions(*, num_validation: int | Array | None = None) -> Measuremen
 class Law(NamedTuple):
     """The moments of a batch as far as they are drawn, in B environments."""
 
-    keys: Key  # [B]
     mixing: Array  # [B, p + 1, k]
     means: Array  # [B, p + 1]
     counts: Array  # [B] n
     center: Array  # [B, k] g
+    candidates: list[Array]  # [B, 6] normals of the chi-square of each direction
+    words: Array  # [B, 7 * directions] of the chi-squares
+    normals: list[Array]  # [B, k] n_j of each direction
     units: tuple[Array, ...] = ()  # e_j, [B, k] each
     factors: tuple[Array, ...] = ()  # f_j, [B, k] each
 
     @classmethod
-    def of(cls, key: Key, world: LinearWorld, batch: Batch) -> Law:
-        """The law of a batch before anything but the mean of its noises is drawn."""
+    def of(cls, key: Key, world: LinearWorld, batch: Batch, *, directions: int = 1) -> Law:
+        """The law of a batch with all its numbers, of which the first do not depend on the others.
+
+        Args:
+            key: of the step.
+            world: of the environments.
+            batch: environments and counts [B].
+            directions: along which W will be drawn.
+        """
         environments = batch.environments
         mixing, means = world.mixing[environments], world.means[environments]
-        keys, noises = random.fold_in(key, environments), mixing.shape[-1]
-        center = jax.vmap(lambda k: random.normals(random.fold_in(k, 0), noises, mixing.dtype))
-        return cls(keys, mixing, means, batch.counts.astype(mixing.dtype), center(keys))
+        noises, streams = mixing.shape[-1], 1 + 2 * environments.astype(jnp.uint32)
+        sizes = [noises, *(random.CHI_SQUARE_NORMALS, noises) * directions]
+        _, (center, *numbers) = random.normal_regions(
+            key, [], mixing.dtype, own_sizes=sizes, own_streams=streams
+        )
+        words = random.bits(key, random.CHI_SQUARE_WORDS * directions, streams + 1)
+        counts = batch.counts.astype(mixing.dtype)
+        return cls(mixing, means, counts, center, numbers[::2], words, numbers[1::2])
 
     def along(self, vectors: Array) -> Law:
         """Draw W along one more direction.
@@ -158,19 +173,12 @@ class Law(NamedTuple):
         Args:
             vectors: in the coordinates of z, [q] or one for each environment [B, q].
         """
-        noises, index = self.center.shape[-1], len(self.units)
+        index, width = len(self.units), random.CHI_SQUARE_WORDS
         unit = self._unit(self._to_noise(vectors)[0])
-        candidates = random.CHI_SQUARE_NORMALS
-
-        def numbers(key: Key) -> tuple[Array, Array]:
-            own = random.fold_in(key, 1 + jnp.arange(2) + 2 * index)
-            words = random.bits(own[1], random.CHI_SQUARE_WORDS)
-            return random.normals(own[0], candidates + noises, unit.dtype), words
-
-        normals, words = jax.vmap(numbers)(self.keys)
         degrees = self.counts - (1 + index)
-        squares = random.chi_square(normals[:, :candidates], words, jnp.maximum(degrees, 0))
-        beside = self._beside(normals[:, candidates:], (*self.units, unit))
+        words = self.words[:, index * width : (index + 1) * width]
+        squares = random.chi_square(self.candidates[index], words, jnp.maximum(degrees, 0))
+        beside = self._beside(self.normals[index], (*self.units, unit))
         factor = jnp.sqrt(squares)[:, None] * unit + beside
         factor = jnp.where((degrees > 0)[:, None], factor, 0)
         return self._replace(units=(*self.units, unit), factors=(*self.factors, factor))

@@ -1,0 +1,267 @@
+"""Measurements of regression: data sets, fresh batches, features, variances, and bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from causal_sgd.supervised import estimators, measurements, models, worlds
+from causal_sgd.supervised._moments import Rows
+from causal_sgd.training import algorithms, objectives, optimizers, run, samplers
+from causal_sgd.training.algorithms._examples import Examples
+from causal_sgd.types import Batch, Measurement
+from support.cases import few
+from support.moment_scores import MAX_Z
+
+BIASES = np.array([1.5, -0.5, 0.7], np.float32)
+KEY = jax.random.key(0)
+MODEL = models.linear(dim=2, intercept=True)
+PARAMS = {"weights": jnp.array([0.5, 0.25]), "intercept": jnp.array(0.3)}
+
+
+def nature() -> Any:
+    return worlds.contradiction(biases=BIASES)
+
+
+def batch(*counts: int) -> Batch:
+    return Batch(jnp.arange(len(counts), dtype=jnp.int32), jnp.array(counts, jnp.int32))
+
+
+def examples_of(
+    measurement: Measurement, counts: tuple[int, ...], model: Any = MODEL, world: Any = None
+) -> Examples:
+    world = nature()(KEY) if world is None else world
+    data = measurement.init(jax.random.key(1), world)
+    return Examples(
+        measurement, jax.random.key(2), jnp.asarray(0), data, model, world, batch(*counts)
+    )
+
+
+def test_the_number_of_examples_is_an_axis_of_one_program() -> None:
+    """From 10^2 to 10^9; the deviation from the population falls like n^(-1/2), by its own law."""
+    traces = []
+
+    @jax.jit
+    def moments(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        traces.append(number)
+        measurement = measurements.moments(number, num_validation=number)
+        data = measurement.init(KEY, nature()(KEY))
+        return data.training.second, data.validation.second
+
+    second = np.asarray(nature()(KEY).second_moments, np.float64)
+    inputs = second[:, :-1, :-1]
+    squares = np.diagonal(inputs, axis1=1, axis2=2)
+    spread = np.sqrt(squares[:, :, None] * squares[:, None, :] + inputs**2)  # Isserlis
+    for number in (1e2, 1e3, 1e5, 1e7, 1e9):
+        training, validation = (np.asarray(v, np.float64) for v in moments(jnp.asarray(number)))
+        for drawn in (training, validation):
+            z = (drawn - second)[:, :-1, :-1] / spread * np.sqrt(number)
+            rounding = 1e-6 / spread * np.sqrt(number)
+            assert (np.abs(z) < MAX_Z + rounding).all()
+            assert np.abs(drawn - second).max() > 0
+        assert not np.array_equal(training, validation)
+    assert len(traces) == 1
+
+
+def weighted(rows: Any, used: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Losses, gradients and variances of gradients of weighted examples, by a plain loop."""
+    w, b = np.asarray(PARAMS["weights"], np.float64), float(PARAMS["intercept"])
+    results = []
+    for x, y, counts in zip(np.asarray(rows.inputs), np.asarray(rows.labels), used, strict=True):
+        losses, gradients = [], []
+        for row, label, count in zip(x, y, counts, strict=True):
+            for _ in range(int(count)):
+                residual = row @ w + b - label
+                losses.append(residual**2 / 4)
+                gradients.append(residual / 2 * np.append(row, 1))
+        results.append((np.mean(losses), np.mean(gradients, 0), np.var(gradients, 0)))
+    return tuple(np.array(values) for values in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["subset", "replacement", "full", "fresh"])
+def test_statistics_of_examples_are_those_of_a_plain_loop(kind: str) -> None:
+    options: dict[str, Any] = {
+        "subset": {"num_examples": 20},
+        "replacement": {"num_examples": 20, "replacement": True},
+        "full": {"num_examples": 20, "full": True},
+        "fresh": {"fresh": 12},
+    }[kind]
+    counts = (6, 8, 10)
+    examples = examples_of(measurements.examples(**options), counts)
+    choice = measurements._examples.Choosing(  # which examples a step uses
+        options.get("fresh"), kind == "full", kind == "replacement"
+    )
+    rows, used = choice.rows(examples.key, examples.data, examples.world, examples.batch)
+    used = np.asarray(used)
+    assert (used.sum(1) == (20 if kind == "full" else counts)).all()
+    assert (used == used.round()).all()
+    assert used.max() == 1 or kind == "replacement"
+    losses, gradients, variances = weighted(rows, used)
+    np.testing.assert_allclose(examples.risks()(PARAMS), losses, rtol=1e-5)
+    slope, value = examples.measure(PARAMS)
+    shares = np.array(counts) / sum(counts)
+    np.testing.assert_allclose(value, shares @ losses, rtol=1e-5)
+    np.testing.assert_allclose(slope["weights"], shares @ gradients[:, :2], rtol=1e-4, atol=1e-6)
+    found = examples.variances()(PARAMS)
+    np.testing.assert_allclose(found["weights"], variances[:, :2], rtol=1e-4)
+    np.testing.assert_allclose(found["intercept"], variances[:, 2], rtol=1e-4)
+    means, covariances = examples.features()(PARAMS)
+    for place, (x, row) in enumerate(zip(np.asarray(rows.inputs), used, strict=True)):
+        chosen = np.repeat(x, row.astype(int), 0)
+        np.testing.assert_allclose(means[place], chosen.mean(0), atol=1e-5)
+        np.testing.assert_allclose(covariances[place], np.cov(chosen.T, ddof=0), atol=1e-4)
+
+
+def test_estimators_and_full_steps_see_the_same_data_set() -> None:
+    """All examples of a data set give what its moments give."""
+    examples = examples_of(measurements.examples(50, full=True, num_validation=9), (1, 2, 3))
+    data, world = examples.data, examples.world
+    assert data.validation.second.shape == (3, 4, 4)
+    np.testing.assert_array_equal(data.training.counts, [50, 50, 50])
+    x, y = (np.asarray(v, np.float64).reshape(150, -1) for v in data.rows[:2])
+    expected = np.linalg.lstsq(x, y[:, 0])[0]
+    fit = estimators.pooled()(data, world)
+    np.testing.assert_allclose(fit.estimate, expected, rtol=1e-4)
+    by_moments = examples._replace(measurement=measurements.moments())
+    for one, other in zip(
+        jax.tree.leaves(examples.measure(PARAMS)),
+        jax.tree.leaves(by_moments.measure(PARAMS)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+class Kept:
+    """A world whose rows are the data: 5, 3 and 2 examples, padded."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.probabilities = jnp.full(3, 1 / 3)
+        self.rows = Rows(
+            jnp.asarray(rng.normal(size=(3, 5, 2)), float),
+            jnp.asarray(rng.normal(size=(3, 5)), float),
+            jnp.array([5, 3, 2]),
+        )
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_rows_of_a_world_are_its_data_and_padding_is_never_used(replacement: bool) -> None:
+    measurement, world = measurements.examples(replacement=replacement), Kept()
+    data = measurement.init(KEY, world)
+    z = np.concatenate([world.rows.inputs[1, :3], world.rows.labels[1, :3, None]], 1)
+    np.testing.assert_allclose(data.training.second[1, :3, :3], z.T @ z / 3, rtol=1e-5)
+    choice = measurements._examples.Choosing(None, False, replacement)
+
+    @jax.jit
+    @jax.vmap
+    def used(key: jax.Array) -> jax.Array:
+        return choice.rows(key, data, world, batch(2, 2, 1))[1]
+
+    shares = np.asarray(used(jax.random.split(KEY, 4000)), np.float64)
+    expected = np.array([[0.4] * 5, [2 / 3] * 3 + [0] * 2, [0.5] * 2 + [0] * 3])
+    np.testing.assert_array_equal(shares.sum(2), [[2, 2, 1]] * 4000)
+    error = np.maximum(shares.std(0), 1e-9) / np.sqrt(4000)
+    assert (np.abs(shares.mean(0) - expected) < MAX_Z * error + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [measurements.examples(5), measurements.examples(fresh=5)],
+    ids=["data set", "fresh"],
+)
+def test_batches_with_more_examples_than_there_are_give_nan(measurement: Measurement) -> None:
+    losses = examples_of(measurement, (5, 6, 0)).risks()(PARAMS)
+    assert np.isfinite(losses[0])
+    assert np.isnan(losses[1])
+    assert losses[2] == 0
+    with pytest.raises(ValueError, match="batch"):
+        algorithm = algorithms.sgd(
+            world=nature(),
+            sampler=samplers.hetero(batch_size=6),
+            measurement=measurement,
+            model=MODEL,
+            optimizer=optax.sgd(0.1),
+        )
+        algorithm.init(KEY)
+
+
+@pytest.mark.parametrize("law", ["batch_moments", "batch_directions"])
+def test_an_environment_without_examples_has_no_loss(law: str) -> None:
+    examples = examples_of(getattr(measurements, law)(), (0, 8, 0))
+    losses = examples.risks()(PARAMS)
+    assert losses[0] == losses[2] == 0 < losses[1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(examples.measure(PARAMS)))
+
+
+@pytest.mark.parametrize("law", ["batch_moments", "batch_directions", "examples"])
+def test_the_whole_of_fresh_examples_is_the_population(law: str) -> None:
+    options = {"fresh": 5} if law == "examples" else {}
+    examples = examples_of(getattr(measurements, law)(**options), (2, 2, 1))
+    offered = examples.measurement.risks
+    assert offered is not None
+    expected = measurements.moments().risks
+    assert expected is not None
+    data = measurements.moments().init(KEY, examples.world)
+    for scale, shift in ((1.0, 0.0), (0.5, 0.2)):
+        risks: Any = offered.whole(examples.data, MODEL, examples.world)
+        population: Any = expected.whole(data, MODEL, examples.world)
+        found = risks(PARAMS, scale, shift)
+        np.testing.assert_allclose(found, population(PARAMS, scale, shift), rtol=1e-5)
+        if offered.single is not None:
+            one: Any = offered.single(examples.data, MODEL, examples.world, jnp.asarray(1))
+            np.testing.assert_allclose(one(PARAMS, scale, shift), found[1:2], rtol=1e-6)
+
+
+def test_a_model_that_predicts_for_itself_has_the_losses_of_its_predictions() -> None:
+    def predict(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.tanh(jnp.sum(params * x))
+
+    model = models.VectorModel(lambda key: jnp.ones(2), lambda params: params, predict=predict)
+    examples, params = (
+        examples_of(measurements.examples(9, full=True), (1, 1, 1), model),
+        jnp.ones(2),
+    )
+    rows = examples.data.rows
+    residuals = np.tanh(np.asarray(rows.inputs).sum(-1)) - np.asarray(rows.labels)
+    np.testing.assert_allclose(examples.risks()(params), (residuals**2).mean(1) / 4, rtol=1e-5)
+    shifted: Any = examples.shifted_risks()
+    scaled = 0.5 * np.tanh(np.asarray(rows.inputs).sum(-1)) + 0.2 - np.asarray(rows.labels)
+    np.testing.assert_allclose(shifted(params, 0.5, 0.2), (scaled**2).mean(1) / 4, rtol=1e-5)
+    assert examples.variances()(params).shape == (3, 2)
+    for other in (measurements.moments(), measurements.batch_moments()):
+        with pytest.raises(ValueError, match="predict"):
+            examples_of(other, (1, 1, 1), model).risks()
+    with pytest.raises(ValueError, match="predict"):
+        examples_of(measurements.batch_directions(), (1, 1, 1), model).measure(params)
+
+
+@pytest.mark.parametrize("kind", few(["linear", "hadamard"], {"linear"}))
+def test_variances_of_gaussian_examples_have_a_closed_form(kind: str) -> None:
+    world = worlds.contradiction(biases=BIASES)(KEY)
+    world = world._replace(means=world.means + jnp.array([0.5, -0.3, 0.8]))
+    model = MODEL if kind == "linear" else models.hadamard(dim=2, signed=True)
+    params = PARAMS if kind == "linear" else jax.tree.map(lambda leaf: leaf + 0.5, model.init(KEY))
+    exact = examples_of(measurements.moments(), (1, 1, 1), model, world).variances()(params)
+    size = 100_000
+    drawn = examples_of(measurements.examples(size, full=True), (1, 1, 1), model, world)
+    found = jax.jit(drawn.variances())(params)
+    for one, other in zip(jax.tree.leaves(exact), jax.tree.leaves(found), strict=True):
+        # The relative error of a variance is sqrt((kurtosis - 1) / n); that of r s is at most 60.
+        np.testing.assert_allclose(one, other, rtol=4.5 * np.sqrt(60 / size))
+
+
+def test_features_are_those_of_the_model() -> None:
+    model = models.linear_network(dim=2, hidden=3)
+    examples = examples_of(measurements.moments(), (1, 1, 1), model)
+    params = model.init(KEY)
+    means, covariances = examples.features()(params)
+    assert model.features is not None
+    matrix = np.asarray(model.features(params))
+    second = np.asarray(examples.world.second_moments)
+    np.testing.assert_allclose(means, second[:, :2, -1] @ matrix, atol=1e-6)
+    np.testing.assert_allclose(covariances, matrix.T @ second[:, :2, :2] @ matrix, rtol=1e-5)
