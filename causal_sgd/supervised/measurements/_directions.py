@@ -195,7 +195,7 @@ class Law(NamedTuple):
         values = linalg.product(self.mixing, top[..., None])[..., 0]
         values = values + self.means * bottom[:, None]
         whole = jnp.concatenate([values, bottom[:, None]], 1)
-        return whole / jnp.maximum(size, 1)[:, None]  # without examples all of it is zero
+        return jnp.where((size > 0)[:, None], whole / jnp.maximum(size, 1)[:, None], 0)
 
     def _to_noise(self, vectors: Array) -> tuple[Array, Array]:
         """(u, c) with z'v = eps'u + c; [B, k] and [B]."""
