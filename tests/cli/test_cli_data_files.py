@@ -60,7 +60,8 @@ def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> N
     frame = table()
     kept, rest = frame[frame["city"] == "rome"], frame[frame["city"] == "paris"]
     weight = float(kept["age"] @ kept["price"] / (kept["age"] @ kept["age"]))
-    line = f"--data-file {folder}/plain.csv --columns age --held-out paris --json --metrics weights test_risk"
+    line = f"--data-file {folder}/plain.csv --columns age --held-out paris --json"
+    line += " --metrics weights test_risk"
     code, out, _ = call(*RUN, *words(line), capsys=capsys)
     assert code == 0
     metrics = json.loads(out)["metrics"]

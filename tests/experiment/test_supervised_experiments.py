@@ -45,6 +45,7 @@ NEEDS: dict[str, dict] = {
     "eills-demo": {"num_examples": 50},
     "examples": {"num_examples": 20, "batch_size": 8},
     "fishr": {"measurement": "examples", "num_examples": 20, "batch_size": 8},
+    "without": {"left_out": (1,)},
     "redraw": {"measurement": "batch-moments", "world": "anticausal"},
     "step": {"method": "irmv1", "restart": True, "optimizer": "adam"},
 }

@@ -17,6 +17,7 @@ from causal_sgd.experiment._table import (
     Requirement,
     Source,
     Table,
+    given,
     one_of,
     only,
     option,
@@ -72,14 +73,30 @@ def _objective(
     return option("weight", "risk_weight", *fields, requires=requires)
 
 
-def _estimator(*fields: str | Mapping[str, str | Source], factory: str | None = None) -> Option:
+def _estimator(
+    *fields: str | Mapping[str, str | Source], requires: tuple[Requirement, ...] = ()
+) -> Option:
     """A row of an estimator."""
-    return option(*fields, factory=factory, requires=FIT, module=_estimators)
+    return option(*fields, requires=FIT + requires, module=_estimators)
 
 
-def _variant(experiment: AnyExperiment, parts: Parts) -> str:
-    del parts
-    return experiment.mask.replace("-", "_")
+def _underscored(field: str) -> Computed:
+    """The name that a field holds, as Python spells it."""
+    return Computed(
+        lambda experiment, parts: getattr(experiment, field).replace("-", "_"), (field,)
+    )
+
+
+def _left_out() -> Computed:
+    return Computed(lambda experiment, parts: experiment.left_out, ("left_out",))
+
+
+LEFT_OUT = (given("left_out", "it names the inputs that the method leaves out"),)
+SEARCH: dict[str, str | Source] = {
+    "penalty": "set_penalty",
+    "search": "search",
+    "intercept": "intercept",
+}
 
 
 METHODS = Table(
@@ -95,7 +112,7 @@ METHODS = Table(
         "group-dro": _objective({"rate": "group_rate"}),
         "iga": _objective(requires=(SEVERAL,)),
         "andmask": option(
-            "threshold", "risk_weight", variant=Computed(_variant, ("mask",)), requires=(SEVERAL,)
+            "threshold", "risk_weight", variant=_underscored("mask"), requires=(SEVERAL,)
         ),
         "sandmask": option(
             "threshold", "risk_weight", sharpness="mask_sharpness", requires=(SEVERAL,)
@@ -103,7 +120,13 @@ METHODS = Table(
         "fishr": _objective({"decay": "variance_decay"}, requires=(SEVERAL,)),
         "coral": _objective(requires=(SEVERAL,)),
         "sd": _objective(),
-        "pooled": _estimator(),
+        "pooled": _estimator("intercept"),
+        "oracle": _estimator("intercept"),
+        "without": _estimator("intercept", {"inputs": _left_out()}, requires=LEFT_OUT),
+        "anchor": _estimator("intercept", {"strength": "anchor_strength"}),
+        "causal-dantzig": _estimator(),
+        "eills": _estimator("gamma", SEARCH, "refit"),
+        "fair": _estimator("gamma", SEARCH),
     },
 )
 ESTIMATORS = tuple(name for name, row in METHODS.options.items() if row.module is _estimators)
@@ -193,7 +216,8 @@ class MethodFields:
     """What finds the predictor. Step by step: erm (the mean loss; HeteroSGD with the sampler
     hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, or with weights of
     environments or signs group-dro, andmask, sandmask. In one step, without a model, a sampler and
-    an optimizer: pooled (least squares)."""
+    an optimizer: pooled least squares, oracle (on the causal inputs), without (on all inputs but
+    some), anchor, causal-dantzig, eills, fair (the last two search all sets of up to 15 inputs)."""
     weight: Axis[float] = 1.0
     """Weight of the penalty (of the weighted loss in group-dro), for losses that are mean squared
     residuals over 4."""
@@ -226,3 +250,15 @@ class MethodFields:
     """Sharpness of the smooth mask (sandmask)."""
     variance_decay: Axis[float] = 0.95
     """Decay of the sum of gradients' variances (fishr)."""
+    left_out: tuple[int, ...] | None = None
+    """Inputs that are left out, from 0 (without)."""
+    anchor_strength: Axis[float] = 1.0
+    """Weight of the environments' mean residuals (anchor)."""
+    gamma: Axis[float] = 20.0
+    """Weight of the invariance (eills, fair)."""
+    set_penalty: Axis[float] = 0.0
+    """Penalty of each chosen input (eills, fair)."""
+    search: Literal["exact", "greedy"] = "exact"
+    """Whether all sets are visited, or inputs are added and removed one at a time (eills, fair)."""
+    refit: bool = False
+    """Whether the chosen inputs are fitted again by pooled least squares (eills)."""

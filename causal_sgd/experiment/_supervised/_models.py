@@ -69,7 +69,7 @@ class ModelFields:
     features: int | None = None
     """Number of features (featurised); as many as inputs by default."""
     intercept: bool = False
-    """Whether the model has an intercept."""
+    """Whether the predictor has an intercept; also of estimators, but for those that test."""
     init: Literal["gaussian", "uniform"] | None = None
     """Initial weights (linear): gaussian (zero without init-scale), or uniform, as linear layers of
     PyTorch begin; gaussian by default."""

@@ -141,6 +141,17 @@ WORLDS = Table(
             "num_environments",
             dim_causal="dim_invariant",
         ),
+        "gaussian-environments": option(
+            "dim_spurious",
+            "num_environments",
+            "signal",
+            "noise",
+            "spurious_noise",
+            "spurious_scale",
+            "scramble",
+            "probabilities",
+            dim_causal="dim_invariant",
+        ),
         "sem": option(
             "dim",
             "degree",
@@ -205,8 +216,9 @@ class WorldFields:
     """Environments of inputs and labels: contradiction (one invariant and one spurious input, whose
     bias is mean +- spread), anticausal (the label causes the spurious input with slope mean +-
     spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin et al. 2021),
-    sem (random linear structural equations under random shifts), two-bit (of Kamath et al. 2021),
-    eills-demo (of Fan et al. 2023; needs num-examples)."""
+    gaussian-environments (a label +-1, of Rosenfeld et al. 2021), sem (random linear structural
+    equations under random shifts), two-bit (of Kamath et al. 2021), eills-demo (of Fan et al. 2024;
+    needs num-examples)."""
     mean: Axis[float] = 0.5
     """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
     spread: Axis[float] = 1.0
@@ -215,11 +227,16 @@ class WorldFields:
     variance: Axis[float] = 4.0
     """Variance of the spurious input (contradiction); a bias is at most noise * sqrt(variance)."""
     noise: Axis[float] = 1.0
-    """Standard deviation of the label's noise."""
+    """Standard deviation of the label's noise; of the invariant inputs (gaussian-environments)."""
     noise_spread: Axis[float] = 0.0
     """How much this differs between environments: noise * (1 +- noise-spread)."""
     spurious_noise: Axis[float] = 1.0
-    """Standard deviation of the spurious input's own noise (anticausal)."""
+    """Standard deviation of the spurious input's own noise (anticausal, gaussian-environments)."""
+    signal: Axis[float] = 1.0
+    """Mean of the invariant inputs where the label is 1 (gaussian-environments)."""
+    spurious_scale: Axis[float] = 1.0
+    """Standard deviation of this mean of the spurious inputs over the environments
+    (gaussian-environments)."""
     biases: tuple[float, ...] | None = None
     """Bias of each environment (contradiction); replaces mean and spread."""
     slopes: tuple[float, ...] | None = None
@@ -232,11 +249,11 @@ class WorldFields:
     anticausal)."""
     dim_invariant: int | None = None
     """Number of invariant inputs. Default: 1 (contradiction, anticausal), 5 (chain,
-    unit-test-regression)."""
+    unit-test-regression), 3 (gaussian-environments)."""
     dim_spurious: int | None = None
-    """Number of spurious inputs, by default as dim-invariant; a chain has as many of both."""
+    """Number of spurious inputs, with the same defaults; a chain has as many of both."""
     num_environments: int | None = None
-    """Number of environments (unit-test-regression, sem); 3 by default."""
+    """Number of environments (unit-test-regression, gaussian-environments, sem); 3 by default."""
     dim: int | None = None
     """Number of inputs (sem); 5 by default."""
     degree: Axis[float] = 2.7
