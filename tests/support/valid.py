@@ -20,7 +20,7 @@ from causal_sgd.sensing.worlds import World
 from causal_sgd.sweeps import _machine, refinement
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps.store import Manifest
-from causal_sgd.training import algorithms, optimizers, samplers
+from causal_sgd.training import algorithms, objectives, optimizers, samplers
 from causal_sgd.types import Snapshot, Trace
 
 
@@ -224,6 +224,15 @@ OWN: dict[str, dict[str, Any]] = {
     # Programs of other versions are not compared.
     "Store.check": {"environment": ENVIRONMENT | {"versions": {"causal_sgd": "0", "jax": "0"}}},
     "Store.create": {"path": "other.zarr"},
+    "andmask": {"threshold": 0.5},
+    "annealed": {"objective": objectives.irmv1, "before": 1.0, "after": 2.0},
+    "birm": {"deviation": 0.1},
+    "from_value": {"value": lambda examples, params: 1.0},
+    "linear_network": {"hidden": 3, "depth": 3},
+    "hadamard": {"depth": 3},
+    "penalised": {"objective": objectives.mean()},
+    "restarted": {"at": 1},
+    "sandmask": {"threshold": 0.5, "sharpness": 1.0},
     "ask": {"state": REFINEMENT},
     "deep": {"depth": 3},
     "environment_risk": {"environment": 0},
