@@ -98,8 +98,8 @@ def feasible_points(invariant_flip: ArrayLike) -> Array:
         (0, 0), (c1, 0), and the two spurious ones, with w2 > 0 first; NaN beyond
         `LARGEST_FEASIBLE_FLIP`.
 
-    >>> print(feasible_points(0.1)[2].round(3))
-    [0.625 0.331]
+    >>> print([f"{weight:.3f}" for weight in feasible_points(0.1)[2]])
+    ['0.625', '0.331']
     """
     (alpha,) = broadcast(invariant_flip)
     c1 = 1 - 2 * alpha
