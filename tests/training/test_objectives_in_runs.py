@@ -107,7 +107,7 @@ def test_an_annealed_and_restarted_run_is_two_runs_in_turn() -> None:
     assert not np.allclose(other.params["weights"], found.params["weights"], rtol=1e-3)
 
 
-MASK = {"threshold": 0.5}
+MASK: dict[str, Any] = {"threshold": 0.5}
 REFUSED: dict[str, tuple[Callable[[], Objective], dict[str, Any], str]] = {
     name: (make, SENSING | {"measurement": sensing.measurements.gaussian_law()}, message)
     for name, make, message in [
