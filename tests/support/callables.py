@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import causal_sgd as cs
 from causal_sgd import sweeps
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.figures import Runs
 from causal_sgd.sensing.worlds import Family, Geometry, World
 from causal_sgd.supervised.worlds import Placement
@@ -199,6 +199,7 @@ CALLS: dict[str, Call] = {
         **dict(_functions(cs)),
         **dict(_functions(sweeps)),
         "Experiment": Experiment,
+        "SupervisedExperiment": SupervisedExperiment,
         "Store": Store,
         "Runs": Runs,
         "cell": shapes_of_cell,

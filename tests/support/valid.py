@@ -14,7 +14,7 @@ import optax
 import xarray as xr
 
 import causal_sgd as cs
-from causal_sgd.experiment import Experiment
+from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.sensing.worlds import World
 from causal_sgd.sweeps import _machine, refinement
@@ -52,6 +52,7 @@ EXPERIMENT = Experiment(
     steps=2,
     metrics=("spurious_signal",),
 )
+REGRESSION = SupervisedExperiment(steps=2, metrics=("spurious_weight",))
 CHAIN = EXPERIMENT.replace(
     model="order-parameters", measurement="order-parameter-law", rank=1, dim=9
 )
@@ -220,6 +221,9 @@ VALID: dict[str, Any] = {
 # Where a name means something else, or a default is not the valid value to test with.
 OWN: dict[str, dict[str, Any]] = {
     "Experiment": {name: getattr(EXPERIMENT, name) for name in EXPERIMENT.describe()},
+    "SupervisedExperiment": {
+        name: getattr(REGRESSION, name) for name in REGRESSION.describe() if name != "system"
+    },
     "Manifest.make": MANIFEST,
     # Programs of other versions are not compared.
     "Store.check": {"environment": ENVIRONMENT | {"versions": {"causal_sgd": "0", "jax": "0"}}},
