@@ -120,8 +120,10 @@ ESTIMATORS = {
     "causal_dantzig": Row(),
     "eills": Row({}, {"gamma": 1.0, "penalty": 0.0}, {"gamma": 0.0, "penalty": 0.1}),
     "fair": Row({}, {"gamma": 0.0, "penalty": 0.0}, {"gamma": 30.0, "penalty": 0.1}),
+    "icp": Row({}, {"level": 0.05}, {"level": 0.9}),
     "oracle": Row({"intercept": True}),
     "pooled": Row(),
+    "regression_invariance": Row({}, {"level": 0.01}, {"level": 0.99}),
     "without": Row({"inputs": [1]}),
 }
 WEIGHTS = {"weight": 10.0, "risk_weight": 1.0}
@@ -149,7 +151,7 @@ OBJECTIVES = {
         {"start": 0, "before": 0.5, "after": 2.0},
     ),
 }
-OTHERS = {"objectives": {"from_value"}}
+OTHERS = {"estimators": {"accepted_sets"}, "objectives": {"from_value"}}
 """Members of rooms that are not made of numbers; their own tests stand elsewhere."""
 
 # The shape of each metric: E environments, p inputs.

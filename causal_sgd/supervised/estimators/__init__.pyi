@@ -1,3 +1,7 @@
+from ._icp import SetTests as SetTests
+from ._icp import accepted_sets as accepted_sets
+from ._icp import icp as icp
+from ._icp import regression_invariance as regression_invariance
 from ._least_squares import anchor as anchor
 from ._least_squares import causal_dantzig as causal_dantzig
 from ._least_squares import oracle as oracle
