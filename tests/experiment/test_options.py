@@ -45,6 +45,7 @@ NOT_FOR_THE_SHELL = {
     ("supervised", "method"): {
         "from_value",  # takes a function
         "annealed",  # a row of annealing
+        "accepted_sets",  # tests of sets, no estimator
     },
 }
 FIELDS = {

@@ -125,6 +125,15 @@ METHODS = Table(
         "without": _estimator("intercept", {"inputs": _left_out()}, requires=LEFT_OUT),
         "anchor": _estimator("intercept", {"strength": "anchor_strength"}),
         "causal-dantzig": _estimator(),
+        "icp": _estimator(
+            {
+                "level": "test_level",
+                "correction": _underscored("correction"),
+                "intercept": "test_intercept",
+                "empty": "empty_set",
+            }
+        ),
+        "regression-invariance": _estimator({"level": "test_level", "intercept": "test_intercept"}),
         "eills": _estimator("gamma", SEARCH, "refit"),
         "fair": _estimator("gamma", SEARCH),
     },
@@ -217,7 +226,8 @@ class MethodFields:
     hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, or with weights of
     environments or signs group-dro, andmask, sandmask. In one step, without a model, a sampler and
     an optimizer: pooled least squares, oracle (on the causal inputs), without (on all inputs but
-    some), anchor, causal-dantzig, eills, fair (the last two search all sets of up to 15 inputs)."""
+    some), anchor, causal-dantzig, icp, regression-invariance, eills, fair (the last four search all
+    sets of up to 15 inputs)."""
     weight: Axis[float] = 1.0
     """Weight of the penalty (of the weighted loss in group-dro), for losses that are mean squared
     residuals over 4."""
@@ -254,6 +264,14 @@ class MethodFields:
     """Inputs that are left out, from 0 (without)."""
     anchor_strength: Axis[float] = 1.0
     """Weight of the environments' mean residuals (anchor)."""
+    test_level: Axis[float] = 0.05
+    """Level of the tests (icp, regression-invariance)."""
+    correction: Literal["bonferroni", "environments", "environments-minus-one"] = "bonferroni"
+    """How p-values are corrected for several environments (icp)."""
+    test_intercept: bool = True
+    """Whether the tested regressions have an intercept (icp, regression-invariance)."""
+    empty_set: bool = True
+    """Whether the empty set may be accepted (icp)."""
     gamma: Axis[float] = 20.0
     """Weight of the invariance (eills, fair)."""
     set_penalty: Axis[float] = 0.0
