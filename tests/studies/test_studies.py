@@ -111,9 +111,8 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
             for name, leaf in trace.metrics.items()
         }
         frames = trace.step.shape[0]
-        steps = recorded.get(
-            frames, next(reversed(recorded.values()))[-frames:]
-        )  # a time average has one
+        latest = next(reversed(recorded.values()), np.arange(frames))  # a cell may run nothing
+        steps = recorded.get(frames, latest[-frames:])  # a time average has one
         return labelled(grid, values | {"diverged_at": np.full(grid.shape, -1)}, steps, {})
 
     monkeypatch.setattr(training, "run", run)
@@ -125,6 +124,7 @@ LONG = (
     "collapse",
     "federated",
     "finite-time",
+    "icp-power",
     "optimizers",
     "proportional-limit",
     "rotating-bases",
