@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from causal_sgd import random
 from causal_sgd.supervised import worlds
 from support.moment_scores import by_definition, judge, scores
 from support.supervised import draw_world
@@ -97,3 +98,88 @@ def test_a_world_of_samples_says_what_it_does_not_know() -> None:
     assert world.test_moments.shape == (0, 14, 14)
     assert world.accepted
     world.check()
+
+
+DIM = 9
+LABEL = (DIM + 1) // 2
+
+
+def many_random_models(**options: Any) -> Any:
+    factory = worlds.random_scm(dim=DIM, rejection_examples=2000, **options)
+    return jax.jit(jax.vmap(factory))(jax.random.split(jax.random.key(0), 60))
+
+
+@pytest.mark.slow
+def test_random_models_have_the_structure_of_their_source() -> None:
+    world = many_random_models(same_variance=False)
+    effects, scales = (np.asarray(leaf) for leaf in world.coefficients)
+    edges = (effects != 0).any(-1)
+    np.testing.assert_array_equal(edges[:, 0], edges[:, 1])
+    assert not edges[..., np.triu_indices(DIM + 1)[0], np.triu_indices(DIM + 1)[1]].any()
+    assert ((effects != 0).sum(-1) <= 1).all()
+    # At most 4 parents, and one more where a child of the label was added; the label has 5.
+    parents, children = edges[:, 0].sum(2), edges[:, 0, :, LABEL].sum(1)
+    assert (np.delete(parents, LABEL, 1) <= 5).all()
+    assert (parents[:, LABEL] == 5).all()
+    assert (children == DIM - LABEL).all()  # no more than 4 nodes come later
+    # The label is linear with the same coefficients, which are w*.
+    np.testing.assert_array_equal(effects[:, 0, LABEL], effects[:, 1, LABEL])
+    weights = np.delete(effects[:, 0, LABEL, :, 0], LABEL, 1)
+    np.testing.assert_allclose(weights, world.target)
+    np.testing.assert_array_equal(weights != 0, world.causal)
+    assert ((np.abs(weights) >= 1) & (np.abs(weights) <= 1.5) | (weights == 0)).all()
+    assert (effects[:, :, LABEL, :, 1:] == 0).all()
+    of_label = np.abs(effects[:, :, LABEL + 1 :, LABEL].sum(-1))
+    assert ((of_label > 0.499) & (of_label < 1.501)).all()
+    assert ((scales >= 0.5) & (scales <= 2)).all()
+
+
+def test_examples_of_a_random_model_solve_its_equations() -> None:
+    world = draw_world(worlds.random_scm(dim=DIM, rejection_examples=2000))
+    key = jax.random.key(7)
+    x, y = world.draw_examples(key, jnp.array(1), 50)
+    z = np.insert(np.asarray(x, np.float64), LABEL, y, axis=1)
+    effects, scales = (np.asarray(leaf[1], np.float64) for leaf in world.coefficients)
+    assert scales[LABEL] == 1
+    functions = (lambda t: t, np.sin, lambda t: 1 / (1 + np.exp(-t)), np.cos)
+    functions = (*functions, lambda t: np.sin(np.pi * t))
+    noise = z.copy()
+    for node in range(DIM + 1):
+        for parent in range(node):
+            for kind, function in enumerate(functions):
+                noise[:, node] -= effects[node, parent, kind] * function(z[:, parent])
+    drawn = np.asarray(random.normals(key, (DIM + 1, 50), float)).T
+    np.testing.assert_allclose(noise, drawn * scales, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_random_models_are_accepted_where_pooled_least_squares_is_biased() -> None:
+    """By NumPy on fresh examples; models whose bias is near the limit of 1/2 are not judged."""
+    world = many_random_models()
+    keys = jax.random.split(jax.random.key(9), 60)
+
+    def moments(each: Any, key: jax.Array) -> jax.Array:
+        return each.draw_moments(key, jnp.arange(2), jnp.full(2, 4000))
+
+    second = np.asarray(jax.jit(jax.vmap(moments))(world, keys), np.float64).mean(1)
+    pooled = np.linalg.solve(second[:, :DIM, :DIM], second[:, :DIM, DIM, None])[..., 0]
+    bias = ((pooled - world.target) ** 2).sum(1)
+    clear = (bias < 0.3) | (bias > 0.8)
+    assert clear.sum() > 20
+    assert 0 < np.mean(world.accepted) < 1
+    np.testing.assert_array_equal(np.asarray(world.accepted)[clear], bias[clear] > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dim": 3}, "dim must be a whole number, at least 4, got 3"),
+        ({"least_bias": -1.0}, "least_bias must be a finite number at least 0"),
+        ({"same_variance": 1}, "same_variance must be True or False"),
+        ({"rejection_examples": 0}, "rejection_examples must be a whole number, at least 1"),
+        ({"probabilities": [1.0]}, "probabilities must have one entry per environment"),
+    ],
+)
+def test_wrong_arguments_of_random_structural_models(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worlds.random_scm(**options)

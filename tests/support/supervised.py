@@ -76,6 +76,9 @@ WORLDS = {
         {"signal": 1.0, "spurious_scale": 1.0},
         {"signal": 0.5, "spurious_scale": 1.0},
     ),
+    "random_scm": Row(
+        {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
+    ),
     "sem": Row(
         {"dim": 4, "scramble": True},
         {"degree": 2.7, "shift": 1.0, "shift_variance": 1.0},
@@ -94,6 +97,7 @@ WORLDS = {
     ),
 }
 NONSTATIONARY = {
+    "drift": Row({}, {"rate": 0.1}, {"rate": -0.2}, random=False),
     "redraw": Row(
         {"world": worlds.contradiction(biases=-BIASES)},
         {"probability": 1.0},

@@ -10,6 +10,7 @@ from ._linear import LinearWorld as LinearWorld
 from ._mixture import MixtureWorld as MixtureWorld
 from ._mixture import gaussian_environments as gaussian_environments
 from ._placement import Placement as Placement
+from ._random_scm import random_scm as random_scm
 from ._sampled import SampledWorld as SampledWorld
 from ._sem import Intervention as Intervention
 from ._sem import from_equations as from_equations
