@@ -46,6 +46,8 @@ NEEDS: dict[str, dict] = {
     "examples": {"num_examples": 20, "batch_size": 8},
     "fishr": {"measurement": "examples", "num_examples": 20, "batch_size": 8},
     "without": {"left_out": (1,)},
+    "random-scm": {"num_examples": 50},
+    "drift": {"measurement": "batch-moments"},
     "redraw": {"measurement": "batch-moments", "world": "anticausal"},
     "step": {"method": "irmv1", "restart": True, "optimizer": "adam"},
 }

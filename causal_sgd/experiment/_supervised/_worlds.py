@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from causal_sgd import checks
 from causal_sgd.experiment._fields import Axis
 from causal_sgd.experiment._table import (
     AnyExperiment,
@@ -162,6 +163,14 @@ WORLDS = Table(
             "scramble",
             "probabilities",
         ),
+        "random-scm": option(
+            "dim",
+            "num_environments",
+            "same_variance",
+            "least_bias",
+            "rejection_examples",
+            "probabilities",
+        ),
         "two-bit": option("invariant_flip", "spurious_flips", "test_flips", "probabilities"),
         "eills-demo": option("probabilities"),
     },
@@ -180,23 +189,30 @@ WORLDS = Table(
     ),
 )
 
+NO_DATA = (absent("data_file", "the data are what they are"),)
+FRESH = one_of(
+    "measurement",
+    ("batch-moments", "batch-directions", "examples"),
+    "moments are those of the first world",
+)
+
+
+def _drift_rate(experiment: AnyExperiment, parts: Parts) -> object:
+    del parts
+    return checks.representable("mean_drift / steps", experiment.mean_drift / experiment.steps)
+
+
 EVOLUTIONS = Table(
     "evolution",
     "evolve",
     _nonstationary,
     {
         "none": Option(None, curve=True),
+        "drift": option(rate=Computed(_drift_rate, ("mean_drift",)), requires=(FRESH, *NO_DATA)),
         "redraw": option(
             world=part("world"),
             probability="redraw_probability",
-            requires=(
-                absent("data_file", "the data are what they are"),
-                one_of(
-                    "measurement",
-                    ("batch-moments", "batch-directions", "examples"),
-                    "moments are those of the first world",
-                ),
-            ),
+            requires=(FRESH, *NO_DATA),
         ),
     },
 )
@@ -217,8 +233,8 @@ class WorldFields:
     bias is mean +- spread), anticausal (the label causes the spurious input with slope mean +-
     spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin et al. 2021),
     gaussian-environments (a label +-1, of Rosenfeld et al. 2021), sem (random linear structural
-    equations under random shifts), two-bit (of Kamath et al. 2021), eills-demo (of Fan et al. 2024;
-    needs num-examples)."""
+    equations under random shifts), two-bit (of Kamath et al. 2021), eills-demo (of Fan et al. 2024)
+    and random-scm (of Gu et al. 2024; both nonlinear, and need num-examples)."""
     mean: Axis[float] = 0.5
     """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
     spread: Axis[float] = 1.0
@@ -253,9 +269,10 @@ class WorldFields:
     dim_spurious: int | None = None
     """Number of spurious inputs, with the same defaults; a chain has as many of both."""
     num_environments: int | None = None
-    """Number of environments (unit-test-regression, gaussian-environments, sem); 3 by default."""
+    """Number of environments (unit-test-regression, gaussian-environments, sem: 3 by default;
+    random-scm: 2 by default)."""
     dim: int | None = None
-    """Number of inputs (sem); 5 by default."""
+    """Number of inputs. Default: 5 (sem), 15 (random-scm)."""
     degree: Axis[float] = 2.7
     """Expected number of edges at a node (sem)."""
     max_targets: int = 2
@@ -274,6 +291,12 @@ class WorldFields:
     (chain)."""
     ones: bool = True
     """Whether the weights are ones rather than drawn (chain)."""
+    same_variance: bool = True
+    """Whether the label's noise is the same in all environments (random-scm)."""
+    least_bias: Axis[float] = 0.5
+    """Worlds in which pooled least squares is closer to the truth are rejected (random-scm)."""
+    rejection_examples: int = 100_000
+    """Examples of every environment for this decision (random-scm)."""
     invariant_flip: Axis[float] = 0.25
     """Probability that the invariant bit differs from the label (two-bit)."""
     spurious_flips: tuple[float, ...] | None = None
@@ -302,6 +325,9 @@ class WorldFields:
     """Whether the inputs are divided by their standard deviations and all means are subtracted
     (data-file)."""
     evolution: EvolutionName = "none"
-    """How the world changes before every step: redraw (it is drawn anew)."""
+    """How the world changes before every step: drift (the biases move), redraw (it is drawn
+    anew)."""
+    mean_drift: Axis[float] = 0.0
+    """How far the biases move over the whole run (drift)."""
     redraw_probability: Axis[float] = 1.0
     """Probability that the world is drawn anew before a step (redraw)."""
