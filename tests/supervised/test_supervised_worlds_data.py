@@ -182,6 +182,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tests": ["north", "south", "east"]}, "tests must leave at least one environment"),
     ({"causal": [3]}, "causal must be a whole number, at least 0 and at most 2, got 3"),
     ({"causal": ["age"]}, "causal must hold numbers of columns without names"),
+    ({"causal": 1}, "causal must be a list of names or places of inputs, got 1"),
     ({"target": [1.0]}, r"target must have shape \[3\]"),
     ({"probabilities": [0.5, 0.5]}, "probabilities must have one entry per environment"),
     ({"x": np.ones((40, 2)), "standardise": True}, "x must have no constant column"),

@@ -255,6 +255,13 @@ OWN: dict[str, dict[str, Any]] = {
     "level_crossing": {"along": "spread"},
     "refine": {"coarse": 2, "first_seeds": 1, "max_seeds": 1, "label": "x", "store": None},
     "sensing.models.order_parameters": {"rank": 1},
+    "supervised.worlds.from_arrays": {
+        "x": np.arange(12.0).reshape(6, 2),
+        "y": np.arange(6.0),
+        "environment": np.array([0, 1] * 3),
+    },
+    "supervised.worlds.from_equations": {"weights": np.array([[0.0, 1.0], [0.0, 0.0]])},
+    "unit_test_regression": {"num_environments": 2},
     "slurm": {"executor": types.SimpleNamespace(submit=print)},
     "stream": {"name": "world"},
     "order_parameter_boundary": {"metric": "spurious_signal"},

@@ -290,7 +290,9 @@ def _causal(
     causal: Sequence[str | int] | None, names: tuple[str, ...] | None, dim: int
 ) -> np.ndarray:
     mask = np.zeros(dim, bool)
-    for each in () if causal is None else causal:
+    given = () if causal is None else causal
+    checks.instance("causal", given, (list, tuple), "a list of names or places of inputs")
+    for each in given:
         if isinstance(each, str):
             if names is None:
                 raise ValueError(f"causal must hold numbers of columns without names, got {each!r}")

@@ -199,10 +199,10 @@ def gaussian_environments(
     checks.number("noise", noise, above=0)
     checks.number("spurious_noise", spurious_noise, above=0)
     checks.number("spurious_scale", spurious_scale, minimum=0)
+    checks.number("signal", signal, scalar=False)
     if np.ndim(signal):
         causal_mean = array("signal", signal, (dim_causal,))
     else:
-        checks.number("signal", signal)
         causal_mean = jnp.broadcast_to(jnp.asarray(signal, float), (dim_causal,))
     given = None
     if spurious_means is not None:

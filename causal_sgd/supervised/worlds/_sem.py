@@ -245,8 +245,8 @@ def _solved(equations: Equations) -> tuple[Array, Array]:
 
 def _of_nodes(name: str, value: Numbers, nodes: int, *, minimum: float | None = None) -> Array:
     """A number or one per node as an array [r]."""
+    checks.number(name, value, minimum=minimum, scalar=False)
     if not np.ndim(value):
-        checks.number(name, value, minimum=minimum)
         return jnp.broadcast_to(jnp.asarray(value, float), (nodes,))
     return array(name, value, (nodes,), minimum=minimum)
 
