@@ -104,6 +104,10 @@ def snapshot() -> Snapshot:
     return ALGORITHM.snapshot(KEY, state())
 
 
+def labelled() -> cs.supervised.worlds.LinearWorld:
+    return cs.supervised.worlds.contradiction()(KEY)
+
+
 AX = object()  # stands for the axes of a new figure
 # Valid values of parameters by name; others keep their defaults.
 VALID: dict[str, Any] = {
@@ -237,6 +241,12 @@ OWN: dict[str, dict[str, Any]] = {
     "penalised": {"objective": objectives.mean()},
     "restarted": {"at": 1},
     "sandmask": {"threshold": 0.5, "sharpness": 1.0},
+    "accepted_sets": {
+        "data": Later(lambda: cs.supervised.measurements.moments(100).init(KEY, labelled())),
+        "level": 0.05,
+        "world": Later(labelled),
+    },
+    "anchor": {"strength": 4.0},
     "ask": {"state": REFINEMENT},
     "deep": {"depth": 3},
     "environment_risk": {"environment": 0},
@@ -273,5 +283,6 @@ OWN: dict[str, dict[str, Any]] = {
     "use_cpu_cores": {"count": 1},
     "write": {"values": UNIT},
     "write_page": {"path": "page.html"},
+    "without": {"inputs": [1]},
     "zipped": {"nonsense": [1.0]},
 }

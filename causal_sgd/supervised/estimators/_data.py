@@ -63,7 +63,8 @@ def sample_of(
         environments: how many it needs.
 
     Raises:
-        ValueError: if the data hold no moments, or those of too few environments.
+        ValueError: if the data hold no moments, or those of too few environments, or the world is
+            none.
     """
     if not isinstance(data, MomentData) or data.training is None:
         raise ValueError(
@@ -71,6 +72,8 @@ def sample_of(
             "does, got "
             + ("fresh examples" if isinstance(data, MomentData) else type(data).__name__)
         )
+    if not hasattr(world, "probabilities"):
+        raise ValueError(f"world must be a world, drawn by its factory, got {type(world).__name__}")
     moments = data.training
     size = moments.second.shape[0]
     if size < environments:

@@ -157,9 +157,11 @@ def _tail(
         end = start + length
         excess = height(end, *parameters) - base - rule.growth
         length = jnp.maximum(length - excess / slope(end, *parameters), length / 8)
-    total = jnp.zeros_like(start)
-    for node, weight in zip(rule.nodes, rule.weights, strict=True):
-        total += weight * jnp.exp(base - height(start + node * length, *parameters))
+    shape = (-1, *[1] * start.ndim)
+    nodes, weights = (jnp.asarray(each, start.dtype).reshape(shape) for each in rule[1:3])
+    points = start[None] + nodes * length[None]
+    heights = height(points, *(each[None] for each in parameters))
+    total = jnp.sum(weights * jnp.exp(base[None] - heights), 0)
     return total * length * jnp.exp(-base)
 
 
