@@ -11,7 +11,7 @@ import pytest
 
 from causal_sgd import random
 from causal_sgd.supervised import worlds
-from support.moment_scores import by_definition, judge, scores
+from support.moment_scores import by_definition, drawn_once, judge, scores
 from support.supervised import draw_world
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -48,8 +48,7 @@ def test_the_demonstration_has_the_law_of_its_source(environment: int) -> None:
 def test_the_demonstration_has_the_known_biases() -> None:
     """E x (y - w*'x) on x7, x8 and x9; its sign is the same in both environments."""
     world = draw_world(worlds.eills_demo())
-    counts = jnp.full(2, 400_000)
-    second = np.asarray(world.draw_moments(jax.random.key(0), jnp.arange(2), counts))
+    second = drawn_once(world, 0, [400_000, 400_000])
     biases = second[:, :12, 12] - second[:, :12, :12] @ np.asarray(world.target)
     np.testing.assert_allclose(
         biases[:, 6:9], [[0.99, -0.51, 0.19], [0.18, -0.91, 0.03]], atol=0.02
@@ -58,6 +57,7 @@ def test_the_demonstration_has_the_known_biases() -> None:
     np.testing.assert_allclose(world.target, [3, 2, -0.5, *[0] * 9])
 
 
+@pytest.mark.slow
 def test_moments_of_many_slabs_are_those_of_the_same_examples() -> None:
     """2500 examples fill two slabs of 1024 and a part of a third one."""
     world, key = draw_world(worlds.eills_demo()), jax.random.key(3)
@@ -134,6 +134,7 @@ def test_random_models_have_the_structure_of_their_source() -> None:
     assert ((scales >= 0.5) & (scales <= 2)).all()
 
 
+@pytest.mark.slow
 def test_examples_of_a_random_model_solve_its_equations() -> None:
     world = draw_world(worlds.random_scm(dim=DIM, rejection_examples=2000))
     key = jax.random.key(7)

@@ -95,6 +95,7 @@ def test_the_residual_of_random_models_is_the_same_in_every_environment() -> Non
     assert ((sizes > 0.4999) & (sizes < 1.0001)).all()
 
 
+@pytest.mark.slow
 def test_random_graphs_have_their_degree_and_their_targets() -> None:
     draw = jax.jit(jax.vmap(worlds.sem(dim=5, num_environments=3)))
     world = draw(jax.random.split(jax.random.key(1), 4000))
@@ -108,6 +109,7 @@ def test_random_graphs_have_their_degree_and_their_targets() -> None:
     assert abs(alike.mean() - chance) < 4.5 * (chance * (1 - chance) / 4000) ** 0.5
 
 
+@pytest.mark.slow
 def test_shifts_vanish_with_their_size() -> None:
     world = draw_world(worlds.sem(shift=0.0, shift_variance=0.0))
     np.testing.assert_allclose(world.means, world.means[:1] * jnp.ones((3, 1)), rtol=1e-5)

@@ -16,6 +16,7 @@ from support.moment_scores import (
     by_definition,
     drawn_by_definition,
     drawn_moments,
+    drawn_once,
     entries,
     judge,
     population_scores,
@@ -67,7 +68,7 @@ def test_counts_of_atoms_are_whole_and_add_up() -> None:
     drawn = world.draw_counts(jax.random.key(0), jnp.arange(2), counts)
     np.testing.assert_array_equal(drawn.sum(1), counts)
     np.testing.assert_array_equal(drawn, jnp.round(drawn))
-    assert (world.draw_moments(jax.random.key(0), jnp.arange(2), counts)[1] == 0).all()
+    assert (drawn_once(world, 0, counts)[1] == 0).all()
 
 
 def test_atoms_are_drawn_with_their_mass() -> None:
@@ -149,7 +150,7 @@ def test_gaussian_environments_have_the_moments_of_their_definition() -> None:
         np.testing.assert_allclose(found, np.asarray(world.target)[:2], rtol=1e-4)
 
 
-@pytest.mark.parametrize("count", few([1, 2, 4, 5, 9, 40], {4, 9}))
+@pytest.mark.parametrize("count", few([1, 2, 4, 5, 9, 40], {4}))
 def test_moments_of_mixtures_have_the_law_of_drawn_examples(count: int) -> None:
     """Up to p + 2 examples the scatter has fewer degrees than inputs."""
     world, draws = draw_world(worlds.gaussian_environments(**MIXTURE)), 20_000
@@ -161,14 +162,15 @@ def test_moments_of_mixtures_have_the_law_of_drawn_examples(count: int) -> None:
 def test_examples_of_mixtures_are_scrambled_as_their_moments() -> None:
     world, size = draw_world(worlds.gaussian_environments(**MIXTURE, scramble=True)), 40_000
     plain = draw_world(worlds.gaussian_environments(**MIXTURE))
-    x, y = world.draw_examples(jax.random.key(2), jnp.array(1), size)
+    draw = jax.jit(lambda key: world.draw_examples(key, jnp.array(1), size))
+    x, y = draw(jax.random.key(2))
     judge(population_scores(world.second_moments[1], np.asarray(x), np.asarray(y)))
     back = np.eye(5)
     back[:3, :3] = world.unscramble
     found = back @ np.asarray(world.second_moments) @ back.T
     np.testing.assert_allclose(found, plain.second_moments, atol=1e-5)
     np.testing.assert_allclose(world.unscramble @ world.target, plain.target, atol=1e-6)
-    drawn = world.draw_moments(jax.random.key(0), jnp.arange(2), jnp.array([1e8, 0.0]))
+    drawn = drawn_once(world, 0, [1e8, 0.0])
     np.testing.assert_allclose(drawn[0], world.second_moments[0], atol=5e-3)
     assert (drawn[1] == 0).all()
 

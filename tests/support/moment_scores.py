@@ -57,6 +57,12 @@ def judge(z: np.ndarray) -> None:
     assert np.abs(z).max() < MAX_Z
 
 
+def drawn_once(world: Any, seed: int, counts: Any) -> np.ndarray:
+    """Moments [E, q, q] of one sample of every environment, in one program."""
+    keys, environments = jax.random.key(seed), jnp.arange(len(counts))
+    return np.asarray(jax.jit(world.draw_moments)(keys, environments, jnp.asarray(counts, float)))
+
+
 def drawn_moments(world: Any, environment: int, count: Any, draws: int, seed: int = 0) -> Any:
     """Moments [draws, q, q] of independent samples of one environment."""
     keys = jax.random.split(jax.random.key(seed), draws)
