@@ -161,11 +161,7 @@ def squared_error(snapshot: Snapshot) -> Array:
     return metrics.estimation_error(snapshot)
 
 
-METRICS = {
-    "invariant_weight": invariant,
-    "spurious_weight": spurious,
-    "estimation_error": squared_error,
-}
+WEIGHTS = {"invariant_weight": invariant, "spurious_weight": spurious}
 
 
 def _original(snapshot: Snapshot) -> Array:
@@ -197,7 +193,7 @@ def _fitted(
         measurement=measurements.moments(examples),
         estimator=estimator(factor),
     )
-    return run(key, algorithm=algorithm, metrics=METRICS, num_steps=1)
+    return run(key, algorithm=algorithm, metrics=WEIGHTS, num_steps=1)
 
 
 def _trained(
@@ -221,7 +217,7 @@ def _trained(
         objective=objective(spread),
         optimizer=optimizer,
     )
-    return run(key, algorithm=algorithm, metrics=METRICS, num_steps=STEPS)
+    return run(key, algorithm=algorithm, metrics=WEIGHTS, num_steps=STEPS)
 
 
 def _hetero(
@@ -248,5 +244,6 @@ def _hetero(
         model=model,
         optimizer=optax.sgd(learning_rate),
     )
-    trace = run(key, algorithm=algorithm, metrics=METRICS, num_steps=steps, record_every=every)
+    recorded = {**WEIGHTS, "estimation_error": squared_error}
+    trace = run(key, algorithm=algorithm, metrics=recorded, num_steps=steps, record_every=every)
     return time_average(trace, after=after)

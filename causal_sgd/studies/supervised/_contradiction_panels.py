@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Properties = dict[str, Any]  # of a matplotlib artist
 
-__all__ = ["COUNTED", "draw", "field"]
+__all__ = ["draw"]
 
 FOUND = 0.1  # of the distance of pooled least squares
 WIDTH, HEIGHT = 1.0, VARIANCE**0.5  # of the plane; no bias is larger than its height
@@ -82,7 +82,7 @@ def draw(
         measured: (learning rate, mean) -> the boundary of HeteroSGD with u^2.
     """
     fig = plt.figure(figsize=(8.6, 6.0), layout="none")
-    fields = {name: field(data, name) for name in COUNTED}
+    fields = {name: _field(data, name) for name in COUNTED}
     plane = fig.add_gridspec(1, 1, left=0.065, right=0.6, bottom=0.515, top=0.955)
     _draw_plane(fig.add_subplot(plane[0]), fields, measured)
     scans = fig.add_gridspec(2, 1, left=0.705, right=0.99, bottom=0.515, top=0.955, hspace=0.3)
@@ -96,7 +96,7 @@ def draw(
     return fig
 
 
-def field(data: Mapping[str, xr.Dataset], name: str) -> xr.DataArray:
+def _field(data: Mapping[str, xr.Dataset], name: str) -> xr.DataArray:
     """The distance of a method in the plane over that of least squares, dims (spread, mean)."""
     kinds = {"estimators": methods.ESTIMATORS, "objectives": methods.OBJECTIVES}
     kind = next((kind for kind, names in kinds.items() if name in names), "hetero")

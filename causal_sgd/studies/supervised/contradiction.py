@@ -263,7 +263,7 @@ def _boundary_rows() -> dict[str, list[Row]]:
 def _swept(
     cell: Cell, groups: Mapping[str, Sequence[Row]], seeds: int, label: str, options: Options
 ) -> dict[str, xr.Dataset]:
-    """One sweep over the rows of all groups; their datasets [variant, world, seed, step]."""
+    """One sweep over the rows of all groups; their datasets [variant, world, seed, 1]."""
     from causal_sgd.sweeps import sweep, zipped
 
     rows = list(itertools.chain.from_iterable(groups.values()))
@@ -271,7 +271,7 @@ def _swept(
     dataset = methods.apart(sweep(cell, axes=axes, seeds=seeds, label=label, tile=TILE, **options))
     ends = np.cumsum([len(group) for group in groups.values()])
     return {
-        name: dataset.isel(world=slice(end - len(groups[name]), end))
+        name: dataset.isel(world=slice(end - len(groups[name]), end), step=[-1])
         for name, end in zip(groups, ends.tolist(), strict=True)
     }
 
@@ -366,22 +366,22 @@ def _square(runs: xr.Dataset, name: str) -> float:
 
 
 def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """The boundaries of HeteroSGD with u^2, and the distances of all methods in the plane."""
+    """The boundaries of HeteroSGD with u^2, and the predicted weights in the plane."""
     from causal_sgd import theory
-    from causal_sgd.studies.supervised._contradiction_panels import COUNTED, field
 
     rates, means = np.array(BOUNDARIES).T
-    bounds = _all_boundaries(data).values()
-    fields = {name: field(data, name) for name in COUNTED}
-    mean, spread = (fields["ERM"][name] for name in ("mean", "spread"))
-    worlds = {"mean": mean.values[None, :], "spread": spread.values[:, None]}
-    return {
+    bounds = list(_all_boundaries(data).values())
+    tables = {
         "boundaries": points(
             {"learning_rate": rates, "mean": means},
-            intervals(list(bounds)) | {"theory": theory.critical_spread(rates, means)},
-        ),
-        "plane": points(worlds, {name: values.values for name, values in fields.items()}),
+            intervals(bounds) | {"theory": theory.critical_spread(rates, means)},
+        )
     }
+    for name in (*FORMULAS, "EILLS", "FAIR", "ICP"):
+        worlds = {key: data["objectives"][key].values for key in ("mean", "spread")}
+        spurious = predicted(name, worlds["mean"], worlds["spread"])[1]
+        tables[f"theory of {name}"] = points(worlds, {"spurious_weight": spurious})
+    return tables
 
 
 def _all_boundaries(data: Mapping[str, xr.Dataset]) -> dict[tuple[float, float], Boundary]:
