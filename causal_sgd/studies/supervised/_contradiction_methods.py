@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,24 +35,11 @@ WARM = 400  # steps before the penalty of IRMv1
 
 
 def fitted() -> Cell:
-    """Estimators in closed form on one data set.
+    """Estimators in closed form on one data set; see `apart`.
 
     The cell takes mean, spread, examples, and a factor of the weights of EILLS and FAIR.
     """
-    from causal_sgd.supervised import estimators
-
-    named: dict[str, Callable[[Array], Estimator]] = {
-        "ERM": lambda factor: estimators.pooled(),
-        "anchor": lambda factor: estimators.anchor(10.0),
-        "Dantzig": lambda factor: estimators.causal_dantzig(),
-        "EILLS": lambda factor: estimators.eills(EILLS * factor),
-        "FAIR": lambda factor: estimators.fair(FAIR * factor),
-        # The label has one distribution in all environments, so that the empty set is invariant.
-        "ICP": lambda factor: estimators.icp(empty=False),
-    }
-    return together(
-        {name: functools.partial(_fitted, estimator=make) for name, make in named.items()}
-    )
+    return _fitted
 
 
 def trained() -> Cell:
@@ -176,24 +164,56 @@ def _world(mean: Array, spread: Array, angle: float | Array = 0.0) -> WorldFacto
     return worlds.contradiction(mean=mean, spread=spread, variance=VARIANCE, angle=angle)
 
 
-def _fitted(
-    key: Key,
-    *,
-    mean: Array,
-    spread: Array,
-    examples: Array,
-    factor: Array,
-    estimator: Callable[[Array], Estimator],
-) -> Trace:
-    from causal_sgd.supervised import measurements
+def _fitted(key: Key, *, mean: Array, spread: Array, examples: Array, factor: Array) -> Trace:
+    from causal_sgd.supervised import estimators, measurements
     from causal_sgd.training import algorithms, run
 
+    named: dict[str, Estimator] = {
+        "ERM": estimators.pooled(),
+        "anchor": estimators.anchor(10.0),
+        "Dantzig": estimators.causal_dantzig(),
+        "EILLS": estimators.eills(EILLS * factor),
+        "FAIR": estimators.fair(FAIR * factor),
+        # The label has one distribution in all environments, so that the empty set is invariant.
+        "ICP": estimators.icp(empty=False),
+    }
     algorithm = algorithms.fitted(
         world=_world(mean, spread),
         measurement=measurements.moments(examples),
-        estimator=estimator(factor),
+        estimator=named["ERM"],
     )
-    return run(key, algorithm=algorithm, metrics=WEIGHTS, num_steps=1)
+    # All estimators as metrics of one run: its data are drawn, and compiled, once.
+    fits = {name: functools.partial(_fit, estimator) for name, estimator in named.items()}
+    metrics = {
+        f"{name}{BETWEEN}{metric}": functools.partial(_number, fit=fit, number=number)
+        for name, fit in fits.items()
+        for metric, number in FITS.items()
+    }
+    return run(key, algorithm=algorithm, metrics=metrics, num_steps=1)
+
+
+def _fit(estimator: Estimator, snapshot: Snapshot) -> Array:
+    """The weights that an estimator fits to the data of a run, [p]."""
+    return estimator(snapshot.data, snapshot.world).estimate
+
+
+def _number(
+    snapshot: Snapshot, *, fit: Callable[[Snapshot], Array], number: Callable[[Array], Array]
+) -> Array:
+    return number(snapshot.once(fit))
+
+
+def _lost(weights: Array) -> Array:
+    import jax.numpy as jnp
+
+    return jnp.where(jnp.isfinite(weights).all(), -1, 1)
+
+
+FITS: Mapping[str, Callable[[Array], Array]] = {
+    "invariant_weight": operator.itemgetter(0),
+    "spurious_weight": operator.itemgetter(1),
+    "diverged_at": _lost,
+}
 
 
 def _trained(

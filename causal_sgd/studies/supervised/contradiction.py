@@ -182,7 +182,7 @@ def run(
         **_swept(methods.trained(), _trained_rows(plane), seeds, "objectives", options),
         **_swept(
             models,
-            {"hetero": _rows(plane, learning_rate=RATE, angle=0)},
+            {"hetero": _rows(plane, learning_rate=RATE, angle=0.0)},
             seeds,
             "HeteroSGD",
             options,
@@ -207,8 +207,8 @@ def _fitted_rows(plane: Sequence[World]) -> dict[str, list[Row]]:
     from causal_sgd.theory.invariance import contradiction as theory
 
     rows = {
-        "estimators": _rows(plane, examples=EXAMPLES, factor=1),
-        "estimators_points": _rows(POINTS, examples=MOST, factor=1),
+        "estimators": _rows(plane, examples=EXAMPLES, factor=1.0),
+        "estimators_points": _rows(POINTS, examples=MOST, factor=1.0),
     }
     laws = {
         "EILLS": (theory.eills_threshold, methods.EILLS),
@@ -229,22 +229,22 @@ def _fitted_rows(plane: Sequence[World]) -> dict[str, list[Row]]:
 
 def _trained_rows(plane: Sequence[World]) -> dict[str, list[Row]]:
     return {
-        "objectives": _rows(plane, examples=EXAMPLES, angle=0),
-        "objectives_points": _rows(POINTS, examples=MOST, angle=0),
+        "objectives": _rows(plane, examples=EXAMPLES, angle=0.0),
+        "objectives_points": _rows(POINTS, examples=MOST, angle=0.0),
         "objectives_rotated": _rows(POINTS, examples=MOST, angle=ANGLE),
-        "objectives_agreeing": _rows([AGREEING], examples=MOST, angle=0),
+        "objectives_agreeing": _rows([AGREEING], examples=MOST, angle=0.0),
     }
 
 
 def _rate_rows() -> dict[str, list[Row]]:
     def along(world: World) -> list[Row]:
-        return [row for rate in RATES for row in _rows([world], learning_rate=rate, angle=0)]
+        return [row for rate in RATES for row in _rows([world], learning_rate=rate, angle=0.0)]
 
     return {
         "rates_agreeing": along(AGREEING),
         "rates_contrary": along(CONTRARY),
-        "rates_strong": _rows([STRONG], learning_rate=STRONG_RATE, angle=0),
-        "rates_straight": _rows([TURNED], learning_rate=TURNED_RATE, angle=0),
+        "rates_strong": _rows([STRONG], learning_rate=STRONG_RATE, angle=0.0),
+        "rates_straight": _rows([TURNED], learning_rate=TURNED_RATE, angle=0.0),
         "rates_rotated": _rows([TURNED], learning_rate=TURNED_RATE, angle=ANGLE),
     }
 
@@ -256,7 +256,7 @@ def _boundary_rows() -> dict[str, list[Row]]:
     for index, (rate, mean) in enumerate(BOUNDARIES):
         spreads = BELOW * float(theory.critical_spread(rate, mean))
         worlds = [(mean, spread) for spread in spreads]
-        rows[f"order_{index}"] = _rows(worlds, learning_rate=rate, angle=0)
+        rows[f"order_{index}"] = _rows(worlds, learning_rate=rate, angle=0.0)
     return rows
 
 
