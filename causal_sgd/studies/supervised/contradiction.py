@@ -175,7 +175,7 @@ def run(
     options: Options = {"key": key, "progress": progress}
     seeds, repeats = (2, 8) if quick else (3, 32)
     plane = _plane(2 if quick else 1)
-    models = methods.hetero(steps=4000, every=20, after=0.5)
+    models = methods.hetero(steps=4000, every=5, after=0.5)
     powers = methods.hetero(steps=20_000, every=20, after=0.2, only=("u^2", "u^2 - v^2"))
     return {
         **_swept(methods.fitted(), _fitted_rows(plane), seeds, "estimators", options),
