@@ -62,7 +62,7 @@ def train(key: jax.Array, **options: Any) -> Any:
     algorithm = algorithms.penalised(
         world=nature(),
         sampler=samplers.stratified(batch_size=30),
-        measurement=measurements.moments(100),
+        measurement=measurements.moments(),
         model=models.linear(dim=DIM, init_scale=0.5),
         optimizer=optax.sgd(0.1),
         **options,
@@ -153,10 +153,16 @@ def test_a_world_has_the_documented_shapes(name: str) -> None:
     np.testing.assert_allclose(world.probabilities.sum(), 1, atol=1e-6)
     np.testing.assert_allclose(world.unscramble @ world.unscramble.T, np.eye(dim), atol=1e-5)
     counts = jnp.full(environments, 1000)
-    drawn = world.draw_moments(jax.random.key(1), jnp.arange(environments), counts)
+
+    @jax.jit  # op by op, each would be compiled
+    def draws(world: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        key = jax.random.key(1)
+        moments = world.draw_moments(key, jnp.arange(environments), counts)
+        return moments, world.draw_examples(key, jnp.asarray(0), 7)
+
+    drawn, (x, y) = draws(world)
     chex.assert_shape(drawn, (environments, dim + 2, dim + 2))
     np.testing.assert_allclose(drawn[:, -1, -1], 1, atol=1e-5)
-    x, y = world.draw_examples(jax.random.key(1), jnp.asarray(0), 7)
     chex.assert_shape(x, (7, dim))
     chex.assert_shape(y, (7,))
 

@@ -21,6 +21,8 @@ from causal_sgd.types import Batch, Measurement
 from support.cases import few
 from support.moment_scores import MAX_Z, scores
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DIM, NOISES = 4, 6
 COUNTS = (7, 4)
 FEW, MANY = 20_000, 200_000  # draws by default, and in slow tests

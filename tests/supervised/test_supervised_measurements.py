@@ -223,6 +223,7 @@ def test_the_whole_of_fresh_examples_is_the_population(law: str) -> None:
             np.testing.assert_allclose(one(PARAMS, scale, shift), found[1:2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_that_predicts_for_itself_has_the_losses_of_its_predictions() -> None:
     def predict(params: Any, x: jax.Array) -> jax.Array:
         return jnp.tanh(jnp.sum(params * x))

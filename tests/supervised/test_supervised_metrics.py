@@ -135,6 +135,7 @@ def test_risks_are_mean_squared_residuals_from_moments() -> None:
         np.testing.assert_allclose(value(name, seen), number, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_population_risks_are_averages_over_drawn_examples() -> None:
     """Within 4.5 standard errors of 10^6 examples of each environment."""
     seen, size = snapshot(num_examples=None), 10**6

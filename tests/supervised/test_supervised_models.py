@@ -143,6 +143,7 @@ def test_the_factor_of_a_spurious_weight_of_a_hadamard_power(depth: int) -> None
     np.testing.assert_allclose(slope[0], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_losses_of_moments_have_the_derivatives_of_a_quadratic_form() -> None:
     """The rule by hand: gradients, second and mixed derivatives, in both modes."""
     rng = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_moments_of_many_slabs_are_those_of_the_same_examples() -> None:
     np.testing.assert_allclose(found, by_definition(x, y), rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_traced_number_of_examples_is_drawn_too() -> None:
     world, key = draw_world(worlds.eills_demo()), jax.random.key(3)
 

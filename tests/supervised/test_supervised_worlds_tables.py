@@ -159,6 +159,7 @@ def test_moments_of_mixtures_have_the_law_of_drawn_examples(count: int) -> None:
     judge(scores(entries(drawn_moments(world, 0, count, draws)), entries(other)))
 
 
+@pytest.mark.slow
 def test_examples_of_mixtures_are_scrambled_as_their_moments() -> None:
     world, size = draw_world(worlds.gaussian_environments(**MIXTURE, scramble=True)), 40_000
     plain = draw_world(worlds.gaussian_environments(**MIXTURE))

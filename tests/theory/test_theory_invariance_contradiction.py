@@ -17,6 +17,8 @@ from causal_sgd.supervised import measurements, models, worlds
 from causal_sgd.theory.invariance import contradiction
 from causal_sgd.training import algorithms, objectives, samplers
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 WORLDS = [(0.5, 0.3, 4.0), (0.5, 1.2, 4.0), (1.4, 0.6, 1.7), (-0.8, 0.5, 3.0)]
 """Mean and spread of the biases, and the variance of the spurious input."""
 

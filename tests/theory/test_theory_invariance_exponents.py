@@ -17,6 +17,8 @@ from causal_sgd.theory import invariance
 from causal_sgd.training import algorithms, samplers
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 TARGET = np.array([1.0, 0.0])
 EXPONENTS = few([(1.4, 0.7), (1.2, 0.5), (1.4, 0.3)], {(1.4, 0.7)})
 

@@ -16,6 +16,8 @@ from causal_sgd.theory import invariance
 from causal_sgd.theory.invariance import two_bit
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FAILING = (0.1, np.array([0.2, 0.25]))
 WORKING = (0.25, np.array([0.2, 0.1]))
 
@@ -191,6 +193,7 @@ def test_searches_over_sets_choose_the_first_bit_beyond_a_finite_weight() -> Non
         np.testing.assert_array_equal(found.per_set, [0, 0, 0, found.critical])
 
 
+@pytest.mark.slow
 def test_formulas_map_and_trace() -> None:
     flips = jnp.array([[0.2, 0.25], [0.1, 0.3]])
     alphas, weights = jnp.array([0.1, 0.2]), jnp.array([10.0, 1e3])

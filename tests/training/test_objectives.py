@@ -310,6 +310,7 @@ def test_the_weights_of_group_dro_follow_the_losses_of_their_batches() -> None:
             np.testing.assert_allclose(np.exp(state), weights, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_fishr_sums_the_variances_of_earlier_steps() -> None:
     variances = source(POINT).variances / 16
     made = objectives.fishr(weight=1.0, risk_weight=0.0, decay=0.9)
@@ -322,6 +323,7 @@ def test_fishr_sums_the_variances_of_earlier_steps() -> None:
         np.testing.assert_allclose(state["intercept"], total[:, 3], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_sampled_scales_have_the_closed_form_as_their_mean() -> None:
     """(D + (v - 1) H)^2 of 3 x 4000 independent scales, within 4.5 standard errors."""
     draws, now = 4000, source(POINT)
@@ -336,6 +338,7 @@ def test_sampled_scales_have_the_closed_form_as_their_mean() -> None:
     assert value != exact
 
 
+@pytest.mark.slow
 def test_two_halves_of_a_batch_are_an_unbiased_penalty() -> None:
     """The mean of 4000 fresh batches within 4.5 standard errors; one batch squared is not."""
     world = worlds.contradiction(biases=np.array([1.5, -0.5, 0.7]))(jax.random.key(0))

@@ -47,7 +47,7 @@ def equal(one: Any, other: Any) -> bool:
     return jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
-@pytest.mark.parametrize("name", few(CASES, {"hetero", "law"}))
+@pytest.mark.parametrize("name", few(CASES, {"law"}))
 def test_the_mean_objective_is_sgd_to_the_bit(name: str) -> None:
     parts = PARTS | CASES[name]
     states = [
@@ -61,6 +61,7 @@ def test_the_mean_objective_is_sgd_to_the_bit(name: str) -> None:
     assert np.isfinite(states[0].loss)
 
 
+@pytest.mark.slow
 def test_an_annealed_and_restarted_run_is_two_runs_in_turn() -> None:
     """Every number of the schedule is traced."""
     key, change, steps = jax.random.key(2), 3, 7
