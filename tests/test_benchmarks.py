@@ -5,6 +5,7 @@ Each runs in its own process, as users run it: a script chooses the devices befo
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import math
@@ -328,3 +329,36 @@ def test_the_tables_of_the_benchmarks_are_read():
     assert read["versus"] == {"100": 9.93, "causal_sgd": 29.8}
     with pytest.raises(ValueError, match="printed no numbers"):
         side_by_side.timings(side_by_side.BENCHMARKS["cold_start"], roofline)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_costs_of_invariance_are_shown_beside_peers():
+    steps, search, sizes = tables(run("invariance.py", "--quick").stdout)
+    assert {row["method"] for row in steps} == {"ERM", "IRMv1", "V-REx"}
+    assert {row["what"].split()[0] for row in steps} >= {"causal_sgd", "NumPy"}
+    assert all(float(row["us a step and run"]) > 0 for row in steps)
+    assert [row["EILLS, 4096 subsets"].split()[0] for row in search] == ["causal_sgd", "NumPy"]
+    one, eight = sizes
+    assert [row["values of n"] for row in sizes] == ["1", "8"]
+    # A program is compiled once for each device, whatever the number of values.
+    assert eight["compilations"] == one["compilations"] == one["devices"]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_tables_for_the_literature_are_complete(tmp_path):
+    done = run("invariance.py", "--quick", "--tables", tmp_path)
+    assert "runs" in done.stdout
+    assert "s left" in done.stderr
+    chain, demo = (
+        list(csv.DictReader((tmp_path / name).open())) for name in ("chain.csv", "eills.csv")
+    )
+    assert [row["method"] for row in chain] == ["ERM", "ICP", "IRM"]
+    assert all(row["scramble"] == "1" and float(row["causal_mean"]) > 0 for row in chain)
+    assert [bool(row["empty_share"]) for row in chain] == [True, True, False]
+    both = {"EILLS", "EILLS+refit", "oracle", "without_G", "pooled"}
+    one = {"FAIR-BF", "anchor", "ICP", "ICP-oracle", "IRM-oracle"}
+    assert {row["method"] for row in demo if row["n"] == "100"} == both | one
+    assert {row["method"] for row in demo if row["n"] == "300"} == both
+    assert all(float(row["mean"]) > 0 and float(row["median"]) > 0 for row in demo)

@@ -1,11 +1,19 @@
 """Peers of `causal_sgd`: the simulation as people write it in NumPy, PyTorch and plain JAX.
 
 Each peer runs HeteroSGD for matrix sensing, with new measurements in every step (`DrawnProblem`) or
-on finite data sets (`FiniteProblem`), and reports the time of a step. Only the peers that need
-PyTorch import it.
+on finite data sets (`FiniteProblem`), and reports the time of a step; those of `LinearProblem` fit
+linear regressions in several environments. Only the peers that need PyTorch import it.
 """
 
 from .jax_peers import jax_drawn
+from .linear_peers import (
+    LinearProblem,
+    LinearResult,
+    numpy_eills,
+    numpy_moments,
+    numpy_rows,
+    torch_rows,
+)
 from .numpy_peers import numpy_design, numpy_loop, numpy_plain
 from .problems import DrawnProblem, FiniteProblem, PeerResult
 from .torch_peers import torch_batched, torch_design, torch_func, torch_loop, torch_sees_gpu
@@ -13,14 +21,20 @@ from .torch_peers import torch_batched, torch_design, torch_func, torch_loop, to
 __all__ = [
     "DrawnProblem",
     "FiniteProblem",
+    "LinearProblem",
+    "LinearResult",
     "PeerResult",
     "jax_drawn",
     "numpy_design",
+    "numpy_eills",
     "numpy_loop",
+    "numpy_moments",
     "numpy_plain",
+    "numpy_rows",
     "torch_batched",
     "torch_design",
     "torch_func",
     "torch_loop",
+    "torch_rows",
     "torch_sees_gpu",
 ]
