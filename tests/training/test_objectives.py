@@ -19,6 +19,7 @@ from causal_sgd.supervised import measurements, models, worlds
 from causal_sgd.supervised._moments import MomentData, Moments
 from causal_sgd.training import objectives
 from causal_sgd.training.algorithms._examples import Examples
+from causal_sgd.training.objectives import _heads
 from causal_sgd.types import Batch, Objective
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -361,3 +362,11 @@ def test_two_halves_of_a_batch_are_an_unbiased_penalty() -> None:
         scores.append((values.mean() - exact) / (values.std() / np.sqrt(len(values))))
     assert abs(scores[0]) < 4.5
     assert scores[1] > 10
+
+
+def test_irm_of_many_environments_is_that_of_few(monkeypatch):
+    gradient, value, _ = evaluated(objectives.irm(weight=3.0))
+    monkeypatch.setattr(_heads, "UNROLLED", 0)
+    other, height, _ = evaluated(objectives.irm(weight=3.0))
+    np.testing.assert_allclose(other, gradient, rtol=1e-12)
+    assert height == pytest.approx(value, rel=1e-12)

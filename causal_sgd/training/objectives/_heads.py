@@ -17,6 +17,7 @@ from causal_sgd.types import Array, Measured, Objective, Params
 
 __all__ = ["birm", "irm", "irmv1"]
 
+UNROLLED = 8  # environments up to which `irm` writes its penalty out
 MOST_DRAWS = 10_000  # each is a part of the program's memory
 
 
@@ -48,8 +49,13 @@ def irm(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective
             )
         ones = jnp.ones(model.head_size, shares.dtype)
         losses, pullback = jax.vjp(lambda head: risks(model.rescaled(params, head)), ones)
-        (slopes,) = jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))  # [B, k]
-        penalty = jnp.sum(shares * jnp.mean(slopes**2, 1))
+        rows = jnp.eye(len(losses), dtype=losses.dtype)
+        if len(losses) <= UNROLLED:
+            # One environment after the other: XLA is slow at small batched products in reverse.
+            squares = [jnp.mean(pullback(row)[0] ** 2) for row in rows]
+            penalty = sum((share * each for share, each in zip(shares, squares, strict=True)), 0.0)
+        else:
+            penalty = jnp.sum(shares * jnp.mean(jax.vmap(pullback)(rows)[0] ** 2, 1))
         return risk_weight * jnp.sum(shares * losses) + weight * penalty
 
     return from_value(value)
