@@ -199,7 +199,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
             searches,
             {name: _last(data)[name].mean("seed").values for name in ("effects", "exact")},
         ),
-        "icp": points(
+        "draws of icp": points(
             {"num_examples": ICP_COUNTS},
             {
                 "mean": icp.estimation_error.mean("seed").values,
