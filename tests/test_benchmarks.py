@@ -341,8 +341,9 @@ def test_the_costs_of_invariance_are_shown_beside_peers():
     assert [row["EILLS, 4096 subsets"].split()[0] for row in search] == ["causal_sgd", "NumPy"]
     one, eight = sizes
     assert [row["values of n"] for row in sizes] == ["1", "8"]
-    # A program is compiled once for each device, whatever the number of values.
-    assert eight["compilations"] == one["compilations"] == one["devices"]
+    # Programs are compiled once, or once for each device, whatever the number of values.
+    assert eight["compilations"] == one["compilations"]
+    assert 1 <= int(one["compilations"]) <= int(one["devices"])
 
 
 @pytest.mark.slow
