@@ -64,7 +64,9 @@ def path(
         objective=_rising(method, start, steps),
         optimizer=optax.adam(optax.cosine_decay_schedule(0.01, steps, 1e-3)),
     )
-    return training.run(key, algorithm=algorithm, metrics=_weights(), num_steps=steps)
+    return training.run(
+        key, algorithm=algorithm, metrics=_weights(), num_steps=steps, record_every=steps
+    )
 
 
 def sampled(

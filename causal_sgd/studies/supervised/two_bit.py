@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causal_sgd.studies import Claim
-from causal_sgd.studies._cells import Options
-from causal_sgd.studies._frames import late
+from causal_sgd.studies._cells import Options, averaged
 from causal_sgd.studies._tables import points
 from causal_sgd.studies.supervised import _two_bit_methods as methods
 
@@ -120,7 +119,9 @@ def run(
             **options,
         ),
         "eills": sweep(methods.eills, axes={"place": plane}, seeds=1, **options),
-        "hetero": sweep(methods.hetero, axes={"place": plane}, seeds=4, **options),
+        "hetero": sweep(
+            averaged(methods.hetero, after=0.5), axes={"place": plane}, seeds=4, **options
+        ),
         "examples": sweep(
             methods.sampled,
             axes={"place": sampled, "num_examples": EXAMPLES, **starts},
@@ -309,7 +310,7 @@ def _kept(data: Mapping[str, xr.Dataset]) -> np.ndarray:
 
     runs = data["hetero"]
     pooled = np.asarray(two_bit.least_squares(runs.flip.values, runs["mean"].values))[:, 1]
-    return late(runs, 0.5).second.mean("step").median("seed").values / pooled
+    return runs.second.isel(step=-1).median("seed").values / pooled
 
 
 def _success(data: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, np.ndarray]:
