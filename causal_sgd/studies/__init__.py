@@ -65,7 +65,14 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "proportional-limit",
         "finite-data",
     ),
-    "supervised": ("two-bit", "contradiction", "eills", "icp-power", "minibatch-invariance"),
+    "supervised": (
+        "chain-sem",
+        "two-bit",
+        "contradiction",
+        "eills",
+        "icp-power",
+        "minibatch-invariance",
+    ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
 
