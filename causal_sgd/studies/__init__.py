@@ -72,6 +72,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "eills",
         "icp-power",
         "minibatch-invariance",
+        "sample-size",
     ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
