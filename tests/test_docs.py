@@ -27,7 +27,7 @@ PAGES = {
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 QUICK = ("extending/samplers.md",)  # every page compiles programs of its own
 ELSEWHERE = {"data", "dataset", "torch"}  # results of a sweep, and a package that tests lack
-SUFFIXES = {"cff", "py", "pyi", "md", "json", "html", "zarr", "npz", "toml", "png", "pdf"}
+SUFFIXES = {"cff", "csv", "py", "pyi", "md", "json", "html", "zarr", "npz", "toml", "png", "pdf"}
 
 
 def blocks(text: str) -> list[str]:
