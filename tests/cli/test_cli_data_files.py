@@ -98,7 +98,17 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
         ("empty.csv", "data_file must be a table, got .*empty.csv"),
         ("half.npz", "data_file must be an .npz archive of plain arrays, got "),
         ("other.npz", "data_file must hold the arrays x, y and environment, got ['x'] in "),
-        ("own.csv", "data_file must be one of city, dose, age, price, got 'y'"),
+        (
+            "own.csv",
+            "data_file must have the columns y, environment, and those of the inputs; it lacks "
+            "'y' and 'environment', has city, dose, age, price",
+        ),
+        (
+            "own.csv --label-column price",
+            "data_file must have the columns environment, and those of the inputs; it lacks "
+            "'environment', has city, dose, age, price",
+        ),
+        ("plain.csv --label-column out", "label_column must be one of environment, dose, age, y"),
         ("broken.csv", "data_file must hold finite numbers, got nan in row 3, column 'age'"),
         ("plain.csv --columns dose agee", "columns must be one of .*did you mean 'age'"),
         ("plain.csv --held-out oslo", "held_out must name environments, .*got 'oslo'"),

@@ -11,7 +11,6 @@ import optax
 import pytest
 
 from causal_sgd.supervised import estimators, measurements, models, worlds
-from causal_sgd.supervised._moments import Rows
 from causal_sgd.training import algorithms, objectives, optimizers, samplers
 from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.types import Batch, Measurement
@@ -22,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 BIASES = np.array([1.5, -0.5, 0.7], np.float32)
 KEY = jax.random.key(0)
 MODEL = models.linear(dim=2, intercept=True)
+OWNERS = [0, 1, 2, 0, 0, 1, 0, 2, 1, 0]  # whose row each is
 PARAMS = {"weights": jnp.array([0.5, 0.25]), "intercept": jnp.array(0.3)}
 
 
@@ -139,32 +139,29 @@ def test_estimators_and_full_steps_see_the_same_data_set() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-class Kept:
-    """A world whose rows are the data: 5, 3 and 2 examples, padded."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.probabilities = jnp.full(3, 1 / 3)
-        self.rows = Rows(
-            jnp.asarray(rng.normal(size=(3, 5, 2)), float),
-            jnp.asarray(rng.normal(size=(3, 5)), float),
-            jnp.array([5, 3, 2]),
-        )
+def kept() -> tuple[np.ndarray, Any]:
+    """Rows (x, y) [10, 3] and the world that they are: 5, 3 and 2 examples, mixed up."""
+    table = np.random.default_rng(0).normal(size=(10, 3))
+    return table, worlds.from_arrays(table[:, :2], table[:, 2], OWNERS)
 
 
 @pytest.mark.parametrize("replacement", few([False, True], {False}))
 def test_rows_of_a_world_are_its_data_and_padding_is_never_used(replacement: bool) -> None:
-    measurement, world = measurements.examples(replacement=replacement), Kept()
-    data = measurement.init(KEY, world)
-    z = np.concatenate([world.rows.inputs[1, :3], world.rows.labels[1, :3, None]], 1)
-    np.testing.assert_allclose(data.training.second[1, :3, :3], z.T @ z / 3, rtol=1e-5)
+    measurement, (table, factory) = measurements.examples(replacement=replacement), kept()
+    world, data = jax.jit(lambda key: (factory(key), measurement.init(key, factory(key))))(KEY)
+    np.testing.assert_array_equal(data.rows.counts, [5, 3, 2])
+    for place, count in enumerate((5, 3, 2)):
+        own = table[np.array(OWNERS) == place]
+        np.testing.assert_allclose(data.rows.inputs[place, :count], own[:, :2], rtol=1e-6)
+        np.testing.assert_allclose(data.rows.labels[place, :count], own[:, 2], rtol=1e-6)
+        moments = data.training.second[place, :3, :3]
+        np.testing.assert_allclose(moments, own.T @ own / count, rtol=1e-5, atol=1e-6)
     choice = measurements._examples.Choosing(None, False, replacement)
 
     @jax.jit
     @jax.vmap
     def used(key: jax.Array) -> jax.Array:
-        nature: Any = world
-        return choice.rows(key, data, nature, batch(2, 2, 1))[1]
+        return choice.rows(key, data, world, batch(2, 2, 1))[1]
 
     shares = np.asarray(used(jax.random.split(KEY, 4000)), np.float64)
     expected = np.array([[0.4] * 5, [2 / 3] * 3 + [0] * 2, [0.5] * 2 + [0] * 3])

@@ -77,6 +77,26 @@ def _column(name: str, experiment: AnyExperiment, array: object) -> object:
     return array
 
 
+def _table(experiment: AnyExperiment, parts: Parts) -> object:
+    """The inputs, or a table that has the columns of the label and the environment, too."""
+    table = _data(parts).x
+    if not hasattr(table, "columns"):
+        return table
+    names = [str(name) for name in table.columns]
+    fields = {field: getattr(experiment, field) for field in DEFAULT_COLUMNS}
+    wanted = [DEFAULT_COLUMNS[field] for field, column in fields.items() if column is None]
+    lacking = [repr(name) for name in wanted if name not in names]
+    if lacking:
+        raise ValueError(
+            f"data_file must have the columns {', '.join([*wanted, 'and those of the inputs'])}; "
+            f"it lacks {' and '.join(lacking)}, has {', '.join(names)}"
+        )
+    for field, column in fields.items():
+        if column is not None:
+            checks.choice(field, column, names)
+    return table
+
+
 def _label(experiment: AnyExperiment, parts: Parts) -> object:
     return _column("label_column", experiment, _data(parts).y)
 
@@ -181,7 +201,7 @@ WORLDS = Table(
             "probabilities",
             factory="from_arrays",
             columns=_as_given("columns"),
-            x=Computed(lambda experiment, parts: _data(parts).x, ("data_file",)),
+            x=Computed(_table, ("data_file", *DEFAULT_COLUMNS)),
             y=Computed(_label, ("data_file", "label_column")),
             environment=Computed(_environment, ("data_file", "environment_column")),
             tests=Computed(_held_out, ("held_out",)),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, random
+from causal_sgd.supervised._moments import Rows
 from causal_sgd.supervised.worlds._columns import Columns, read
 from causal_sgd.supervised.worlds._linear import LinearWorld
 from causal_sgd.supervised.worlds._placement import Numbers, array, weights_of
@@ -42,7 +43,7 @@ FAR = 100.0
         "center",
         "scale",
     ],
-    meta_fields=["columns", "environments"],
+    meta_fields=["columns", "environments", "most"],
 )
 @dataclasses.dataclass(frozen=True)
 class DataWorld:
@@ -62,6 +63,7 @@ class DataWorld:
         scale: by what they were divided afterwards, [p + 1].
         columns: names of the inputs; None where unknown.
         environments: names of the environments.
+        most: the number of rows of the largest environment.
     """
 
     inputs: Array
@@ -77,6 +79,7 @@ class DataWorld:
     scale: Array
     columns: tuple[str, ...] | None
     environments: tuple[Hashable, ...]
+    most: int
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:
@@ -102,6 +105,13 @@ class DataWorld:
     def test_moments(self) -> Array:
         """The moments over the rows of the environments that were held out, [T, q, q]."""
         return self.tests
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of every environment, padded to the largest: the data set of a measurement."""
+        last = self.counts.astype(jnp.int32)[:, None] - 1
+        rows = self.starts[:, None] + jnp.minimum(jnp.arange(self.most)[None], last)
+        return Rows(self.inputs[rows], self.labels[rows], self.counts)
 
     def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
         """Moments of rows drawn with replacement, [B, q, q].
@@ -153,7 +163,8 @@ def from_arrays(
     """The world of a user's own data, whose population is the rows.
 
     A measurement of moments without a number of examples has the moments of the rows and their
-    numbers, so that estimators and their tests see the data as they are.
+    numbers, and `measurements.examples` without one the rows themselves, so that estimators and
+    their tests see the data as they are.
 
     Args:
         x: inputs [N, p]: an array, a data frame, or an array or dataset of xarray.
@@ -215,6 +226,7 @@ def from_arrays(
             scale=jnp.asarray(scale, kind),
             columns=data.names,
             environments=data.environments,
+            most=int(counts.max()),
         )
 
     return world
