@@ -87,10 +87,13 @@ def exists(thing: object, attributes: list[str]) -> bool:
     return True
 
 
-def unknown_in_code(source: str) -> Iterator[str]:
-    """The imported names, and the attributes of imported modules, that do not exist."""
+def unknown_in_code(source: str, bound: dict[str, object] | None = None) -> Iterator[str]:
+    """The imported names, and the attributes of imported modules, that do not exist.
+
+    `bound` holds what earlier blocks imported; a later import of the same name replaces it.
+    """
     tree = ast.parse(source)
-    bound: dict[str, object] = {}
+    bound = {} if bound is None else bound
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -155,10 +158,13 @@ WRITTEN = [
 def test_every_name_on_a_page_exists(path: Path) -> None:
     if path.suffix == ".ipynb":
         prose, code = notebook(path)
+        parts = [code]
     else:
         prose = path.read_text("utf-8")
-        code = "\n".join(blocks(prose))
-    unknown = {*unknown_in_prose(prose), *unknown_in_code(code)}
+        parts = blocks(prose)
+    bound: dict[str, object] = {}
+    unknown = {name for part in parts for name in unknown_in_code(part, bound)}
+    unknown.update(unknown_in_prose(prose))
     assert not unknown, f"{path.name} names what does not exist: {', '.join(sorted(unknown))}"
 
 

@@ -61,6 +61,8 @@ def risk(weights: ArrayLike, invariant_flip: ArrayLike, spurious_flip: ArrayLike
     0.36
     """
     weights = jnp.asarray(weights)
+    if weights.shape[-1:] != (2,):
+        raise ValueError(f"weights must have shape [..., 2], got {list(weights.shape)}")
     w1, w2, alpha, beta = broadcast(weights[..., 0], weights[..., 1], invariant_flip, spurious_flip)
     return _risk(w1, w2, 1 - 2 * alpha, 1 - 2 * beta)
 
