@@ -17,7 +17,6 @@ import pytest
 import xarray as xr
 
 import causal_sgd
-from causal_sgd.experiment._supervised._files import _MissingError
 from causal_sgd.sweeps import ExecutorError, StoreError, SweepError, sweep
 from causal_sgd.sweeps._scheduler import Failure
 from causal_sgd.training.algorithms._by_hand import _UnknownError
@@ -30,7 +29,6 @@ MAKE: dict[type[BaseException], Callable[[], BaseException]] = {
     ExecutorError: lambda: ExecutorError("executor accepts no tasks"),
     SweepError: lambda: SweepError("one failed", [Failure(3, ValueError("no"))], DATASET),
     # caught by the package itself
-    _MissingError: lambda: _MissingError("data_file must hold the arrays x, y and environment"),
     _UnknownError: _UnknownError,
     FactorisationError: FactorisationError,
 }

@@ -48,7 +48,7 @@ PARTS: dict[str, Any] = {
 def arguments(room: str, member: str, **changes: Any) -> dict[str, Any]:
     row = ROOMS[room][1][member]
     parts = PARTS if room == "algorithms" else {}
-    parts = {"optimizer": PARTS["optimizer"]} if member == "sam" else parts
+    parts = {"optimizer": PARTS["optimizer"]} if member in ("sam", "restarted") else parts
     given = {**row.static, **row.numbers, **parts, **changes}
     return {name: value for name, value in given.items() if name != "learning_rate"}
 

@@ -65,6 +65,7 @@ def test_every_choice_makes_an_experiment(field: str, name: str) -> None:
     assert set(shapes.metrics) == set(experiment.metrics)
 
 
+@pytest.mark.slow
 def test_the_weight_of_a_penalty_jumps_at_a_step() -> None:
     annealed = SupervisedExperiment(
         method="vrex", annealing="step", anneal_start=2, early_weight=0.0, weight=5.0, **WEIGHT

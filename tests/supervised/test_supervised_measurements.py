@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -25,6 +26,11 @@ OWNERS = [0, 1, 2, 0, 0, 1, 0, 2, 1, 0]  # whose row each is
 PARAMS = {"weights": jnp.array([0.5, 0.25]), "intercept": jnp.array(0.3)}
 
 
+@functools.cache
+def drawn_nature() -> Any:
+    return jax.jit(nature())(KEY)
+
+
 def nature() -> Any:
     return worlds.contradiction(biases=BIASES)
 
@@ -36,7 +42,7 @@ def batch(*counts: int) -> Batch:
 def examples_of(
     measurement: Measurement, counts: tuple[int, ...], model: Any = MODEL, world: Any = None
 ) -> Examples:
-    world = jax.jit(nature())(KEY) if world is None else world
+    world = drawn_nature() if world is None else world
     data = jax.jit(lambda key: measurement.init(key, world))(jax.random.key(1))
     return Examples(
         measurement, jax.random.key(2), jnp.asarray(0), data, model, world, batch(*counts)

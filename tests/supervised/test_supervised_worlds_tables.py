@@ -65,7 +65,7 @@ def test_moments_of_counts_have_the_law_of_drawn_examples(count: int) -> None:
 def test_counts_of_atoms_are_whole_and_add_up() -> None:
     world = two_bit()
     counts = jnp.array([1000.0, 0.0])
-    drawn = world.draw_counts(jax.random.key(0), jnp.arange(2), counts)
+    drawn = jax.jit(world.draw_counts)(jax.random.key(0), jnp.arange(2), counts)
     np.testing.assert_array_equal(drawn.sum(1), counts)
     np.testing.assert_array_equal(drawn, jnp.round(drawn))
     assert (drawn_once(world, 0, counts)[1] == 0).all()

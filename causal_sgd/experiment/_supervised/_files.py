@@ -39,27 +39,25 @@ def read_data(path: Path) -> File:
         raise ValueError(f"data_file must end in .npz or .csv, got {path}")
     try:
         sum_ = hashlib.sha256(path.read_bytes())
-        data = _archive(path) if path.suffix == ".npz" else Data(pd.read_csv(path), None, None)
-    except _MissingError as error:
-        raise ValueError(str(error)) from None
+        held = _arrays(path) if path.suffix == ".npz" else pd.read_csv(path)
     except Exception as error:  # of a damaged file any, such as NotImplementedError or MemoryError
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         kind = "an .npz archive of plain arrays" if path.suffix == ".npz" else "a table"
         raise ValueError(f"data_file must be {kind}, got {path} ({reason})") from None
+    if isinstance(held, Mapping):
+        if set(held) != set(ARRAYS):
+            raise ValueError(
+                f"data_file must hold the arrays x, y and environment, got {sorted(held)} in {path}"
+            )
+        data = Data(*(held[name] for name in ARRAYS))
+    else:
+        data = Data(held, None, None)
     return File({"data": data}, {}, f"sha256:{sum_.hexdigest()}")
 
 
-class _MissingError(Exception):
-    """A readable file holds something else."""
-
-
-def _archive(path: Path) -> Data:
+def _arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """All arrays of an archive by their names."""
     with np.load(path, allow_pickle=False) as archive:
         if not isinstance(archive, Mapping):
             raise ValueError("one array")
-        if set(archive) != set(ARRAYS):
-            raise _MissingError(
-                f"data_file must hold the arrays x, y and environment, got {sorted(archive)} in "
-                f"{path}"
-            )
-        return Data(*(archive[name] for name in ARRAYS))
+        return dict(archive)
