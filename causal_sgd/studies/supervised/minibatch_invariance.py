@@ -165,7 +165,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     minima = np.array([_minimum(size)[0] for size in SETTLED])
     return {
         "bias over law": points({"batch_size": SIZES}, numbers),
-        "settled": points(
+        "where training settles": points(
             {"batch_size": SETTLED}, settled | {"minimum": minima, "full": _minimum(None)[0]}
         ),
     }
