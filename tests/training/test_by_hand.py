@@ -14,7 +14,7 @@ import pytest
 
 from causal_sgd import random
 from causal_sgd.sensing import measurements, models, worlds
-from causal_sgd.training import algorithms, samplers
+from causal_sgd.training import algorithms, objectives, samplers
 from support.cases import few
 from support.contracts import ALGORITHMS, MEASUREMENTS, SAMPLERS, make
 from support.sweeps import COMPILATIONS
@@ -59,12 +59,12 @@ SLOW = {(name, "pooled", "population") for name in ALGORITHMS} | {
 @pytest.mark.parametrize(("name", "sampler", "measurement"), few(dict.fromkeys(CASES), QUICK, SLOW))
 def test_steps_compile_once(name: str, sampler: str, measurement: str) -> None:
     numbers: dict[str, Any] = dict(SAMPLERS[sampler].numbers) | {"batch_size": 8}
-    row = {"proximal": 0.5} if name == "fedprox" else {}
+    needs = {"fedprox": {"proximal": 0.5}, "penalised": {"objective": objectives.mean()}}
     algorithm = method(
         name,
         sampler=make("samplers", sampler, **numbers),
         measurement=make("measurements", measurement, **MEASUREMENTS[measurement].numbers),
-        **row,
+        **needs.get(name, {}),
     )
     state = jax.jit(algorithm.init)(KEY)
     first = algorithm.step(KEY, state)
