@@ -394,3 +394,16 @@ def test_estimators_refuse_fresh_examples() -> None:
 def test_bad_numbers_are_named(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(measurements, name)(**options)
+
+
+def test_rows_of_a_user_are_not_held_out_twice() -> None:
+    """Rows that are drawn with replacement would be rows of the training."""
+    rows = np.random.default_rng(0).normal(size=(8, 3))
+    world = worlds.from_arrays(rows[:, :2], rows[:, 2], [0] * 4 + [1] * 4)(KEY)
+    for measurement in (
+        measurements.moments(num_validation=5),
+        measurements.batch_moments(num_validation=5),
+        measurements.examples(num_validation=5),
+    ):
+        with pytest.raises(ValueError, match="num_validation must be None in a world of a user"):
+            measurement.init(KEY, world)

@@ -149,6 +149,12 @@ def held_out(key: Key, world: SupervisedWorld, number: int | Array | None) -> Mo
     """
     if number is None:
         return None
+    # Rows drawn from a data set with replacement are rows that training sees.
+    if getattr(world, "rows", None) is not None:
+        raise ValueError(
+            "num_validation must be None in a world of a user's own rows, which training uses, "
+            f"got {number}; hold out whole environments by from_arrays(tests=...)"
+        )
     return sampled(random.fold_in(key, 1), world, number)
 
 
