@@ -37,6 +37,7 @@ from support.valid import (
     MODEL,
     OWN,
     REFINEMENT,
+    REGRESSION,
     RESULTS,
     VALID,
     Later,
@@ -170,6 +171,7 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any], Callable[[Path], Any]]
     """The methods of public classes, and what makes each, bound, within a folder."""
     instances: dict[type, Callable[[Path], Any]] = {
         Experiment: lambda folder: EXPERIMENT,
+        SupervisedExperiment: lambda folder: REGRESSION,
         Runs: lambda folder: RESULTS.sgd,
         Store: stored,
         Manifest: lambda folder: Manifest,

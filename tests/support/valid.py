@@ -17,6 +17,7 @@ import causal_sgd as cs
 from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.sensing.worlds import World
+from causal_sgd.supervised import estimators
 from causal_sgd.sweeps import _machine, refinement
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps.store import Manifest
@@ -251,6 +252,7 @@ OWN: dict[str, dict[str, Any]] = {
     "deep": {"depth": 3},
     "environment_risk": {"environment": 0},
     "excess_risk": {"invariant": 1.0, "spurious": 0.1},
+    "fitted": {"estimator": estimators.pooled()},
     "fixed_design": {"num_examples": 10},
     "from_file": {"path": "world.npz"},
     "laminar_phases": {"signal": np.ones(5)},
@@ -275,6 +277,7 @@ OWN: dict[str, dict[str, Any]] = {
     "slurm": {"executor": types.SimpleNamespace(submit=print)},
     "stream": {"name": "world"},
     "order_parameter_boundary": {"metric": "spurious_signal"},
+    "theory.invariance.two_bit.risk": {"weights": np.array([0.8, 0.0])},
     "theory.limits.order_parameters": {"world": Later(world)},
     "theory.order_parameters": {"world": Later(world)},
     "trajectories": {"over": "spread"},
