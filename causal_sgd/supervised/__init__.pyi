@@ -1,4 +1,5 @@
 from . import estimators as estimators
+from . import losses as losses
 from . import measurements as measurements
 from . import metrics as metrics
 from . import models as models

@@ -2,3 +2,4 @@ from ._batches import batch_moments as batch_moments
 from ._directions import batch_directions as batch_directions
 from ._examples import examples as examples
 from ._moments import moments as moments
+from ._quadrature import quadrature as quadrature
