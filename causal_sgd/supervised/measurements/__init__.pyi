@@ -1,4 +1,5 @@
 from ._batches import batch_moments as batch_moments
+from ._counts import counts as counts
 from ._directions import batch_directions as batch_directions
 from ._examples import examples as examples
 from ._moments import moments as moments

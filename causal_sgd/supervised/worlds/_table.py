@@ -48,12 +48,12 @@ class TableWorld(NamedTuple):
     @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) in every environment, [E, q, q]."""
-        return self._moments(self.mass)
+        return self.moments_of(self.mass)
 
     @property
     def test_moments(self) -> Array:
         """The moments in every test environment, [T, q, q]."""
-        return self._moments(self.test_mass)
+        return self.moments_of(self.test_mass)
 
     def draw_counts(self, key: Key, environments: Array, counts: Array) -> Array:
         """How many examples of fresh samples are at each atom, [B, A]: multinomial numbers.
@@ -77,7 +77,7 @@ class TableWorld(NamedTuple):
                 beyond 2^24 are rounded to multiples of 2, 4, ...
         """
         drawn = self.draw_counts(key, environments, counts)
-        return self._moments(drawn / jnp.maximum(jnp.sum(drawn, 1, keepdims=True), 1))
+        return self.moments_of(drawn / jnp.maximum(jnp.sum(drawn, 1, keepdims=True), 1))
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Fresh examples of one environment: inputs [n, p] and labels [n].
@@ -124,7 +124,7 @@ class TableWorld(NamedTuple):
                 )
         checks.probabilities("world.probabilities", self.probabilities, size)
 
-    def _moments(self, shares: Array) -> Array:
+    def moments_of(self, shares: Array) -> Array:
         """The moments [..., q, q] for shares [..., A] of the atoms."""
         ones = jnp.ones_like(self.labels)
         z = jnp.concatenate([self.inputs, self.labels[:, None], ones[:, None]], 1)
