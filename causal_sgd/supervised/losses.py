@@ -8,6 +8,7 @@ of the user's own is `Loss(value)`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,17 @@ class Loss:
     binary: bool = False
     multiclass: bool = False
 
+    def __call__(self, predictions: Array, labels: Array) -> Array:
+        """Return the losses [...], which differentiate by `derivatives`.
+
+        Args:
+            predictions: f [...], or [..., C] with `multiclass`.
+            labels: y, of a shape that broadcasts with the losses.
+        """
+        if self.slopes is None:
+            return self.value(predictions, labels)
+        return _differentiable(self)(*jnp.broadcast_arrays(predictions, labels))
+
     def derivatives(self, predictions: Array, labels: Array) -> tuple[Array, Array]:
         """Return the first and the second derivative with respect to the prediction, [...] each.
 
@@ -54,6 +66,29 @@ class Loss:
         return jax.jvp(first, (predictions,), (ones,))
 
 
+@functools.cache
+def _differentiable(loss: Loss) -> Callable[[Array, Array], Array]:
+    """The values of a loss with its own first and second derivatives."""
+
+    @jax.custom_jvp
+    def value(predictions: Array, labels: Array) -> Array:
+        return loss.value(predictions, labels)
+
+    @jax.custom_jvp
+    def slope(predictions: Array, labels: Array) -> Array:
+        return loss.derivatives(predictions, labels)[0]
+
+    @value.defjvp
+    def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        return value(*primals), slope(*primals) * tangents[0]
+
+    @slope.defjvp
+    def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        return slope(*primals), loss.derivatives(*primals)[1] * tangents[0]
+
+    return value
+
+
 def _squared(predictions: Array, labels: Array) -> Array:
     return (predictions - labels) ** 2 / 4
 
@@ -63,7 +98,9 @@ def _squared_slopes(predictions: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _logistic(predictions: Array, labels: Array) -> Array:
-    return jax.nn.softplus(-labels * predictions)
+    # The same exponential as in the derivatives, so that it is computed once.
+    odds = jnp.exp(-jnp.abs(predictions))
+    return jnp.maximum(-labels * predictions, 0) + jnp.log1p(odds)
 
 
 def _logistic_slopes(predictions: Array, labels: Array) -> tuple[Array, Array]:

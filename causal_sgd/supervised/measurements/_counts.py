@@ -174,7 +174,7 @@ def _risks(
 
     def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
         predictions = scale * _predictions(model, params, world.inputs) + shift
-        return jnp.sum(shares * loss.value(predictions, world.labels)[None], 1)
+        return jnp.sum(shares * loss(predictions, world.labels)[None], 1)
 
     return risks
 
@@ -185,7 +185,7 @@ def _variances(
     """Params -> variances [B, ...] of the gradients of single examples' losses."""
 
     def single(params: Params, x: Array, y: Array) -> Array:
-        return loss.value(_predictions(model, params, x[None]), y[None])[0]
+        return loss(_predictions(model, params, x[None]), y[None])[0]
 
     def variances(params: Params) -> Params:
         def of_leaf(gradients: Array) -> Array:
