@@ -16,6 +16,8 @@ from causal_sgd.training import objectives, run, samplers
 from causal_sgd.training.algorithms import penalised
 from causal_sgd.types import Key, Trace
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 HETERO = {"sampler": "hetero", "model": "hadamard", "learning_rate": 0.7}
 WEIGHT = {"metrics": ("spurious_weight",)}
 

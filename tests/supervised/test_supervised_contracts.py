@@ -227,7 +227,7 @@ def test_the_mean_objective_is_sgd_to_the_bit() -> None:
     parts: dict[str, Any] = {
         "world": nature(),
         "sampler": samplers.pooled(batch_size=30),
-        "measurement": measurements.moments(100),
+        "measurement": measurements.moments(),
         "model": models.linear(dim=DIM),
         "optimizer": optax.adam(0.1),
     }

@@ -78,9 +78,14 @@ def test_a_later_intervention_on_a_node_adds_to_an_earlier_one() -> None:
 
 def test_the_residual_of_random_models_is_the_same_in_every_environment() -> None:
     """The label is never a target; its noise has a mean in (0, 1) and a variance in (1, 2)."""
-    draw = jax.jit(jax.vmap(worlds.sem(dim=5, scramble=True)))
-    world = draw(jax.random.split(jax.random.key(0), 300))
-    second = np.asarray(jax.vmap(lambda each: each.second_moments)(world))
+
+    @jax.jit
+    @jax.vmap
+    def draw(key: jax.Array) -> Any:
+        world = worlds.sem(dim=5, scramble=True)(key)
+        return world, world.second_moments
+
+    world, second = jax.device_get(draw(jax.random.split(jax.random.key(0), 300)))
     v = np.concatenate([world.target, -np.ones((300, 1)), np.zeros((300, 1))], 1)
     means = np.einsum("si,sei->se", v, second[..., -1])
     variances = np.einsum("si,seij,sj->se", v, second, v) - means**2
