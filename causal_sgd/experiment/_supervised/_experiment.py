@@ -27,7 +27,7 @@ from causal_sgd.experiment._supervised._metrics import (
 from causal_sgd.experiment._supervised._models import MODELS, ModelFields
 from causal_sgd.experiment._supervised._worlds import EVOLUTIONS, WORLDS, WorldFields
 from causal_sgd.experiment._system import File, System
-from causal_sgd.experiment._table import Parts, Table
+from causal_sgd.experiment._table import Table
 from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, TrainingFields
 
 __all__ = ["SupervisedExperiment"]
@@ -41,11 +41,6 @@ def _read_file(path: Path) -> File:
     from causal_sgd.experiment._supervised._files import read_data
 
     return read_data(path)
-
-
-def _given_parts(experiment: SupervisedExperiment) -> Parts:
-    del experiment
-    return {}
 
 
 SUPERVISED = System(
@@ -67,10 +62,9 @@ SUPERVISED = System(
     file_field="data_file",
     file_kind="an .npz or .csv file",
     read_file=_read_file,
-    given_parts=_given_parts,
     arrays=_sizes.arrays,
-    curves=_curves.curves,
-    shift=_curves.shift,
+    assumed=_curves.ASSUMED,
+    family=_curves.family,
     level=_curves.level,
     level_condition="the metric is spurious_weight, the world is contradiction with one spurious "
     "input, and the mean is above 0",
