@@ -11,7 +11,7 @@ import pytest
 
 from causal_sgd.supervised import worlds
 from causal_sgd.supervised.worlds import Intervention
-from support.moment_scores import judge, population_scores
+from support.moment_scores import judge, population_scores, populations
 from support.supervised import draw_world
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -57,13 +57,13 @@ def own(**options: Any) -> Any:
 
 def test_own_equations_have_the_moments_of_their_simulation() -> None:
     world = draw_world(own(tests=INTERVENTIONS[1:2]))
-    rng = np.random.default_rng(0)
+    (training, tests), rng = populations(world), np.random.default_rng(0)
     z = [
         population_scores(second, *node_by_node(rng, interventions)).ravel()
-        for second, interventions in zip(world.second_moments, INTERVENTIONS, strict=True)
+        for second, interventions in zip(training, INTERVENTIONS, strict=True)
     ]
     judge(np.concatenate(z))
-    np.testing.assert_allclose(world.test_moments[0], world.second_moments[1], rtol=1e-5)
+    np.testing.assert_allclose(tests[0], training[1], rtol=1e-5)
     np.testing.assert_allclose(world.target, [1.2, 0, -0.6, 0], rtol=1e-6)
     np.testing.assert_array_equal(world.causal, [True, False, True, False])
 
