@@ -104,8 +104,8 @@ def penalised(
 ) -> Algorithm:
     """One gradient of an objective per step: IRM, V-REx, GroupDRO and so on.
 
-    With `objectives.mean()` it is `sgd`, to the bit. `hetero` batches hold one environment, of
-    which the penalties of most objectives are constant: use `stratified` or `pooled` with them.
+    With `objectives.mean()` it is `sgd`, to the bit. `hetero` batches hold one environment, so that
+    penalties of differences between environments vanish: use `stratified` or `pooled` with them.
 
     Args:
         world: how the world is drawn.
