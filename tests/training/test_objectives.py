@@ -377,7 +377,8 @@ def test_fishr_sums_the_variances_of_earlier_steps() -> None:
     variances = source(POINT).variances / 16
     made = objectives.fishr(weight=1.0, risk_weight=0.0, decay=0.9)
     with jax.enable_x64(True):
-        state, total = None, 0 * variances
+        state: Any = None
+        total = 0 * variances
         for _ in range(3):
             value, state = evaluated(made, state)[1:]
             total = 0.9 * total + variances
