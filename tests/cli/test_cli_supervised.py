@@ -16,6 +16,8 @@ from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 PLANE = words("phase supervised --x mean=0.1:0.5:3 --y spread=0:2:2 --metrics spurious_weight")
 PLANE += words("--seeds 2 --method pooled")
 
