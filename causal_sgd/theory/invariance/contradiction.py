@@ -205,7 +205,7 @@ def irmv1(
         g = -(1 + k) * (k / (1 + 2 * k) ** 2 + mu**2 * (v * k + drag) / q**2)
         return penalty * g - k
 
-    # The excess is infinite at -1/2, where a half plus an eps still counts as positive.
+    # The excess tends to infinity at -1/2 and is at most 0 at 0.
     k = bisect(excess, jnp.full_like(mu, -0.5), jnp.zeros_like(mu))
     return Weights((1 + k) / (1 + 2 * k), mu * (1 + k) / (v * (1 + 2 * k) + drag))
 
