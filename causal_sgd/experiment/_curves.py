@@ -43,7 +43,7 @@ def theory_curve(
         Pairs of horizontal and vertical coordinates [200] by the name of the curve; None where the
         theory does not apply or the boundary is not a curve in these axes.
     """
-    system = experiment.SYSTEM
+    system, experiment = experiment.SYSTEM, experiment.replace(**experiment.implied)
     if not {x, y} <= set(AXES) or not _applies(experiment):
         return None
     from causal_sgd import theory
