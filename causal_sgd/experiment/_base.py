@@ -111,9 +111,7 @@ class BaseExperiment(TrainingFields, SamplerFields):
                 if (reason := self.why_no_axis(name)) is not None:
                     raise ValueError(f"{name} must not be swept {reason}")
             experiment = sized.replace(**numbers)
-            for name in fields_of(type(self)).numbers:
-                if (value := getattr(experiment, name)) is not None:
-                    checks.representable(name, value)
+            experiment.check_numbers()
             parts = {**self.SYSTEM.given_parts(experiment), **known}
             algorithm = _build.algorithm(experiment, parts)
             with _build.naming_fields(experiment, *experiment.tables):
@@ -163,6 +161,12 @@ class BaseExperiment(TrainingFields, SamplerFields):
         """Why a sweepable number cannot be an axis, as the end of a sentence; None if it can."""
         del number
         return None
+
+    def check_numbers(self) -> None:
+        """Raise ValueError if a number, which may be an axis, does not fit or is missing."""
+        for name in fields_of(type(self)).numbers:
+            if (value := getattr(self, name)) is not None:
+                checks.representable(name, value)
 
     def describe(self) -> dict[str, object]:
         """The fields as plain values that JSON can hold, and the system unless it is sensing."""

@@ -141,7 +141,6 @@ def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
         ),
         ({"data_file": 3}, "data_file must be the path of an .npz or .csv file or None, got 3"),
         ({"steps": None}, "steps must be given"),
-        ({"method": "icp"}, "num_examples must be given where method is 'icp' and .*, got None: a"),
     ],
 )
 def test_fields_that_conflict_are_named(fields: dict, message: str) -> None:
@@ -157,9 +156,13 @@ def test_messages_of_parts_name_the_field() -> None:
         ({"label_intercept": float("inf")}, "label_intercept must be"),
         ({"method": "vrex", "weight": -1.0}, "weight must be"),
         ({"biases": (9.0, 1.0)}, "biases must be at most"),
+        ({"method": "icp"}, "num_examples must be given where method is 'icp', got None: a popu"),
+        ({"world": "eills-demo"}, "num_examples must be given where world is 'eills-demo', got N"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             SupervisedExperiment(**fields).cell()(key)
+    tested = SupervisedExperiment(method="icp", **WEIGHT).cell()
+    assert jax.eval_shape(tested, key, num_examples=50.0), "as an axis it is given"
     with pytest.raises(ValueError, match=r"parameter must be one of .*got 'width'"):
         SupervisedExperiment().cell()(key, width=3)
 

@@ -34,7 +34,12 @@ from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, Tra
 
 __all__ = ["SupervisedExperiment"]
 
-INFERENCE = given("num_examples", "a population has no p-values")
+SAMPLED = "of nonlinear equations only samples are known"
+FINITE = {
+    "method": {"icp": "a population has no p-values"},
+    "world": {"eills-demo": SAMPLED, "random-scm": SAMPLED},
+}
+"""Choices whose moments must be those of a number of examples, and why."""
 RATE = 0.1
 RATES = {"sem": 0.01, "random-scm": 0.002}
 """Learning rates of worlds whose inputs may have large second moments. Of drawn worlds with the
@@ -100,8 +105,8 @@ class SupervisedExperiment(
 
     learning_rate: Axis[float | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Step size of the optimizer. Default: 0.1, 0.01 (sem) or 0.002 (random-scm), with which nearly
-    no drawn world diverges; steps of least squares diverge beyond 4 / the largest eigenvalue of the
-    inputs' second moments."""
+    no drawn world diverges, but which need more steps. Steps of least squares diverge beyond 4 /
+    the largest eigenvalue of the inputs' second moments."""
     sampler: SamplerName = "stratified"
     """Which environments feed a step. Batches of several: stratified (all in equal shares), pooled,
     mixed. Batches of one environment: hetero (HeteroSGD, drawn at random), cyclic, shuffled, block,
@@ -119,12 +124,19 @@ class SupervisedExperiment(
                     f"metrics must be about what method {self.method!r} has, got {name!r}, which "
                     f"is about {'methods that take steps' if self.fits else 'estimators'}"
                 )
-        if self.method == "icp" and self.data_file is None and self.measurement == "moments":
-            INFERENCE.check(self, "method is 'icp' and there is no data_file")
         if "validation_risk" in self.metrics and self.num_validation is None:
             raise ValueError(
                 "num_validation must be given for the metric validation_risk, got None"
             )
+
+    def check_numbers(self) -> None:
+        """Raise ValueError if a number, which may be an axis, does not fit or is missing."""
+        super().check_numbers()
+        if self.measurement == "moments" and self.data_file is None:
+            for field, reasons in FINITE.items():
+                name = getattr(self, field)
+                if name in reasons:
+                    given("num_examples", reasons[name]).check(self, f"{field} is {name!r}")
 
     @property
     def fits(self) -> bool:
