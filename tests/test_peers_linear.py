@@ -12,7 +12,9 @@ from causal_sgd import algorithms
 from causal_sgd.supervised import estimators, measurements, metrics, models, worlds
 from causal_sgd.supervised._moments import MomentData, Moments
 from causal_sgd.training import run, samplers
+from support.supervised import draw_world
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 STEPS = 300
 RATE = 0.01
 
@@ -63,17 +65,20 @@ def test_torch_ends_at_the_weights_of_numpy(examples, method):
     np.testing.assert_allclose(peers.torch_rows(problem).weights, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 20.0])
-def test_the_loop_over_subsets_finds_the_weights_of_the_engine(examples, gamma):
+@pytest.fixture(scope="module")
+def engine_eills(examples):
+    """The weights that the engine finds at a strength, in one program for all."""
     x, y = examples
-    z = np.concatenate([x, y[:, :, None]], 2)
-    second = z.transpose(0, 2, 1) @ z / z.shape[1]
-    world = worlds.from_arrays(
-        x.reshape(-1, x.shape[2]), y.ravel(), np.repeat(np.arange(3), x.shape[1])
-    )(jax.random.key(0))
-    assert world.counts is not None
+    rows = np.repeat(np.arange(3), x.shape[1])
+    world = draw_world(worlds.from_arrays(x.reshape(-1, x.shape[2]), y.ravel(), rows))
     data = MomentData(Moments(world.second_moments, world.counts))
-    fit = estimators.eills(gamma)(data, world)
+    return jax.jit(lambda gamma: estimators.eills(gamma)(data, world).estimate)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 20.0])
+def test_the_loop_over_subsets_finds_the_weights_of_the_engine(examples, engine_eills, gamma):
+    z = np.concatenate([examples[0], examples[1][:, :, None]], 2)
+    second = z.transpose(0, 2, 1) @ z / z.shape[1]
     found, seconds = peers.numpy_eills(second, gamma)
-    np.testing.assert_allclose(found, fit.estimate, atol=1e-5)
+    np.testing.assert_allclose(found, engine_eills(gamma), atol=1e-5)
     assert seconds > 0

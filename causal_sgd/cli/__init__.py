@@ -8,13 +8,14 @@ so that `--help` answers at once.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import tyro
 
@@ -58,12 +59,30 @@ OF_SYSTEMS: dict[str, dict[str, type]] = {
     "phase": {"sensing": Phase, "supervised": PhaseSupervised},
 }
 """The commands that take a system as their first word; sensing where there is none."""
-Command = tyro.conf.OmitSubcommandPrefixes[
-    functools.reduce(
-        operator.or_,
-        (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()),
-    )
-]
+
+
+def _choice(commands: Mapping[str, type]) -> Any:
+    """The type of one of these commands."""
+    return tyro.conf.OmitSubcommandPrefixes[
+        functools.reduce(
+            operator.or_,
+            (Annotated[command, tyro.conf.subcommand(name)] for name, command in commands.items()),
+        )
+    ]
+
+
+def _completed() -> Any:
+    """The type of the commands with the words of a system, which completion offers."""
+    whole = dict(COMMANDS)
+    for name, systems in OF_SYSTEMS.items():
+        field = ("system", _choice(systems) | None, dataclasses.field(default=None))
+        whole[name] = dataclasses.make_dataclass(
+            name, [field], bases=(COMMANDS[name],), kw_only=True, frozen=True
+        )
+    return _choice(whole)
+
+
+Command = _choice(COMMANDS)
 OUT_OF_MEMORY = (
     "out of memory; use fewer --seeds, axis values or --num-environments, or a smaller --dim"
 )
@@ -144,17 +163,20 @@ def _command(arguments: Sequence[str]) -> Callable[[], int]:
         checks.choice("command", arguments[0], COMMANDS)
     words = list(arguments)
     place = [PROGRAM, *(name for name in words[:1] if name in COMMANDS)]
-    command: object = Command
-    if words and words[0] in OF_SYSTEMS and words[1:] and not words[1].startswith("-"):
+    command, program, description = Command, PROGRAM, ABOUT
+    completing = bool(words) and words[0].replace("_", "-").startswith("--tyro-")
+    if completing:
+        command = _completed()
+    elif words and words[0] in OF_SYSTEMS and words[1:] and not words[1].startswith("-"):
         systems = OF_SYSTEMS[words[0]]
         checks.choice("system", words[1], systems)
-        place, command, words = [*place, words[1]], systems[words[1]], words[2:]
-    if {"-h", "--help"} & set(words):
+        place.append(words[1])
+        command, program, description = systems[words[1]], " ".join(place), None
+        words = words[2:]
+    if completing or {"-h", "--help"} & set(words):
         for each in (*COMMANDS.values(), RunSupervised, PhaseSupervised, *SYSTEMS.values()):
             fill_help(each)
     try:
-        if command is Command:
-            return parse(command, words, program=PROGRAM, description=ABOUT)
-        return parse(command, words, program=" ".join(place), description=None)
+        return parse(command, words, program=program, description=description)
     except ValueError as error:
         raise ValueError(f"{error} (see {' '.join([*place, '--help'])})") from None

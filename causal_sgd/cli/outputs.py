@@ -60,11 +60,9 @@ def plain(values: float | np.ndarray) -> Plain:
     return float(values) if np.isfinite(values) else None
 
 
-def number(value: Plain) -> str:
-    """A number, or the first few of a list, as aligned text."""
-    if isinstance(value, list):
-        return " ".join(number(entry).strip() for entry in value[:6])
-    return f"{'-':>10}" if value is None else f"{value:>10.4g}"
+def number(value: float) -> str:
+    """A number as text; a dash where it is not finite."""
+    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def distinct(values: np.ndarray, *, digits: int) -> list[str]:

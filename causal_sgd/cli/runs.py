@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
 import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
-from causal_sgd.cli.outputs import Plain, draw, number, plain, take
+from causal_sgd.cli.outputs import Plain, aligned, draw, number, plain, take
 from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.sweeps._grid import LARGEST_SEED
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "RunOf", "RunSupervised"]
 
+LEVELS = {"median": "median", "q10": "low", "q90": "high"}
+"""Column of the table that `run` prints -> variable of a summary."""
+MOST_ENTRIES = 16  # of an array that are printed
 ORDER_PARAMETERS = "order-parameter-law"
 
 
@@ -84,14 +90,13 @@ class RunOf(Computation):
             report = {"config": configuration, **summaries, "seconds": seconds}
             print(json.dumps(report), flush=True)
             return
-        width = max(map(len, summaries["metrics"]))
-        header = f"{'metric':{width}}  {'median':>10}  {'q10':>10}  {'q90':>10}"
-        print(f"{header}   (over {self.seeds} seeds)")
+        rows = [["metric", *LEVELS]]
         for name, levels in summaries["metrics"].items():
-            print(
-                f"{name:{width}}  "
-                + "  ".join(number(levels[level]) for level in ("median", "q10", "q90"))
-            )
+            rows += _rows(name, levels)
+        width = max(len(row[0]) for row in rows)
+        header, *lines = aligned([[row[0].ljust(width), *row[1:]] for row in rows], least=(0, 12))
+        print(f"{header}   (over {self.seeds} seeds)")
+        print("\n".join(lines))
         diverged = summaries["diverged_fraction"]
         print(f"diverged: {diverged:.1%}   time: {seconds:.1f} s", flush=True)
 
@@ -136,14 +141,24 @@ class RunSupervised(RunOf):
     )
 
 
+def _rows(name: str, levels: Mapping[str, Plain]) -> Iterator[list[str]]:
+    """The lines of a metric: one for a number, one for each of the first entries of an array."""
+    values = [np.asarray(levels[level], float) for level in LEVELS]  # None becomes NaN
+    for index in itertools.islice(np.ndindex(values[0].shape), MOST_ENTRIES):
+        place = f"[{','.join(map(str, index))}]" if index else ""
+        yield [name + place, *(number(float(value[index])) for value in values)]
+    if values[0].size > MOST_ENTRIES:
+        rest = f"{name}: {values[0].size - MOST_ENTRIES} more with --json"
+        yield [rest, *("" for _ in LEVELS)]
+
+
 def _summaries(dataset: xr.Dataset) -> Summaries:
     """The final median and quantiles of every metric over the seeds that did not diverge."""
     from causal_sgd.analysis import final, metric_names, summary
 
-    levels = {"median": "median", "q10": "low", "q90": "high"}
     metrics: dict[str, dict[str, Plain]] = {}
     for name in metric_names(dataset):
         table = summary(final(dataset), name)
-        metrics[name] = {level: plain(table[column].values) for level, column in levels.items()}
+        metrics[name] = {level: plain(table[column].values) for level, column in LEVELS.items()}
     diverged = float((dataset["diverged_at"] >= 0).mean())
     return {"metrics": metrics, "diverged_fraction": diverged}

@@ -96,15 +96,14 @@ class BaseExperiment(TrainingFields, SamplerFields):
 
         checks.integer("steps", self.steps, maximum=2**31 - 1)
         metrics = {name: self.SYSTEM.metrics[name].load(name) for name in self.metrics}
-        configuration, files, known = self.describe(), {}, {}
+        files, known = {}, {}
         file = self._file()
+        sized = self._with(file)
+        configuration = sized.describe()
         if file is not None:
-            known, files = (
-                file.parts,
-                {self.SYSTEM.file_field: str(getattr(self, self.SYSTEM.file_field))},
-            )
-            configuration |= {**file.fields, self.SYSTEM.file_field: file.digest}
-        sized = self if file is None else self.replace(**file.fields)
+            field, known = self.SYSTEM.file_field, file.parts
+            files = {field: str(getattr(self, field))}
+            configuration[field] = file.digest
 
         def cell(key: Key, **numbers: float | Array) -> Trace:
             for name in numbers:
@@ -112,9 +111,7 @@ class BaseExperiment(TrainingFields, SamplerFields):
                 if (reason := self.why_no_axis(name)) is not None:
                     raise ValueError(f"{name} must not be swept {reason}")
             experiment = sized.replace(**numbers)
-            for name in fields_of(type(self)).numbers:
-                if (value := getattr(experiment, name)) is not None:
-                    checks.representable(name, value)
+            experiment.check_numbers()
             parts = {**self.SYSTEM.given_parts(experiment), **known}
             algorithm = _build.algorithm(experiment, parts)
             with _build.naming_fields(experiment, *experiment.tables):
@@ -141,13 +138,12 @@ class BaseExperiment(TrainingFields, SamplerFields):
         return cell
 
     def resolved(self) -> Self:
-        """The experiment with the sizes of its file, if it has one.
+        """The experiment with the sizes of its file, if it has one, and the implied numbers.
 
         Raises:
             ValueError: if the file cannot be read.
         """
-        file = self._file()
-        return self if file is None else self.replace(**file.fields)
+        return self._with(self._file())
 
     def replace(self, **changes: object) -> Self:
         """The experiment with some fields changed."""
@@ -165,6 +161,12 @@ class BaseExperiment(TrainingFields, SamplerFields):
         """Why a sweepable number cannot be an axis, as the end of a sentence; None if it can."""
         del number
         return None
+
+    def check_numbers(self) -> None:
+        """Raise ValueError if a number, which may be an axis, does not fit or is missing."""
+        for name in fields_of(type(self)).numbers:
+            if (value := getattr(self, name)) is not None:
+                checks.representable(name, value)
 
     def describe(self) -> dict[str, object]:
         """The fields as plain values that JSON can hold, and the system unless it is sensing."""
@@ -209,6 +211,15 @@ class BaseExperiment(TrainingFields, SamplerFields):
     def num_steps(self) -> int:
         """Steps of a run."""
         return self.steps
+
+    @property
+    def implied(self) -> Mapping[str, float]:
+        """The numbers that are not given and follow from other fields."""
+        return {}
+
+    def _with(self, file: File | None) -> Self:
+        sizes = {} if file is None else file.fields
+        return self.replace(**self.implied, **sizes)
 
     def _file(self) -> File | None:
         path = getattr(self, self.SYSTEM.file_field)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from causal_sgd.experiment._base import BaseExperiment
     from causal_sgd.experiment._system import Curves
 
-__all__ = ["applies", "theory_curve"]
+__all__ = ["theory_curve"]
+
+AXES = ("spread", "learning_rate", "mean")
+POINTS = 200
 
 
 def theory_curve(
@@ -40,17 +43,37 @@ def theory_curve(
         Pairs of horizontal and vertical coordinates [200] by the name of the curve; None where the
         theory does not apply or the boundary is not a curve in these axes.
     """
-    return experiment.SYSTEM.curves(experiment, x, xs, y, ys, shift)
+    system, experiment = experiment.SYSTEM, experiment.replace(**experiment.implied)
+    if not {x, y} <= set(AXES) or not _applies(experiment):
+        return None
+    from causal_sgd import theory
+
+    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in AXES}
+    solved = "spread" if "spread" in (x, y) else "learning_rate"
+    other, grid = (y, ys) if solved == x else (x, xs)
+    along = values[other] = np.linspace(grid[0], grid[-1], POINTS)
+    family = system.family(experiment)
+    if solved == "spread":
+        curve = theory.critical_spread(values["learning_rate"], values["mean"], family)
+    else:
+        curve = theory.critical_learning_rate(values["mean"], values["spread"], family)
+    boundaries = {"theory": curve}
+    if shift is not None and solved == "spread":
+        boundaries["at finite time"] = theory.finite_time_critical_spread(
+            values["learning_rate"], values["mean"], **shift, family=family
+        )
+    return {
+        name: (np.asarray(boundary), along) if solved == x else (along, np.asarray(boundary))
+        for name, boundary in boundaries.items()
+    }
 
 
-def applies(experiment: BaseExperiment, assumed: Mapping[str, object]) -> bool:
-    """Whether a theory is about an experiment.
+def _applies(experiment: BaseExperiment) -> bool:
+    """Whether the theory is about an experiment.
 
-    Args:
-        experiment: whose options must be those with a curve in every table.
-        assumed: the values that fields must have where they take effect.
+    All its options have a curve, and the fields that take effect have the values assumed.
     """
-    tables = experiment.tables
+    tables, assumed = experiment.tables, experiment.SYSTEM.assumed
     used = {field for table in tables for field in table.fields_used(experiment)}
     return all(table.row(experiment).curve for table in tables) and all(
         getattr(experiment, field) == value for field, value in assumed.items() if field in used

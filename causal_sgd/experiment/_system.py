@@ -44,18 +44,20 @@ class System:
     """What this file is, for messages."""
     read_file: Callable[[Path], File]
     """Reads it; does not start jax. Raises ValueError if it cannot be read."""
-    given_parts: Callable[[AnyExperiment], Parts]
-    """The parts that need no table."""
     arrays: Callable[[AnyExperiment], Iterator[dict[str, int]]]
     """Arrays that a run holds: the fields that fix their sizes, and the factor of each."""
-    curves: Callable[
-        [AnyExperiment, str, np.ndarray, str, np.ndarray, Mapping[str, float] | None],
-        Curves | None,
-    ]
-    """See `theory_curve`."""
-    shift: Callable[[AnyExperiment, str, float | None], dict[str, float] | None]
-    """(experiment, metric, level) -> arguments of the prediction for runs of finite length."""
+    assumed: Mapping[str, object]
+    """Values of fields, where they take effect, that the theory of `theory_curve` is about."""
+    family: Callable[[AnyExperiment], str]
+    """The distribution, by its name in `theory`, of what multiplies the learning rate."""
     level: Callable[[AnyExperiment, str], float | None]
     """(experiment, metric) -> the level below which a run rejects; None if it must be given."""
     level_condition: str
     """Where there is such a level, for messages."""
+    given_parts: Callable[[AnyExperiment], Parts] = lambda experiment: {}
+    """The parts that need no table."""
+    shift: Callable[[AnyExperiment, str, float | None], dict[str, float] | None] = (
+        lambda experiment, metric, level: None
+    )
+    """(experiment, metric, level) -> arguments of the prediction for runs of finite length, where
+    there is one."""

@@ -178,8 +178,9 @@ class TrainingFields:
     clip_norm: Axis[float | None] = None
     """Largest norm of a gradient, to which larger ones are scaled down; no limit by default."""
     sam_radius: Axis[float | None] = None
-    """Radius of sharpness-aware steps, which use the batch twice and therefore need a measurement
-    other than gaussian-law and low-rank-law; plain steps by default."""
+    """Radius of sharpness-aware steps, which use the batch twice and so need a measurement whose
+    draws do not depend on the parameters (not gaussian-law, low-rank-law and batch-directions);
+    plain steps by default."""
     average: AverageName = "none"
     """Average of the iterates that is measured in place of the last: moving (exponential) or tail
     (all after average-start)."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from causal_sgd.experiment import SYSTEMS, SupervisedExperiment
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 PLANE = words("phase supervised --x mean=0.1:0.5:3 --y spread=0:2:2 --metrics spurious_weight")
 PLANE += words("--seeds 2 --method pooled")
@@ -147,6 +152,45 @@ def test_help_and_list_show_both_systems(capsys, monkeypatch) -> None:
             assert ", ".join(names) in out
     code, out, _ = call("list", "--json", capsys=capsys)
     assert "vrex" in json.loads(out)["systems"]["supervised"]["names"]["method"]
+
+
+def complete(script: str, line: str) -> list[str]:
+    """What bash offers for the last word of a line, by the script for it."""
+    entered = line.split(" ")
+    ask = f"COMP_WORDS=({shlex.join(entered)}); COMP_CWORD={len(entered) - 1}; _tyro_causal_sgd"
+    program = f'{script}\n{ask}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    options = {"capture_output": True, "text": True, "check": True}
+    return subprocess.run(["bash"], input=program, **options).stdout.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_the_options_of_each_system(capsys) -> None:
+    code, script, _ = call("--tyro-print-completion", "bash", capsys=capsys)
+    assert code == 0
+    options = complete(script, "causal-sgd run supervised --")
+    assert {"--method", "--data-file", "--seeds"} <= set(options)
+    assert "--family" not in options
+    assert all(option.startswith("-") for option in options), "no lines of help are among them"
+    for line, offered in (
+        ("phase supervised --met", ["--method", "--metric", "--metrics"]),
+        ("run supervised --method irm", ["irm", "irmv1"]),
+        ("run --fam", ["--family"]),
+        ("run sup", ["supervised"]),
+    ):
+        assert sorted(complete(script, f"causal-sgd {line}")) == offered
+
+
+def test_entries_of_arrays_are_rows_of_the_table(capsys) -> None:
+    line = "run supervised --method oracle --metrics estimation_error weights --seeds 2"
+    code, out, _ = call(*words(line), "--dim-invariant", "17", capsys=capsys)
+    assert code == 0
+    header, *lines = out.splitlines()
+    assert len({line.rindex(" ") for line in lines[1:17]}) == 1, "right-aligned"
+    assert len(header.partition("   (")[0]) == len(lines[0])
+    table = [line.split() for line in lines[1:17]]
+    assert [row[0] for row in table] == [f"weights[{place}]" for place in range(16)]
+    assert all(float(each) == pytest.approx(1, rel=1e-3) for row in table for each in row[1:])
+    assert lines[17].strip() == "weights: 2 more with --json"
 
 
 def test_every_system_has_its_commands() -> None:

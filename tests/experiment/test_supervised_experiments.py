@@ -16,6 +16,8 @@ from causal_sgd.training import objectives, run, samplers
 from causal_sgd.training.algorithms import penalised
 from causal_sgd.types import Key, Trace
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 HETERO = {"sampler": "hetero", "model": "hadamard", "learning_rate": 0.7}
 WEIGHT = {"metrics": ("spurious_weight",)}
 
@@ -45,6 +47,7 @@ NEEDS: dict[str, dict] = {
     "eills-demo": {"num_examples": 50},
     "examples": {"num_examples": 20, "batch_size": 8},
     "fishr": {"measurement": "examples", "num_examples": 20, "batch_size": 8},
+    "icp": {"num_examples": 50},
     "without": {"left_out": (1,)},
     "random-scm": {"num_examples": 50},
     "drift": {"measurement": "batch-moments"},
@@ -75,6 +78,34 @@ def test_the_weight_of_a_penalty_jumps_at_a_step() -> None:
     one, other = (jax.jit(each.cell())(jax.random.key(0)).metrics for each in (annealed, constant))
     same = one["spurious_weight"] == other["spurious_weight"]
     assert same.tolist() == [True, True, True, False]
+
+
+def test_the_default_learning_rate_is_that_of_the_world() -> None:
+    for fields, rate in (
+        ({}, 0.1),
+        ({"world": "sem"}, 0.01),
+        ({"world": "random-scm", "num_examples": 9}, 0.002),
+        ({"world": "sem", "data_file": "own.csv"}, 0.1),
+        ({"world": "sem", "learning_rate": 0.3}, 0.3),
+    ):
+        experiment = SupervisedExperiment(**fields)
+        assert {"learning_rate": experiment.learning_rate} | experiment.implied == {
+            "learning_rate": rate
+        }
+    experiment = SupervisedExperiment(world="sem", steps=20, **WEIGHT)
+    given = experiment.replace(learning_rate=0.01)
+    one, other = experiment.cell(), given.cell()
+    assert vars(one)["configuration"] == vars(other)["configuration"] == given.describe()
+    key = jax.random.key(3)
+    assert jnp.array_equal(
+        *(jax.jit(cell)(key).metrics["spurious_weight"] for cell in (one, other)), equal_nan=True
+    )
+
+
+@pytest.mark.slow
+def test_drawn_equations_seldom_diverge_by_default() -> None:
+    swept = sweep(SupervisedExperiment(world="sem", **WEIGHT).cell(), seeds=64)
+    assert (swept.diverged_at < 0).all()
 
 
 def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
@@ -109,7 +140,7 @@ def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
             "probabilities must not be given where sampler is 'stratified'",
         ),
         ({"data_file": 3}, "data_file must be the path of an .npz or .csv file or None, got 3"),
-        ({"learning_rate": None}, "learning_rate must be given"),
+        ({"steps": None}, "steps must be given"),
     ],
 )
 def test_fields_that_conflict_are_named(fields: dict, message: str) -> None:
@@ -125,9 +156,13 @@ def test_messages_of_parts_name_the_field() -> None:
         ({"label_intercept": float("inf")}, "label_intercept must be"),
         ({"method": "vrex", "weight": -1.0}, "weight must be"),
         ({"biases": (9.0, 1.0)}, "biases must be at most"),
+        ({"method": "icp"}, "num_examples must be given where method is 'icp', got None: a popu"),
+        ({"world": "eills-demo"}, "num_examples must be given where world is 'eills-demo', got N"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             SupervisedExperiment(**fields).cell()(key)
+    tested = SupervisedExperiment(method="icp", **WEIGHT).cell()
+    assert jax.eval_shape(tested, key, num_examples=50.0), "as an axis it is given"
     with pytest.raises(ValueError, match=r"parameter must be one of .*got 'width'"):
         SupervisedExperiment().cell()(key, width=3)
 
@@ -171,6 +206,10 @@ def test_heterogeneous_sgd_crosses_the_boundary_of_theory() -> None:
     assert curves is not None
     across, up = curves["theory"]
     np.testing.assert_allclose(up, np.sqrt(2 * across / 0.7 + across**2), rtol=1e-5)
+    curves = theory_curve(experiment, *axes[:2], "learning_rate", np.linspace(0.1, 1, 3))
+    assert curves is not None
+    across, up = curves["theory"]  # at spread 1
+    np.testing.assert_allclose(up, 2 * across / (1 - across**2), rtol=1e-5)
     critical = (2 * 0.5 / 0.7 + 0.5**2) ** 0.5
     swept = sweep(experiment.cell(), axes={"spread": [0.5 * critical, 1.08 * critical]}, seeds=32)
     below, above = swept.spurious_weight.isel(step=-1).median("seed").values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +163,9 @@ def check_table(file: Path, data: Mapping[str, xr.Dataset]) -> None:
         rows = list(csv.DictReader(stream))
     assert next(iter(rows[0])) == "dataset"
     assert [*rows[0]][-8:] == ["metric", *STATISTICS]
+    rows_of = defaultdict(list)
+    for row in rows:
+        rows_of[row["dataset"], row["metric"]].append(row)
     for name, dataset in data.items():
         for metric, values in dataset.data_vars.items():
             if metric == "diverged_at":
@@ -170,9 +174,10 @@ def check_table(file: Path, data: Mapping[str, xr.Dataset]) -> None:
             if "diverged_at" in dataset:
                 last = last.where(dataset.diverged_at < 0)
             runs = last.transpose(..., "seed") if "seed" in last.dims else last.expand_dims(seed=1)
-            found = [row for row in rows if (row["dataset"], row["metric"]) == (name, metric)]
+            found = rows_of[name, metric]
             if "step" in values.dims:
-                found = [row for row in found if row["step"] == str(values.step.values[-1])]
+                step = str(values.step.values[-1])
+                found = [row for row in found if row["step"] == step]
             medians, counts = (np.array([row[key] for row in found]) for key in ("median", "count"))
             shown = np.where(medians == "", "nan", medians).astype(float)
             expected = runs.median("seed").values.ravel()

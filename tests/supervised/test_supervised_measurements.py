@@ -16,7 +16,8 @@ from causal_sgd.training import algorithms, objectives, optimizers, samplers
 from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.types import Batch, Measurement
 from support.cases import few
-from support.moment_scores import MAX_Z, scores
+from support.moment_scores import MAX_Z, populations, scores
+from support.supervised import draw_world
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 BIASES = np.array([1.5, -0.5, 0.7], np.float32)
@@ -60,7 +61,7 @@ def test_the_number_of_examples_is_an_axis_of_one_program() -> None:
         data = measurement.init(KEY, nature()(KEY))
         return data.training.second, data.validation.second
 
-    second = np.asarray(nature()(KEY).second_moments, np.float64)
+    second = populations(drawn_nature())[0].astype(np.float64)
     inputs = second[:, :-1, :-1]
     squares = np.diagonal(inputs, axis1=1, axis2=2)
     spread = np.sqrt(squares[:, :, None] * squares[:, None, :] + inputs**2)  # Isserlis
@@ -103,24 +104,23 @@ def test_statistics_of_examples_are_those_of_a_plain_loop(kind: str) -> None:
     choice = measurements._examples.Choosing(  # which examples a step uses
         options.get("fresh"), kind == "full", kind == "replacement"
     )
-    rows, used = jax.jit(choice.rows)(examples.key, examples.data, examples.world, examples.batch)
-    used = np.asarray(used)
+
+    @jax.jit
+    def program(params: Any) -> Any:
+        parts = examples.key, examples.data, examples.world, examples.batch
+        statistics = examples.risks(), examples.measure, examples.features(), examples.variances()
+        return choice.rows(*parts), [each(params) for each in statistics]
+
+    (rows, used), statistics = jax.device_get(program(PARAMS))
     assert (used.sum(1) == (20 if kind == "full" else counts)).all()
     assert (used == used.round()).all()
     assert used.max() == 1 or kind == "replacement"
     losses, gradients, variances = weighted(rows, used)
-    found_losses, (slope, value), (means, covariances) = jax.jit(
-        lambda params: (
-            examples.risks()(params),
-            examples.measure(params),
-            examples.features()(params),
-        )
-    )(PARAMS)
+    found_losses, (slope, value), (means, covariances), found = statistics
     np.testing.assert_allclose(found_losses, losses, rtol=1e-5)
     shares = np.array(counts) / sum(counts)
     np.testing.assert_allclose(value, shares @ losses, rtol=1e-5)
     np.testing.assert_allclose(slope["weights"], shares @ gradients[:, :2], rtol=1e-4, atol=1e-6)
-    found = jax.jit(examples.variances())(PARAMS)
     np.testing.assert_allclose(found["weights"], variances[:, :2], rtol=1e-4)
     np.testing.assert_allclose(found["intercept"], variances[:, 2], rtol=1e-4)
     for place, (x, row) in enumerate(zip(np.asarray(rows.inputs), used, strict=True)):
@@ -182,7 +182,7 @@ def test_rows_of_a_world_are_its_data_and_padding_is_never_used(replacement: boo
     ids=["data set", "fresh"],
 )
 def test_batches_with_more_examples_than_there_are_give_nan(measurement: Measurement) -> None:
-    losses = jax.jit(examples_of(measurement, (5, 6, 0)).risks())(PARAMS)
+    losses = np.asarray(jax.jit(examples_of(measurement, (5, 6, 0)).risks())(PARAMS))
     assert np.isfinite(losses[0])
     assert np.isnan(losses[1])
     assert losses[2] == 0
@@ -194,15 +194,14 @@ def test_batches_with_more_examples_than_there_are_give_nan(measurement: Measure
         optimizer=optax.sgd(0.1),
     )
     with pytest.raises(ValueError, match="batch"):
-        algorithm.init(KEY)
+        jax.eval_shape(algorithm.init, KEY)
 
 
 @pytest.mark.parametrize("law", few(["batch_moments", "batch_directions"], {"batch_directions"}))
 def test_an_environment_without_examples_has_no_loss(law: str) -> None:
     examples = examples_of(getattr(measurements, law)(), (0, 8, 0))
-    losses, measured = jax.jit(lambda params: (examples.risks()(params), examples.measure(params)))(
-        PARAMS
-    )
+    program = jax.jit(lambda params: (examples.risks()(params), examples.measure(params)))
+    losses, measured = jax.device_get(program(PARAMS))
     assert losses[0] == losses[2] == 0 < losses[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(measured))
 
@@ -215,15 +214,23 @@ def test_the_whole_of_fresh_examples_is_the_population(law: str) -> None:
     assert offered is not None
     expected = measurements.moments().risks
     assert expected is not None
-    data = measurements.moments().init(KEY, examples.world)
-    for scale, shift in ((1.0, 0.0), (0.5, 0.2)):
-        risks: Any = offered.whole(examples.data, MODEL, examples.world)
-        population: Any = expected.whole(data, MODEL, examples.world)
-        found = risks(PARAMS, scale, shift)
-        np.testing.assert_allclose(found, population(PARAMS, scale, shift), rtol=1e-5)
+
+    @jax.jit
+    def program(scale: Any, shift: Any) -> Any:
+        data = measurements.moments().init(KEY, examples.world)
+        risks: list[Any] = [
+            offered.whole(examples.data, MODEL, examples.world),
+            expected.whole(data, MODEL, examples.world),
+        ]
         if offered.single is not None:
-            one: Any = offered.single(examples.data, MODEL, examples.world, jnp.asarray(1))
-            np.testing.assert_allclose(one(PARAMS, scale, shift), found[1:2], rtol=1e-6)
+            risks.append(offered.single(examples.data, MODEL, examples.world, jnp.asarray(1)))
+        return [each(PARAMS, scale, shift) for each in risks]
+
+    for scale, shift in ((1.0, 0.0), (0.5, 0.2)):
+        found, population, *one = jax.device_get(program(scale, shift))
+        np.testing.assert_allclose(found, population, rtol=1e-5)
+        if one:
+            np.testing.assert_allclose(one[0], found[1:2], rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -269,11 +276,10 @@ def test_variances_of_gaussian_examples_have_a_closed_form(kind: str) -> None:
 def test_features_are_those_of_the_model() -> None:
     model = models.linear_network(dim=2, hidden=3)
     examples = examples_of(measurements.moments(), (1, 1, 1), model)
-    params = model.init(KEY)
-    means, covariances = examples.features()(params)
     assert model.features is not None
-    matrix = np.asarray(model.features(params))
-    second = np.asarray(examples.world.second_moments)
+    program = jax.jit(lambda params: (examples.features()(params), model.features(params)))
+    (means, covariances), matrix = jax.device_get(program(jax.jit(model.init)(KEY)))
+    second = populations(examples.world)[0]
     np.testing.assert_allclose(means, second[:, :2, -1] @ matrix, atol=1e-6)
     np.testing.assert_allclose(covariances, matrix.T @ second[:, :2, :2] @ matrix, rtol=1e-5)
 
@@ -370,9 +376,9 @@ def test_what_a_measurement_does_not_know_is_refused_by_name(
 
 def test_estimators_refuse_fresh_examples() -> None:
     for measurement in (measurements.batch_moments(), measurements.examples(fresh=5)):
-        data = measurement.init(KEY, nature()(KEY))
+        data = measurement.init(KEY, drawn_nature())
         with pytest.raises(ValueError, match="fresh examples"):
-            estimators.pooled()(data, nature()(KEY))
+            estimators.pooled()(data, drawn_nature())
 
 
 @pytest.mark.parametrize(
@@ -399,7 +405,7 @@ def test_bad_numbers_are_named(name: str, options: dict[str, Any], message: str)
 def test_rows_of_a_user_are_not_held_out_twice() -> None:
     """Rows that are drawn with replacement would be rows of the training."""
     rows = np.random.default_rng(0).normal(size=(8, 3))
-    world = worlds.from_arrays(rows[:, :2], rows[:, 2], [0] * 4 + [1] * 4)(KEY)
+    world = draw_world(worlds.from_arrays(rows[:, :2], rows[:, 2], [0] * 4 + [1] * 4))
     for measurement in (
         measurements.moments(num_validation=5),
         measurements.batch_moments(num_validation=5),

@@ -106,7 +106,7 @@ def test_standardised_columns_have_means_of_zero_and_variances_of_one() -> None:
 def test_pooled_least_squares_sees_the_rows_as_they_are() -> None:
     """Regression without intercept on all rows, by NumPy, and the numbers of rows as counts."""
     factory = worlds.from_arrays(X, Y, OWNERS)
-    data = measurements.moments().init(jax.random.key(0), factory(jax.random.key(0)))
+    data = measurements.moments().init(jax.random.key(0), draw_world(factory))
     np.testing.assert_array_equal(data.training.counts, [10, 10, 20])
     algorithm = algorithms.fitted(
         world=factory, measurement=measurements.moments(), estimator=estimators.pooled()
@@ -123,7 +123,8 @@ def test_pooled_least_squares_sees_the_rows_as_they_are() -> None:
 
 def test_drawn_rows_are_rows_with_replacement() -> None:
     world, size = draw_world(worlds.from_arrays(X, Y, OWNERS)), 20_000
-    x, y = world.draw_examples(jax.random.key(1), jnp.array(1), size)
+    draw = jax.jit(lambda key: world.draw_examples(key, jnp.array(1), size))
+    x, y = draw(jax.random.key(1))
     own = X[OWNERS == "north"]
     place = np.argmin(np.abs(np.asarray(x)[:, :1] - own[None, :, 0]), 1)
     np.testing.assert_allclose(x, own[place], rtol=1e-6)

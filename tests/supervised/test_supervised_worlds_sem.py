@@ -11,7 +11,7 @@ import pytest
 
 from causal_sgd.supervised import worlds
 from causal_sgd.supervised.worlds import Intervention
-from support.moment_scores import judge, population_scores
+from support.moment_scores import judge, population_scores, populations
 from support.supervised import draw_world
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -57,13 +57,13 @@ def own(**options: Any) -> Any:
 
 def test_own_equations_have_the_moments_of_their_simulation() -> None:
     world = draw_world(own(tests=INTERVENTIONS[1:2]))
-    rng = np.random.default_rng(0)
+    (training, tests), rng = populations(world), np.random.default_rng(0)
     z = [
         population_scores(second, *node_by_node(rng, interventions)).ravel()
-        for second, interventions in zip(world.second_moments, INTERVENTIONS, strict=True)
+        for second, interventions in zip(training, INTERVENTIONS, strict=True)
     ]
     judge(np.concatenate(z))
-    np.testing.assert_allclose(world.test_moments[0], world.second_moments[1], rtol=1e-5)
+    np.testing.assert_allclose(tests[0], training[1], rtol=1e-5)
     np.testing.assert_allclose(world.target, [1.2, 0, -0.6, 0], rtol=1e-6)
     np.testing.assert_array_equal(world.causal, [True, False, True, False])
 
@@ -78,9 +78,14 @@ def test_a_later_intervention_on_a_node_adds_to_an_earlier_one() -> None:
 
 def test_the_residual_of_random_models_is_the_same_in_every_environment() -> None:
     """The label is never a target; its noise has a mean in (0, 1) and a variance in (1, 2)."""
-    draw = jax.jit(jax.vmap(worlds.sem(dim=5, scramble=True)))
-    world = draw(jax.random.split(jax.random.key(0), 300))
-    second = np.asarray(jax.vmap(lambda each: each.second_moments)(world))
+
+    @jax.jit
+    @jax.vmap
+    def draw(key: jax.Array) -> Any:
+        world = worlds.sem(dim=5, scramble=True)(key)
+        return world, world.second_moments
+
+    world, second = jax.device_get(draw(jax.random.split(jax.random.key(0), 300)))
     v = np.concatenate([world.target, -np.ones((300, 1)), np.zeros((300, 1))], 1)
     means = np.einsum("si,sei->se", v, second[..., -1])
     variances = np.einsum("si,seij,sj->se", v, second, v) - means**2

@@ -57,6 +57,16 @@ def judge(z: np.ndarray) -> None:
     assert np.abs(z).max() < MAX_Z
 
 
+@jax.jit
+def _populations(world: Any) -> tuple[jax.Array, jax.Array]:
+    return world.second_moments, world.test_moments
+
+
+def populations(world: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Moments [E, q, q] and [T, q, q] of a world; op by op, each would be compiled."""
+    return jax.device_get(_populations(world))
+
+
 def drawn_once(world: Any, seed: int, counts: Any) -> np.ndarray:
     """Moments [E, q, q] of one sample of every environment, in one program."""
     keys, environments = jax.random.key(seed), jnp.arange(len(counts))

@@ -180,8 +180,9 @@ def test_no_distribution_of_biases_within_reach_does_better(rate: float) -> None
     )
     found = invariance.hetero_reach(rate, noise_variance=noise, input_variance=inputs)
     assert float(found) == pytest.approx(-solution.fun / inputs, rel=2e-4)
-    small = invariance.hetero_reach(1e-3, noise_variance=noise, input_variance=inputs)
-    assert float(small) == pytest.approx(1e-3 * noise / 2, rel=1e-3)
+    for tiny in (1e-3, 1e-8):
+        small = invariance.hetero_reach(tiny, noise_variance=noise, input_variance=inputs)
+        assert float(small) == pytest.approx(tiny * noise / 2, rel=1e-3)
     assert float(invariance.hetero_reach(2.0, noise_variance=noise)) == 1.0
 
 
@@ -209,6 +210,14 @@ def test_wrong_input_is_refused_by_name() -> None:
     for message, arguments in cases:
         with pytest.raises(ValueError, match=f"^{message}"):
             invariance.hetero_exponents(*arguments)
+    for rate, size, message in (
+        (np.full(2, 0.1), 4, "learning_rate"),
+        (0.1, np.array([4, 8]), "batch_size"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message} must be"):
+            invariance.batch_exponents(second, TARGET, None, rate, size)
+    with pytest.raises(ValueError, match="^intercept must be"):
+        invariance.biases(second, TARGET, intercept=np.zeros(2))
 
 
 @pytest.mark.slow

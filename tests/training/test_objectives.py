@@ -115,12 +115,18 @@ def evaluated(objective: Objective, state: Any = None, **changes: Any) -> tuple[
     return flat(gradient), float(value), new
 
 
-LAM, RATE, DEVIATION = 0.7, 0.3, 0.4
+LAM, RATE, DEVIATION, DRAWS = 0.7, 0.3, 0.4, 5
 
 
 def dro_weights(risks: np.ndarray) -> np.ndarray:
     weights = np.exp(RATE * risks)
     return weights / weights.sum()
+
+
+def scales() -> np.ndarray:
+    """The scales [draws, E] at which the step evaluates BIRM's penalty."""
+    with jax.enable_x64(True):
+        return 1 + DEVIATION * np.asarray(examples().normals(DRAWS * SIZE)).reshape(DRAWS, SIZE)
 
 
 Q = dro_weights(source(POINT).risks)  # which the gradient holds fixed
@@ -143,6 +149,17 @@ ROWS: dict[str, tuple[Callable[[], Objective], Callable[[Source], Any]]] = {
         ),
         lambda s: (
             (s.risks + LAM * (s.by_scale**2 + 4 * DEVIATION**2 * s.squares**2)).mean() / (1 + LAM)
+        ),
+    ),
+    "BIRM by draws": (
+        lambda: objectives.birm(
+            **{"risk_weight": 4 / (1 + LAM), "weight": 16 * LAM / (1 + LAM)},
+            **{"deviation": DEVIATION, "draws": DRAWS},
+        ),
+        # The derivative of E (v f - y)^2 in v is linear in v.
+        lambda s: (
+            (s.risks.mean() + LAM * ((s.by_scale + 2 * (scales() - 1) * s.squares) ** 2).mean())
+            / (1 + LAM)
         ),
     ),
     "V-REx": (
@@ -262,8 +279,9 @@ def test_a_mask_of_equal_gradients_is_the_gradient() -> None:
         np.testing.assert_allclose(gradient, source(POINT).gradients[1] / 4, rtol=1e-8)
 
 
-def test_coral_compares_all_pairs_of_environments() -> None:
-    counts = np.array([4, 8, 12])
+@pytest.mark.parametrize("counts", [(6, 6, 6), (4, 8, 12)])
+def test_coral_compares_all_pairs_of_environments(counts: tuple[int, ...]) -> None:
+    """With equal counts this is the loop of DomainBed over pairs."""
     model = models.featurised(dim=DIM, features=2)
     matrix = np.random.default_rng(7).normal(size=(DIM, 2))
 
@@ -278,20 +296,63 @@ def test_coral_compares_all_pairs_of_environments() -> None:
                 weights += both
                 total += both * ((means[i] - means[j]) ** 2).mean()
                 total += both * ((covariances[i] - covariances[j]) ** 2).mean()
-        return total / weights
+        residual = np.array([*matrix.sum(1), -1, 0])
+        risks = np.einsum("i,eij,j->e", residual, SECOND, residual)
+        return np.average(risks, weights=counts) + LAM * total / weights
 
     with jax.enable_x64(True):
-        made = objectives.coral(weight=1.0, risk_weight=0.0)
+        made, number = objectives.coral(risk_weight=4, weight=LAM), np.array(counts)
         step = jax.jit(
-            lambda params: made.gradient(jnp.asarray(0), (), examples(counts, model), params)
+            lambda params: made.gradient(jnp.asarray(0), (), examples(number, model), params)
         )
         gradient, value, _ = step({"features": jnp.asarray(matrix)})
     np.testing.assert_allclose(value, by_hand(matrix), rtol=1e-10)
-    for place in ((0, 0), (2, 1)):
+    for place in np.ndindex(matrix.shape):
         change = np.zeros_like(matrix)
         change[place] = 1e-5
         slope = (by_hand(matrix + change) - by_hand(matrix - change)) / 2e-5
         np.testing.assert_allclose(gradient["features"][place], slope, rtol=1e-6)
+
+
+def test_the_penalty_of_halves_is_that_of_domainbed() -> None:
+    """Its loop over environments takes every second row, of which the first half has one more."""
+    rng, number = np.random.default_rng(3), 7
+    rows = np.concatenate(
+        [rng.normal(0.3, 1, (SIZE, number, 4)), np.ones((SIZE, number, 1))], axis=2
+    )
+
+    def domainbed(point: np.ndarray) -> float:
+        risks, penalty = 0.0, 0.0
+        for one in rows:
+            prediction = one[:, :3] @ point[:3] + point[3]
+            residual = prediction - one[:, 3]
+            slopes = [(2 * (residual * prediction)[half::2]).mean() for half in (0, 1)]
+            risks += (residual**2).mean()
+            penalty += slopes[0] * slopes[1]
+        return (risks + LAM * penalty) / SIZE
+
+    def on_half(key: Any, step: Any, data: Any, model: Any, world: Any, batch: Batch) -> Any:
+        odd, even = (
+            np.einsum("eni,enj->eij", half, half) / half.shape[1]
+            for half in (rows[:, 1::2], rows[:, ::2])
+        )
+        second = jnp.where(batch.counts[0] == number // 2, odd, even)
+        known = MomentData(Moments(second, jnp.full(SIZE, jnp.inf)))
+        return whole.batch(key, step, known, model, world, batch)
+
+    measurement = measurements.moments()
+    whole: Any = measurement.risks
+    halved = measurement._replace(risks=whole._replace(batch=on_half, fresh=True))
+    made = objectives.irmv1(risk_weight=4, weight=16 * LAM, halves=True)
+    with jax.enable_x64(True):
+        counts = np.full(SIZE, number)
+        gradient, value, _ = evaluated(made, counts=counts, measurement=halved)
+    np.testing.assert_allclose(value, domainbed(POINT), rtol=1e-10)
+    expected = [
+        (domainbed(POINT + 1e-5 * unit) - domainbed(POINT - 1e-5 * unit)) / 2e-5
+        for unit in np.eye(4)
+    ]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
 def test_the_weights_of_group_dro_follow_the_losses_of_their_batches() -> None:
@@ -316,7 +377,8 @@ def test_fishr_sums_the_variances_of_earlier_steps() -> None:
     variances = source(POINT).variances / 16
     made = objectives.fishr(weight=1.0, risk_weight=0.0, decay=0.9)
     with jax.enable_x64(True):
-        state, total = None, 0 * variances
+        state: Any = None
+        total = 0 * variances
         for _ in range(3):
             value, state = evaluated(made, state)[1:]
             total = 0.9 * total + variances
@@ -364,9 +426,10 @@ def test_two_halves_of_a_batch_are_an_unbiased_penalty() -> None:
     assert scores[1] > 10
 
 
-def test_irm_of_many_environments_is_that_of_few(monkeypatch):
-    gradient, value, _ = evaluated(objectives.irm(weight=3.0))
-    monkeypatch.setattr(_heads, "UNROLLED", 0)
-    other, height, _ = evaluated(objectives.irm(weight=3.0))
+def test_irm_of_many_environments_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    with jax.enable_x64(True):
+        gradient, value, _ = evaluated(objectives.irm(weight=3.0))
+        monkeypatch.setattr(_heads, "UNROLLED", 0)
+        other, height, _ = evaluated(objectives.irm(weight=3.0))
     np.testing.assert_allclose(other, gradient, rtol=1e-12)
     assert height == pytest.approx(value, rel=1e-12)

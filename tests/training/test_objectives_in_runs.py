@@ -15,7 +15,7 @@ import pytest
 from causal_sgd import sensing
 from causal_sgd.supervised import measurements, models, worlds
 from causal_sgd.training import algorithms, objectives, optimizers, samplers
-from causal_sgd.types import Objective
+from causal_sgd.types import Fit, Objective
 from support.cases import few
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -149,6 +149,59 @@ def test_objectives_name_what_is_missing(name: str) -> None:
     method = algorithms.penalised(**PARTS | changes, objective=make())
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(functools.partial(last, method, 1), jax.random.key(0))
+
+
+def own(*changes: Any) -> Objective:
+    """The mean, of which the last results are others."""
+
+    def gradient(step: Any, state: Any, examples: Any, params: Any) -> Any:
+        results = *examples.measure(params), state
+        return results[: 3 - len(changes)] + changes
+
+    return Objective(lambda environments, params: (), gradient)
+
+
+def pair(*_: Any) -> Any:
+    """Without a state."""
+    return 0.0, 0.0
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (own(jnp.zeros(3), jnp.zeros(()), ()), "objective's gradient must have the shapes"),
+        (own(jnp.zeros(3), ()), r"objective's value must have the shape \[\]"),
+        (own(jnp.zeros(2)), "objective's state must have the shapes"),
+        (
+            Objective(lambda environments, params: (), pair),
+            r"objective.gradient must return \(gradient, value, state\), got a tuple of 2",
+        ),
+        (
+            objectives.from_value(lambda examples, params: examples.risks()(params)),
+            r"value must return one number, \[\], got an array \[3\]",
+        ),
+    ],
+)
+def test_results_of_the_users_objectives_are_checked(objective: Objective, message: str) -> None:
+    method = algorithms.penalised(**PARTS, objective=objective)
+    with pytest.raises((ValueError, AssertionError), match=message):
+        jax.eval_shape(functools.partial(last, method, 1), jax.random.key(0))
+
+
+def test_results_of_the_users_estimators_are_checked() -> None:
+    def refused(result: Any) -> Any:
+        method = algorithms.fitted(
+            world=PARTS["world"],
+            measurement=PARTS["measurement"],
+            estimator=lambda data, world: result,
+        )
+        return lambda: jax.eval_shape(method.init, jax.random.key(0))
+
+    with pytest.raises(ValueError, match="the estimator's result must be a types.Fit"):
+        refused(jnp.zeros(2))()
+    wide = jnp.zeros(3)
+    with pytest.raises(AssertionError, match="the estimate does not have the shape of the world's"):
+        refused(Fit(wide, wide > 0, wide, wide, jnp.zeros((), int)))()
 
 
 def wrong(factory: Callable[..., Any], message: str, **arguments: Any) -> Any:

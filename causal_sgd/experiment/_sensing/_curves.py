@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-import numpy as np
-
-from causal_sgd.experiment._curves import applies
-from causal_sgd.experiment._system import Curves
 
 if TYPE_CHECKING:
     from causal_sgd.experiment import Experiment
 
-__all__ = ["curves", "level", "shift"]
+__all__ = ["ASSUMED", "family", "level", "shift"]
 
-AXES = ("spread", "learning_rate", "mean")
 ASSUMED = {
     "accumulate": 1,
     "clip_norm": None,
@@ -27,42 +20,12 @@ ASSUMED = {
     "spreads": None,
 }
 """Values of fields, where they take effect, that the theory is about."""
-POINTS = 200
 REJECTING = 0.2  # default level, relative to the spurious signal of a pooled run
 
 
-def curves(
-    experiment: Experiment,
-    x: str,
-    xs: np.ndarray,
-    y: str,
-    ys: np.ndarray,
-    shift: Mapping[str, float] | None,
-) -> Curves | None:
-    """See `theory_curve`."""
-    if not {x, y} <= set(AXES) or not applies(experiment, ASSUMED):
-        return None
-    from causal_sgd import theory
-
-    family = experiment.family.replace("-", "_")
-    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in AXES}
-    solved = "spread" if "spread" in (x, y) else "learning_rate"
-    other, grid = (y, ys) if solved == x else (x, xs)
-    values[other] = np.linspace(grid[0], grid[-1], POINTS)
-    if solved == "spread":
-        curve = theory.critical_spread(values["learning_rate"], values["mean"], family)
-    else:
-        curve = theory.critical_learning_rate(values["mean"], values["spread"], family)
-    boundaries = {"theory": curve}
-    if shift is not None and solved == "spread":
-        boundaries["at finite time"] = theory.finite_time_critical_spread(
-            values["learning_rate"], values["mean"], **shift, family=family
-        )
-    along = np.asarray(values[other])
-    return {
-        name: (np.asarray(boundary), along) if solved == x else (along, np.asarray(boundary))
-        for name, boundary in boundaries.items()
-    }
+def family(experiment: Experiment) -> str:
+    """The distribution of the spurious eigenvalues."""
+    return experiment.family.replace("-", "_")
 
 
 def level(experiment: Experiment, metric: str) -> float | None:

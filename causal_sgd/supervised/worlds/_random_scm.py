@@ -110,15 +110,17 @@ def random_scm(
         )
 
     def world(key: Key) -> SampledWorld:
-        first = (jnp.ones((), jnp.int32), judged(key, jnp.zeros((), jnp.int32)))
-
         def unfinished(carry: tuple[Array, SampledWorld]) -> Array:
             return ~carry[1].accepted & (carry[0] < candidates)
 
         def again(carry: tuple[Array, SampledWorld]) -> tuple[Array, SampledWorld]:
             return carry[0] + 1, judged(key, carry[0])
 
-        return jax.lax.while_loop(unfinished, again, first)[1]
+        none = jnp.zeros((), jnp.int32)
+        shapes = jax.eval_shape(judged, key, none)
+        # No model yet, so that the program holds one copy of the candidate.
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.while_loop(unfinished, again, (none, empty))[1]
 
     return world
 

@@ -28,7 +28,7 @@ _NODES = np.arange(-30, 8.01, 0.125)  # of log Q, in standard deviations
 
 
 def biases(second: ArrayLike, target: ArrayLike, *, intercept: ArrayLike = 0.0) -> Array:
-    """B_e = E_e x (y - x'w* - c), what each environment adds to the weights at w*; [E, p].
+    """The biases b_e = E_e x (y - x'w* - c) of the gradients at w*, [E, p].
 
     Accuracy: a few roundings of the moments.
 
@@ -38,7 +38,7 @@ def biases(second: ArrayLike, target: ArrayLike, *, intercept: ArrayLike = 0.0) 
         intercept: c [], if the model has one.
     """
     _check(second, target)
-    check(intercept=intercept)
+    checks.number("intercept", intercept)
     return _biases(second, target, intercept)
 
 
@@ -81,7 +81,8 @@ def hetero_exponents(
     """
     _check(second, target)
     checks.instance("signed", signed, bool, "True or False")
-    check(intercept=intercept, learning_rate=learning_rate)
+    checks.number("intercept", intercept)
+    check(learning_rate=learning_rate)
     values = _biases(second, target, intercept).T
     rate = jnp.asarray(learning_rate)[..., None]
     exponents = lyapunov_environments(rate, values, probabilities)
@@ -145,7 +146,8 @@ def batch_exponents(
         [p].
     """
     size, dim = _check(second, target)
-    check(learning_rate=learning_rate, batch_size=batch_size)
+    checks.number("learning_rate", learning_rate, above=0)
+    checks.number("batch_size", batch_size, minimum=1)
     weights = np.full(size, 1 / size) if probabilities is None else probabilities
     checks.probabilities("probabilities", weights, size)
     moments = jnp.asarray(second)
@@ -243,7 +245,7 @@ def hetero_reach(
     bound = jnp.sqrt(noise * v)
     h = eta * bound
     inside = h < 1
-    safe = jnp.clip(jnp.where(inside, h, 0.5), 1e-6, None)
+    safe = jnp.clip(jnp.where(inside, h, 0.5), 1e-18, None)  # whose square is not zero
     mean = -bound * jnp.log1p(-(safe**2)) / (2 * jnp.arctanh(safe))
     return jnp.where(inside, mean, bound) / v
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from causal_sgd import checks
 
-__all__ = ["checked_moments", "checked_set", "environment_weights", "shape_of_moments"]
+__all__ = ["all_sets", "checked_moments", "checked_set", "environment_weights", "shape_of_moments"]
 
 
 def shape_of_moments(name: str, second: object) -> tuple[int, int]:
@@ -43,6 +43,11 @@ def checked_set(name: str, chosen: ArrayLike, dim: int) -> np.ndarray:
     if array is None or array.dtype != bool or array.shape != (dim,):
         raise ValueError(f"{name} must be truth values of shape [{dim}], got {chosen!r}")
     return array
+
+
+def all_sets(dim: int) -> np.ndarray:
+    """All sets of inputs, [2^p, p] bool; bit j of the row's number is input j."""
+    return (np.arange(2**dim)[:, None] >> np.arange(dim)) % 2 == 1
 
 
 def environment_weights(probabilities: ArrayLike | None, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from causal_sgd import checks
-from causal_sgd.theory.invariance._moments import checked_moments, checked_set
+from causal_sgd.theory.invariance._moments import all_sets, checked_moments, checked_set
 
 __all__ = ["Bounds", "Rejection", "icp_recovery", "icp_rejection"]
 
@@ -58,7 +58,7 @@ def icp_rejection(
             least two environments; not traced.
         chosen: the set, [p] bool.
         counts: examples of every environment, [] or [E]; more than p + 2.
-        level: alpha, in (0, 1).
+        level: alpha, above 0 and at most 1.
 
     Returns:
         Bounds and an estimate, in double precision.
@@ -84,7 +84,7 @@ def icp_recovery(
         second: as for `icp_rejection`; p at most 12.
         causal: the causal set, [p] bool, not empty.
         counts: examples of every environment, [] or [E].
-        level: alpha, in (0, 1).
+        level: alpha, above 0 and at most 1.
 
     Returns:
         The bounds, in double precision.
@@ -98,8 +98,7 @@ def icp_recovery(
     given = checked_set("causal", causal, dim)
     if not given.any():
         raise ValueError("causal must hold at least one input, got none")
-    sets = (np.arange(2**dim)[:, None] >> np.arange(dim)) % 2 == 1
-    lacking = [chosen for chosen in sets if (given & ~chosen).any()]
+    lacking = [chosen for chosen in all_sets(dim) if (given & ~chosen).any()]
     others = [_rejection(moments, chosen, numbers, alpha) for chosen in lacking]
     missed = _rejection(moments, given, numbers, alpha).high
     low = 1 - missed - sum(1 - other.low for other in others)

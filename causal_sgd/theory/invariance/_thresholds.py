@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from causal_sgd import checks
-from causal_sgd.theory.invariance._moments import checked_moments, checked_set, environment_weights
+from causal_sgd.theory.invariance._moments import (
+    all_sets,
+    checked_moments,
+    checked_set,
+    environment_weights,
+)
 
 __all__ = ["Thresholds", "eills_thresholds", "fair_thresholds"]
 
@@ -61,7 +66,7 @@ def eills_thresholds(
         ValueError: if an argument has a wrong shape, p exceeds 15, or a value is traced.
     """
     moments, weights, given = _arguments(second, causal, probabilities)
-    sets = _all_sets(len(given))
+    sets = all_sets(len(given))
     reference = _eills_values(moments, weights, given[None])
     tie = float(_TIE * weights @ moments[:, -2, -2])
     parts = [
@@ -95,7 +100,7 @@ def fair_thresholds(
         ValueError: if an argument has a wrong shape, p exceeds 15, or a value is traced.
     """
     moments, weights, given = _arguments(second, causal, probabilities)
-    sets = _all_sets(len(given))
+    sets = all_sets(len(given))
     parts = [_fair_values(moments, weights, part) for part in _slabs(sets)]
     pooled, single = (np.concatenate(each) for each in zip(*parts, strict=True))
     index = _number(given)
@@ -115,10 +120,6 @@ def _arguments(
     checks.integer("p, the number of inputs of second,", dim, maximum=MOST_INPUTS)
     given = checked_set("causal", causal, dim)
     return moments, environment_weights(probabilities, len(moments)), given
-
-
-def _all_sets(dim: int) -> np.ndarray:
-    return (np.arange(2**dim)[:, None] >> np.arange(dim)) % 2 == 1
 
 
 def _number(chosen: np.ndarray) -> int:

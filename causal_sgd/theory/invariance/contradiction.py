@@ -85,51 +85,33 @@ def erm(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) -> Wei
     return _weights(mu / v)
 
 
-@checked_jit
 def iga(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) -> Weights:
     """IGA (Koyama and Yamaguchi 2020), with any weight: the solution of `erm`.
 
-    The gradients of R_e differ by 2 (b_e - mu), which does not depend on w: nor does their
-    variance, and the penalty is constant.
+    The gradients of R_e differ from their mean by 2 (b_e - mu), which does not depend on w. The
+    penalty is constant.
 
-    Accuracy: a few roundings.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        variance: V [...].
+    Accuracy and arguments: those of `erm`.
     """
     return erm(mean, spread, variance=variance)
 
 
-@checked_jit
 def coral(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) -> Weights:
     """CORAL (Sun and Saenko 2016), with any weight: the solution of `erm`.
 
     Means and covariances of the inputs, hence of all linear features, agree between environments.
 
-    Accuracy: a few roundings.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        variance: V [...].
+    Accuracy and arguments: those of `erm`.
     """
     return erm(mean, spread, variance=variance)
 
 
-@checked_jit
 def anchor(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) -> Weights:
     """Anchor regression (Rothenhaeusler et al. 2021), with any weight: the solution of `erm`.
 
     The environments as anchors act through the means of inputs and labels, which are zero here.
 
-    Accuracy: a few roundings.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        variance: V [...].
+    Accuracy and arguments: those of `erm`.
     """
     return erm(mean, spread, variance=variance)
 
@@ -140,6 +122,8 @@ def causal_dantzig(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 
 
     It solves (S_1 - S_2) w = c_1 - c_2 with the moments of the inputs, which are equal here. With
     finite data the solution is noise over noise.
+
+    Accuracy: exact.
 
     Args:
         mean: mu [...].
@@ -221,7 +205,7 @@ def irmv1(
         g = -(1 + k) * (k / (1 + 2 * k) ** 2 + mu**2 * (v * k + drag) / q**2)
         return penalty * g - k
 
-    # The excess is infinite at -1/2, where a half plus an eps still counts as positive.
+    # The excess tends to infinity at -1/2 and is at most 0 at 0.
     k = bisect(excess, jnp.full_like(mu, -0.5), jnp.zeros_like(mu))
     return Weights((1 + k) / (1 + 2 * k), mu * (1 + k) / (v * (1 + 2 * k) + drag))
 
@@ -265,19 +249,13 @@ def group_dro(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) 
     return _weights(jnp.sign(mu) * jnp.maximum(jnp.abs(mu) - m, 0) / v)
 
 
-@checked_jit
 def andmask(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 4.0) -> Weights:
     """ANDMask (Parascandolo et al. 2021) from w = 0, with any threshold up to 1: as `group_dro`.
 
-    The gradients 2 (V w2 - b_e) agree in sign while V |w2| is below the smallest |b_e| of equal
-    signs; there the weight stops. From other starts it stops where it enters this range.
+    The gradients 2 (V w2 - b_e) agree in sign unless V w2 lies between the two biases. The weight
+    stops where it enters this interval, from starts beyond it at its other end.
 
-    Accuracy: a few roundings.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        variance: V [...].
+    Accuracy and arguments: those of `group_dro`.
     """
     return group_dro(mean, spread, variance=variance)
 
@@ -333,12 +311,7 @@ def fair_threshold(mean: ArrayLike, spread: ArrayLike, *, variance: ArrayLike = 
     FAIR with linear discriminators (Gu et al. 2024) pays gamma g' (E_e x_S x_S')^-1 g/2 with
     g = E_e r x_S, so M^2/V in place of the M^2 of EILLS.
 
-    Accuracy: a few roundings.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        variance: V [...].
+    Accuracy and arguments: those of `eills_threshold`; the variance has no effect.
     """
     mu, m, _ = broadcast(mean, spread, variance)
     return _ratio(mu**2, m**2)
@@ -360,8 +333,7 @@ def eills(
         gamma: weight [...] of the penalty; its scale does not depend on that of the losses.
         variance: V [...].
     """
-    mu, m, gamma, v = broadcast(mean, spread, gamma, variance)
-    return _weights(jnp.where(gamma > eills_threshold(mu, m, variance=v), 0, mu / v))
+    return _search(eills_threshold(mean, spread, variance=variance), mean, gamma, variance)
 
 
 @checked_jit
@@ -370,16 +342,9 @@ def fair(
 ) -> Weights:
     """FAIR with linear discriminators: w2 = 0 beyond `fair_threshold`, mu/V below it.
 
-    Accuracy: a few roundings, but for gamma within rounding of the threshold.
-
-    Args:
-        mean: mu [...].
-        spread: M [...].
-        gamma: weight [...] of the penalty; its scale does not depend on that of the losses.
-        variance: V [...].
+    Accuracy and arguments: those of `eills`.
     """
-    mu, m, gamma, v = broadcast(mean, spread, gamma, variance)
-    return _weights(jnp.where(gamma > fair_threshold(mu, m, variance=v), 0, mu / v))
+    return _search(fair_threshold(mean, spread, variance=variance), mean, gamma, variance)
 
 
 @checked_jit
@@ -404,7 +369,7 @@ def icp(
         mean: mu [...].
         spread: M [...].
         input_spread: half the difference of the variances of x1, [...]; 0 in
-            `worlds.contradiction`.
+            `worlds.contradiction` without `scales`.
         noise_spread: half the difference of the variances of the noise, [...].
     """
     mu, _, inputs, noises = broadcast(mean, spread, input_spread, noise_spread)
@@ -414,6 +379,12 @@ def icp(
 
 def _weights(spurious: Array) -> Weights:
     return Weights(jnp.ones_like(spurious), spurious)
+
+
+def _search(threshold: Array, mean: ArrayLike, gamma: ArrayLike, variance: ArrayLike) -> Weights:
+    """Least squares on {x1}, or on both inputs up to a threshold of gamma."""
+    threshold, mu, gamma, v = broadcast(threshold, mean, gamma, variance)
+    return _weights(jnp.where(gamma > threshold, 0, mu / v))
 
 
 def _ratio(gain: Array, loss: Array) -> Array:

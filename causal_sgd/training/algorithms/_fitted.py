@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -67,7 +68,8 @@ def fitted(*, world: WorldFactory, measurement: Measurement, estimator: Estimato
 
     Raises:
         ValueError: if an argument is not of its kind, or (when it runs) the estimator needs other
-            data.
+            data or returns no fit.
+        AssertionError: (from chex, with both shapes) if the estimate has the wrong shape.
     """
     checks.world_factory("world", world)
     checks.made_of(
@@ -83,6 +85,12 @@ def fitted(*, world: WorldFactory, measurement: Measurement, estimator: Estimato
         _parts.check_world(drawn)
         data = measurement.init(_parts.stream(key, "data"), drawn)
         shapes = jax.eval_shape(estimator, data, drawn)
+        checks.instance("the estimator's result", shapes, Fit, "a types.Fit")
+        chex.assert_shape(
+            shapes.estimate,
+            drawn.estimate_shape,
+            custom_message="the estimate does not have the shape of the world's target",
+        )
         params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         with jax.debug_nans(False):  # this one is meant
             loss = jnp.full((), jnp.nan, params.estimate.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -104,8 +105,8 @@ def penalised(
 ) -> Algorithm:
     """One gradient of an objective per step: IRM, V-REx, GroupDRO and so on.
 
-    With `objectives.mean()` it is `sgd`, to the bit. `hetero` batches hold one environment, of
-    which the penalties of most objectives are constant: use `stratified` or `pooled` with them.
+    With `objectives.mean()` it is `sgd`, to the bit. `hetero` batches hold one environment, so that
+    penalties of differences between environments vanish: use `stratified` or `pooled` with them.
 
     Args:
         world: how the world is drawn.
@@ -231,9 +232,7 @@ def _next_state(
     )
     minimised, objective_state = examples, state.objective
     if objective is not None:
-        slope, value, objective_state = objective.gradient(
-            state.step, state.objective, examples, state.params
-        )
+        slope, value, objective_state = _evaluated(objective, state, examples)
         minimised = _Combined(objective, state.step, state.objective, examples, (slope, value))
     params, optimizer_state, _, loss = apply_update(
         optimizer, minimised, state.params, state.optimizer
@@ -250,6 +249,29 @@ def _next_state(
         loss=loss.astype(state.loss.dtype),
         objective=objective_state,
     )
+
+
+def _evaluated(
+    objective: Objective, before: SGDState, examples: Examples
+) -> tuple[Params, Array, State]:
+    """The gradient, the value and the next state of an objective, which may be the user's own."""
+    result = objective.gradient(before.step, before.objective, examples, before.params)
+    if not isinstance(result, tuple) or len(result) != 3:
+        number = f" of {len(result)}" if isinstance(result, tuple) else ""
+        raise ValueError(
+            "objective.gradient must return (gradient, value, state), got a "
+            f"{type(result).__name__}{number}"
+        )
+    slope, value, state = result
+    for name, found, expected in (
+        ("gradient must have the shapes of params", slope, before.params),
+        ("value must have the shape []", value, before.loss),
+        ("state must have the shapes of that before", state, before.objective),
+    ):
+        chex.assert_trees_all_equal_shapes(
+            found, expected, custom_message=f"the objective's {name}"
+        )
+    return slope, value, state
 
 
 def _gradient_key(key: Key, step: Array) -> Key:

@@ -16,7 +16,8 @@ def coral(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objecti
     """CORAL (Sun and Saenko 2016): the features' means and covariances, over pairs of environments.
 
     The penalty is the mean over all pairs, weighted by the product of their shares, of the mean
-    squared difference of the k means plus that of the k x k covariances, as DomainBed has it.
+    squared difference of the k means plus that of the k x k covariances, as DomainBed has it. Its
+    covariances of n examples have n - 1 below, those of the measurements here n.
 
     Args:
         weight: of the penalty, at least 0; may be traced.

@@ -106,7 +106,7 @@ def irmv1(
         if halves:
             (one, first), (other, second) = (slopes_of(r, params) for r in examples.halves())
             counts = examples.batch.counts
-            part = (counts // 2) / jnp.maximum(counts, 1)
+            part = (counts // 2).astype(one.dtype) / jnp.maximum(counts, 1)
             losses = part * one + (1 - part) * other
         else:
             losses, first = slopes_of(risks, params)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.types import Array, Measured, Objective, Params, State
@@ -39,15 +40,23 @@ def from_value(value: Callable[[Measured, Params], Array]) -> Objective:
         An objective.
 
     Raises:
-        ValueError: if `value` is no such function.
+        ValueError: if `value` is no such function, or (at the first step) its result is no number.
     """
     checks.function("value", value, 2, "a function of (examples, params)")
+
+    def number(examples: Measured, params: Params) -> Array:
+        height = value(examples, params)
+        if np.shape(height):
+            raise ValueError(
+                f"value must return one number, [], got an array {list(np.shape(height))}"
+            )
+        return height
 
     def gradient(
         step: Array, state: State, examples: Measured, params: Params
     ) -> tuple[Params, Array, State]:
         del step
-        height, slope = jax.value_and_grad(lambda params: value(examples, params))(params)
+        height, slope = jax.value_and_grad(lambda params: number(examples, params))(params)
         return slope, height, state
 
     return Objective(lambda environments, params: (), gradient)
