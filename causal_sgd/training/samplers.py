@@ -165,9 +165,9 @@ def pooled(*, batch_size: int | Array) -> Sampler:
 
 
 def stratified(*, batch_size: int | Array) -> Sampler:
-    """Every batch holds every environment in equal shares.
+    """Every batch holds every environment of positive probability in equal shares.
 
-    Probabilities are not used.
+    Other probabilities are not used.
 
     Args:
         batch_size: m >= 1, examples per batch; the remainder of m / E goes to environments that
@@ -176,11 +176,13 @@ def stratified(*, batch_size: int | Array) -> Sampler:
     _check_batch_size(batch_size)
 
     def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
-        size = state.shape[0]
-        shares = _equal_shares(batch_size, size)
+        present = state > 0
+        size = jnp.sum(present, dtype=jnp.int32)
+        number = jnp.asarray(batch_size, jnp.int32)
         # Over E steps the remainder visits all environments alike.
-        first = (step % size) * (jnp.asarray(batch_size, jnp.int32) % size) % size
-        return _of_all(shares[(jnp.arange(size, dtype=first.dtype) - first) % size]), state
+        first = (step % size) * (number % size) % size
+        place = (jnp.cumsum(present, dtype=first.dtype) - 1 - first) % size
+        return _of_all(jnp.where(present, number // size + (place < number % size), 0)), state
 
     return Sampler(_probabilities, draw, batch_size, checked=True)
 

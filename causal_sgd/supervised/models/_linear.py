@@ -50,9 +50,10 @@ def linear(
         if init == "gaussian":
             weights = scale * random.normals(key, dim, float)
             return with_intercept({"weights": weights}, intercept)
+        # The first weights do not depend on the number of inputs.
         levels = 2 * random.uniforms(random.bits(key, dim + 1), jnp.result_type(float)) - 1
-        params = with_intercept({"weights": scale * levels[:dim]}, intercept)
-        return params | ({"intercept": scale * levels[dim]} if intercept else {})
+        params = with_intercept({"weights": scale * levels[1:]}, intercept)
+        return params | ({"intercept": scale * levels[0]} if intercept else {})
 
     def rescaled(params: Params, head: Array) -> Params:
         return {**params, "weights": params["weights"] * head}

@@ -1,5 +1,4 @@
 from ._chain import chain as chain
-from ._chain import unit_test_regression as unit_test_regression
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
 from ._data import DataWorld as DataWorld
@@ -17,5 +16,8 @@ from ._sem import from_equations as from_equations
 from ._sem import sem as sem
 from ._table import TableWorld as TableWorld
 from ._table import two_bit as two_bit
+from ._unit_tests import unit_test_cows as unit_test_cows
+from ._unit_tests import unit_test_margin as unit_test_margin
+from ._unit_tests import unit_test_regression as unit_test_regression
 from ._world import SupervisedWorld as SupervisedWorld
 from ._world import WorldFactory as WorldFactory

@@ -1,4 +1,4 @@
-"""Chains x -> y -> z of vectors whose sum is the label: two benchmarks of invariance."""
+"""The chain x -> y -> z of vectors, the sum of y being the label."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from causal_sgd.supervised.worlds._placement import (
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
-__all__ = ["chain", "unit_test_regression"]
-
-UNIT_TEST_SCALES = (0.1, 1.5, 2.0)
+__all__ = ["chain", "stacked"]
 
 
 def chain(
@@ -106,7 +104,7 @@ def _chain_mixing(
         x = from_h[0] + scale * own_x
         y = linalg.product(x, on_y) + from_h[1] + of_y * own_y
         z = linalg.product(y, on_z) + from_h[2] + of_z * own_z
-    return _stacked(x, z, y)
+    return stacked(x, z, y)
 
 
 def _noises(number: int, size: int) -> Array:
@@ -115,89 +113,9 @@ def _noises(number: int, size: int) -> Array:
     return jnp.stack(jnp.split(unit, number, axis=1))
 
 
-def _stacked(x: Array, z: Array, y: Array) -> Array:
+def stacked(x: Array, z: Array, y: Array) -> Array:
     """The mixing [p + 1, k] from the coefficients of the noises, [k, ...], of the vectors."""
     return jnp.concatenate([x, z, jnp.sum(y, 1)[:, None]], 1).T
-
-
-def unit_test_regression(
-    *,
-    dim_causal: int = 5,
-    dim_spurious: int = 5,
-    scales: Numbers | None = None,
-    num_environments: int | None = None,
-    **placement: Unpack[Placement],
-) -> WorldFactory:
-    """Example 1 of the invariance unit tests (Aubin et al. 2021), and 1s if scrambled.
-
-    In the environment of scale e: x = e N, y = x W_xy + e N, z = y W_yz + N with W_xy = N / d_c of
-    shape [d_c, d_c] and W_yz = N / d_s of shape [d_c, d_s]. The inputs are (x, z) and the label is
-    the sum of y, so w* = (row sums of W_xy, 0), and its risk is d_c e^2. In the environments of the
-    test, which have the same scales, z is independent of (x, y) with the same distribution.
-
-    Args:
-        dim_causal: d_c.
-        dim_spurious: d_s, at least 0.
-        scales: e of every environment; may be traced. None for 0.1, 1.5 and 2, and 10^U(-2, 1) for
-            environments beyond the third, drawn with the world.
-        num_environments: E where `scales` is None; 3 by default.
-        **placement: see `Placement`.
-
-    Returns:
-        A world factory.
-
-    Raises:
-        ValueError: if an argument is out of range, or scales and num_environments are both given.
-    """
-    checks.integer("dim_causal", dim_causal)
-    checks.integer("dim_spurious", dim_spurious, minimum=0)
-    if scales is not None and num_environments is not None:
-        raise ValueError(
-            f"num_environments must be None where scales are given, got {num_environments!r}"
-        )
-    given = None if scales is None else array("scales", scales, ("E",), above=0)
-    size = 3 if num_environments is None else checks.integer("num_environments", num_environments)
-    size = size if given is None else len(given)
-    dim = dim_causal + dim_spurious
-    check_placement(placement, size, dim)
-
-    def world(key: Key) -> LinearWorld:
-        kind = jnp.result_type(float)
-        numbers = random.normals(random.fold_in(key, 0), (dim_causal, dim), kind)
-        on_y = numbers[:, :dim_causal] / dim_causal
-        on_z = numbers[:, dim_causal:] / max(dim_spurious, 1)
-        values = _unit_test_scales(random.fold_in(key, 1), size) if given is None else given
-
-        def mixing(scale: Array) -> tuple[Array, Array]:
-            return _unit_test_mixing(scale, on_y, on_z)
-
-        every, tests = jax.vmap(mixing)(values)
-        target = jnp.concatenate([jnp.sum(on_y, 1), jnp.zeros(dim_spurious)])
-        causal = jnp.arange(dim) < dim_causal
-        return place(random.fold_in(key, 2), every, target, causal, placement, tests)
-
-    return world
-
-
-def _unit_test_scales(key: Key, size: int) -> Array:
-    uniform = random.uniforms(random.bits(key, size), float)
-    first = jnp.array(UNIT_TEST_SCALES)[:size]
-    return jnp.concatenate([first, 10 ** (3 * uniform[len(first) :] - 2)])
-
-
-def _unit_test_mixing(scale: Array, on_y: Array, on_z: Array) -> tuple[Array, Array]:
-    """The mixing [p + 1, k] of an environment and [p + 1, k'] of its test."""
-    causal, spurious = on_z.shape
-    # The test has an independent copy of the noises of x and y for z alone.
-    unit = jnp.eye(4 * causal + spurious)
-    parts = jnp.split(unit, [causal * place for place in (1, 2, 3, 4)], axis=1)
-    x, other_x = scale * parts[0], scale * parts[2]
-    y = linalg.product(x, on_y) + scale * parts[1]
-    other_y = linalg.product(other_x, on_y) + scale * parts[3]
-    z = linalg.product(y, on_z) + parts[4]
-    other_z = linalg.product(other_y, on_z) + parts[4]
-    used = jnp.concatenate([jnp.arange(2 * causal), 4 * causal + jnp.arange(spurious)])
-    return _stacked(x, z, y)[:, used], _stacked(x, other_z, y)
 
 
 def _chosen(training: Sequence[int], size: int) -> list[int]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised.worlds._placement import Numbers, array, rotation, weights_of
@@ -23,8 +24,9 @@ class MixtureWorld(NamedTuple):
     means: Array  # [E, G, p]
     root: Array  # [p, p] of the covariance within a group
     labels: Array  # [G]
-    test_weights: Array  # [T, G]
-    test_means: Array  # [T, G, p]
+    test_weights: Array  # [T, G']
+    test_means: Array  # [T, G', p]
+    test_labels: Array  # [G']
     target: Array  # [p]    w*, in the coordinates of the data
     causal: Array  # [p]    bool, in the original coordinates
     unscramble: Array  # [p, p] orthogonal
@@ -47,12 +49,26 @@ class MixtureWorld(NamedTuple):
     @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) in every environment, [E, q, q]."""
-        return self._population(self.weights, self.means)
+        return self._population(self.weights, self.means, self.labels)
 
     @property
     def test_moments(self) -> Array:
         """The moments in every test environment, [T, q, q]."""
-        return self._population(self.test_weights, self.test_means)
+        return self._population(self.test_weights, self.test_means, self.test_labels)
+
+    def error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
+        """The share of labels with another sign than the prediction in every environment, [E].
+
+        Args:
+            weights: w [p] of the prediction x'w + b.
+            intercept: b [].
+        """
+        return self._errors(self.weights, self.means, self.labels, weights, intercept)
+
+    def test_error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
+        """The same in every test environment, [T]."""
+        own = self.test_weights, self.test_means, self.test_labels
+        return self._errors(*own, weights, intercept)
 
     def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
         """Moments of fresh samples by their exact law, [B, q, q].
@@ -96,14 +112,15 @@ class MixtureWorld(NamedTuple):
         """
         dim = jnp.shape(self.target)[-1] if jnp.ndim(self.target) else 0
         size, groups = jnp.shape(self.weights)[0], jnp.size(self.labels)
-        tests = jnp.shape(self.test_weights)[0]
+        tests, test_groups = jnp.shape(self.test_weights)[0], jnp.size(self.test_labels)
         shapes = {
             "weights": (size, groups),
             "means": (size, groups, dim),
             "root": (dim, dim),
             "labels": (groups,),
-            "test_weights": (tests, groups),
-            "test_means": (tests, groups, dim),
+            "test_weights": (tests, test_groups),
+            "test_means": (tests, test_groups, dim),
+            "test_labels": (test_groups,),
             "target": (dim,),
             "causal": (dim,),
             "unscramble": (dim, dim),
@@ -125,15 +142,25 @@ class MixtureWorld(NamedTuple):
                 )
         checks.probabilities("world.probabilities", self.probabilities, size)
 
-    def _population(self, weights: Array, means: Array) -> Array:
-        within = jnp.pad(linalg.product(self.root, self.root.T), (0, 2))
-        return self._between(weights, means) + within[None]
+    def _errors(
+        self,
+        shares: Array,
+        means: Array,
+        labels: Array,
+        weights: Array,
+        intercept: float | Array,
+    ) -> Array:
+        centers = linalg.product(means, weights[:, None])[..., 0] + intercept
+        deviation = jnp.sqrt(jnp.sum(linalg.product(self.root.T, weights[:, None]) ** 2))
+        # Of a constant prediction the sign alone counts; at zero it is as good as a coin.
+        sure = deviation == 0
+        ratio = labels[None] * centers / jnp.where(sure, 1, deviation)
+        wrong = jnp.where(sure, (1 - jnp.sign(ratio)) / 2, ndtr(-ratio))
+        return jnp.sum(shares * wrong, -1)
 
-    def _between(self, shares: Array, means: Array) -> Array:
-        """The moments [..., q, q] of group means [..., G, p] with shares [..., G]."""
-        labels = jnp.broadcast_to(self.labels[:, None], (*means.shape[:-1], 1))
-        z = jnp.concatenate([means, labels, jnp.ones_like(labels)], -1)
-        return linalg.product(jnp.swapaxes(z, -1, -2), shares[..., None] * z)
+    def _population(self, weights: Array, means: Array, labels: Array) -> Array:
+        within = jnp.pad(linalg.product(self.root, self.root.T), (0, 2))
+        return _between(weights, means, labels) + within[None]
 
     def _sampled(self, key: Key, weights: Array, means: Array, count: Array) -> Array:
         (groups, dim), dtype = means.shape, means.dtype
@@ -151,7 +178,14 @@ class MixtureWorld(NamedTuple):
         factor = linalg.product(self.root, jnp.where(degrees >= dim, triangle, rows).T)
         number = jnp.maximum(count, 1)
         within = jnp.pad(linalg.product(factor, factor.T), (0, 2))
-        return self._between(sizes / number, centers) + within / number
+        return _between(sizes / number, centers, self.labels) + within / number
+
+
+def _between(shares: Array, means: Array, labels: Array) -> Array:
+    """The moments [..., q, q] of group means [..., G, p] with shares [..., G]."""
+    last = jnp.broadcast_to(labels[:, None], (*means.shape[:-1], 1))
+    z = jnp.concatenate([means, last, jnp.ones_like(last)], -1)
+    return linalg.product(jnp.swapaxes(z, -1, -2), shares[..., None] * z)
 
 
 def gaussian_environments(
@@ -231,6 +265,7 @@ def gaussian_environments(
             labels=jnp.array([1.0, -1.0]),
             test_weights=halves,
             test_means=_both_signs(jnp.concatenate([shared, -own], 1), turn),
+            test_labels=jnp.array([1.0, -1.0]),
             target=linalg.product(turn.T, target[:, None])[:, 0],
             causal=jnp.arange(dim) < dim_causal,
             unscramble=turn,
