@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from causal_sgd.studies.supervised._contradiction_methods import BETWEEN, together
+from causal_sgd.studies.supervised._fits import joined
 
 if TYPE_CHECKING:
     import optax
 
     from causal_sgd.studies._cells import Cell
+    from causal_sgd.supervised._moments import MomentData
     from causal_sgd.supervised.models import VectorModel
-    from causal_sgd.types import Array, Estimator, Fit, Key, Objective, Snapshot, Trace, World
+    from causal_sgd.supervised.worlds import LinearWorld, SupervisedWorld
+    from causal_sgd.types import Array, Estimator, Fit, Key, Objective, Snapshot, Trace
 
 __all__ = ["ESTIMATORS", "PENALTY", "fitted", "hetero", "irm", "trained"]
 
@@ -93,34 +97,33 @@ def hetero(key: Key, **numbers: Array) -> Trace:
     return time_average(trace, after=0.5)
 
 
-def _split(numbers: Mapping[str, Array]) -> tuple[Callable[[Key], World], Array]:
+def _split(numbers: Mapping[str, Array]) -> tuple[Callable[[Key], LinearWorld], Array]:
     switches = {name: value for name, value in numbers.items() if name != "examples"}
     return functools.partial(_world, **switches), numbers["examples"]
 
 
-def _world(key: Key, *, hidden: Array, hetero: Array, scramble: Array) -> World:
-    """The chain of traced switches: all eight are made, with noises without effect, one chosen."""
-    import itertools
-
+def _world(key: Key, *, hidden: Array, hetero: Array, scramble: Array) -> LinearWorld:
+    """The chain of traced switches: one of four mixings, rotated by I if it is not scrambled."""
     import jax
     import jax.numpy as jnp
 
-    from causal_sgd.supervised import worlds
+    from causal_sgd.supervised.worlds import _placement, chain
 
-    def one(hides: bool, differs: bool, rotates: bool) -> World:
-        made = worlds.chain(hidden=hides, hetero=differs, scramble=rotates)(key)
-        world = cast("worlds.LinearWorld", made)
+    def one(hides: bool, differs: bool) -> LinearWorld:
+        world = cast("LinearWorld", chain(hidden=hides, hetero=differs)(key))
         if hides:
             return world
 
-        def padded(mixing: Array) -> Array:
+        def padded(mixing: Array) -> Array:  # with noises without effect
             return jnp.pad(mixing, ((0, 0), (0, 0), (0, 5)))
 
         return world._replace(mixing=padded(world.mixing), test_mixing=padded(world.test_mixing))
 
-    every = [one(*switches) for switches in itertools.product((False, True), repeat=3)]
-    index = jnp.asarray(4 * hidden + 2 * hetero + scramble, int)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *every)
+    every = [one(*switches) for switches in itertools.product((False, True), repeat=2)]
+    index = jnp.asarray(2 * hidden + hetero, int)
+    world = jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *every)
+    turn = chain(scramble=True)(key).unscramble
+    return _placement.rotated(world, jnp.where(scramble, turn, world.unscramble))
 
 
 def _fitted(key: Key, **numbers: Array) -> Trace:
@@ -131,45 +134,36 @@ def _fitted(key: Key, **numbers: Array) -> Trace:
         "ERM": estimators.pooled(),
         "ICP": estimators.icp(),
         "EILLS": estimators.eills(EILLS, refit=True),
+        "population": _population,
     }
     world, examples = _split(numbers)
     algorithm = algorithms.fitted(
-        world=world, measurement=measurements.moments(examples), estimator=named["ERM"]
+        world=world, measurement=measurements.moments(examples), estimator=joined(named)
     )
-    fits = {name: functools.partial(_fit, estimator) for name, estimator in named.items()}
     metrics = {
-        f"{name}{BETWEEN}{metric}": functools.partial(_number, fit=fit, number=number)
-        for name, fit in (fits | {"population": _population}).items()
+        f"{name}{BETWEEN}{metric}": functools.partial(_number, name=name, number=number)
+        for name in named
         for metric, number in FITS.items()
     }
     return run(key, algorithm=algorithm, metrics=metrics, num_steps=1)
 
 
-def _fit(estimator: Estimator, snapshot: Snapshot) -> Fit:
-    """What an estimator fits to the data of a run."""
-    return estimator(snapshot.data, snapshot.world)
-
-
-def _population(snapshot: Snapshot) -> Fit:
+def _population(data: MomentData, world: SupervisedWorld) -> Fit:
     """Pooled least squares on the moments of the world."""
     import jax.numpy as jnp
 
     from causal_sgd import linalg
     from causal_sgd.types import Fit
 
-    mean = jnp.mean(snapshot.world.second_moments, 0)
+    del data
+    mean = jnp.mean(world.second_moments, 0)
     weights = linalg.solve(mean[:-2, :-2], mean[:-2, -2:-1])[:, 0]
     none = jnp.full_like(weights, jnp.nan)
     return Fit(weights, jnp.ones(len(weights), bool), none, none, jnp.full((), -1))
 
 
-def _number(
-    snapshot: Snapshot,
-    *,
-    fit: Callable[[Snapshot], Fit],
-    number: Callable[[Snapshot, Fit], Array],
-) -> Array:
-    return number(snapshot, snapshot.once(fit))
+def _number(snapshot: Snapshot, *, name: str, number: Callable[[Snapshot, Fit], Array]) -> Array:
+    return number(snapshot, snapshot.params.named[name])
 
 
 def _error(snapshot: Snapshot, fit: Fit, *, causal: bool) -> Array:

@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
+from causal_sgd.studies.supervised._fits import joined
+
 if TYPE_CHECKING:
     import optax
     import xarray as xr
@@ -17,15 +19,24 @@ if TYPE_CHECKING:
     from causal_sgd.supervised.worlds import WorldFactory
     from causal_sgd.types import Array, Estimator, Key, Objective, Snapshot, Trace
 
-__all__ = ["EILLS", "FAIR", "FISHR", "PENALTY", "VARIANCE", "fitted", "hetero", "trained"]
+__all__ = [
+    "EILLS",
+    "FAIR",
+    "FISHR",
+    "PENALTY",
+    "VARIANCE",
+    "apart",
+    "fitted",
+    "hetero",
+    "together",
+    "trained",
+]
 
 VARIANCE = 4.0  # V of the spurious input
 PENALTY = 400.0  # of V-REx and IRMv1; 100 on the scale of their sources
 FISHR = 100.0
 IGA = 4.0  # 1 on the scale of its source; larger ones would amplify the noise of the data sets
 EILLS, FAIR = 20.0, 36.0  # gamma of the sources
-ESTIMATORS = ("ERM", "anchor", "Dantzig", "EILLS", "FAIR", "ICP")
-OBJECTIVES = ("V-REx", "IRMv1", "Fishr", "GroupDRO", "ANDMask", "IGA", "CORAL")
 ESTIMATORS = ("ERM", "anchor", "Dantzig", "EILLS", "FAIR", "ICP")
 OBJECTIVES = ("V-REx", "IRMv1", "Fishr", "GroupDRO", "ANDMask", "IGA", "CORAL")
 MODELS = ("u^2", "u^2 - v^2", "linear", "two layers")
@@ -180,27 +191,18 @@ def _fitted(key: Key, *, mean: Array, spread: Array, examples: Array, factor: Ar
     algorithm = algorithms.fitted(
         world=_world(mean, spread),
         measurement=measurements.moments(examples),
-        estimator=named["ERM"],
+        estimator=joined(named),
     )
-    # All estimators as metrics of one run: its data are drawn, and compiled, once.
-    fits = {name: functools.partial(_fit, estimator) for name, estimator in named.items()}
     metrics = {
-        f"{name}{BETWEEN}{metric}": functools.partial(_number, fit=fit, number=number)
-        for name, fit in fits.items()
+        f"{name}{BETWEEN}{metric}": functools.partial(_number, name=name, number=number)
+        for name in named
         for metric, number in FITS.items()
     }
     return run(key, algorithm=algorithm, metrics=metrics, num_steps=1)
 
 
-def _fit(estimator: Estimator, snapshot: Snapshot) -> Array:
-    """The weights that an estimator fits to the data of a run, [p]."""
-    return estimator(snapshot.data, snapshot.world).estimate
-
-
-def _number(
-    snapshot: Snapshot, *, fit: Callable[[Snapshot], Array], number: Callable[[Array], Array]
-) -> Array:
-    return number(snapshot.once(fit))
+def _number(snapshot: Snapshot, *, name: str, number: Callable[[Array], Array]) -> Array:
+    return number(snapshot.params.named[name].estimate)
 
 
 def _lost(weights: Array) -> Array:

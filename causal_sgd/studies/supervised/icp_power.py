@@ -44,11 +44,13 @@ WEIGHTS = np.array(
 CAUSAL = np.array([True, True, False])
 PARENTS = 3  # the number of the set of both
 SETS = (np.arange(8)[:, None] >> np.arange(3)) % 2 == 1  # set n holds input k where n has bit k
-COUNTS = np.array([100, 400, 1600, 6400, 25_600])
-SHIFTS = np.array([0.1, 0.3, 1.0])
+COUNTS = (100, 400, 1600, 6400, 25_600)
+SHIFTS = (0.1, 0.3, 1.0)
+QUICK_COUNTS, QUICK_SHIFTS = (400, 6400), (0.1, 0.3)
 SHOWN = 0.3  # the shift of the sets in the figure
 TOLERANCE = 0.03
 THEORY = "laws of F and of Welch's t with estimated coefficients"
+UNION = f"{THEORY}; union bound"
 SEEDS = {2: 4000, 3: 2000, 5: 1000}
 LAW = "Peters, Buehlmann and Meinshausen 2016"
 CLAIMS = {
@@ -59,18 +61,18 @@ CLAIMS = {
         TOLERANCE,
         THEORY,
     ),
-    "rejected_3": Claim(
-        "E = 3: the same, outside the bounds of theory", 0, TOLERANCE, f"{THEORY}; union bound"
-    ),
-    "rejected_5": Claim(
-        "E = 5: the same, outside the bounds of theory", 0, TOLERANCE, f"{THEORY}; union bound"
-    ),
+    **{
+        f"rejected_{size}": Claim(
+            f"E = {size}: the same, outside the bounds of theory", 0, TOLERANCE, UNION
+        )
+        for size in (3, 5)
+    },
     "recovered": Claim(
         "share of runs that select exactly the parents: largest distance to the bounds of theory, "
         "over all E, examples and shifts",
         0,
         TOLERANCE,
-        f"{THEORY}; union bound over sets",
+        f"{UNION} over sets",
     ),
     "level": Claim(
         "share of runs that select the child, less three standard errors: largest over the same",
@@ -105,18 +107,20 @@ def run(
 ) -> dict[str, xr.Dataset]:
     """All sets of three inputs in 2, 3 and 5 environments, 100 to 25,600 examples of each, shifts
     of three sizes, 4000 seeds for two environments, 2000 for three and 1000 for five; and 1000
-    random models of five inputs in three environments (a quarter when quick, but for two).
+    random models of five inputs in three environments. When quick, two numbers of examples and two
+    shifts with the same seeds, as shares of fewer would not decide the claims, and 250 models.
     """
     from causal_sgd.supervised import worlds
     from causal_sgd.sweeps import sweep
 
     options: Options = {"key": key, "progress": progress}
-    axes = {"num_examples": COUNTS, "shift": SHIFTS}
+    counts, shifts = (QUICK_COUNTS, QUICK_SHIFTS) if quick else (COUNTS, SHIFTS)
+    axes = {"num_examples": np.array(counts), "shift": np.array(shifts)}
     data = {
         f"environments_{size}": sweep(
             _tests(functools.partial(_world, size)),
             axes=axes,
-            seeds=seeds // 4 if quick and size > 2 else seeds,
+            seeds=seeds,
             label=f"tests of all sets, {size} environments",
             **options,
         )
@@ -124,7 +128,7 @@ def run(
     }
     data["random"] = sweep(
         _tests(lambda shift: worlds.sem(shift=shift)),
-        axes={"num_examples": COUNTS, "shift": [1.0]},
+        axes=axes | {"shift": np.array([1.0])},
         seeds=250 if quick else 1000,
         label="random models",
         **options,
@@ -137,7 +141,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     values, outside, levels = {}, [], []
     for size in SEEDS:
         rejected = _share(~_accepted(data, size))[0]
-        theory = _predicted(size)
+        theory = _theory(data, size)
         low, estimate, high = np.moveaxis(theory.rejected, -1, 0)
         bounds = (estimate, estimate) if size == 2 else (low, high)
         values[f"rejected_{size}"] = _outside(rejected, *bounds)
@@ -160,8 +164,9 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """The shares of runs that reject each set or select inputs, with the bounds of theory."""
     tables = {}
     for size in SEEDS:
-        theory = _predicted(size)
-        settings = {"num_examples": COUNTS[:, None], "shift": SHIFTS}
+        theory = _theory(data, size)
+        counts, shifts = _grid(data)
+        settings = {"num_examples": counts[:, None], "shift": shifts}
         low, estimate, high = np.moveaxis(theory.rejected, -1, 0)
         numbers = {
             "measured": _share(~_accepted(data, size))[0],
@@ -201,14 +206,15 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 def _draw_sets(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd import figures
 
-    shift = list(SHIFTS).index(SHOWN)
+    counts, shifts = _grid(data)
+    shift = list(shifts).index(SHOWN)
     rejected, error = _share(~_accepted(data, 2))
-    theory = _predicted(2).rejected[:, shift, :, 1]
-    order = [0, 2, 1, 6, 3]  # sets that tell the curves apart
-    for colour, marker, place in zip(figures.COLOURS, "osD^v", order, strict=False):
-        ax.plot(COUNTS, theory[:, place], color=colour, lw=1)
+    theory = _theory(data, 2).rejected[:, shift, :, 1]
+    # Sets that tell the curves apart.
+    for colour, marker, place in zip(figures.COLOURS, "osD^v", (0, 2, 1, 6, 3), strict=False):
+        ax.plot(counts, theory[:, place], color=colour, lw=1)
         ax.errorbar(
-            COUNTS,
+            counts,
             rejected[:, shift, place],
             2 * error[:, shift, place],
             fmt=marker,
@@ -233,16 +239,17 @@ def _draw_sets(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 def _draw_recovered(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd import figures
 
-    cases = [(size, SHOWN) for size in SEEDS] + [(3, SHIFTS[0]), (3, SHIFTS[-1])]
+    counts, shifts = _grid(data)
+    cases = [(size, SHOWN) for size in SEEDS] + [(3, shift) for shift in shifts if shift != SHOWN]
     colours = dict(zip(SEEDS, figures.COLOURS, strict=False))
     for size, shift in cases:
-        index, colour = list(SHIFTS).index(shift), colours[size]
+        index, colour = list(shifts).index(shift), colours[size]
         share, error = (values[:, index] for values in _share(_exact(data, size)))
-        low, high = _predicted(size).recovered[:, index].T
-        ax.fill_between(COUNTS, low, high, color=colour, alpha=0.12, lw=0)
+        low, high = _theory(data, size).recovered[:, index].T
+        ax.fill_between(counts, low, high, color=colour, alpha=0.12, lw=0)
         style = "o-" if shift == SHOWN else "o:" if shift < SHOWN else "o--"
         label = f"$E = {size}$, shift {shift:g}"
-        ax.errorbar(COUNTS, share, 2 * error, fmt=style, color=colour, ms=3, lw=1, label=label)
+        ax.errorbar(counts, share, 2 * error, fmt=style, color=colour, ms=3, lw=1, label=label)
     ax.set(ylabel="share of runs", ylim=(-0.02, 1.02), title="exactly the parents; bands: theory")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
@@ -250,27 +257,19 @@ def _draw_recovered(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 def _draw_level(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd import figures
 
+    counts = _grid(data)[0]
     for colour, size in zip(figures.COLOURS, SEEDS, strict=False):
         share, error = _share(_child(data, size))
-        worst = np.arange(len(COUNTS)), share.argmax(1)
+        worst = np.arange(len(counts)), share.argmax(1)
+        style = {"fmt": "o-", "color": colour, "ms": 3, "lw": 1}
         label = f"child selected, $E = {size}$"
-        ax.errorbar(
-            COUNTS, share[worst], 2 * error[worst], fmt="o-", color=colour, ms=3, lw=1, label=label
-        )
+        ax.errorbar(counts, share[worst], 2 * error[worst], **style, label=label)
         rejected = _share(~_accepted(data, size))[0][:, :, PARENTS].max(1)
-        ax.plot(COUNTS, rejected, "--", color=colour, lw=1)
+        ax.plot(counts, rejected, "--", color=colour, lw=1)
     selected, causal = _random(data)
-    share, error = _share(np.any(selected & ~causal, -1))
-    ax.errorbar(
-        COUNTS,
-        share[:, 0],
-        2 * error[:, 0],
-        fmt="s-",
-        color="0.3",
-        ms=3,
-        lw=1,
-        label="random, no parent",
-    )
+    share, error = (numbers[:, 0] for numbers in _share(np.any(selected & ~causal, -1)))
+    label = "random, no parent"
+    ax.errorbar(counts, share, 2 * error, fmt="s-", color="0.3", ms=3, lw=1, label=label)
     ax.plot([], [], "--", color="0.3", lw=1, label="causal set rejected")
     ax.axhline(LEVEL, color="0.3", ls=":", lw=1)
     ax.set(ylabel="share of runs, largest over shifts", ylim=(0, 0.09), title="level 0.05 (dotted)")
@@ -308,6 +307,12 @@ def _tests(world_of: Callable[[Array], worlds.WorldFactory]) -> Cell:
         return Trace(jnp.zeros(1, jnp.int32), values, jnp.int32(-1))
 
     return cell
+
+
+def _grid(data: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of examples and the shifts of a run."""
+    runs = data["environments_2"]
+    return runs.num_examples.values, runs["shift"].values
 
 
 def _values(dataset: xr.Dataset, metric: str) -> np.ndarray:
@@ -363,26 +368,27 @@ def _least(events: np.ndarray) -> float:
     return float((share - 3 * error).max())
 
 
+def _theory(data: Mapping[str, xr.Dataset], size: int) -> Predicted:
+    counts, shifts = _grid(data)
+    return _predicted(size, tuple(counts.tolist()), tuple(shifts.tolist()))
+
+
 @functools.cache  # for the claims, the figure and its table
-def _predicted(size: int) -> Predicted:
+def _predicted(size: int, counts: tuple[int, ...], shifts: tuple[float, ...]) -> Predicted:
     """What theory says of the world with so many environments."""
     import jax
 
     from causal_sgd.theory import invariance
 
     rejected, recovered = [], []
-    for shift in SHIFTS:
-        world = _world(size, float(shift))(jax.random.key(0))
+    for shift in shifts:
+        world = _world(size, shift)(jax.random.key(0))
         second = np.asarray(world.second_moments, float)
-        for count in COUNTS:
-            rejected.append(
-                [
-                    invariance.icp_rejection(second, chosen, float(count), level=LEVEL)
-                    for chosen in SETS
-                ]
-            )
+        for count in counts:
+            numbers = {"counts": float(count), "level": LEVEL}
+            rejected.append([invariance.icp_rejection(second, each, **numbers) for each in SETS])
             recovered.append(invariance.icp_recovery(second, CAUSAL, float(count), level=LEVEL))
-    shape = (len(SHIFTS), len(COUNTS))
+    shape = (len(shifts), len(counts))
     return Predicted(
         np.array(rejected).reshape(*shape, len(SETS), 3).swapaxes(0, 1),
         np.array(recovered).reshape(*shape, 2).swapaxes(0, 1),

@@ -20,6 +20,7 @@ import numpy as np
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options
 from causal_sgd.studies._tables import points
+from causal_sgd.studies.supervised._fits import joined
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -165,9 +166,9 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
 
 
 def _fits(key: Key, *, num_examples: int | Array, name: str) -> Trace:
-    """All estimators on one draw; their errors are metrics of one run."""
+    """All estimators on one draw."""
     from causal_sgd import training
-    from causal_sgd.supervised import estimators, measurements, metrics
+    from causal_sgd.supervised import estimators, measurements
 
     intercept = name == "sem"
     fits: dict[str, Estimator] = {
@@ -177,15 +178,14 @@ def _fits(key: Key, *, num_examples: int | Array, name: str) -> Trace:
     }
     if name != "sem":
         fits |= {"EILLS": estimators.eills(GAMMA), "FAIR": estimators.fair(GAMMA)}
-    watched: dict[str, Metric] = {f"error {label}": _error(fit) for label, fit in fits.items()}
-    watched |= {f"limit {label}": _error(fits[label], population=True) for label in BIASED[name]}
-    algorithm = training.algorithms.fitted(
-        world=_world(name),
-        measurement=measurements.moments(num_examples),
-        estimator=estimators.icp() if name == "chain" else fits["oracle"],
-    )
+    watched: dict[str, Metric] = {f"error {label}": _error(label) for label in fits}
+    watched |= {f"limit {label}": _limit(fits[label]) for label in BIASED[name]}
     if name == "chain":
-        watched["icp_causes"] = metrics.true_selected
+        fits["ICP"] = estimators.icp()
+        watched["icp_causes"] = _causes
+    algorithm = training.algorithms.fitted(
+        world=_world(name), measurement=measurements.moments(num_examples), estimator=joined(fits)
+    )
     return training.run(key, algorithm=algorithm, metrics=watched, num_steps=1)
 
 
@@ -197,21 +197,36 @@ def _world(name: str) -> Callable:
     return worlds.chain(hetero=False) if name == "chain" else worlds.sem()
 
 
-def _error(estimator: Estimator, *, population: bool = False) -> Metric:
-    """|w - w*|^2 of an estimator, on the run's data or on the population."""
+def _error(name: str) -> Metric:
+    """|w - w*|^2 of an estimator on the run's data."""
+    import jax.numpy as jnp
+
+    def error(snapshot: Snapshot) -> Array:
+        return jnp.sum((snapshot.params.named[name].estimate - snapshot.world.target) ** 2)
+
+    return error
+
+
+def _limit(estimator: Estimator) -> Metric:
+    """|w - w*|^2 of an estimator on the population."""
+    import jax
     import jax.numpy as jnp
 
     from causal_sgd.supervised import measurements
 
-    def error(snapshot: Snapshot) -> Array:
-        data, world = snapshot.data, snapshot.world
-        if population:
-            import jax
-
-            data = measurements.moments().init(jax.random.key(0), world)
+    def limit(snapshot: Snapshot) -> Array:
+        world = snapshot.world
+        data = measurements.moments().init(jax.random.key(0), world)
         return jnp.sum((estimator(data, world).estimate - world.target) ** 2)
 
-    return error
+    return limit
+
+
+def _causes(snapshot: Snapshot) -> Array:
+    """The number of causal inputs that ICP selects."""
+    import jax.numpy as jnp
+
+    return jnp.sum(snapshot.params.named["ICP"].support & snapshot.world.causal).astype(float)
 
 
 def _trained(key: Key, *, num_examples: int | Array, name: str) -> Trace:
@@ -267,7 +282,8 @@ def _draw(ax: Axes, data: Mapping[str, xr.Dataset], world: str) -> None:
     for name in (*CONSISTENT[world], *BIASED[world]):
         color = f"C{colors[name]}"
         line = "-" if name in CONSISTENT[world] else "--"
-        ax.plot(COUNTS, _errors(data, world, name), line, color=color, label=name)
+        width = 4 if name in ("oracle", "pooled") else 1.5  # others may lie upon them
+        ax.plot(COUNTS, _errors(data, world, name), line, color=color, lw=width, label=name)
         if name in BIASED[world]:
             limit = data[world][f"limit {name}"].isel(step=-1, num_examples=-1).mean()
             ax.axhline(float(limit), color=color, ls=":", lw=1)

@@ -85,7 +85,8 @@ def fitted(*, world: WorldFactory, measurement: Measurement, estimator: Estimato
         _parts.check_world(drawn)
         data = measurement.init(_parts.stream(key, "data"), drawn)
         shapes = jax.eval_shape(estimator, data, drawn)
-        checks.instance("the estimator's result", shapes, Fit, "a types.Fit")
+        if not {"estimate", "intercept"} <= set(getattr(shapes, "_fields", ())):
+            checks.instance("the estimator's result", shapes, Fit, "a types.Fit")
         chex.assert_shape(
             shapes.estimate,
             drawn.estimate_shape,
