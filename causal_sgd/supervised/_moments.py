@@ -21,6 +21,7 @@ __all__ = [
     "Moments",
     "Parts",
     "Rows",
+    "TableData",
     "augmented",
     "parts",
     "quadratic",
@@ -49,6 +50,16 @@ class MomentData(NamedTuple):
     training: Moments | None  # None where every step draws its own examples
     validation: Moments | None = None  # of examples that nothing trains on
     rows: Rows | None = None  # the examples themselves, where they are kept
+
+
+class TableData(NamedTuple):
+    """The data of `measurements.counts`: those of moments, and the shares of the atoms."""
+
+    training: Moments | None  # None where every step draws its own examples
+    validation: Moments | None = None
+    rows: None = None
+    shares: Array | None = None  # [E, A] of the data set, or of the population
+    validation_shares: Array | None = None  # [E, A]
 
 
 class Parts(NamedTuple):

@@ -2,8 +2,9 @@
 
 Every member of `__all__` is a metric. Errors are in the original coordinates of the inputs, and NaN
 where the world does not know its target. Risks are mean squared residuals, without the factor 1/4
-of the losses that are trained, and means over environments are weighted by the world's
-probabilities. Test risks are of the population; training risks are of the run's own data.
+of the losses that are trained; training under another loss they are its values. Means over
+environments are weighted by the world's probabilities. Test risks are of the population; training
+risks are of the run's own data.
 
 What depends on the chosen inputs (`support` and so on) exists for estimators only: the weights of
 an iterative method are never exactly zero, and a threshold would be one more parameter.
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 
 from causal_sgd import linalg
 from causal_sgd.supervised._moments import MomentData, quadratic, residual
-from causal_sgd.types import Array, Fit, Snapshot, check_snapshot
+from causal_sgd.supervised.worlds import TableWorld
+from causal_sgd.types import Array, Fit, RiskFunction, Snapshot, check_snapshot
 
 __all__ = [
     "accepted_sets",
@@ -33,11 +35,16 @@ __all__ = [
     "spurious_selected",
     "spurious_weight",
     "support",
+    "test_error",
+    "test_errors",
     "test_risk",
+    "training_error",
     "training_risk",
     "true_selected",
+    "validation_error",
     "validation_risk",
     "weights",
+    "worst_test_error",
     "worst_test_risk",
 ]
 
@@ -109,9 +116,9 @@ def worst_test_risk(snapshot: Snapshot) -> Array:
 
 
 def training_risk(snapshot: Snapshot) -> Array:
-    """The mean squared residual R_e, averaged over the environments of the run's data; []."""
+    """The risk R_e, averaged over the environments of the run's data; []."""
     check_snapshot(snapshot)
-    return _average(snapshot, 4 * snapshot.risks(snapshot.params))
+    return _average(snapshot, _risks(snapshot)(snapshot.params))
 
 
 def validation_risk(snapshot: Snapshot) -> Array:
@@ -130,21 +137,73 @@ def validation_risk(snapshot: Snapshot) -> Array:
 def invariance_gap(snapshot: Snapshot) -> Array:
     """The average of D_e^2, where D_e = 2 E_e r f is the derivative of R_e in a factor of f; [].
 
-    f is the prediction, and the factor is 1. It is the penalty of IRMv1 on the scale R = mean r^2,
-    16 times that of the losses R/4.
+    f is the prediction, and the factor is 1. It is the penalty of IRMv1 on the scale of R_e, for
+    squared loss 16 times that of the losses R/4.
     """
     check_snapshot(snapshot)
     one = jnp.ones((), snapshot.estimate.dtype)
-    risks = snapshot.risks
-    _, slopes = jax.jvp(lambda scale: 4 * risks(snapshot.params, scale), (one,), (one,))
+    risks = _risks(snapshot)
+    _, slopes = jax.jvp(lambda scale: risks(snapshot.params, scale), (one,), (one,))
     return _average(snapshot, slopes**2)
 
 
 def risk_spread(snapshot: Snapshot) -> Array:
     """The variance of R_e over the environments of the run's data; []."""
     check_snapshot(snapshot)
-    risks = 4 * snapshot.risks(snapshot.params)
+    risks = _risks(snapshot)(snapshot.params)
     return _average(snapshot, (risks - _average(snapshot, risks)) ** 2)
+
+
+# Classification
+
+
+def training_error(snapshot: Snapshot) -> Array:
+    """The share of labels with another sign than the prediction, averaged over environments; [].
+
+    Of the run's data where it keeps examples, and of the population otherwise. A prediction of
+    zero counts one half. Labels are -1 and 1.
+    """
+    check_snapshot(snapshot)
+    world, data = snapshot.world, snapshot.data
+    rows = getattr(data, "rows", None)
+    if rows is not None:
+        used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
+        wrong = _wrong(snapshot, rows.inputs, rows.labels)
+        return _average(snapshot, jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts)
+    if isinstance(world, TableWorld):
+        shares = world.mass if data.shares is None else data.shares
+        return _average(snapshot, _table_errors(snapshot, shares))
+    return _average(snapshot, _rates_of(snapshot, "error_rates"))
+
+
+def validation_error(snapshot: Snapshot) -> Array:
+    """The share of wrong signs among examples that nothing trains on; []."""
+    check_snapshot(snapshot)
+    shares = getattr(snapshot.data, "validation_shares", None)
+    if shares is None:
+        raise ValueError(
+            "measurement must keep validation examples for the metric validation_error, as "
+            "measurements.counts(num_validation=...) does"
+        )
+    return _average(snapshot, _table_errors(snapshot, shares))
+
+
+def test_errors(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in every test environment; [T]."""
+    check_snapshot(snapshot)
+    return snapshot.once(_test_errors)
+
+
+def test_error(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in a test environment, averaged over them; []."""
+    check_snapshot(snapshot)
+    return jnp.mean(snapshot.once(_test_errors))
+
+
+def worst_test_error(snapshot: Snapshot) -> Array:
+    """The largest share of wrong signs in a test environment; []."""
+    check_snapshot(snapshot)
+    return jnp.max(snapshot.once(_test_errors))
 
 
 # Estimators
@@ -245,6 +304,50 @@ def _test_risks(snapshot: Snapshot) -> Array:
     if not second.shape[0]:
         raise ValueError("world must have test environments for a test risk, got none")
     return quadratic(second, snapshot.once(_vector))
+
+
+def _risks(snapshot: Snapshot) -> RiskFunction:
+    """The risks of the run's data: mean squared residuals, or the losses where they are others."""
+    assert snapshot.measurement is not None
+    assert snapshot.measurement.risks is not None
+    factor = 4.0 if snapshot.measurement.risks.squared else 1.0
+    risks = snapshot.risks
+    return lambda params, scale=1.0: factor * risks(params, scale)
+
+
+def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
+    """1 for a wrong sign and 1/2 for none, [...], at inputs [..., p]."""
+    predictions = snapshot.model.predictions(snapshot.params, inputs)
+    return (1 - jnp.sign(labels * predictions)) / 2
+
+
+def _table_errors(snapshot: Snapshot, shares: Array) -> Array:
+    world = snapshot.world
+    wrong = _wrong(snapshot, world.inputs, world.labels)
+    return linalg.product(shares, wrong[:, None])[:, 0]
+
+
+def _test_errors(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in the test environments, [T]."""
+    world = snapshot.world
+    if not world.test_moments.shape[0]:
+        raise ValueError("world must have test environments for a test error, got none")
+    if isinstance(world, TableWorld):
+        return _table_errors(snapshot, world.test_mass)
+    return _rates_of(snapshot, "test_error_rates")
+
+
+def _rates_of(snapshot: Snapshot, name: str) -> Array:
+    """Rates in closed form of a prediction x'w + b."""
+    rates = getattr(snapshot.world, name, None)
+    if rates is None:
+        raise ValueError(
+            "world must know the errors of its population, as mixtures and tables do, or the "
+            f"measurement must keep examples, for a share of errors; got "
+            f"{type(snapshot.world).__name__}"
+        )
+    vector = snapshot.once(_vector)
+    return rates(vector[:-2], vector[-1])
 
 
 def _average(snapshot: Snapshot, values: Array) -> Array:

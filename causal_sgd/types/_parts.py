@@ -172,6 +172,7 @@ class Risks(NamedTuple):
             directions are params with a leading axis [B]. None where `batch` is differentiated.
         shifted: whether the losses take a third argument `shift` [], added to the prediction.
         fresh: whether different keys give independent examples, so that a batch can be halved.
+        squared: whether the losses are mean squared residuals over 4.
     """
 
     whole: Callable[[PyTree, AnyModel, PyTree], RiskFunction]
@@ -188,6 +189,7 @@ class Risks(NamedTuple):
     ) = None
     shifted: bool = False
     fresh: bool = False
+    squared: bool = True
     directions: (
         Callable[[Key, Array, PyTree, AnyModel, Params, PyTree, Batch], RiskFunction] | None
     ) = None

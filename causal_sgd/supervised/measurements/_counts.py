@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised import losses
-from causal_sgd.supervised._moments import Moments
+from causal_sgd.supervised._moments import Moments, TableData
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
     moment_features,
-    residual_of,
     risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import SupervisedWorld, TableWorld
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
-__all__ = ["TableData", "counts"]
-
-
-class TableData(NamedTuple):
-    """The data of `counts`: shares of the atoms, and the moments that estimators read."""
-
-    training: Moments | None  # None where every step draws its own counts
-    shares: Array | None  # [E, A] of the data set, or of the population
-    validation: Moments | None = None
-    validation_shares: Array | None = None  # [E, A]
+__all__ = ["counts"]
 
 
 def counts(
@@ -62,6 +51,7 @@ def counts(
     checks.instance("loss", loss, losses.Loss, "a loss, such as losses.logistic")
     check_examples(num_examples=num_examples, num_validation=num_validation)
     checks.flags(fresh=fresh)
+    squared = loss == losses.squared
     if fresh and num_examples is not None:
         raise ValueError(
             f"num_examples must be None with fresh, which draws in every step, got {num_examples}"
@@ -77,9 +67,9 @@ def counts(
         if not fresh:
             training, shares = _sample(random.fold_in(key, 0), world, num_examples)
         if num_validation is None:
-            return TableData(training, shares)
+            return TableData(training, shares=shares)
         validation = _sample(random.fold_in(key, 1), world, num_validation)
-        return TableData(training, shares, *validation)
+        return TableData(training, validation[0], None, shares, validation[1])
 
     def shares_of(key: Key, data: TableData, world: TableWorld, batch: Batch) -> Array:
         """The shares [B, A] of the atoms in the examples of a batch."""
@@ -137,7 +127,16 @@ def counts(
     return Measurement(
         init,
         gradient,
-        risks=Risks(whole, on_batch, None, features, variances, shifted=True, fresh=fresh),
+        risks=Risks(
+            whole,
+            on_batch,
+            None,
+            features,
+            variances,
+            shifted=True,
+            fresh=fresh,
+            squared=loss == losses.squared,
+        ),
         holds_labels=not fresh,
         differentiates_loss=True,
     )
@@ -158,22 +157,13 @@ def _shares(drawn: Array) -> Array:
     return drawn / jnp.maximum(jnp.sum(drawn, 1, keepdims=True), 1)
 
 
-def _predictions(model: VectorModel, params: Params, inputs: Array) -> Array:
-    """The predictions for inputs [A, p], [A] or [A, C]."""
-    predict = model.predict
-    if predict is not None:
-        return jax.vmap(lambda x: predict(params, x))(inputs)
-    vector = residual_of(model, params)
-    return linalg.product(inputs, vector[:-2, None])[:, 0] + vector[-1]
-
-
 def _risks(
     loss: losses.Loss, model: VectorModel, world: TableWorld, shares: Array
 ) -> Callable[..., Array]:
     """(params, scale, shift) -> the losses [B] of shares [B, A] of the atoms."""
 
     def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
-        predictions = scale * _predictions(model, params, world.inputs) + shift
+        predictions = scale * model.predictions(params, world.inputs) + shift
         return jnp.sum(shares * loss(predictions, world.labels)[None], 1)
 
     return risks
@@ -185,7 +175,7 @@ def _variances(
     """Params -> variances [B, ...] of the gradients of single examples' losses."""
 
     def single(params: Params, x: Array, y: Array) -> Array:
-        return loss(_predictions(model, params, x[None]), y[None])[0]
+        return loss(model.predictions(params, x[None]), y[None])[0]
 
     def variances(params: Params) -> Params:
         def of_leaf(gradients: Array) -> Array:

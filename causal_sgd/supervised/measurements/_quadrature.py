@@ -53,7 +53,7 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
             "measurements.examples"
         )
     checks.integer("nodes", nodes, maximum=200)
-    expectation = expected_loss(loss, nodes)
+    expectation, squared = expected_loss(loss, nodes), loss == losses.squared
 
     def of_groups(
         model: VectorModel, world: MixtureWorld, chosen: Array | None
@@ -137,6 +137,6 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
     return Measurement(
         init,
         gradient,
-        risks=Risks(whole, on_batch, single, features, shifted=True),
+        risks=Risks(whole, on_batch, single, features, shifted=True, squared=squared),
         differentiates_loss=True,
     )

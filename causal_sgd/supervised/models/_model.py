@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from causal_sgd import linalg
 from causal_sgd.types import Array, Key, Params, PyTree
 
 __all__ = ["VectorModel"]
@@ -38,6 +39,20 @@ class VectorModel:
     head_size: int = 0
     predict: Callable[[Params, Array], Array] | None = None
     reduce: Callable[[PyTree], PyTree] | None = None
+
+    def predictions(self, params: Params, inputs: Array) -> Array:
+        """Return the predictions [...] for inputs [..., p].
+
+        Args:
+            params: of the model.
+            inputs: x.
+        """
+        predict = self.predict
+        if predict is not None:
+            flat = jax.vmap(lambda x: predict(params, x))(inputs.reshape(-1, inputs.shape[-1]))
+            return flat.reshape(*inputs.shape[:-1], *flat.shape[1:])
+        weighted = linalg.product(inputs, self.estimate(params)[:, None])[..., 0]
+        return weighted if self.intercept is None else weighted + self.intercept(params)
 
     def bound(self, params: Params) -> Array:
         """Return all parameters in one array, which is finite exactly where the estimate is."""

@@ -55,21 +55,6 @@ class TableWorld(NamedTuple):
         """The moments in every test environment, [T, q, q]."""
         return self.moments_of(self.test_mass)
 
-    def error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
-        """The share of labels with another sign than the prediction in every environment, [E].
-
-        A prediction of zero counts one half.
-
-        Args:
-            weights: w [p] of the prediction x'w + b.
-            intercept: b [].
-        """
-        return self._errors(self.mass, weights, intercept)
-
-    def test_error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
-        """The same in every test environment, [T]."""
-        return self._errors(self.test_mass, weights, intercept)
-
     def draw_counts(self, key: Key, environments: Array, counts: Array) -> Array:
         """How many examples of fresh samples are at each atom, [B, A]: multinomial numbers.
 
@@ -138,11 +123,6 @@ class TableWorld(NamedTuple):
                     f"world.{name} must sum to one in every environment, got {sums.tolist()}"
                 )
         checks.probabilities("world.probabilities", self.probabilities, size)
-
-    def _errors(self, shares: Array, weights: Array, intercept: float | Array) -> Array:
-        predictions = linalg.product(self.inputs, weights[:, None])[:, 0] + intercept
-        wrong = (1 - jnp.sign(self.labels * predictions)) / 2
-        return linalg.product(shares, wrong[:, None])[:, 0]
 
     def moments_of(self, shares: Array) -> Array:
         """The moments [..., q, q] for shares [..., A] of the atoms."""
