@@ -135,7 +135,7 @@ def counts(
             variances,
             shifted=True,
             fresh=fresh,
-            squared=loss == losses.squared,
+            squared=squared,
         ),
         holds_labels=not fresh,
         differentiates_loss=True,
