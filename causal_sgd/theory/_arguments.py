@@ -20,18 +20,25 @@ __all__ = ["broadcast", "check", "checked_jit", "count_environments"]
 
 _POSITIVE = (
     "batch_ratio",
+    "colour",
     "eigenvalue",
     "init_scale",
     "invariant_eigenvalue",
     "input_variance",
     "learning_rate",
+    "largest",
+    "length",
     "level",
+    "margins",
     "num_steps",
+    "shares",
+    "time",
     "variance",
 )
 _COUNTS = (
     "batch_size",
     "dim",
+    "dim_spurious",
     "invariant_rank",
     "num_environments",
     "num_examples",
@@ -39,10 +46,13 @@ _COUNTS = (
     "spurious_rank",
 )
 _NOT_NEGATIVE = (
+    "deviation",
     "down",
+    "gain",
     "gamma",
     "label_noise",
     "noise_variance",
+    "signal_to_noise",
     "spread",
     "up",
     "weight",
@@ -52,9 +62,12 @@ _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in _NOT_NEGATIVE},
+    "agreement": {"minimum": 0, "maximum": 1},
+    "foreground": {"minimum": 0, "maximum": 1},
     "invariant_flip": {"minimum": 0, "maximum": 0.5},
     "spurious_flip": {"minimum": 0, "maximum": 1},
     "spurious_flips": {"minimum": 0, "maximum": 1},
+    "minority_share": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
 }
@@ -71,6 +84,7 @@ def check(**values: object) -> None:
 
 def count_environments(name: str, values: ArrayLike) -> int:
     """The number E of environments on the last axis of an argument [..., E]."""
+    check(**{name: values})
     shape = np.shape(values)  # of lists, too
     if not shape or shape[-1] == 0:
         raise ValueError(

@@ -21,6 +21,7 @@ from causal_sgd.supervised import estimators
 from causal_sgd.sweeps import _machine, refinement
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps.store import Manifest
+from causal_sgd.theory.invariance import separable
 from causal_sgd.training import algorithms, objectives, optimizers, samplers
 from causal_sgd.types import Snapshot, Trace
 
@@ -53,6 +54,7 @@ EXPERIMENT = Experiment(
     steps=2,
     metrics=("spurious_signal",),
 )
+SEPARATOR = separable.Separator(jnp.ones(2), jnp.full(2, 0.5), jnp.zeros(2))
 REGRESSION = SupervisedExperiment(steps=2, metrics=("spurious_weight",))
 CHAIN = EXPERIMENT.replace(
     model="order-parameters", measurement="order-parameter-law", rank=1, dim=9
@@ -277,6 +279,29 @@ OWN: dict[str, dict[str, Any]] = {
     "slurm": {"executor": types.SimpleNamespace(submit=print)},
     "stream": {"name": "world"},
     "order_parameter_boundary": {"metric": "spurious_signal"},
+    "theory.invariance.environments_needed.bayes_risk": {"signal_to_noise": 1.0},
+    "theory.invariance.environments_needed.certificate": {"spurious_means": np.eye(2)},
+    "theory.invariance.environments_needed.flipped_error": {"signal_to_noise": 1.0, "gain": 1.0},
+    "theory.invariance.environments_needed.gain_distribution": {"gain": 1.0, "dim_spurious": 3},
+    "theory.invariance.environments_needed.logistic_risk": {"deviation": 1.0},
+    "theory.invariance.environments_needed.scale_slope": {"deviation": 1.0},
+    "theory.invariance.minority_groups.asymptotic_errors": {"time": 10.0, "minority_share": 0.1},
+    "theory.invariance.minority_groups.descend": {"num_steps": 2, "minority_share": 0.1},
+    "theory.invariance.minority_groups.errors": {"weights": np.ones(3)},
+    "theory.invariance.minority_groups.step": {"weights": np.ones(3), "minority_share": 0.1},
+    "theory.invariance.mixtures.bayes_error": {"signal_to_noise": 1.0},
+    "theory.invariance.mixtures.error_rates": {
+        "weights": np.ones(2),
+        "shares": np.ones((1, 1)),
+        "means": np.ones((1, 1, 2)),
+        "root": np.eye(2),
+        "labels": np.ones(1),
+    },
+    "theory.invariance.mixtures.permuted_error": {"agreement": 0.9, "foreground": 0.5},
+    "theory.invariance.separable.direction_gap": {"found": SEPARATOR},
+    "theory.invariance.separable.fixed_length_gap": {"found": SEPARATOR, "length": 0.1},
+    "theory.invariance.separable.scaled_loss": {"found": SEPARATOR},
+    "theory.invariance.separable.separator": {"points": np.eye(2), "shares": np.full(2, 0.5)},
     "theory.invariance.two_bit.risk": {"weights": np.array([0.8, 0.0])},
     "theory.limits.order_parameters": {"world": Later(world)},
     "theory.order_parameters": {"world": Later(world)},

@@ -1,4 +1,9 @@
+from . import coloured_logistic as coloured_logistic
 from . import contradiction as contradiction
+from . import environments_needed as environments_needed
+from . import minority_groups as minority_groups
+from . import mixtures as mixtures
+from . import separable as separable
 from . import two_bit as two_bit
 from ._exponents import anticausal_critical_spread as anticausal_critical_spread
 from ._exponents import batch_exponents as batch_exponents
