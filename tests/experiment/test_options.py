@@ -41,6 +41,8 @@ NOT_FOR_THE_SHELL = {
     ("supervised", "world"): {
         "from_equations",  # takes arrays
         "from_moments",
+        "separable",
+        "minority_groups",  # whose target is unknown
     },
     ("supervised", "method"): {
         "from_value",  # takes a function

@@ -76,6 +76,12 @@ WORLDS = {
         {"signal": 1.0, "spurious_scale": 1.0},
         {"signal": 0.5, "spurious_scale": 1.0},
     ),
+    "minority_groups": Row(
+        {"nodes": 8},
+        {"minority_share": 0.1, "margins": np.array([1.0, 2.0], np.float32)},
+        {"minority_share": 0.3, "margins": np.array([1.0, 1.5], np.float32)},
+        random=False,
+    ),
     "random_scm": Row(
         {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
     ),
@@ -83,6 +89,12 @@ WORLDS = {
         {"dim": 4, "scramble": True},
         {"degree": 2.7, "shift": 1.0, "shift_variance": 1.0},
         {"degree": 2.7, "shift": 2.0, "shift_variance": 0.5},
+    ),
+    "separable": Row(
+        {},
+        {"points": np.array([[[1, 5], [2, 1]], [[1, -3], [2, 3]]], np.float32)},
+        {"points": np.array([[[1, 4], [2, 1]], [[1, -2], [2, 3]]], np.float32)},
+        random=False,
     ),
     "two_bit": Row(
         {},

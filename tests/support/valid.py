@@ -274,6 +274,7 @@ OWN: dict[str, dict[str, Any]] = {
         "y": np.arange(6.0),
         "environment": np.array([0, 1] * 3),
     },
+    "supervised.worlds.separable": {"points": np.ones((1, 2, 2))},
     "supervised.worlds.from_equations": {"weights": np.array([[0.0, 1.0], [0.0, 0.0]])},
     "unit_test_regression": {"num_environments": 2},
     "slurm": {"executor": types.SimpleNamespace(submit=print)},

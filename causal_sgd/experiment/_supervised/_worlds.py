@@ -191,7 +191,9 @@ WORLDS = Table(
             "rejection_examples",
             "probabilities",
         ),
-        "two-bit": option("invariant_flip", "spurious_flips", "test_flips", "probabilities"),
+        "two-bit": option(
+            "invariant_flip", "spurious_flips", "test_flips", "colour", "probabilities"
+        ),
         "eills-demo": option("probabilities"),
     },
     replacement=(
@@ -324,6 +326,8 @@ class WorldFields:
     0.2 and 0.1 by default."""
     test_flips: tuple[float, ...] | None = None
     """The same in the environments of the test (two-bit); 0.9 by default."""
+    colour: Axis[float] = 1.0
+    """Size of the spurious bit (two-bit)."""
     label_intercept: Axis[float] = 0.0
     """Intercept of the label."""
     scramble: bool = False

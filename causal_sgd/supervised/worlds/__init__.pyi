@@ -6,6 +6,8 @@ from ._data import from_arrays as from_arrays
 from ._data import from_moments as from_moments
 from ._eills import eills_demo as eills_demo
 from ._linear import LinearWorld as LinearWorld
+from ._margins import minority_groups as minority_groups
+from ._margins import separable as separable
 from ._mixture import MixtureWorld as MixtureWorld
 from ._mixture import gaussian_environments as gaussian_environments
 from ._placement import Placement as Placement

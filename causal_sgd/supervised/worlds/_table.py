@@ -136,12 +136,13 @@ def two_bit(
     invariant_flip: float | Array = 0.25,
     spurious_flips: Numbers = (0.2, 0.1),
     test_flips: Numbers = (0.9,),
+    colour: float | Array = 1.0,
     probabilities: Numbers | None = None,
 ) -> WorldFactory:
     """Two bits that agree with the label up to noise; the noise of the second one varies.
 
     y is +1 or -1 with probability 1/2, x1 = y but for a sign that flips with probability alpha, and
-    x2 = y but for a sign that flips with probability beta_e. (The defaults are those of the
+    x2 = c y but for a sign that flips with probability beta_e. (The defaults are those of the
     coloured digits of Arjovsky et al. 2019 without the images.) In every environment the best
     linear prediction from x1 alone is (1 - 2 alpha) x1, so w* = (1 - 2 alpha, 0).
 
@@ -149,6 +150,7 @@ def two_bit(
         invariant_flip: alpha in [0, 1]; may be traced.
         spurious_flips: beta_e of every environment, in [0, 1]; may be traced.
         test_flips: those of the environments of the test.
+        colour: c, the size of the second bit, above 0; may be traced.
         probabilities: [E], how often each environment is drawn; None for equally often.
 
     Returns:
@@ -160,6 +162,7 @@ def two_bit(
     checks.number("invariant_flip", invariant_flip, minimum=0, maximum=1)
     betas = array("spurious_flips", spurious_flips, ("E",), minimum=0, maximum=1)
     tests = array("test_flips", test_flips, ("T",), minimum=0, maximum=1)
+    checks.number("colour", colour, above=0)
     if probabilities is not None:
         checks.probabilities("probabilities", probabilities, len(betas))
 
@@ -176,7 +179,7 @@ def two_bit(
             return first[None] * second / 2
 
         return TableWorld(
-            inputs=x,
+            inputs=x * jnp.stack([jnp.ones(()), jnp.asarray(colour, float)])[None],
             labels=y,
             mass=mass(betas),
             test_mass=mass(tests),
