@@ -67,8 +67,7 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
             vector = model.estimate(params)
             intercept = 0.0 if model.intercept is None else model.intercept(params)
             center = linalg.product(means, vector[:, None])[..., 0] + intercept  # [B, G]
-            spread = linalg.product(world.root.T, vector[:, None])[:, 0]
-            deviation = jnp.sqrt(jnp.sum(spread**2) + TINY)
+            deviation = jnp.sqrt(jnp.sum(world.noise_along(vector) ** 2) + TINY)
             values = expectation(scale * center + shift, scale * deviation, world.labels[None])
             return jnp.sum(weights * values, -1)
 

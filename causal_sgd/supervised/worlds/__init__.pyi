@@ -5,6 +5,9 @@ from ._data import DataWorld as DataWorld
 from ._data import from_arrays as from_arrays
 from ._data import from_moments as from_moments
 from ._eills import eills_demo as eills_demo
+from ._groups import balancing as balancing
+from ._groups import malign_overfitting as malign_overfitting
+from ._groups import zin_logit as zin_logit
 from ._linear import LinearWorld as LinearWorld
 from ._margins import minority_groups as minority_groups
 from ._margins import separable as separable

@@ -10,11 +10,15 @@ import numpy as np
 from jax.scipy.special import ndtr
 
 from causal_sgd import checks, linalg, random
+from causal_sgd.supervised._moments import Rows
 from causal_sgd.supervised.worlds._placement import Numbers, array, rotation, weights_of
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
-__all__ = ["MixtureWorld", "gaussian_environments"]
+__all__ = ["TARGETS", "MixtureWorld", "gaussian_environments"]
+
+TARGETS = ("squared", "logistic")
+"""The losses whose invariant predictors are known."""
 
 
 class MixtureWorld(NamedTuple):
@@ -22,7 +26,7 @@ class MixtureWorld(NamedTuple):
 
     weights: Array  # [E, G] shares of the groups, rows sum to one
     means: Array  # [E, G, p]
-    root: Array  # [p, p] of the covariance within a group
+    root: Array  # [p, p] of the covariance within a group, or [p] if it is diagonal
     labels: Array  # [G]
     test_weights: Array  # [T, G']
     test_means: Array  # [T, G', p]
@@ -31,6 +35,8 @@ class MixtureWorld(NamedTuple):
     causal: Array  # [p]    bool, in the original coordinates
     unscramble: Array  # [p, p] orthogonal
     probabilities: Array  # [E]
+    test_root: Array | None = None  # of the test's groups, in the shape of root; None for root
+    rows: Rows | None = None  # a data set that was drawn with the world
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:
@@ -49,12 +55,13 @@ class MixtureWorld(NamedTuple):
     @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) in every environment, [E, q, q]."""
-        return self._population(self.weights, self.means, self.labels)
+        return _population(self.weights, self.means, self.labels, self.root)
 
     @property
     def test_moments(self) -> Array:
         """The moments in every test environment, [T, q, q]."""
-        return self._population(self.test_weights, self.test_means, self.test_labels)
+        own = self.test_weights, self.test_means, self.test_labels
+        return _population(*own, self._of_test())
 
     def error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
         """The share of labels with another sign than the prediction in every environment, [E].
@@ -63,12 +70,21 @@ class MixtureWorld(NamedTuple):
             weights: w [p] of the prediction x'w + b.
             intercept: b [].
         """
-        return self._errors(self.weights, self.means, self.labels, weights, intercept)
+        own = self.weights, self.means, self.labels, self.root
+        return _errors(*own, weights, intercept)
 
     def test_error_rates(self, weights: Array, intercept: float | Array = 0.0) -> Array:
         """The same in every test environment, [T]."""
-        own = self.test_weights, self.test_means, self.test_labels
-        return self._errors(*own, weights, intercept)
+        own = self.test_weights, self.test_means, self.test_labels, self._of_test()
+        return _errors(*own, weights, intercept)
+
+    def noise_along(self, weights: Array) -> Array:
+        """The noise root'w of a prediction x'w within a group, whose variance is |root'w|^2; [p].
+
+        Args:
+            weights: w [p].
+        """
+        return _times(self.root.T, weights[:, None])[:, 0]
 
     def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
         """Moments of fresh samples by their exact law, [B, q, q].
@@ -101,7 +117,7 @@ class MixtureWorld(NamedTuple):
         group = jnp.sum(random.uniforms(words, levels.dtype)[:, None] >= levels[None], 1)
         shape = (size, self.target.shape[0])
         noise = random.normals(random.fold_in(key, 1), shape, levels.dtype)
-        x = self.means[environment][group] + linalg.product(noise, self.root.T)
+        x = self.means[environment][group] + _times(self.root, noise.T).T
         return x, self.labels[group]
 
     def check(self) -> None:
@@ -116,7 +132,6 @@ class MixtureWorld(NamedTuple):
         shapes = {
             "weights": (size, groups),
             "means": (size, groups, dim),
-            "root": (dim, dim),
             "labels": (groups,),
             "test_weights": (tests, test_groups),
             "test_means": (tests, test_groups, dim),
@@ -133,6 +148,16 @@ class MixtureWorld(NamedTuple):
                 )
             if name not in ("causal", "target"):
                 checks.number(f"world.{name}", value, scalar=False, double=True)
+        for name in ("root", "test_root"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if jnp.shape(value) not in ((dim, dim), (dim,)):
+                raise ValueError(
+                    f"world.{name} must have shape [{dim}, {dim}], or [{dim}] for independent "
+                    f"inputs, got {list(jnp.shape(value))}"
+                )
+            checks.number(f"world.{name}", value, scalar=False, double=True)
         for name in ("weights", "test_weights"):
             rows = checks.concrete(getattr(self, name))
             if rows is not None and ((rows < 0).any() or (abs(rows.sum(1) - 1) > 1e-5).any()):
@@ -142,25 +167,8 @@ class MixtureWorld(NamedTuple):
                 )
         checks.probabilities("world.probabilities", self.probabilities, size)
 
-    def _errors(
-        self,
-        shares: Array,
-        means: Array,
-        labels: Array,
-        weights: Array,
-        intercept: float | Array,
-    ) -> Array:
-        centers = linalg.product(means, weights[:, None])[..., 0] + intercept
-        deviation = jnp.sqrt(jnp.sum(linalg.product(self.root.T, weights[:, None]) ** 2))
-        # Of a constant prediction the sign alone counts; at zero it is as good as a coin.
-        sure = deviation == 0
-        ratio = labels[None] * centers / jnp.where(sure, 1, deviation)
-        wrong = jnp.where(sure, (1 - jnp.sign(ratio)) / 2, ndtr(-ratio))
-        return jnp.sum(shares * wrong, -1)
-
-    def _population(self, weights: Array, means: Array, labels: Array) -> Array:
-        within = jnp.pad(linalg.product(self.root, self.root.T), (0, 2))
-        return _between(weights, means, labels) + within[None]
+    def _of_test(self) -> Array:
+        return self.root if self.test_root is None else self.test_root
 
     def _sampled(self, key: Key, weights: Array, means: Array, count: Array) -> Array:
         (groups, dim), dtype = means.shape, means.dtype
@@ -170,15 +178,43 @@ class MixtureWorld(NamedTuple):
         words = random.bits(random.fold_in(key, 2), random.bartlett_words(dim))
         of_means, rest = normals[: groups * dim].reshape(groups, dim), normals[groups * dim :]
         centers = of_means / jnp.sqrt(jnp.maximum(sizes, 1))[:, None]
-        centers = means + linalg.product(centers, self.root.T)
+        centers = means + _times(self.root, centers.T).T
         degrees = count - jnp.sum(sizes > 0).astype(dtype)
         triangle = random.bartlett(rest, words, jnp.maximum(degrees, dim), dim)
         # Both laws read the same numbers, of which only one is used.
         rows = jnp.where((jnp.arange(dim) < degrees)[:, None], rest[: dim**2].reshape(dim, dim), 0)
-        factor = linalg.product(self.root, jnp.where(degrees >= dim, triangle, rows).T)
+        factor = _times(self.root, jnp.where(degrees >= dim, triangle, rows).T)
         number = jnp.maximum(count, 1)
         within = jnp.pad(linalg.product(factor, factor.T), (0, 2))
         return _between(sizes / number, centers, self.labels) + within / number
+
+
+def _times(root: Array, columns: Array) -> Array:
+    """The product of a root, or of the diagonal of one, with columns [p, m]."""
+    return root[:, None] * columns if root.ndim == 1 else linalg.product(root, columns)
+
+
+def _population(weights: Array, means: Array, labels: Array, root: Array) -> Array:
+    covariance = jnp.diag(root**2) if root.ndim == 1 else linalg.product(root, root.T)
+    return _between(weights, means, labels) + jnp.pad(covariance, (0, 2))[None]
+
+
+def _errors(
+    shares: Array,
+    means: Array,
+    labels: Array,
+    root: Array,
+    weights: Array,
+    intercept: float | Array,
+) -> Array:
+    """The shares [E] of labels with another sign than the prediction x'w + b."""
+    centers = linalg.product(means, weights[:, None])[..., 0] + intercept
+    deviation = jnp.sqrt(jnp.sum(_times(root.T, weights[:, None]) ** 2))
+    # Of a constant prediction the sign alone counts; at zero it is as good as a coin.
+    sure = deviation == 0
+    ratio = labels[None] * centers / jnp.where(sure, 1, deviation)
+    wrong = jnp.where(sure, (1 - jnp.sign(ratio)) / 2, ndtr(-ratio))
+    return jnp.sum(shares * wrong, -1)
 
 
 def _between(shares: Array, means: Array, labels: Array) -> Array:
@@ -198,15 +234,17 @@ def gaussian_environments(
     spurious_noise: float | Array = 1.0,
     spurious_scale: float | Array = 1.0,
     spurious_means: Numbers | None = None,
+    target: str = "squared",
     scramble: bool = False,
     probabilities: Numbers | None = None,
 ) -> WorldFactory:
     """A label +1 or -1 with inputs that are Gaussian given the label (Rosenfeld et al. 2021).
 
     y is +1 or -1 with probability 1/2, z_c ~ N(y mu_c, sigma_c^2 I), z_e ~ N(y mu_e, sigma_e^2 I),
-    and the inputs are (z_c, z_e). Under squared loss the label is a number: the best linear
-    prediction from z_c alone is the same in every environment, w* =
-    (mu_c / (sigma_c^2 + |mu_c|^2), 0). In the environments of the test mu_e has the other sign.
+    and the inputs are (z_c, z_e). The best linear prediction from z_c alone is the same in every
+    environment. Under squared loss, where the label is a number, it is w* =
+    (mu_c / (sigma_c^2 + |mu_c|^2), 0). Under logistic loss it is the logit, w* =
+    (2 mu_c / sigma_c^2, 0). In the environments of the test mu_e has the other sign.
 
     Args:
         dim_causal: number of the inputs z_c.
@@ -218,6 +256,7 @@ def gaussian_environments(
         spurious_scale: mu_e ~ N(0, spurious_scale^2 I), drawn with the world; may be traced.
         spurious_means: mu_e of every environment, [E, dim_spurious], in place of drawn ones; may be
             traced.
+        target: "squared" or "logistic", the loss whose w* errors of weights are measured from.
         scramble: whether the inputs are rotated by a random rotation of the key.
         probabilities: [E], how often each environment is drawn; None for equally often.
 
@@ -242,6 +281,7 @@ def gaussian_environments(
     if spurious_means is not None:
         given = array("spurious_means", spurious_means, ("E", dim_spurious))
         size = len(given)
+    checks.choice("target", target, TARGETS)
     checks.flags(scramble=scramble)
     if probabilities is not None:
         checks.probabilities("probabilities", probabilities, size)
@@ -255,8 +295,11 @@ def gaussian_environments(
         turn = rotation(random.fold_in(key, 1), dim) if scramble else jnp.eye(dim)
         shared = jnp.broadcast_to(causal_mean, (size, dim_causal))
         deviations = [jnp.full(dim_causal, noise), jnp.full(dim_spurious, spurious_noise)]
-        ratio = causal_mean / (noise**2 + jnp.sum(causal_mean**2))
-        target = jnp.concatenate([ratio, jnp.zeros(dim_spurious)])
+        if target == "squared":
+            ratio = causal_mean / (noise**2 + jnp.sum(causal_mean**2))
+        else:
+            ratio = 2 * causal_mean / noise**2
+        wanted = jnp.concatenate([ratio, jnp.zeros(dim_spurious)])
         halves = jnp.full((size, 2), 0.5)
         return MixtureWorld(
             weights=halves,
@@ -266,7 +309,7 @@ def gaussian_environments(
             test_weights=halves,
             test_means=_both_signs(jnp.concatenate([shared, -own], 1), turn),
             test_labels=jnp.array([1.0, -1.0]),
-            target=linalg.product(turn.T, target[:, None])[:, 0],
+            target=linalg.product(turn.T, wanted[:, None])[:, 0],
             causal=jnp.arange(dim) < dim_causal,
             unscramble=turn,
             probabilities=weights_of(probabilities, size),

@@ -352,5 +352,7 @@ def _mixture(
         root=turn.T * noise[None],
         target=linalg.product(turn.T, target[:, None])[:, 0],
         unscramble=turn,
+        test_root=None,
+        rows=None,
         **own,
     )
