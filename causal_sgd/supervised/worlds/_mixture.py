@@ -86,6 +86,11 @@ class MixtureWorld(NamedTuple):
         """
         return _times(self.root.T, weights[:, None])[:, 0]
 
+    def from_noise(self, noise: Array) -> Array:
+        """Inputs root n [..., p] of noises n [..., p] within a group."""
+        flat = noise.reshape(-1, noise.shape[-1])
+        return _times(self.root, flat.T).T.reshape(noise.shape)
+
     def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
         """Moments of fresh samples by their exact law, [B, q, q].
 
@@ -117,7 +122,7 @@ class MixtureWorld(NamedTuple):
         group = jnp.sum(random.uniforms(words, levels.dtype)[:, None] >= levels[None], 1)
         shape = (size, self.target.shape[0])
         noise = random.normals(random.fold_in(key, 1), shape, levels.dtype)
-        x = self.means[environment][group] + _times(self.root, noise.T).T
+        x = self.means[environment][group] + self.from_noise(noise)
         return x, self.labels[group]
 
     def check(self) -> None:
@@ -178,7 +183,7 @@ class MixtureWorld(NamedTuple):
         words = random.bits(random.fold_in(key, 2), random.bartlett_words(dim))
         of_means, rest = normals[: groups * dim].reshape(groups, dim), normals[groups * dim :]
         centers = of_means / jnp.sqrt(jnp.maximum(sizes, 1))[:, None]
-        centers = means + _times(self.root, centers.T).T
+        centers = means + self.from_noise(centers)
         degrees = count - jnp.sum(sizes > 0).astype(dtype)
         triangle = random.bartlett(rest, words, jnp.maximum(degrees, dim), dim)
         # Both laws read the same numbers, of which only one is used.

@@ -221,8 +221,9 @@ def _refuse_derivative(primals: tuple[Params], tangents: tuple[Params]) -> tuple
     del primals, tangents
     raise ValueError(
         "measurement must have losses with second derivatives for such an objective, got one that "
-        "draws the losses and their gradients at the parameters only (batch_directions); use "
-        "batch_moments, or `hessian_products` in an objective of your own"
+        "draws the losses and their gradients at the parameters only (batch_directions, "
+        "batch_projections); use batch_moments or examples, or `hessian_products` in an objective "
+        "of your own"
     )
 
 
