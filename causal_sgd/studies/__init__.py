@@ -73,6 +73,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "icp-power",
         "minibatch-invariance",
         "sample-size",
+        "coloured-logistic",
+        "minority-groups",
     ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
