@@ -43,8 +43,9 @@ def expected_loss(loss: Loss, nodes: int) -> Expectation:
     points, weights = hermite(nodes)
 
     def at_nodes(mean: Array, deviation: Array) -> tuple[Array, Array, Array]:
-        t = jnp.asarray(points, mean.dtype)
-        return mean[..., None] + deviation[..., None] * t, t, jnp.asarray(weights, mean.dtype)
+        shape = (1,) * mean.ndim + (nodes,)
+        t, shares = (jnp.asarray(each, mean.dtype).reshape(shape) for each in (points, weights))
+        return mean[..., None] + deviation[..., None] * t, t, shares
 
     @jax.custom_jvp
     def value(mean: Array, deviation: Array, labels: Array) -> Array:

@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd.supervised import estimators, measurements, metrics, models, nonstationary, worlds
+from causal_sgd.supervised import (
+    estimators,
+    losses,
+    measurements,
+    metrics,
+    models,
+    nonstationary,
+    worlds,
+)
 from causal_sgd.training import objectives
 from support.contracts import Row
 
@@ -29,6 +37,11 @@ WORLDS = {
         {"scramble": True},
         {"slopes": BIASES, "spurious_noise": 1.0},
         {"slopes": BIASES, "spurious_noise": 0.5},
+    ),
+    "balancing": Row(
+        {"dim_noise": 3, "num_examples": 20},
+        {"spurious_scale": 4.0, "noise_scale": 2.0, "deviation": 0.15},
+        {"spurious_scale": 2.0, "noise_scale": 2.0, "deviation": 0.1},
     ),
     "chain": Row(
         {"hidden": True, "ones": False, "scramble": True},
@@ -82,6 +95,12 @@ WORLDS = {
         {"minority_share": 0.3, "margins": np.array([1.0, 1.5], np.float32)},
         random=False,
     ),
+    "malign_overfitting": Row(
+        {"dim": 3},
+        {"signal": 1.0, "shifts": np.array([1.0, 0.0], np.float32), "noise": 1.0},
+        {"signal": 0.5, "shifts": np.array([1.0, 0.0], np.float32), "noise": 2.0},
+        random=False,
+    ),
     "random_scm": Row(
         {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
     ),
@@ -102,10 +121,25 @@ WORLDS = {
         {"invariant_flip": 0.2, "spurious_flips": np.array([0.2, 0.25], np.float32)},
         random=False,
     ),
+    "unit_test_cows": Row(
+        {"dim_spurious": 3, "num_environments": 4, "scramble": True},
+        {"used_spurious": 2.0, "backgrounds": np.array([0.95, 0.97, 0.99, 0.9], np.float32)},
+        {"used_spurious": 3.0, "backgrounds": np.array([0.95, 0.97, 0.99, 0.9], np.float32)},
+    ),
+    "unit_test_margin": Row(
+        {"dim_spurious": 3, "num_environments": 4},
+        {"used_spurious": 2.0},
+        {"used_spurious": 3.0},
+    ),
     "unit_test_regression": Row(
         {"dim_spurious": 3, "scramble": True},
         {"scales": np.array([0.1, 1.5, 2.0], np.float32)},
         {"scales": np.array([0.1, 1.0, 2.0], np.float32)},
+    ),
+    "zin_logit": Row(
+        {"dim_causal": 2, "dim_spurious": 1, "target": "logistic", "scramble": True},
+        {"invariant_flip": 0.1, "noise": 1.0},
+        {"invariant_flip": 0.2, "noise": 0.5},
     ),
 }
 NONSTATIONARY = {
@@ -121,7 +155,27 @@ MEASUREMENTS = {
     "moments": Row({}, {"num_examples": 100}, {"num_examples": 1000}),
     "batch_moments": Row(),
     "batch_directions": Row(),
+    "batch_projections": Row({"max_examples": 10}),
+    "counts": Row({}, {"num_examples": 100}, {"num_examples": 1000}),
     "examples": Row({"num_examples": 20}),
+    "quadrature": Row({"nodes": 8}),
+}
+PREDICTIONS, LABELS = np.array([0.5, -2.0]), np.array([1.0, -1.0])
+LOSSES = {
+    name: Row(
+        {},
+        {"predictions": PREDICTIONS, "labels": LABELS},
+        {"predictions": PREDICTIONS, "labels": -LABELS},
+        random=False,
+    )
+    for name in ("exponential", "logistic", "squared")
+} | {
+    "softmax": Row(
+        {},
+        {"predictions": np.outer(PREDICTIONS, LABELS), "labels": np.array([0, 1])},
+        {"predictions": np.outer(PREDICTIONS, LABELS), "labels": np.array([1, 1])},
+        random=False,
+    )
 }
 MODELS = {
     "linear": Row({"dim": DIM}, {"init_scale": 0.1}, {"init_scale": 0.2}),
@@ -170,7 +224,7 @@ OBJECTIVES = {
 OTHERS = {"estimators": {"accepted_sets"}, "objectives": {"from_value"}}
 """Members of rooms that are not made of numbers; their own tests stand elsewhere."""
 
-# The shape of each metric: E environments, p inputs.
+# The shape of each metric: E environments, T of the test, p inputs.
 METRICS: dict[str, tuple[str, ...]] = {
     "accepted_sets": (),
     "batch_loss": (),
@@ -186,15 +240,27 @@ METRICS: dict[str, tuple[str, ...]] = {
     "spurious_selected": (),
     "spurious_weight": (),
     "support": ("p",),
+    "test_error": (),
+    "test_errors": ("T",),
+    "training_error": (),
+    "validation_error": (),
     "weights": ("p",),
     "test_risk": (),
     "training_risk": (),
     "true_selected": (),
     "validation_risk": (),
+    "worst_test_error": (),
     "worst_test_risk": (),
 }
+ERRORS = {name for name in METRICS if name.endswith(("_error", "_errors"))} - {
+    "causal_error",
+    "estimation_error",
+    "noncausal_error",
+}
+"""The shares of wrong signs, which exist where labels are signs."""
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
+    "losses": (losses, LOSSES),
     "nonstationary": (nonstationary, NONSTATIONARY),
     "measurements": (measurements, MEASUREMENTS),
     "models": (models, MODELS),
@@ -218,6 +284,15 @@ def draw_world(factory: worlds.WorldFactory, seed: int = 0) -> Any:
 def nature() -> Any:
     """The world of all members but worlds: three environments, two inputs."""
     return worlds.contradiction(biases=jnp.asarray(BIASES))
+
+
+def nature_of(measurement: str) -> Any:
+    """A world that a measurement takes, with the sizes of `nature`."""
+    if measurement in ("quadrature", "batch_projections"):
+        return worlds.gaussian_environments(dim_causal=1, dim_spurious=1)
+    if measurement == "counts":
+        return worlds.two_bit(spurious_flips=(0.2, 0.25, 0.1))
+    return nature()
 
 
 def nature_with_tests() -> Any:

@@ -12,7 +12,7 @@ v = sum_j c_j e_j they are sum_j c_j h_j with independent h_j ~ N(0, I).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -234,10 +234,10 @@ def _first_order(
 def _first_order_derivative(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[Array, Array]:
-    value, by_scale, by_shift, scale, shift = primals
-    result = _first_order(*primals)
-    along_scale, along_shift = _slopes(by_scale, by_shift, scale, shift)
-    return result, tangents[0] + along_scale * tangents[3] + along_shift * tangents[4]
+    along_scale, along_shift = _slopes(*primals[1:])
+    return _first_order(*primals), tangents[0] + along_scale * tangents[3] + along_shift * tangents[
+        4
+    ]
 
 
 @jax.custom_jvp
@@ -249,7 +249,7 @@ def _slopes(
 
 
 @_slopes.defjvp
-def _refuse_derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> None:
+def _refuse_derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> NoReturn:
     del primals, tangents
     raise ValueError(
         "measurement must have losses with second derivatives in the scale of the prediction for "
