@@ -26,6 +26,8 @@ __all__ = [
     "parts",
     "quadratic",
     "residual",
+    "used_rows",
+    "weighted_moments",
 ]
 
 
@@ -42,6 +44,25 @@ class Rows(NamedTuple):
     inputs: Array  # [E, n, p]
     labels: Array  # [E, n]
     counts: Array  # [E] examples of each, at most n
+
+
+def used_rows(rows: Rows) -> Array:
+    """1 for the examples of each environment and 0 for padding, [E, n]."""
+    size, dtype = rows.labels.shape[1], rows.labels.dtype
+    return (jnp.arange(size)[None] < rows.counts[:, None]).astype(dtype)
+
+
+def weighted_moments(rows: Rows, used: Array) -> Array:
+    """The moments [E, q, q] of weighted examples; zero for an environment without any.
+
+    Args:
+        rows: the examples.
+        used: how often each is one, [E, n].
+    """
+    columns = [rows.inputs, rows.labels[..., None], jnp.ones_like(rows.labels)[..., None]]
+    z = jnp.concatenate(columns, -1)
+    total = linalg.product(jnp.swapaxes(z * used[..., None], -1, -2), z)
+    return total / jnp.maximum(jnp.sum(used, 1), 1)[:, None, None]
 
 
 class MomentData(NamedTuple):

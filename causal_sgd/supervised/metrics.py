@@ -129,7 +129,8 @@ def validation_risk(snapshot: Snapshot) -> Array:
     if held_out is None:
         raise ValueError(
             "measurement must keep validation examples for the metric validation_risk, as "
-            "measurements.moments(num_validation=...) does"
+            "measurements.moments(num_validation=...) does, or a user's data must hold out rows by "
+            "worlds.from_arrays(validation_share=...)"
         )
     return _average(snapshot, quadratic(held_out.second, snapshot.once(_vector)))
 

@@ -70,6 +70,25 @@ def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> N
     assert metrics["test_risk"]["median"] == pytest.approx(risk, rel=1e-4)
 
 
+def test_a_share_of_the_rows_is_held_out(capsys, tmp_path: Path) -> None:
+    """Labels are powers of two times the input, so that the weight tells which rows trained."""
+    x, powers = np.array([1.0, -1] * 4), 2.0 ** np.arange(8)
+    frame = pd.DataFrame({"x": x, "y": x * powers, "environment": ["a"] * 4 + ["b"] * 4})
+    frame.to_csv(tmp_path / "powers.csv", index=False)
+    line = f"--data-file {tmp_path}/powers.csv --json --metrics weights validation_risk"
+    for measurement in ("moments", "examples"):
+        options = f"{line} --validation-share 0.3 --measurement {measurement}"
+        code, out, err = call(*RUN, *words(options), capsys=capsys)
+        assert code == 0, err
+        values = json.loads(out)["metrics"]
+        weight = values["weights"]["median"][0]
+        left_out = int(powers.sum() - round(6 * weight))
+        held = [place for place in range(8) if left_out >> place & 1]
+        assert [place // 4 for place in held] == [0, 1]
+        risk = float(np.mean([(powers[place] - weight) ** 2 for place in held]))
+        assert values["validation_risk"]["median"] == pytest.approx(risk, rel=1e-4)
+
+
 def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: Path) -> None:
     path = folder / "own.zarr"
     line = [*RUN, "--data-file", str(folder / "plain.csv"), "--out", str(path)]
@@ -112,6 +131,19 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
         ("broken.csv", "data_file must hold finite numbers, got nan in row 3, column 'age'"),
         ("plain.csv --columns dose agee", "columns must be one of .*did you mean 'age'"),
         ("plain.csv --held-out oslo", "held_out must name environments, .*got 'oslo'"),
+        (
+            "plain.csv --validation-share 0.02",
+            "validation_share must hold out at least one row of every environment and leave one, "
+            "got 0.02 with 30 rows of 'paris'",
+        ),
+        (
+            "plain.csv --num-validation 5",
+            "hold out rows by from_arrays(validation_share=...)",
+        ),
+        (
+            "plain.csv --metrics validation_risk",
+            "validation_share must be given for the metric validation_risk",
+        ),
         ("own.npz --label-column price", "label_column must not be given with an .npz file"),
         (
             "plain.csv --evolution redraw --measurement examples --method erm",

@@ -137,10 +137,97 @@ def test_drawn_rows_are_rows_with_replacement() -> None:
 
 def test_an_environment_with_few_rows_is_allowed_and_said() -> None:
     owners = np.where(np.arange(40) < 2, "tiny", "large")
-    with pytest.warns(UserWarning, match=r"fewer rows than the 3 inputs: 'tiny' \(2\)"):
+    with pytest.warns(UserWarning, match=r"fewer training rows than the 3 inputs: 'tiny' \(2\)"):
         worlds.from_arrays(X, Y, owners)
     with pytest.warns(UserWarning, match="the mean of age is more than 100 times its standard"):
         worlds.from_arrays(FRAME.assign(age=X[:, 0] + 1e4), "out", "region")
+
+
+def held_rows(world: Any) -> np.ndarray:
+    """Which rows of X [N] the world's training rows are not, by their values."""
+    inputs = np.asarray(world.inputs) * np.asarray(world.scale)[:3] + np.asarray(world.center)[:3]
+    distances = np.abs(X[:, None] - inputs[None]).max(2)
+    trains = distances.min(1) < 1e-5
+    assert trains.sum() == len(inputs), "each training row is one row of the data"
+    return ~trains
+
+
+@pytest.mark.parametrize("measurement", [measurements.moments, measurements.examples])
+def test_nothing_trains_on_the_rows_of_validation(measurement: Any) -> None:
+    """The rows that are left, their moments, the fit and its risk, by NumPy."""
+    factory = worlds.from_arrays(X, Y, OWNERS, validation_share=0.28)  # 2.8 and 5.6 rows
+    algorithm = algorithms.fitted(
+        world=factory, measurement=measurement(), estimator=estimators.pooled()
+    )
+    key = jax.random.key(3)
+    seen = algorithm.snapshot(key, algorithm.step(key, algorithm.init(key)))
+    held, data = held_rows(seen.world), seen.data
+    np.testing.assert_array_equal(data.training.counts, [8, 8, 15])
+    np.testing.assert_array_equal(data.validation.counts, [2, 2, 5])
+    np.testing.assert_allclose(seen.world.probabilities, np.array([8, 8, 15]) / 31, rtol=1e-6)
+    weights = np.linalg.lstsq(X[~held], Y[~held], rcond=None)[0]
+    np.testing.assert_allclose(seen.estimate, weights, rtol=1e-4)
+    risk = 0.0
+    for place, name in enumerate(("east", "north", "south")):
+        for part, rows in (("training", ~held), ("validation", held)):
+            own = rows & (name == OWNERS)
+            second = getattr(data, part).second[place]
+            np.testing.assert_allclose(
+                second, by_definition(X[own][None], Y[own][None])[0], rtol=1e-5, atol=1e-5
+            )
+        share = (~held & (name == OWNERS)).sum() / 31
+        risk += share * np.mean((Y[own] - X[own] @ weights) ** 2)
+    np.testing.assert_allclose(metrics.validation_risk(seen), risk, rtol=1e-4)
+
+
+def test_every_row_is_held_out_equally_often() -> None:
+    factory, draws = worlds.from_arrays(X, Y, OWNERS, validation_share=0.3), 1000
+    drawn = jax.jit(jax.vmap(factory))(jax.random.split(jax.random.key(0), draws))
+    first = np.asarray(drawn.inputs)[:, :, 0]  # training rows of every draw
+    shares = 1 - np.array([np.isclose(first, x, rtol=1e-5).sum() for x in X[:, 0]]) / draws
+    assert np.abs(shares - 0.3).max() < MAX_Z * (0.3 * 0.7 / draws) ** 0.5
+    # Pairs of one environment: negative correlation, as in sampling without replacement.
+    trains = np.stack([np.isclose(first, x, rtol=1e-5).any(1) for x in X[OWNERS == "north", 0]])
+    both = np.mean(~trains[0] & ~trains[1])
+    expected = 0.3 * 2 / 9
+    assert abs(both - expected) < MAX_Z * (expected * (1 - expected) / draws) ** 0.5
+    other = factory(jax.random.key(5)), factory(jax.random.key(6))
+    assert (held_rows(other[0]) != held_rows(other[1])).any()
+
+
+def test_only_training_rows_give_the_units() -> None:
+    options: dict[str, Any] = {"validation_share": 0.5, "tests": ["north"], "standardise": True}
+    world: Any = worlds.from_arrays(X, Y, OWNERS, **options)(jax.random.key(1))
+    held = held_rows(world) & (OWNERS != "north")
+    trains = ~held & (OWNERS != "north")
+    assert held.sum() == trains.sum() == 15
+    center, spread = X[trains].mean(0), X[trains].std(0)
+    np.testing.assert_allclose(world.center, [*center, Y[trains].mean()], rtol=1e-5)
+    np.testing.assert_allclose(world.scale, [*spread, 1], rtol=1e-5)
+    x, y = (X - center) / spread, Y - Y[trains].mean()
+    for moments, name, rows in (
+        (world.second_moments[1], "south", trains),
+        (world.validation.second[1], "south", held),
+        (world.test_moments[0], "north", ~trains),
+    ):
+        own = rows & (name == OWNERS)
+        expected = by_definition(x[own][None], y[own][None])[0]
+        np.testing.assert_allclose(moments, expected, rtol=1e-4, atol=1e-5)
+    rare = X.copy()
+    rare[:, 1] = np.arange(40) == 1  # constant in half of all splits
+    constant = 0
+    for seed in range(8):
+        drawn: Any = worlds.from_arrays(rare, Y, OWNERS, **options)(jax.random.key(seed))
+        assert np.isfinite(drawn.second_moments).all()
+        constant += int(np.ptp(drawn.inputs[:, 1]) == 0)
+    assert 0 < constant < 8
+
+
+def test_shares_of_rows_are_rounded_down_but_not_by_arithmetic() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 100, 1))
+    for share, number in ((0.29, 29), (0.299, 29), (0.57, 57), (0.9999, 99), (0.01, 1)):
+        world = worlds.from_arrays(x, y[:, 0], [0] * 100, validation_share=share)
+        assert draw_world(world).validation.counts.tolist() == [number]
 
 
 def changed(row: int, column: int, value: float) -> np.ndarray:
@@ -187,6 +274,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"causal": 1}, "causal must be a list of names or places of inputs, got 1"),
     ({"target": [1.0]}, r"target must have shape \[3\]"),
     ({"probabilities": [0.5, 0.5]}, "probabilities must have one entry per environment"),
+    (
+        {"validation_share": 0.06},
+        "hold out at least one row of every environment and leave one, got 0.06 with 10 rows of "
+        "'east'",
+    ),
+    ({"validation_share": 0.09}, "got 0.09 with 10 rows of 'east'"),
+    (
+        {"validation_share": 0.5, "environment": ["lone", *["rest"] * 39]},
+        "got 0.5 with 1 rows of 'lone'",
+    ),
+    ({"validation_share": 1.0}, "a static number above 0 and below 1, got 1.0"),
+    ({"validation_share": 0.0}, "validation_share must be a finite number above 0"),
+    ({"validation_share": [0.5, 0.5, 0.5]}, "validation_share must be"),
     ({"x": np.ones((40, 2)), "standardise": True}, "x must have no constant column"),
     ({"x": X * 1e300}, "x must be 0 or from"),
     ({"x": np.ma.masked_array(X, X > 2)}, "x must have no masked entries"),

@@ -124,10 +124,9 @@ class SupervisedExperiment(
                     f"metrics must be about what method {self.method!r} has, got {name!r}, which "
                     f"is about {'methods that take steps' if self.fits else 'estimators'}"
                 )
-        if "validation_risk" in self.metrics and self.num_validation is None:
-            raise ValueError(
-                "num_validation must be given for the metric validation_risk, got None"
-            )
+        held_out = "num_validation" if self.data_file is None else "validation_share"
+        if "validation_risk" in self.metrics and getattr(self, held_out) is None:
+            raise ValueError(f"{held_out} must be given for the metric validation_risk, got None")
 
     def check_numbers(self) -> None:
         """Raise ValueError if a number, which may be an axis, does not fit or is missing."""

@@ -62,4 +62,4 @@ class MeasurementFields:
     """Whether the examples of a batch are chosen with replacement (examples)."""
     num_validation: Axis[int | None] = None
     """Examples of each environment that nothing trains on, for the metric validation_risk; none by
-    default."""
+    default. Of data-file rows are held out by validation-share instead."""

@@ -199,6 +199,7 @@ WORLDS = Table(
     replacement=(
         "data_file",
         option(
+            "validation_share",
             "standardise",
             "probabilities",
             factory="from_arrays",
@@ -345,6 +346,9 @@ class WorldFields:
     """Columns of the inputs (data-file, .csv); all others by default."""
     held_out: tuple[str, ...] | None = None
     """Environments that only test risks see (data-file)."""
+    validation_share: float | None = None
+    """Share of the rows of every environment, random ones for each seed, that nothing trains on,
+    for the metric validation_risk (data-file); none by default."""
     standardise: bool = False
     """Whether the inputs are divided by their standard deviations and all means are subtracted
     (data-file)."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
-from causal_sgd.supervised._moments import MomentData, Moments, Rows
+from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
     held_out,
@@ -78,8 +78,8 @@ def examples(
         if fresh is not None:
             return MomentData(None, validation)
         rows = _data_set(random.fold_in(key, 0), world, num_examples)
-        used = _used(rows)
-        return MomentData(Moments(_moments(rows, used), rows.counts), validation, rows)
+        used = used_rows(rows)
+        return MomentData(Moments(weighted_moments(rows, used), rows.counts), validation, rows)
 
     def gradient(
         key: Key,
@@ -112,7 +112,7 @@ def examples(
         batch: Batch,
     ) -> Callable[[Params], tuple[Array, Array]]:
         del step
-        return moment_features(model, _moments(*choice.rows(key, data, world, batch)))
+        return moment_features(model, weighted_moments(*choice.rows(key, data, world, batch)))
 
     def variances(
         key: Key,
@@ -128,7 +128,7 @@ def examples(
     def whole(data: MomentData, model: VectorModel, world: SupervisedWorld) -> RiskFunction:
         if data.rows is None:
             return moment_risks(model, world.second_moments)
-        return _risks(model, data.rows, _used(data.rows))
+        return _risks(model, data.rows, used_rows(data.rows))
 
     return Measurement(
         init,
@@ -173,7 +173,7 @@ class Choosing(NamedTuple):
         assert data.rows is not None
         rows = jax.tree.map(lambda leaf: leaf[batch.environments], data.rows)
         if self.full:
-            return rows, _used(rows)
+            return rows, used_rows(rows)
         dtype, size = rows.labels.dtype, rows.labels.shape[1]
 
         def chosen(key: Key, count: Array, among: Array) -> Array:
@@ -205,20 +205,6 @@ def _data_set(key: Key, world: SupervisedWorld, number: int | None) -> Rows:
     keys = random.fold_in(key, environments)
     x, y = jax.vmap(lambda k, e: world.draw_examples(k, e, number))(keys, environments)
     return Rows(x, y, jnp.full(len(environments), number, y.dtype))
-
-
-def _used(rows: Rows) -> Array:
-    """1 for the examples of each environment and 0 for padding, [E, n]."""
-    size, dtype = rows.labels.shape[1], rows.labels.dtype
-    return (jnp.arange(size)[None] < rows.counts[:, None]).astype(dtype)
-
-
-def _moments(rows: Rows, used: Array) -> Array:
-    """The moments [B, q, q] of weighted examples."""
-    columns = [rows.inputs, rows.labels[..., None], jnp.ones_like(rows.labels)[..., None]]
-    z = jnp.concatenate(columns, -1)
-    total = linalg.product(jnp.swapaxes(z * used[..., None], -1, -2), z)
-    return total / jnp.maximum(jnp.sum(used, 1), 1)[:, None, None]
 
 
 def _average(values: Array, used: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import Moments, parts, quadratic, residual
 from causal_sgd.supervised.models import VectorModel
-from causal_sgd.supervised.worlds import SupervisedWorld
+from causal_sgd.supervised.worlds import DataWorld, SupervisedWorld
 from causal_sgd.types import Array, Batch, Key, Params, RiskFunction
 
 __all__ = [
@@ -144,16 +144,17 @@ def held_out(key: Key, world: SupervisedWorld, number: int | Array | None) -> Mo
 
     Args:
         key: of the measurement's data.
-        world: whose examples they are.
+        world: whose examples they are; of a user's data the rows that it holds out.
         number: of examples.
     """
+    rows = isinstance(world, DataWorld)
     if number is None:
-        return None
+        return world.validation if rows else None
     # Rows drawn from a data set with replacement are rows that training sees.
-    if getattr(world, "rows", None) is not None:
+    if rows:
         raise ValueError(
             "num_validation must be None in a world of a user's own rows, which training uses, "
-            f"got {number}; hold out whole environments by from_arrays(tests=...)"
+            f"got {number}; hold out rows by from_arrays(validation_share=...)"
         )
     return sampled(random.fold_in(key, 1), world, number)
 

@@ -2,9 +2,9 @@ from ._chain import chain as chain
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
 from ._data import DataWorld as DataWorld
-from ._data import from_arrays as from_arrays
-from ._data import from_moments as from_moments
 from ._eills import eills_demo as eills_demo
+from ._from_arrays import from_arrays as from_arrays
+from ._from_moments import from_moments as from_moments
 from ._groups import balancing as balancing
 from ._groups import malign_overfitting as malign_overfitting
 from ._groups import zin_logit as zin_logit
