@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, linalg
 from causal_sgd.supervised import losses
-from causal_sgd.supervised._expectation import expected_loss
+from causal_sgd.supervised._expectation import Sum, derivatives, expected_loss
 from causal_sgd.supervised._moments import MomentData
 from causal_sgd.supervised.measurements._moments import population
 from causal_sgd.supervised.measurements._risks import (
@@ -18,7 +20,7 @@ from causal_sgd.supervised.measurements._risks import (
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import MixtureWorld, SupervisedWorld
-from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
+from causal_sgd.types import Array, Batch, Choice, Key, Measurement, Params, RiskFunction, Risks
 
 __all__ = ["quadrature"]
 
@@ -112,6 +114,24 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
 
         return chosen
 
+    def products(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        params: Params,
+        world: MixtureWorld,
+        batch: Batch,
+        choose: Choice,
+    ) -> tuple[Array, Params, Params]:
+        del key, step, data
+        require_linear(model)
+        groups = _Groups(world.weights, world.means, world.labels, world.root)
+        if len(batch.environments) < len(world.weights):
+            chosen = batch.environments
+            groups = groups._replace(weights=groups.weights[chosen], means=groups.means[chosen])
+        return _products(groups, derivatives(loss, nodes, 2), model, params, choose)
+
     def features(
         key: Key,
         step: Array,
@@ -136,6 +156,78 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
     return Measurement(
         init,
         gradient,
-        risks=Risks(whole, on_batch, single, features, shifted=True, squared=squared),
+        risks=Risks(
+            whole, on_batch, single, features, shifted=True, squared=squared, products=products
+        ),
         differentiates_loss=True,
     )
+
+
+class _Groups(NamedTuple):
+    """The groups of the environments of a batch."""
+
+    weights: Array  # [B, G]
+    means: Array  # [B, G, p]
+    labels: Array  # [G]
+    root: Array  # [p, p]
+
+
+def _products(
+    groups: _Groups, sums: Sum, model: VectorModel, params: Params, choose: Choice
+) -> tuple[Array, Params, Params]:
+    """Losses [B], their gradients and sum_b H_b d_b, from one pass over the nodes.
+
+    With f ~ N(m, s^2), m = mu'w + b and s = |root'w|, the derivatives of s are root root'w / s and
+    (root root' - (root root'w)(root root'w)' / s^2) / s.
+
+    Args:
+        groups: whose losses they are.
+        sums: the expected loss and its first two derivatives in (m, s).
+        model: of a linear prediction.
+        params: of the model.
+        choose: (losses, gradients) -> d.
+    """
+
+    def readout(params: Params) -> tuple[Array, Array]:
+        vector = model.estimate(params)
+        none = jnp.zeros((), vector.dtype)
+        return vector, none if model.intercept is None else model.intercept(params)
+
+    (vector, intercept), pullback = jax.vjp(readout, params)
+    weights, means, labels, root = groups
+    covariance = linalg.product(root, root.T)
+    applied = linalg.product(covariance, vector[:, None])[:, 0]
+    deviation = jnp.sqrt(jnp.sum(linalg.product(root.T, vector[:, None]) ** 2) + TINY)
+    slope = applied / deviation  # of s
+    center = linalg.product(means, vector[:, None])[..., 0] + intercept
+    wide = (jnp.broadcast_to(part, center.shape) for part in (deviation, labels[None]))
+    terms = [weights * part for part in sums(center, *wide)]
+    value, by_mean, by_deviation, twice, mixed, across = terms
+
+    def assembled(of_mean: Array, of_deviation: Array) -> tuple[Array, Array]:
+        """Derivatives in (w, b), [B, p] and [B], of what has these in (m, s), [B, G]."""
+        along = linalg.product(of_mean[:, None], means)[:, 0]
+        return along + jnp.sum(of_deviation, 1)[:, None] * slope[None], jnp.sum(of_mean, 1)
+
+    of_readout = assembled(by_mean, by_deviation)
+    (gradients,) = jax.vmap(pullback)(of_readout)
+    losses = jnp.sum(value, 1)
+    directions = choose(losses, gradients)
+
+    def pushed(params: Params) -> tuple[Array, Array]:
+        return jax.vmap(lambda d: jax.jvp(readout, (params,), (d,))[1])(directions)
+
+    turned, lifted = pushed(params)
+    change = linalg.product(means, turned[..., None])[..., 0] + lifted[:, None]  # of m, [B, G]
+    stretched = linalg.product(turned, slope[:, None])  # of s, [B, 1]
+    products = assembled(twice * change + mixed * stretched, mixed * change + across * stretched)
+    bent = linalg.product(turned, covariance) - stretched * slope[None]
+    bent = bent * jnp.sum(by_deviation, 1)[:, None] / deviation
+    (result,) = pullback((jnp.sum(products[0] + bent, 0), jnp.sum(products[1])))
+
+    def curved(params: Params) -> Array:
+        vectors, numbers = pushed(params)
+        return jnp.sum(of_readout[0] * vectors) + jnp.sum(of_readout[1] * numbers)
+
+    curvature = jax.grad(curved)(params)  # of the model; zero where it is linear
+    return losses, gradients, jax.tree.map(jnp.add, result, curvature)

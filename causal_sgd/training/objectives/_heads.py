@@ -6,6 +6,7 @@ scale of the prediction (`irmv1`), or a random scale (`birm`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -94,11 +95,12 @@ def irmv1(
 
     def slopes_of(risks: Callable[..., Array], params: Params) -> tuple[Array, list[Array]]:
         one = jnp.ones((), jax.eval_shape(risks, params).dtype)
-        losses, slope = jax.jvp(lambda scale: risks(params, scale), (one,), (one,))
         if not intercept:
+            losses, slope = jax.jvp(lambda scale: risks(params, scale), (one,), (one,))
             return losses, [slope]
-        by_shift = jax.jvp(lambda shift: risks(params, one, shift), (0 * one,), (one,))[1]
-        return losses, [slope, by_shift]
+        both = functools.partial(risks, params)
+        losses, along = jax.linearize(both, one, 0 * one)  # the losses are evaluated once
+        return losses, [along(one, 0 * one), along(0 * one, one)]
 
     def value(examples: Measured, params: Params) -> Array:
         shares = examples.shares
