@@ -81,13 +81,13 @@ CLAIMS = {
         "alpha = 1/2: minority's error of all data over that of balanced groups; leading terms say "
         "5"
     ),
-    "balance_less": Claim.finding("alpha = 0.7: the same; leading terms say 5"),
-    "balance_more": Claim.finding("alpha = 1.5: the same"),
+    "balance_less": Claim.finding("alpha = 0.7: the same gain by balance"),
+    "balance_more": Claim.finding("alpha = 1.5: the same gain by balance"),
     "hetero_half": Claim.finding(
         "HeteroSGD at a learning rate of 1, alpha = 1/2: mean error of the minority over that of "
         "the balanced map"
     ),
-    "hetero_more": Claim.finding("the same for alpha = 1.5"),
+    "hetero_more": Claim.finding("the same mean error over the map's for alpha = 1.5"),
     "hetero_spread": Claim.finding(
         "the same: standard deviation over seeds of the logarithm of the minority's error"
     ),
