@@ -7,7 +7,9 @@ environments are weighted by the world's probabilities. Test risks are of the po
 risks are of the run's own data.
 
 What depends on the chosen inputs (`support` and so on) exists for estimators only: the weights of
-an iterative method are never exactly zero, and a threshold would be one more parameter.
+an iterative method are never exactly zero, and a threshold would be one more parameter. A metric of
+the user's own can have one: `estimators.within(metrics.gates(snapshot) > 0.9)` refits the inputs of
+open gates, by `(snapshot.data, snapshot.world)`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
     "estimation_error",
     "exact_support",
     "failed",
+    "gates",
     "interval_high",
     "interval_low",
     "invariance_gap",
@@ -89,6 +92,17 @@ def noncausal_error(snapshot: Snapshot) -> Array:
     """The mean of (w - w*)^2 over the inputs that are not causal; 0 where there are none; []."""
     check_snapshot(snapshot)
     return _mean_square(snapshot, ~snapshot.world.causal)
+
+
+def gates(snapshot: Snapshot) -> Array:
+    """The gates of the inputs of the data, without noise; of models with gates only; [p]."""
+    check_snapshot(snapshot)
+    if not hasattr(snapshot.model, "gates"):
+        raise ValueError(
+            "model must have gates for the metric gates, as models.gated has, got "
+            f"{type(snapshot.model).__name__}"
+        )
+    return snapshot.model.gates(snapshot.params)
 
 
 def spurious_weight(snapshot: Snapshot) -> Array:

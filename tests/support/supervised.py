@@ -184,6 +184,7 @@ MODELS = {
     ),
     "linear_network": Row({"dim": DIM, "hidden": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
     "featurised": Row({"dim": DIM}, random=False),
+    "gated": Row({"dim": DIM, "init_scale": 0.5}, {"init_logit": -3.0}, {"init_logit": 1.0}),
 }
 ESTIMATORS = {
     "anchor": Row({"intercept": True}, {"strength": 4.0}, {"strength": 0.0}),
@@ -194,6 +195,7 @@ ESTIMATORS = {
     "oracle": Row({"intercept": True}),
     "pooled": Row(),
     "regression_invariance": Row({}, {"level": 0.01}, {"level": 0.99}),
+    "within": Row({}, {"chosen": np.array([True, False])}, {"chosen": np.array([False, True])}),
     "without": Row({"inputs": [1]}),
 }
 WEIGHTS = {"weight": 10.0, "risk_weight": 1.0}
@@ -232,6 +234,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "estimation_error": (),
     "exact_support": (),
     "failed": (),
+    "gates": ("p",),
     "interval_high": ("p",),
     "interval_low": ("p",),
     "invariance_gap": (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,7 +16,7 @@ from causal_sgd.supervised.estimators._subsets import masked_solutions
 from causal_sgd.supervised.worlds import SupervisedWorld
 from causal_sgd.types import Array, Estimator, Fit
 
-__all__ = ["anchor", "causal_dantzig", "oracle", "pooled", "solve", "without"]
+__all__ = ["anchor", "causal_dantzig", "oracle", "pooled", "solve", "within", "without"]
 
 
 def pooled(*, intercept: bool = False) -> Estimator:
@@ -68,6 +69,39 @@ def oracle(*, intercept: bool = False) -> Estimator:
         weights = linalg.product(rotation.T, solve(original, world.causal)[:, None])[:, 0]
         mixed = jnp.where(world.causal[:, None], jnp.abs(rotation), 0)
         support = jnp.max(mixed, 0) > 1e-6  # rounding of a rotation is less
+        return finished(sample, weights, support, intercept=intercept)
+
+    return estimator
+
+
+def within(chosen: Sequence[bool] | np.ndarray | Array, *, intercept: bool = False) -> Estimator:
+    """Pooled least squares on chosen inputs, such as those of open gates.
+
+    Args:
+        chosen: which inputs of the data, [p] truth values; may be traced.
+        intercept: whether one is fitted.
+
+    Returns:
+        An estimator; its support is the chosen inputs.
+
+    Raises:
+        ValueError: if `chosen` is no array of truth values, or (when it runs) not of the inputs.
+    """
+    checks.flags(intercept=intercept)
+    members = chosen if isinstance(chosen, jax.Array) else np.asarray(chosen)
+    if members.ndim != 1 or members.dtype != np.bool_:
+        raise ValueError(
+            f"chosen must be truth values [p], one for each input, got {members.dtype} of shape "
+            f"{[*members.shape]}"
+        )
+
+    def estimator(data: MomentData, world: SupervisedWorld) -> Fit:
+        sample, support = sample_of(data, world), jnp.asarray(members)
+        if support.shape != (sample.dim,):
+            raise ValueError(
+                f"chosen must have the number of inputs, {sample.dim}, got {support.shape[0]}"
+            )
+        weights = solve(sample.centered(sample.pooled, intercept), support)
         return finished(sample, weights, support, intercept=intercept)
 
     return estimator

@@ -1,3 +1,5 @@
+from ._gated import GatedModel as GatedModel
+from ._gated import gated as gated
 from ._linear import featurised as featurised
 from ._linear import hadamard as hadamard
 from ._linear import linear as linear

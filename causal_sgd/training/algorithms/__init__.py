@@ -9,6 +9,7 @@ at equal cost, give them equal numbers of examples, not of steps):
 | `sgd` with `optax.MultiSteps` of n | one batch; an update every n steps | 1 | m |
 | `sgd` with `optimizers.sam` | one update; two gradients by the same batch | 2 | m |
 | `penalised` | one update by an objective of one batch | 1 | m |
+| `fair` | K updates of critics and one of the predictor and its gates | K + 1 | (K + 1) m |
 | `fitted` | the whole fit of an estimator; later steps change nothing | - | all data |
 | `fedavg`, `fedprox`, `scaffold` | one round: K local steps in every participant | K | K m |
 
@@ -25,6 +26,7 @@ the keys named in `STREAMS`.
 
 from __future__ import annotations
 
+from causal_sgd.training.algorithms._fair import fair
 from causal_sgd.training.algorithms._federated import (
     FederatedOptions,
     fedavg,
@@ -38,6 +40,7 @@ from causal_sgd.training.algorithms._sgd import penalised, sgd
 __all__ = [
     "STREAMS",
     "FederatedOptions",
+    "fair",
     "fedavg",
     "fedprox",
     "fitted",

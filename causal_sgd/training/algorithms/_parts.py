@@ -35,6 +35,8 @@ __all__ = [
     "check_evaluate",
     "check_world",
     "draw_batch",
+    "drawn_batch",
+    "evolved",
     "init_run",
     "reduced",
     "stream",
@@ -49,6 +51,7 @@ STREAMS = (
     "data",
     "optimizer",
     "evolution",
+    "gates",
 )
 """The named streams of a run's key. Each is folded in by its index: append, never reorder."""
 
@@ -213,18 +216,33 @@ def draw_batch(
         world: after the last step.
         sampler_state: after the last step.
     """
-    order_key = random.fold_in(stream(key, "environments"), step)
-    if parts.evolve is not None:
-        before = world
-        world = parts.evolve(random.fold_in(stream(key, "evolution"), step), step, world)
-        chex.assert_trees_all_equal_shapes(world, before)
-        # A system's own world may fix some of its fields.
-        check = getattr(world, "check_evolution", None)
-        if check is not None:
-            check(before)
-    batch, sampler_state = parts.sampler.draw(order_key, step, sampler_state)
-    _check_batch(batch, world.probabilities.shape[0])
+    world = evolved(key, parts, step, world)
+    batch, sampler_state = drawn_batch(key, parts, step, world, sampler_state)
     return world, batch, sampler_state
+
+
+def evolved(key: Key, parts: Parts, step: Array, world: World) -> World:
+    """Return the world at a step; for the arguments see `draw_batch`."""
+    if parts.evolve is None:
+        return world
+    before = world
+    world = parts.evolve(random.fold_in(stream(key, "evolution"), step), step, world)
+    chex.assert_trees_all_equal_shapes(world, before)
+    # A system's own world may fix some of its fields.
+    check = getattr(world, "check_evolution", None)
+    if check is not None:
+        check(before)
+    return world
+
+
+def drawn_batch(
+    key: Key, parts: Parts, number: Array, world: World, sampler_state: State
+) -> tuple[Batch, State]:
+    """Return a batch, the first of which has number 0, and the sampler's next state."""
+    order_key = random.fold_in(stream(key, "environments"), number)
+    batch, sampler_state = parts.sampler.draw(order_key, number, sampler_state)
+    _check_batch(batch, world.probabilities.shape[0])
+    return batch, sampler_state
 
 
 class RunState(Protocol):
