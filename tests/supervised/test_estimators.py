@@ -140,6 +140,24 @@ def test_greedy_searches_reach_the_least_value_of_easy_data() -> None:
         np.testing.assert_allclose(exact.estimate, greedy.estimate, atol=1e-9)
 
 
+GREEDY: list[tuple[Any, Any, float]] = [
+    (estimators.eills, lambda *numbers: loops.eills_of_set(*numbers)[0], 5.0),
+    (estimators.fair, loops.fair_of_set, 5.0),
+]
+
+
+@pytest.mark.parametrize(("make", "value", "gamma"), GREEDY, ids=["eills", "fair"])
+def test_greedy_searches_of_many_inputs_end_where_a_plain_loop_does(
+    make: Any, value: Any, gamma: float
+) -> None:
+    penalty = 0.02
+    data = loops.drawn(0, dim=20, sizes=(60, 80))
+    found = fit(make(gamma, penalty=penalty, search="greedy"), data)
+    expected = loops.greedy_loop(lambda chosen: value(data, chosen, gamma, penalty), 20)
+    assert np.flatnonzero(found.support).tolist() == expected
+    assert 2 < len(expected) < 18, "neither start is an end"
+
+
 def population(mu: float, spread: float, variance: float) -> tuple[Any, Any]:
     world = draw_world(worlds.contradiction(mean=mu, spread=spread, variance=variance))
     return measurements.moments().init(jax.random.key(1), world), world

@@ -80,14 +80,3 @@ def test_a_small_environment_is_left_to_the_sets_that_it_can_judge() -> None:
         fit = jax.jit(lambda moments, estimator=estimator: estimator(moments, world))(moments)
         assert int(fit.support.sum()) < 3
         assert np.isfinite(fit.estimate).all()
-
-
-@pytest.mark.slow
-def test_a_greedy_search_takes_many_inputs() -> None:
-    data = loops.drawn(0, dim=20, sizes=(300, 300))
-    world = loops.as_world(data)
-    for make in (estimators.eills, estimators.fair):
-        program = jax.jit(lambda moments, make=make: make(1.0, search="greedy")(moments, world))
-        found = program(loops.as_data(data))
-        assert np.isfinite(found.estimate).all()
-        assert found.support.any()

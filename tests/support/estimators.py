@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,43 +82,74 @@ def eills_loop(
     data: list[np.ndarray], gamma: float, penalty: float = 0.0, intercept: bool = False
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The values of EILLS on all subsets, and the weights of each, the constant's first."""
+    every = subsets(data[0].shape[1] - 1)
+    each = [eills_of_set(data, chosen, gamma, penalty, intercept) for chosen in every]
+    return np.array([value for value, _ in each]), [weights for _, weights in each]
+
+
+def eills_of_set(
+    data: list[np.ndarray],
+    chosen: list[int],
+    gamma: float,
+    penalty: float = 0.0,
+    intercept: bool = False,
+) -> tuple[float, np.ndarray]:
+    """The value of EILLS on a set, but for E y^2 / 2, and the weights, the constant's first."""
     total, dim = sum(map(len, data)), data[0].shape[1] - 1
-    values, weights = [], []
-    for chosen in subsets(dim):
-        held = [0, *(index + 1 for index in chosen)] if intercept else chosen
-        a, b, c = np.zeros((len(held), len(held))), np.zeros(len(held)), 0.0
-        for rows in with_constant(data, intercept):
-            x, y, share = rows[:, held], rows[:, -1], len(rows) / total
-            xx, xy = x.T @ x / len(x), x.T @ y / len(x)
-            a += share * (xx + gamma * xx @ xx)
-            b += share * (xy + gamma * xx @ xy)
-            c += share * gamma * xy @ xy
-        solved = np.linalg.solve(a, b) if held else b
-        values.append(c / 2 - b @ solved / 2 + penalty * len(chosen))
-        full = np.zeros(dim + int(intercept))
-        full[held] = solved
-        weights.append(full)
-    return np.array(values), weights
+    held = [0, *(index + 1 for index in chosen)] if intercept else chosen
+    a, b, c = np.zeros((len(held), len(held))), np.zeros(len(held)), 0.0
+    for rows in with_constant(data, intercept):
+        x, y, share = rows[:, held], rows[:, -1], len(rows) / total
+        xx, xy = x.T @ x / len(x), x.T @ y / len(x)
+        a += share * (xx + gamma * xx @ xx)
+        b += share * (xy + gamma * xx @ xy)
+        c += share * gamma * xy @ xy
+    solved = np.linalg.solve(a, b) if held else b
+    weights = np.zeros(dim + int(intercept))
+    weights[held] = solved
+    return c / 2 - b @ solved / 2 + penalty * len(chosen), weights
 
 
 def fair_loop(
     data: list[np.ndarray], gamma: float, penalty: float = 0.0, intercept: bool = False
 ) -> np.ndarray:
     """The values of FAIR with linear functions on all subsets."""
-    total, dim = sum(map(len, data)), data[0].shape[1] - 1
-    values = []
-    for chosen in subsets(dim):
-        fit = least_squares(data, chosen, intercept)
-        value = penalty * len(chosen)
-        for rows in data:
-            share = len(rows) / total
-            residual = rows[:, -1] - rows[:, :-1] @ fit[:-1] - fit[-1]
-            design = np.column_stack([rows[:, chosen], np.ones((len(rows), int(intercept)))])
-            critic = design @ np.linalg.lstsq(design, residual)[0]
-            value += share * np.mean(residual**2) / 2
-            value += share * gamma * np.mean(residual * critic - critic**2 / 2)
-        values.append(value)
-    return np.array(values)
+    every = subsets(data[0].shape[1] - 1)
+    return np.array([fair_of_set(data, chosen, gamma, penalty, intercept) for chosen in every])
+
+
+def fair_of_set(
+    data: list[np.ndarray],
+    chosen: list[int],
+    gamma: float,
+    penalty: float = 0.0,
+    intercept: bool = False,
+) -> float:
+    """The value of FAIR with linear functions on a set."""
+    total, fit = sum(map(len, data)), least_squares(data, chosen, intercept)
+    value = penalty * len(chosen)
+    for rows in data:
+        share = len(rows) / total
+        residual = rows[:, -1] - rows[:, :-1] @ fit[:-1] - fit[-1]
+        design = np.column_stack([rows[:, chosen], np.ones((len(rows), int(intercept)))])
+        critic = design @ np.linalg.lstsq(design, residual)[0]
+        value += share * np.mean(residual**2) / 2
+        value += share * gamma * np.mean(residual * critic - critic**2 / 2)
+    return float(value)
+
+
+def greedy_loop(value: Callable[[list[int]], float], dim: int) -> list[int]:
+    """The better end of two searches that change one input at a time, from no and all inputs."""
+    ends = []
+    for chosen in (set[int](), set(range(dim))):
+        least = value(sorted(chosen))
+        while True:
+            found = [value(sorted(chosen ^ {index})) for index in range(dim)]
+            if min(found) >= least:
+                break
+            least, chosen = min(found), chosen ^ {int(np.argmin(found))}
+        ends.append((least, sorted(chosen)))
+    return min(ends)[1]
 
 
 def icp_loop(
