@@ -30,7 +30,7 @@ from causal_sgd.sensing._residuals import (
     squared_residuals,
 )
 from causal_sgd.sensing.worlds import World
-from causal_sgd.types import Array, Snapshot, check_snapshot, check_unreduced
+from causal_sgd.types import Array, Snapshot, check_snapshot, check_unreduced, check_world
 
 __all__ = [
     "batch_loss",
@@ -59,14 +59,14 @@ INPUTS = 256  # at which predictions are evaluated
 
 def invariant_error(snapshot: Snapshot) -> Array:
     """Distance to the invariant signal, |estimate - A*|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "invariant_error")
     error = snapshot.once(_error)
     return jnp.sqrt(jnp.sum(error.inside**2) + error.outside)
 
 
 def pooled_error(snapshot: Snapshot) -> Array:
     """Distance to the solution of pooled training, |estimate - A* - mean A_e|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "pooled_error")
     error = snapshot.once(_error)
     mean = sandwich(error.spurious_basis, snapshot.world.mean_core)
     return jnp.sqrt(jnp.sum((error.inside - mean) ** 2) + error.outside)
@@ -74,13 +74,13 @@ def pooled_error(snapshot: Snapshot) -> Array:
 
 def relative_invariant_error(snapshot: Snapshot) -> Array:
     """`invariant_error` over |A*|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "relative_invariant_error")
     return invariant_error(snapshot) / _norm(snapshot.world.invariant_spectrum)
 
 
 def relative_pooled_error(snapshot: Snapshot) -> Array:
     """`pooled_error` over |A* + mean A_e|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "relative_pooled_error")
     world = snapshot.world
     invariant, spurious_basis = signals(world, snapshot.once(_frame))
     return pooled_error(snapshot) / _norm(invariant + sandwich(spurious_basis, world.mean_core))
@@ -88,25 +88,25 @@ def relative_pooled_error(snapshot: Snapshot) -> Array:
 
 def invariant_signal(snapshot: Snapshot) -> Array:
     """How much was learned along the invariant directions, |U*' U|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "invariant_signal")
     return _signal(snapshot, snapshot.world.invariant_basis)
 
 
 def spurious_signal(snapshot: Snapshot) -> Array:
     """How much was learned along the spurious directions, |V' U|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "spurious_signal")
     return _signal(snapshot, snapshot.world.spurious_basis)
 
 
 def spurious_power(snapshot: Snapshot) -> Array:
     """|V' U|_F^2, whose time average, about r2 lambda / eta, is the order parameter; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "spurious_power")
     return spurious_signal(snapshot) ** 2
 
 
 def complement_signal(snapshot: Snapshot) -> Array:
     """What was learned outside the span of U* and V, |(I - P) U|_F; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "complement_signal")
     basis, factor = _inside(snapshot.world), snapshot.once(_factor)
     if factor is not None:
         return _norm(factor - linalg.product(basis, linalg.product(basis.T, factor)))
@@ -116,7 +116,7 @@ def complement_signal(snapshot: Snapshot) -> Array:
 
 def singular_values(snapshot: Snapshot) -> Array:
     """Singular values of the estimate, largest first; [min(d, k)] with a factor, else [d]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "singular_values")
     factor = snapshot.once(_factor)
     if factor is not None:
         return linalg.singular_values(factor) ** 2
@@ -128,7 +128,7 @@ def effective_rank(snapshot: Snapshot) -> Array:
 
     0 for a zero estimate.
     """
-    check_snapshot(snapshot)
+    _check(snapshot, "effective_rank")
     values = singular_values(snapshot)
     total = jnp.sum(values)
     shares = values / jnp.where(total > 0, total, 1)
@@ -138,7 +138,7 @@ def effective_rank(snapshot: Snapshot) -> Array:
 
 def largest_principal_angle(snapshot: Snapshot) -> Array:
     """Largest angle in radians between U* and the r1 leading left singular vectors; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "largest_principal_angle")
     basis, factor = snapshot.world.invariant_basis, snapshot.once(_factor)
     matrix = snapshot.estimate if factor is None else factor
     leading = linalg.left_singular(matrix)[0][:, : basis.shape[1]]
@@ -152,13 +152,13 @@ def largest_principal_angle(snapshot: Snapshot) -> Array:
 
 def environment_losses(snapshot: Snapshot) -> Array:
     """Population loss of each environment, |estimate - A* - A_e|_F^2 / 4, no label noise; [E]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "environment_losses")
     return squared_residuals(snapshot.once(_error), snapshot.world.spurious_cores) / 4
 
 
 def worst_environment_loss(snapshot: Snapshot) -> Array:
     """The largest of `environment_losses` among the environments of positive probability; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "worst_environment_loss")
     possible = snapshot.world.probabilities > 0
     return jnp.max(jnp.where(possible, environment_losses(snapshot), -jnp.inf))
 
@@ -184,7 +184,7 @@ def gradient_norm(snapshot: Snapshot) -> Array:
 
 def invariant_prediction_error(snapshot: Snapshot) -> Array:
     """Root mean square of f(x) - f(0) - x'A*x over that of x'A*x, for inputs in span U*; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "invariant_prediction_error")
     check_unreduced(snapshot, "invariant_prediction_error")
     basis, spectrum = snapshot.world.invariant_basis, snapshot.world.invariant_spectrum
     coordinates = linalg.product(_test_inputs(basis), basis)
@@ -199,7 +199,7 @@ def spurious_prediction(snapshot: Snapshot) -> Array:
     Zero where the network ignores the spurious directions or there are none, c where it predicts
     c |x|^2 there.
     """
-    check_snapshot(snapshot)
+    _check(snapshot, "spurious_prediction")
     check_unreduced(snapshot, "spurious_prediction")
     basis = snapshot.world.spurious_basis
     if not basis.shape[1]:
@@ -211,7 +211,7 @@ def spurious_prediction(snapshot: Snapshot) -> Array:
 
 def complement_prediction(snapshot: Snapshot) -> Array:
     """`spurious_prediction` for inputs orthogonal to U* and V; [], 0 where there are none."""
-    check_snapshot(snapshot)
+    _check(snapshot, "complement_prediction")
     check_unreduced(snapshot, "complement_prediction")
     basis = _inside(snapshot.world)
     inputs = _test_inputs(basis)
@@ -219,6 +219,11 @@ def complement_prediction(snapshot: Snapshot) -> Array:
     total = _norm(jnp.sum(inputs**2, 1))
     exists = total > 1e-3 * INPUTS**0.5  # below, only rounding is left
     return jnp.where(exists, _norm(_predictions(snapshot, inputs)) / jnp.where(exists, total, 1), 0)
+
+
+def _check(snapshot: Snapshot, metric: str) -> None:
+    """Refuse what is no snapshot, or one of another system's run."""
+    check_world(snapshot, metric, member="spurious_basis", system="sensing")
 
 
 def _test_inputs(basis: Array) -> Array:

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.supervised._moments import MomentData, quadratic, residual
+from causal_sgd.supervised._moments import quadratic, residual
+from causal_sgd.supervised.models._model import predictions_of
 from causal_sgd.supervised.worlds import TableWorld
-from causal_sgd.types import Array, Fit, RiskFunction, Snapshot, check_snapshot
+from causal_sgd.types import Array, Fit, RiskFunction, Snapshot, check_snapshot, check_world
 
 __all__ = [
     "accepted_sets",
@@ -65,32 +66,32 @@ def batch_loss(snapshot: Snapshot) -> Array:
 
 def weights(snapshot: Snapshot) -> Array:
     """The weights w of the inputs of the data; [p]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "weights")
     return snapshot.estimate
 
 
 def estimation_error(snapshot: Snapshot) -> Array:
     """|w - w*|^2; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "estimation_error")
     return jnp.sum((snapshot.estimate - snapshot.world.target) ** 2)
 
 
 def failed(snapshot: Snapshot) -> Array:
     """1 if |w - w*|^2 > 0.2 or the estimate is not finite, else 0; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "failed")
     failure = ~(estimation_error(snapshot) <= FAILURE)
     return _judged(snapshot, failure)
 
 
 def causal_error(snapshot: Snapshot) -> Array:
     """The mean of (w - w*)^2 over the causal inputs; 0 where there are none; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "causal_error")
     return _mean_square(snapshot, snapshot.world.causal)
 
 
 def noncausal_error(snapshot: Snapshot) -> Array:
     """The mean of (w - w*)^2 over the inputs that are not causal; 0 where there are none; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "noncausal_error")
     return _mean_square(snapshot, ~snapshot.world.causal)
 
 
@@ -107,7 +108,7 @@ def gates(snapshot: Snapshot) -> Array:
 
 def spurious_weight(snapshot: Snapshot) -> Array:
     """The norm of the weights of the inputs that are not causal; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "spurious_weight")
     world = snapshot.world
     original = linalg.product(world.unscramble, snapshot.estimate[:, None])[:, 0]
     norm = jnp.sqrt(jnp.sum(jnp.where(world.causal, 0, original) ** 2))
@@ -119,27 +120,29 @@ def spurious_weight(snapshot: Snapshot) -> Array:
 
 def test_risk(snapshot: Snapshot) -> Array:
     """The mean squared residual in a test environment, averaged over them; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "test_risk")
+    _check_squared(snapshot, "test_risk")
     return jnp.mean(snapshot.once(_test_risks))
 
 
 def worst_test_risk(snapshot: Snapshot) -> Array:
     """The largest mean squared residual of a test environment; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "worst_test_risk")
+    _check_squared(snapshot, "worst_test_risk")
     return jnp.max(snapshot.once(_test_risks))
 
 
 def training_risk(snapshot: Snapshot) -> Array:
     """The risk R_e, averaged over the environments of the run's data; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "training_risk")
     return _average(snapshot, _risks(snapshot)(snapshot.params))
 
 
 def validation_risk(snapshot: Snapshot) -> Array:
     """The mean squared residual of examples that nothing trains on; []."""
-    check_snapshot(snapshot)
-    data = snapshot.data
-    held_out = data.validation if isinstance(data, MomentData) else None
+    _check(snapshot, "validation_risk")
+    _check_squared(snapshot, "validation_risk")
+    held_out = getattr(snapshot.data, "validation", None)
     if held_out is None:
         raise ValueError(
             "measurement must keep validation examples for the metric validation_risk, as "
@@ -155,7 +158,7 @@ def invariance_gap(snapshot: Snapshot) -> Array:
     f is the prediction, and the factor is 1. It is the penalty of IRMv1 on the scale of R_e, for
     squared loss 16 times that of the losses R/4.
     """
-    check_snapshot(snapshot)
+    _check(snapshot, "invariance_gap")
     one = jnp.ones((), snapshot.estimate.dtype)
     risks = _risks(snapshot)
     _, slopes = jax.jvp(lambda scale: risks(snapshot.params, scale), (one,), (one,))
@@ -164,7 +167,7 @@ def invariance_gap(snapshot: Snapshot) -> Array:
 
 def risk_spread(snapshot: Snapshot) -> Array:
     """The variance of R_e over the environments of the run's data; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "risk_spread")
     risks = _risks(snapshot)(snapshot.params)
     return _average(snapshot, (risks - _average(snapshot, risks)) ** 2)
 
@@ -178,7 +181,7 @@ def training_error(snapshot: Snapshot) -> Array:
     Of the run's data where it keeps examples, and of the population otherwise. A prediction of
     zero counts one half. Labels are -1 and 1.
     """
-    check_snapshot(snapshot)
+    _check(snapshot, "training_error")
     world, data = snapshot.world, snapshot.data
     rows = getattr(data, "rows", None)
     if rows is not None:
@@ -186,14 +189,15 @@ def training_error(snapshot: Snapshot) -> Array:
         wrong = _wrong(snapshot, rows.inputs, rows.labels)
         return _average(snapshot, jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts)
     if isinstance(world, TableWorld):
-        shares = world.mass if data.shares is None else data.shares
+        kept = getattr(data, "shares", None)
+        shares = world.mass if kept is None else kept
         return _average(snapshot, _table_errors(snapshot, shares))
     return _average(snapshot, _rates_of(snapshot, "error_rates"))
 
 
 def validation_error(snapshot: Snapshot) -> Array:
     """The share of wrong signs among examples that nothing trains on; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "validation_error")
     shares = getattr(snapshot.data, "validation_shares", None)
     if shares is None:
         raise ValueError(
@@ -205,19 +209,19 @@ def validation_error(snapshot: Snapshot) -> Array:
 
 def test_errors(snapshot: Snapshot) -> Array:
     """The share of wrong signs in every test environment; [T]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "test_errors")
     return snapshot.once(_test_errors)
 
 
 def test_error(snapshot: Snapshot) -> Array:
     """The share of wrong signs in a test environment, averaged over them; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "test_error")
     return jnp.mean(snapshot.once(_test_errors))
 
 
 def worst_test_error(snapshot: Snapshot) -> Array:
     """The largest share of wrong signs in a test environment; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "worst_test_error")
     return jnp.max(snapshot.once(_test_errors))
 
 
@@ -226,48 +230,65 @@ def worst_test_error(snapshot: Snapshot) -> Array:
 
 def support(snapshot: Snapshot) -> Array:
     """1 for each chosen input, else 0; of estimators only; [p]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "support")
     fit = _fit(snapshot, "support")
     return fit.support.astype(fit.estimate.dtype)
 
 
 def true_selected(snapshot: Snapshot) -> Array:
     """The number of causal inputs that are chosen; of estimators only; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "true_selected")
     chosen = _fit(snapshot, "true_selected").support
     return _judged(snapshot, jnp.sum(chosen & snapshot.world.causal), axes=True)
 
 
 def spurious_selected(snapshot: Snapshot) -> Array:
     """The number of chosen inputs that are not causal; of estimators only; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "spurious_selected")
     chosen = _fit(snapshot, "spurious_selected").support
     return _judged(snapshot, jnp.sum(chosen & ~snapshot.world.causal), axes=True)
 
 
 def exact_support(snapshot: Snapshot) -> Array:
     """1 if the chosen inputs are the causal ones, else 0; of estimators only; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "exact_support")
     chosen = _fit(snapshot, "exact_support").support
     return _judged(snapshot, jnp.all(chosen == snapshot.world.causal), axes=True)
 
 
 def accepted_sets(snapshot: Snapshot) -> Array:
     """The number of sets that a test accepted, -1 where none is tested; of estimators only; []."""
-    check_snapshot(snapshot)
+    _check(snapshot, "accepted_sets")
     return _fit(snapshot, "accepted_sets").accepted
 
 
 def interval_low(snapshot: Snapshot) -> Array:
     """Lower ends of the confidence intervals, NaN where there are none; of estimators only; [p]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "interval_low")
     return _fit(snapshot, "interval_low").low
 
 
 def interval_high(snapshot: Snapshot) -> Array:
     """Upper ends of the confidence intervals, NaN where there are none; of estimators only; [p]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "interval_high")
     return _fit(snapshot, "interval_high").high
+
+
+def _check(snapshot: Snapshot, metric: str) -> None:
+    """Refuse what is no snapshot, or one of another system's run."""
+    check_world(snapshot, metric, member="unscramble", system="supervised")
+
+
+def _check_squared(snapshot: Snapshot, metric: str) -> None:
+    """Refuse a mean squared residual in a run that is trained under another loss."""
+    measurement = snapshot.measurement
+    if measurement is None or measurement.risks is None or measurement.risks.squared:
+        return
+    other = metric.replace("risk", "error")
+    raise ValueError(
+        f"metric {metric} is a mean squared residual and must see a run under squared loss, got "
+        f"{measurement.name} with another loss; use {other}"
+    )
 
 
 def _unknown(snapshot: Snapshot) -> Array:
@@ -332,7 +353,7 @@ def _risks(snapshot: Snapshot) -> RiskFunction:
 
 def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
     """1 for a wrong sign and 1/2 for none, [...], at inputs [..., p]."""
-    predictions = snapshot.model.predictions(snapshot.params, inputs)
+    predictions = predictions_of(snapshot.model, snapshot.params, inputs)
     return (1 - jnp.sign(labels * predictions)) / 2
 
 

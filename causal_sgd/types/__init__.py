@@ -26,7 +26,13 @@ from causal_sgd.types._parts import (
     WorldFactory,
 )
 from causal_sgd.types._runs import Algorithm, Trace
-from causal_sgd.types._snapshots import Metric, Snapshot, check_snapshot, check_unreduced
+from causal_sgd.types._snapshots import (
+    Metric,
+    Snapshot,
+    check_snapshot,
+    check_unreduced,
+    check_world,
+)
 
 __all__ = [
     "Algorithm",
@@ -55,4 +61,5 @@ __all__ = [
     "WorldFactory",
     "check_snapshot",
     "check_unreduced",
+    "check_world",
 ]

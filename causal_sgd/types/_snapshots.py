@@ -28,6 +28,7 @@ __all__ = [
     "Snapshot",
     "check_snapshot",
     "check_unreduced",
+    "check_world",
 ]
 
 Result = TypeVar("Result")
@@ -204,6 +205,26 @@ def check_snapshot(value: object) -> None:
     checks.instance(
         "snapshot", value, Snapshot, "a Snapshot; pass the metric itself to `run`, which makes them"
     )
+
+
+def check_world(value: object, metric: str, *, member: str, system: str) -> None:
+    """Raise ValueError for anything but a snapshot of a run in a world of a system.
+
+    Args:
+        value: what the metric got.
+        metric: its name.
+        member: an attribute that all worlds of its system have.
+        system: the name of the system.
+    """
+    check_snapshot(value)
+    assert isinstance(value, Snapshot)
+    if not hasattr(value.world, member):
+        kind = type(value.world)
+        room = ".".join(part for part in kind.__module__.split(".") if not part.startswith("_"))
+        raise ValueError(
+            f"metric {metric} must see a run in a world of causal_sgd.{system}, got one in "
+            f"{room}.{kind.__qualname__}"
+        )
 
 
 def check_unreduced(snapshot: Snapshot, metric: str) -> None:

@@ -14,6 +14,7 @@ import optax
 import xarray as xr
 
 import causal_sgd as cs
+from causal_sgd import supervised
 from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.sensing import measurements, models, worlds
 from causal_sgd.sensing.worlds import World
@@ -109,6 +110,48 @@ def snapshot() -> Snapshot:
 
 def labelled() -> cs.supervised.worlds.LinearWorld:
     return cs.supervised.worlds.contradiction()(KEY)
+
+
+@functools.cache
+def labelled_snapshot(kind: str) -> Snapshot:
+    """A snapshot of the second system: of a "fit", of a "risk", or of "error"s of a table."""
+    parts: dict[str, Any] = {
+        "sampler": samplers.stratified(batch_size=2),
+        "model": supervised.models.linear(dim=2),
+        "optimizer": optax.sgd(0.1),
+    }
+    options: dict[str, Any] = {"num_examples": 20, "num_validation": 10}
+    algorithm = {
+        "fit": lambda: algorithms.fitted(
+            world=supervised.worlds.contradiction(),
+            measurement=supervised.measurements.moments(**options),
+            estimator=estimators.pooled(),
+        ),
+        "risk": lambda: algorithms.sgd(
+            world=tested, measurement=supervised.measurements.moments(**options), **parts
+        ),
+        "error": lambda: algorithms.sgd(
+            world=supervised.worlds.two_bit(),
+            measurement=supervised.measurements.counts(**options),
+            **parts,
+        ),
+    }[kind]()
+    return jax.jit(lambda: algorithm.snapshot(KEY, algorithm.init(KEY)))()
+
+
+def tested(key: jax.Array) -> Any:
+    """A world with its environments as those of the test."""
+    drawn: Any = supervised.worlds.contradiction()(key)
+    return drawn._replace(test_mixing=drawn.mixing, test_means=drawn.means)
+
+
+def _kind(metric: str) -> str:
+    """The kind of snapshot that a metric of the second system takes."""
+    of_signs = ("test_error", "test_errors", "worst_test_error", "training_error")
+    if metric in (*of_signs, "validation_error"):
+        return "error"
+    fitted = ("support", "selected", "exact", "accepted", "interval")
+    return "fit" if any(word in metric for word in fitted) else "risk"
 
 
 AX = object()  # stands for the axes of a new figure
@@ -235,7 +278,9 @@ OWN: dict[str, dict[str, Any]] = {
     # Programs of other versions are not compared.
     "Store.check": {"environment": ENVIRONMENT | {"versions": {"causal_sgd": "0", "jax": "0"}}},
     "Store.create": {"path": "other.zarr"},
+    "SupervisedExperiment.parse": {"description": REGRESSION.describe()},
     "andmask": {"threshold": 0.5},
+    "batch_projections": {"max_examples": 5},
     "annealed": {"objective": objectives.irmv1, "before": 1.0, "after": 2.0},
     "birm": {"deviation": 0.1},
     "from_value": {"value": lambda examples, params: 1.0},
@@ -314,4 +359,9 @@ OWN: dict[str, dict[str, Any]] = {
     "write_page": {"path": "page.html"},
     "without": {"inputs": [1]},
     "zipped": {"nonsense": [1.0]},
+} | {
+    f"supervised.metrics.{name}": {
+        "snapshot": Later(functools.partial(labelled_snapshot, _kind(name)))
+    }
+    for name in supervised.metrics.__all__
 }

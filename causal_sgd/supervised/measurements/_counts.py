@@ -16,6 +16,7 @@ from causal_sgd.supervised.measurements._risks import (
     risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
+from causal_sgd.supervised.models._model import predictions_of
 from causal_sgd.supervised.worlds import SupervisedWorld, TableWorld
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
@@ -163,7 +164,7 @@ def _risks(
     """(params, scale, shift) -> the losses [B] of shares [B, A] of the atoms."""
 
     def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
-        predictions = scale * model.predictions(params, world.inputs) + shift
+        predictions = scale * predictions_of(model, params, world.inputs) + shift
         return jnp.sum(shares * loss(predictions, world.labels)[None], 1)
 
     return risks
@@ -175,7 +176,7 @@ def _variances(
     """Params -> variances [B, ...] of the gradients of single examples' losses."""
 
     def single(params: Params, x: Array, y: Array) -> Array:
-        return loss(model.predictions(params, x[None]), y[None])[0]
+        return loss(predictions_of(model, params, x[None]), y[None])[0]
 
     def variances(params: Params) -> Params:
         def of_leaf(gradients: Array) -> Array:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.types import Array, Key, Params, PyTree
+from causal_sgd.types import AnyModel, Array, Key, Params, PyTree
 
-__all__ = ["VectorModel"]
+__all__ = ["VectorModel", "predictions_of"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,18 @@ class VectorModel:
             params: of the model.
             inputs: x.
         """
-        predict = self.predict
-        if predict is not None:
-            flat = jax.vmap(lambda x: predict(params, x))(inputs.reshape(-1, inputs.shape[-1]))
-            return flat.reshape(*inputs.shape[:-1], *flat.shape[1:])
-        weighted = linalg.product(inputs, self.estimate(params)[:, None])[..., 0]
-        return weighted if self.intercept is None else weighted + self.intercept(params)
+        return predictions_of(self, params, inputs)
 
     def bound(self, params: Params) -> Array:
         """Return all parameters in one array, which is finite exactly where the estimate is."""
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+
+def predictions_of(model: AnyModel, params: Params, inputs: Array) -> Array:
+    """The predictions [...] of a model, or of a fit, for inputs [..., p]."""
+    predict = model.predict
+    if predict is not None:
+        flat = jax.vmap(lambda x: predict(params, x))(inputs.reshape(-1, inputs.shape[-1]))
+        return flat.reshape(*inputs.shape[:-1], *flat.shape[1:])
+    weighted = linalg.product(inputs, model.estimate(params)[:, None])[..., 0]
+    return weighted if model.intercept is None else weighted + model.intercept(params)
