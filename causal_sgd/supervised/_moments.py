@@ -71,6 +71,7 @@ class MomentData(NamedTuple):
     training: Moments | None  # None where every step draws its own examples
     validation: Moments | None = None  # of examples that nothing trains on
     rows: Rows | None = None  # the examples themselves, where they are kept
+    validation_rows: Rows | None = None  # under other losses, those that nothing trains on
 
 
 class TableData(NamedTuple):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import linalg
-from causal_sgd.supervised._moments import quadratic, residual
+from causal_sgd.supervised._moments import Rows, quadratic, residual
 from causal_sgd.supervised.models._model import predictions_of
 from causal_sgd.supervised.worlds import TableWorld
 from causal_sgd.types import Array, Fit, RiskFunction, Snapshot, check_snapshot, check_world
@@ -97,7 +97,7 @@ def noncausal_error(snapshot: Snapshot) -> Array:
 
 def gates(snapshot: Snapshot) -> Array:
     """The gates of the inputs of the data, without noise; of models with gates only; [p]."""
-    check_snapshot(snapshot)
+    _check(snapshot, "gates")
     if not hasattr(snapshot.model, "gates"):
         raise ValueError(
             "model must have gates for the metric gates, as models.gated has, got "
@@ -179,15 +179,13 @@ def training_error(snapshot: Snapshot) -> Array:
     """The share of labels with another sign than the prediction, averaged over environments; [].
 
     Of the run's data where it keeps examples, and of the population otherwise. A prediction of
-    zero counts one half. Labels are -1 and 1.
+    zero counts one half. Labels are -1 and 1, or the classes of a model with an output of each.
     """
     _check(snapshot, "training_error")
     world, data = snapshot.world, snapshot.data
     rows = getattr(data, "rows", None)
     if rows is not None:
-        used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
-        wrong = _wrong(snapshot, rows.inputs, rows.labels)
-        return _average(snapshot, jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts)
+        return _average(snapshot, _row_errors(snapshot, rows))
     if isinstance(world, TableWorld):
         kept = getattr(data, "shares", None)
         shares = world.mass if kept is None else kept
@@ -198,6 +196,9 @@ def training_error(snapshot: Snapshot) -> Array:
 def validation_error(snapshot: Snapshot) -> Array:
     """The share of wrong signs among examples that nothing trains on; []."""
     _check(snapshot, "validation_error")
+    rows = getattr(snapshot.data, "validation_rows", None)
+    if rows is not None:
+        return _average(snapshot, _row_errors(snapshot, rows))
     shares = getattr(snapshot.data, "validation_shares", None)
     if shares is None:
         raise ValueError(
@@ -352,9 +353,18 @@ def _risks(snapshot: Snapshot) -> RiskFunction:
 
 
 def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
-    """1 for a wrong sign and 1/2 for none, [...], at inputs [..., p]."""
+    """1 for a wrong sign and 1/2 for none, or 1 for a wrong class, [...], at inputs [..., p]."""
     predictions = predictions_of(snapshot.model, snapshot.params, inputs)
+    if predictions.ndim > labels.ndim:
+        return (jnp.argmax(predictions, -1) != labels).astype(predictions.dtype)
     return (1 - jnp.sign(labels * predictions)) / 2
+
+
+def _row_errors(snapshot: Snapshot, rows: Rows) -> Array:
+    """The share of errors among the examples of each environment, [E]."""
+    used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
+    wrong = _wrong(snapshot, rows.inputs, rows.labels)
+    return jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts
 
 
 def _table_errors(snapshot: Snapshot, shares: Array) -> Array:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from causal_sgd import checks, linalg, random
+from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
@@ -26,11 +28,13 @@ __all__ = ["examples"]
 
 
 def examples(
-    num_examples: int | None = None,
+    num_examples: int | Sequence[int] | None = None,
     *,
+    loss: losses.Loss = losses.squared,
     fresh: int | None = None,
     full: bool = False,
     replacement: bool = False,
+    subsampled: bool = False,
     num_validation: int | Array | None = None,
 ) -> Measurement:
     """Examples of every environment: a data set drawn once, a world's own, or fresh in every step.
@@ -40,46 +44,63 @@ def examples(
     for more examples than there are give NaN.
 
     Args:
-        num_examples: n of the data set of every environment, drawn once; static. None for `fresh`,
-            or for a world that is data (`worlds.from_arrays`), whose rows are then the data set.
+        num_examples: n of the data set of every environment, drawn once, or one number for each of
+            them; static. None for `fresh`, or for a world that is data (`worlds.from_arrays`),
+            whose rows are then the data set.
+        loss: of a prediction and a label.
         fresh: in place of a data set, examples are drawn anew in every step, of every environment
             of a batch at most this many; static.
         full: whether every step uses all examples of the data set, whatever the counts of its
             batch, which weigh the environments.
         replacement: whether examples of a batch are chosen with replacement.
-        num_validation: examples of every environment that nothing trains on, for the metric
-            `validation_risk`; may be traced; None for none.
+        subsampled: whether every environment keeps only as many examples as the smallest one has,
+            chosen at random: group subsampling (SUBG), where environments are the groups.
+        num_validation: examples of every environment that nothing trains on; None for none. Under
+            squared loss they serve the metric `validation_risk` and may be traced; under others
+            the metric `validation_error`, and are static.
 
     Returns:
-        A measurement for all models, also for those with a `predict` of their own. Its data hold
-        the moments of the data set, so that estimators fit the same examples. Halves of a batch
-        from a data set are chosen independently of each other.
+        A measurement for all models, also for those with a `predict` of their own. Under squared
+        loss its data hold the moments of the data set, so that estimators fit the same examples.
+        Halves of a batch from a data set are chosen independently of each other.
 
     Raises:
         ValueError: if a number is not a whole number, at least 1, or the options contradict each
             other, or (when it runs) none is given and the world is no data.
     """
-    for name, number in (("num_examples", num_examples), ("fresh", fresh)):
-        if number is not None:
-            checks.integer(name, number)
-    check_examples(num_validation=num_validation)
-    checks.flags(full=full, replacement=replacement)
-    if fresh is not None and (num_examples is not None or full or replacement):
-        other = "num_examples" if num_examples is not None else "full" if full else "replacement"
-        raise ValueError(
-            f"fresh must be None with {other}, which belongs to a data set, got {fresh}"
-        )
+    sizes = _sizes(num_examples)
+    checks.instance("loss", loss, losses.Loss, "a loss, such as losses.logistic")
+    checks.flags(full=full, replacement=replacement, subsampled=subsampled)
+    squared = loss == losses.squared
+    if fresh is not None:
+        checks.integer("fresh", fresh)
+        given = {"full": full, "replacement": replacement, "subsampled": subsampled}
+        others = ["num_examples"] * (sizes is not None) + [name for name in given if given[name]]
+        if others:
+            raise ValueError(
+                f"fresh must be None with {others[0]}, which belongs to a data set, got {fresh}"
+            )
+    if squared or num_validation is None:
+        check_examples(num_validation=num_validation)
+    else:
+        checks.integer("num_validation", num_validation)
     if full and replacement:
         raise ValueError("replacement must be False with full, which chooses nothing, got True")
     choice = Choosing(fresh, full, replacement)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
-        validation = held_out(key, world, num_validation)
+        validation = held_out(key, world, num_validation if squared else None)
+        held = None
+        if not squared and isinstance(num_validation, int):
+            held = _data_set(random.fold_in(key, 1), world, num_validation)
         if fresh is not None:
-            return MomentData(None, validation)
-        rows = _data_set(random.fold_in(key, 0), world, num_examples)
-        used = used_rows(rows)
-        return MomentData(Moments(weighted_moments(rows, used), rows.counts), validation, rows)
+            return MomentData(None, validation, None, held)
+        rows = _data_set(random.fold_in(key, 0), world, sizes)
+        if subsampled:
+            rows = _subsampled(random.fold_in(key, 2), rows)
+        # Moments of many inputs are large, and of use under squared loss only.
+        training = Moments(weighted_moments(rows, used_rows(rows)), rows.counts)
+        return MomentData(training if squared else None, validation, rows, held)
 
     def gradient(
         key: Key,
@@ -101,7 +122,7 @@ def examples(
         batch: Batch,
     ) -> RiskFunction:
         del step
-        return _risks(model, *choice.rows(key, data, world, batch))
+        return _risks(loss, model, *choice.rows(key, data, world, batch))
 
     def features(
         key: Key,
@@ -123,18 +144,32 @@ def examples(
         batch: Batch,
     ) -> Callable[[Params], Params]:
         del step
-        return _variances(model, *choice.rows(key, data, world, batch))
+        return _variances(loss, model, *choice.rows(key, data, world, batch))
 
     def whole(data: MomentData, model: VectorModel, world: SupervisedWorld) -> RiskFunction:
         if data.rows is None:
+            if not squared:
+                raise ValueError(
+                    "fresh must be None for risks of all data under another loss than the squared "
+                    f"one, which a data set has, got {fresh}"
+                )
             return moment_risks(model, world.second_moments)
-        return _risks(model, data.rows, used_rows(data.rows))
+        return _risks(loss, model, data.rows, used_rows(data.rows))
 
     return Measurement(
         init,
         gradient,
-        capacity=lambda environments: choice.capacity(num_examples, environments),
-        risks=Risks(whole, on_batch, None, features, variances, shifted=True, fresh=not full),
+        capacity=lambda environments: choice.capacity(sizes, environments),
+        risks=Risks(
+            whole,
+            on_batch,
+            None,
+            features,
+            variances,
+            shifted=not loss.multiclass,
+            fresh=not full,
+            squared=squared,
+        ),
         holds_labels=fresh is None,
         differentiates_loss=True,
     )
@@ -147,10 +182,13 @@ class Choosing(NamedTuple):
     full: bool
     replacement: bool
 
-    def capacity(self, num_examples: int | None, environments: int) -> int | None:
+    def capacity(self, sizes: int | tuple[int, ...] | None, environments: int) -> int | None:
         """The most examples in a batch from B environments; None for no known limit."""
-        most = num_examples if self.fresh is None else self.fresh
-        return None if most is None or self.full or self.replacement else most * environments
+        most = sizes if self.fresh is None else self.fresh
+        if most is None or self.full or self.replacement:
+            return None
+        largest = (most,) * environments if isinstance(most, int) else sorted(most)[-environments:]
+        return sum(largest)
 
     def rows(
         self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
@@ -191,9 +229,22 @@ def _poisoned(used: Array, exceeded: Array) -> Array:
     return jnp.where(exceeded[:, None], jnp.nan, used)
 
 
-def _data_set(key: Key, world: SupervisedWorld, number: int | None) -> Rows:
-    """The examples of all environments, [E, n, p] and [E, n]."""
+def _sizes(number: object) -> int | tuple[int, ...] | None:
+    """The numbers of examples as they are given, checked."""
     if number is None:
+        return None
+    if isinstance(number, Sequence | np.ndarray) and not isinstance(number, str):
+        if not len(number):
+            raise ValueError("num_examples must be a number, or one of each environment, got none")
+        return tuple(
+            checks.integer(f"num_examples[{place}]", each) for place, each in enumerate(number)
+        )
+    return checks.integer("num_examples", number)
+
+
+def _data_set(key: Key, world: SupervisedWorld, sizes: int | tuple[int, ...] | None) -> Rows:
+    """The examples of all environments, [E, n, p] and [E, n]."""
+    if sizes is None:
         rows = getattr(world, "rows", None)
         if rows is None:
             raise ValueError(
@@ -201,10 +252,31 @@ def _data_set(key: Key, world: SupervisedWorld, number: int | None) -> Rows:
                 f"of a step, in a world that is no data ({type(world).__name__}), got None"
             )
         return Rows(rows.inputs, rows.labels, rows.counts.astype(rows.labels.dtype))
-    environments = jnp.arange(world.probabilities.shape[0])
+    size = world.probabilities.shape[0]
+    numbers = (sizes,) * size if isinstance(sizes, int) else sizes
+    if len(numbers) != size:
+        raise ValueError(
+            f"num_examples must be one number, or one of each of the {size} environments, got "
+            f"{len(numbers)} numbers"
+        )
+    environments, most = jnp.arange(size), max(numbers)
     keys = random.fold_in(key, environments)
-    x, y = jax.vmap(lambda k, e: world.draw_examples(k, e, number))(keys, environments)
-    return Rows(x, y, jnp.full(len(environments), number, y.dtype))
+    x, y = jax.vmap(lambda k, e: world.draw_examples(k, e, most))(keys, environments)
+    return Rows(x, y, jnp.array(numbers, y.dtype))
+
+
+def _subsampled(key: Key, rows: Rows) -> Rows:
+    """As many random rows of every environment as the smallest one has."""
+    size, smallest = rows.labels.shape[1], jnp.min(rows.counts)
+
+    def kept(key: Key, x: Array, y: Array, among: Array) -> tuple[Array, Array]:
+        mask = random.subset(key, size, smallest.astype(jnp.int32), among.astype(jnp.int32))
+        order = jnp.argsort(~mask, stable=True)  # the chosen ones first, in their order
+        return x[order], y[order]
+
+    keys = random.fold_in(key, jnp.arange(len(rows.counts)))
+    x, y = jax.vmap(kept)(keys, rows.inputs, rows.labels, rows.counts)
+    return Rows(x, y, jnp.full_like(rows.counts, smallest))
 
 
 def _average(values: Array, used: Array) -> Array:
@@ -213,38 +285,47 @@ def _average(values: Array, used: Array) -> Array:
     return jnp.sum(values * weights.reshape(*weights.shape, *(1,) * (values.ndim - 2)), 1)
 
 
-def _risks(model: VectorModel, rows: Rows, used: Array) -> Callable[..., Array]:
+def _risks(loss: losses.Loss, model: VectorModel, rows: Rows, used: Array) -> Callable[..., Array]:
     """(params, scale, shift) -> the losses [B] of weighted examples."""
 
     def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
-        if model.predict is None:
+        if model.predict is None and not loss.multiclass:
             vector = residual_of(model, params, scale, shift)
             predictions = linalg.product(rows.inputs, vector[:-2, None])[..., 0] + vector[-1]
         else:
-            predictions = scale * _predictions(model, params, rows.inputs) + shift
-        return _average((predictions - rows.labels) ** 2, used) / 4
+            predictions = scale * model.predictions(params, rows.inputs) + shift
+        _check_classes(loss, predictions, rows.labels)
+        if loss == losses.squared:
+            return _average((predictions - rows.labels) ** 2, used) / 4
+        return _average(loss(predictions, rows.labels), used)
 
     return risks
 
 
-def _predictions(model: VectorModel, params: Params, inputs: Array) -> Array:
-    """The predictions [...] for inputs [..., p]."""
-    predict = model.predict
-    assert predict is not None
-    flat = jax.vmap(lambda x: predict(params, x))(inputs.reshape(-1, inputs.shape[-1]))
-    return flat.reshape(inputs.shape[:-1])
+def _check_classes(loss: losses.Loss, predictions: Array, labels: Array) -> None:
+    """Refuse a model with the predictions of another kind of loss."""
+    if predictions.ndim != labels.ndim + loss.multiclass:
+        kind = "a prediction of each class" if loss.multiclass else "one prediction"
+        raise ValueError(
+            f"model must have {kind} for this loss, as models.linear(outputs=...) makes them, got "
+            f"predictions of shape {[*predictions.shape]} for labels {[*labels.shape]}"
+        )
 
 
-def _variances(model: VectorModel, rows: Rows, used: Array) -> Callable[[Params], Params]:
+def _variances(
+    loss: losses.Loss, model: VectorModel, rows: Rows, used: Array
+) -> Callable[[Params], Params]:
     """Params -> variances over the used examples of the gradients of single examples' losses."""
 
-    def loss(params: Params, x: Array, y: Array) -> Array:
+    def of_one(params: Params, x: Array, y: Array) -> Array:
+        if loss != losses.squared:
+            return loss(model.predictions(params, x[None]), y[None])[0]
         if model.predict is not None:
             return (model.predict(params, x) - y) ** 2 / 4
         vector = residual_of(model, params)
         return (jnp.sum(vector[:-2] * x) + vector[-1] - y) ** 2 / 4
 
-    each = jax.vmap(jax.vmap(jax.grad(loss), (None, 0, 0)), (None, 0, 0))
+    each = jax.vmap(jax.vmap(jax.grad(of_one), (None, 0, 0)), (None, 0, 0))
 
     def variances(params: Params) -> Params:
         def of_leaf(gradients: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from causal_sgd import checks, random
+from causal_sgd import checks, linalg, random
 from causal_sgd.supervised.models._model import VectorModel
 from causal_sgd.types import Array, Key, Params
 
@@ -21,8 +21,9 @@ def linear(
     intercept: bool = False,
     init: str = "gaussian",
     init_scale: float | Array | None = None,
+    outputs: int | None = None,
 ) -> VectorModel:
-    """The linear model x'w, or x'w + b.
+    """The linear model x'w, or x'w + b, or one of them for each of several classes.
 
     Args:
         dim: number of inputs p.
@@ -31,10 +32,12 @@ def linear(
             included, as linear layers of PyTorch begin.
         init_scale: standard deviation of the initial weights ("gaussian") or half the width of
             their range ("uniform"), at least 0; may be traced. None for 0 and 1 / sqrt(p).
+        outputs: C, the number of classes, at least 2, for `losses.softmax`; None for one number.
 
     Returns:
         A model with params {"weights": [p]}, and "intercept": [] where there is one. Its head
-        scales every input.
+        scales every input. With outputs the params are [p, C] and [C], predictions are [C], and the
+        estimate [p] is the last class's weights less the first one's.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -45,6 +48,10 @@ def linear(
     default = 0.0 if init == "gaussian" else dim**-0.5
     scale = default if init_scale is None else init_scale
     checks.number("init_scale", scale, minimum=0)
+
+    if outputs is not None:
+        checks.integer("outputs", outputs, minimum=2)
+        return _classes(dim, outputs, intercept, init, scale)
 
     def start(key: Key) -> Params:
         if init == "gaussian":
@@ -64,6 +71,38 @@ def linear(
         intercept=intercept_of(intercept),
         rescaled=rescaled,
         head_size=dim,
+    )
+
+
+def _classes(
+    dim: int, outputs: int, intercept: bool, init: str, scale: float | Array
+) -> VectorModel:
+    """Linear logits of several classes."""
+
+    def start(key: Key) -> Params:
+        if init == "gaussian":
+            normals = random.normals(random.fold_in(key, 0), (dim, outputs), float)
+            params = {"weights": scale * normals}
+            return params | ({"intercept": jnp.zeros(outputs)} if intercept else {})
+        words = random.bits(random.fold_in(key, 0), (dim + 1) * outputs)
+        levels = 2 * random.uniforms(words, jnp.result_type(float)).reshape(dim + 1, outputs) - 1
+        return {"weights": scale * levels[1:]} | (
+            {"intercept": scale * levels[0]} if intercept else {}
+        )
+
+    def predict(params: Params, x: Array) -> Array:
+        logits = linalg.product(x[None], params["weights"])[0]
+        return logits + params["intercept"] if intercept else logits
+
+    def rescaled(params: Params, head: Array) -> Params:
+        return {**params, "weights": params["weights"] * head[:, None]}
+
+    return VectorModel(
+        start,
+        lambda params: params["weights"][:, -1] - params["weights"][:, 0],
+        rescaled=rescaled,
+        head_size=dim,
+        predict=predict,
     )
 
 

@@ -27,7 +27,7 @@ class VectorModel:
         rescaled: (params, head [k]) -> params of the model whose features are multiplied by the
             head, which at ones changes nothing; None where the model has no head.
         head_size: k; 0 where the model has no head.
-        predict: (params, input [p]) -> prediction []; None for x'w + b.
+        predict: (params, input [p]) -> prediction [], or [C] of several classes; None for x'w + b.
         reduce: see `causal_sgd.types.Model`.
     """
 
