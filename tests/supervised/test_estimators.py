@@ -158,6 +158,19 @@ def test_greedy_searches_of_many_inputs_end_where_a_plain_loop_does(
     assert 2 < len(expected) < 18, "neither start is an end"
 
 
+def test_a_greedy_search_in_single_precision_is_not_led_astray() -> None:
+    """Products of moments square their condition number, which costs it all digits here."""
+    gamma, penalty = 50.0, 0.002
+    data = loops.drawn(0, dim=20, sizes=(300, 400))
+    with jax.enable_x64(False):
+        found = fit(estimators.eills(gamma, penalty=penalty, search="greedy"), data)
+    expected = loops.greedy_loop(
+        lambda chosen: loops.eills_of_set(data, chosen, gamma, penalty)[0], 20
+    )
+    assert found.estimate.dtype == np.float32
+    assert np.flatnonzero(found.support).tolist() == expected
+
+
 def population(mu: float, spread: float, variance: float) -> tuple[Any, Any]:
     world = draw_world(worlds.contradiction(mean=mu, spread=spread, variance=variance))
     return measurements.moments().init(jax.random.key(1), world), world

@@ -23,7 +23,7 @@ from causal_sgd.types import Array, Estimator, Fit
 __all__ = ["eills", "fair"]
 
 SEARCHES = ("exact", "greedy")
-AUGMENTED = 6  # environments up to which EILLS eliminates one row per constraint
+AUGMENTED = 6  # environments up to which EILLS has one row per constraint
 
 
 def eills(
@@ -64,6 +64,8 @@ def eills(
 
         def values(masks: Array) -> Array:
             held = jnp.concatenate([jnp.ones((forced, masks.shape[1]), bool), masks])
+            if search == "greedy" and len(shares) <= AUGMENTED:
+                return _solved_values(moments, shares, gamma, held)
             return _eills_values(moments, shares, jnp.asarray(gamma, shares.dtype), held)
 
         if search == "exact":
@@ -212,6 +214,25 @@ def _eills_values(moments: Array, shares: Array, gamma: Array, held: Array) -> A
     products = jnp.einsum("e,eki,ekj->ijk", shares, rows, rows, precision="highest")
     matrices = linalg.product(products, held.astype(moments.dtype))
     return masked_corners(mean[..., None] + gamma * matrices, held) / 2
+
+
+def _solved_values(moments: Array, shares: Array, gamma: float | Array, held: Array) -> Array:
+    """The values of EILLS [N] on sets [m, N], each at its own minimiser.
+
+    The value is flat at the minimiser, so that errors of the weights hardly matter: in single
+    precision those of the values are a hundredth of those from products of moments, by which
+    searches of 70 inputs end far from where they do in double precision.
+    """
+    system = _augmented(moments, shares, gamma)
+
+    def value(held: Array) -> Array:
+        vector = jnp.append(_eills_weights(system, held), -jnp.ones((), moments.dtype))
+        applied = linalg.product(moments, vector[:, None])[..., 0]
+        risks = jnp.sum(applied * vector[None], 1)
+        penalties = jnp.sum(jnp.where(held[None], applied[:, :-1] ** 2, 0), 1)
+        return jnp.sum(shares * (risks + gamma * penalties)) / 2
+
+    return jax.lax.map(value, held.T)
 
 
 def _least(values: Array, dim: int, penalty: float | Array = 0.0) -> Array:
