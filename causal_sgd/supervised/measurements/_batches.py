@@ -7,10 +7,10 @@ from collections.abc import Callable
 from causal_sgd.supervised._moments import MomentData
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
+    gradient_of,
     held_out,
     moment_features,
     moment_risks,
-    risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import SupervisedWorld
@@ -43,17 +43,6 @@ def batch_moments(*, num_validation: int | Array | None = None) -> Measurement:
 
     def drawn(key: Key, world: SupervisedWorld, batch: Batch) -> Array:
         return world.draw_moments(key, batch.environments, batch.counts)
-
-    def gradient(
-        key: Key,
-        step: Array,
-        data: MomentData,
-        model: VectorModel,
-        params: Params,
-        world: SupervisedWorld,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
 
     def on_batch(
         key: Key,
@@ -89,7 +78,7 @@ def batch_moments(*, num_validation: int | Array | None = None) -> Measurement:
 
     return Measurement(
         init,
-        gradient,
+        gradient_of(on_batch),
         risks=Risks(whole, on_batch, single, features, shifted=True, fresh=True),
         differentiates_loss=True,
     )

@@ -12,8 +12,8 @@ from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import Moments, TableData
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
+    gradient_of,
     moment_features,
-    risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.models._model import predictions_of
@@ -78,17 +78,6 @@ def counts(
             return data.shares[batch.environments]
         return _shares(world.draw_counts(key, batch.environments, batch.counts))
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: TableData,
-        model: VectorModel,
-        params: Params,
-        world: TableWorld,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
-
     def on_batch(
         key: Key,
         step: Array,
@@ -127,7 +116,7 @@ def counts(
 
     return Measurement(
         init,
-        gradient,
+        gradient_of(on_batch),
         risks=Risks(
             whole,
             on_batch,

@@ -14,11 +14,11 @@ from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
+    gradient_of,
     held_out,
     moment_features,
     moment_risks,
     residual_of,
-    risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import SupervisedWorld
@@ -102,17 +102,6 @@ def examples(
         training = Moments(weighted_moments(rows, used_rows(rows)), rows.counts)
         return MomentData(training if squared else None, validation, rows, held)
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: MomentData,
-        model: VectorModel,
-        params: Params,
-        world: SupervisedWorld,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
-
     def on_batch(
         key: Key,
         step: Array,
@@ -158,7 +147,7 @@ def examples(
 
     return Measurement(
         init,
-        gradient,
+        gradient_of(on_batch),
         capacity=lambda environments: choice.capacity(sizes, environments),
         risks=Risks(
             whole,

@@ -11,10 +11,10 @@ from causal_sgd.supervised._moments import MomentData, Moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
     gaussian_variances,
+    gradient_of,
     held_out,
     moment_features,
     moment_risks,
-    risk_gradient,
     sampled,
 )
 from causal_sgd.supervised.models import VectorModel
@@ -54,17 +54,6 @@ def moments(
         else:
             training = sampled(random.fold_in(key, 0), world, num_examples)
         return MomentData(training, held_out(key, world, num_validation))
-
-    def gradient(
-        key: Key,
-        step: Array,
-        data: MomentData,
-        model: VectorModel,
-        params: Params,
-        world: SupervisedWorld,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
 
     def on_batch(
         key: Key,
@@ -125,7 +114,7 @@ def moments(
 
     return Measurement(
         init,
-        gradient,
+        gradient_of(on_batch),
         risks=Risks(whole, on_batch, single, features, variances, shifted=True),
         holds_labels=True,
         differentiates_loss=True,

@@ -14,9 +14,9 @@ from causal_sgd.supervised._expectation import Sum, derivatives, expected_loss
 from causal_sgd.supervised._moments import MomentData
 from causal_sgd.supervised.measurements._moments import population
 from causal_sgd.supervised.measurements._risks import (
+    gradient_of,
     moment_features,
     require_linear,
-    risk_gradient,
 )
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import MixtureWorld, SupervisedWorld
@@ -84,17 +84,6 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
             )
         return MomentData(population(world))
 
-    def gradient(
-        key: Key,
-        step: Array,
-        data: MomentData,
-        model: VectorModel,
-        params: Params,
-        world: MixtureWorld,
-        batch: Batch,
-    ) -> tuple[Params, Array]:
-        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
-
     def on_batch(
         key: Key,
         step: Array,
@@ -155,7 +144,7 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
 
     return Measurement(
         init,
-        gradient,
+        gradient_of(on_batch),
         risks=Risks(
             whole, on_batch, single, features, shifted=True, squared=squared, products=products
         ),

@@ -11,11 +11,12 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import Moments, parts, quadratic, residual
 from causal_sgd.supervised.models import VectorModel
 from causal_sgd.supervised.worlds import DataWorld, SupervisedWorld
-from causal_sgd.types import Array, Batch, Key, Params, RiskFunction
+from causal_sgd.types import Array, Batch, Key, Params, PyTree, RiskFunction
 
 __all__ = [
     "check_examples",
     "gaussian_variances",
+    "gradient_of",
     "held_out",
     "moment_features",
     "moment_risks",
@@ -73,6 +74,26 @@ def risk_gradient(risks: RiskFunction, batch: Batch, params: Params) -> tuple[Pa
 
     value, gradient = jax.value_and_grad(loss)(params)
     return gradient, value
+
+
+def gradient_of(
+    on_batch: Callable[[Key, Array, PyTree, VectorModel, PyTree, Batch], RiskFunction],
+) -> Callable[..., tuple[Params, Array]]:
+    """The `gradient` of a measurement, from the `batch` of its risks."""
+
+    def gradient(
+        key: Key,
+        step: Array,
+        data: PyTree,
+        model: VectorModel,
+        params: Params,
+        world: SupervisedWorld,
+        batch: Batch,
+    ) -> tuple[Params, Array]:
+        return risk_gradient(on_batch(key, step, data, model, world, batch), batch, params)
+
+    gradient.__qualname__ = on_batch.__qualname__  # by which messages name the measurement
+    return gradient
 
 
 def moment_features(model: VectorModel, second: Array) -> Callable[[Params], tuple[Array, Array]]:
