@@ -73,6 +73,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "icp-power",
         "minibatch-invariance",
         "sample-size",
+        "environments-needed",
         "coloured-logistic",
         "separable",
         "minority-groups",
