@@ -69,6 +69,19 @@ class Measured(Protocol):
         """
         ...
 
+    @property
+    def squared(self) -> bool:
+        """Whether the losses are mean squared residuals over 4; static."""
+        ...
+
+    def mean_squares(self) -> Callable[[Params], Array]:
+        """Params -> the mean squared prediction in every environment, [B].
+
+        Raises:
+            ValueError: if the measurement does not know it.
+        """
+        ...
+
     def halves(self) -> tuple[RiskFunction, RiskFunction]:
         """The losses [B] on two independent halves of the batch.
 

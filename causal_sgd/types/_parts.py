@@ -161,6 +161,8 @@ class Risks(NamedTuple):
         variances: the arguments of `batch` -> a function params -> variances over the examples of
             an environment of the gradients of single examples' losses, params with a leading axis
             [B]; None where they are unknown.
+        mean_squares: the arguments of `batch` -> a function params -> the mean squared prediction
+            on these examples, [B]; None where it is unknown, and not needed where `squared`.
         directions: the arguments of `gradient` -> the losses [B] as a function near these params,
             where what is drawn depends on them and `batch` is None. At these params it has the
             values and the first derivatives of the losses of one batch, and at every scale and
@@ -186,6 +188,9 @@ class Risks(NamedTuple):
     ) = None
     variances: (
         Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], Callable[[Params], Params]] | None
+    ) = None
+    mean_squares: (
+        Callable[[Key, Array, PyTree, AnyModel, PyTree, Batch], Callable[[Params], Array]] | None
     ) = None
     shifted: bool = False
     fresh: bool = False

@@ -111,6 +111,17 @@ def counts(
         del step
         return _variances(loss, model, world, shares_of(key, data, world, batch))
 
+    def mean_squares(
+        key: Key,
+        step: Array,
+        data: TableData,
+        model: VectorModel,
+        world: TableWorld,
+        batch: Batch,
+    ) -> Callable[[Params], Array]:
+        del step
+        return _risks(losses.squares, model, world, shares_of(key, data, world, batch))
+
     def whole(data: TableData, model: VectorModel, world: TableWorld) -> RiskFunction:
         return _risks(loss, model, world, world.mass if data.shares is None else data.shares)
 
@@ -123,6 +134,7 @@ def counts(
             None,
             features,
             variances,
+            None if loss.multiclass else mean_squares,
             shifted=True,
             fresh=fresh,
             squared=squared,

@@ -135,6 +135,17 @@ def examples(
         del step
         return _variances(loss, model, *choice.rows(key, data, world, batch))
 
+    def mean_squares(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        world: SupervisedWorld,
+        batch: Batch,
+    ) -> Callable[[Params], Array]:
+        del step
+        return _risks(losses.squares, model, *choice.rows(key, data, world, batch))
+
     def whole(data: MomentData, model: VectorModel, world: SupervisedWorld) -> RiskFunction:
         if data.rows is None:
             if not squared:
@@ -155,6 +166,7 @@ def examples(
             None,
             features,
             variances,
+            None if loss.multiclass else mean_squares,
             shifted=not loss.multiclass,
             fresh=not full,
             squared=squared,

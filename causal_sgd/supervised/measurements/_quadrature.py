@@ -12,6 +12,7 @@ from causal_sgd import checks, linalg
 from causal_sgd.supervised import losses
 from causal_sgd.supervised._expectation import Sum, derivatives, expected_loss
 from causal_sgd.supervised._moments import MomentData
+from causal_sgd.supervised.measurements._mixtures import mixture_squares, mixture_variances
 from causal_sgd.supervised.measurements._moments import population
 from causal_sgd.supervised.measurements._risks import (
     gradient_of,
@@ -115,11 +116,11 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
     ) -> tuple[Array, Params, Params]:
         del key, step, data
         require_linear(model)
-        groups = _Groups(world.weights, world.means, world.labels, world.root)
+        groups = _Groups(world.weights, world.means)
         if len(batch.environments) < len(world.weights):
             chosen = batch.environments
-            groups = groups._replace(weights=groups.weights[chosen], means=groups.means[chosen])
-        return _products(groups, derivatives(loss, nodes, 2), model, params, choose)
+            groups = _Groups(world.weights[chosen], world.means[chosen])
+        return _products(world, groups, derivatives(loss, nodes, 2), model, params, choose)
 
     def features(
         key: Key,
@@ -131,6 +132,28 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
     ) -> Callable[[Params], tuple[Array, Array]]:
         del key, step, data
         return moment_features(model, world.second_moments[batch.environments])
+
+    def mean_squares(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        world: MixtureWorld,
+        batch: Batch,
+    ) -> Callable[[Params], Array]:
+        del key, step, data
+        return mixture_squares(model, world, batch)
+
+    def variances(
+        key: Key,
+        step: Array,
+        data: MomentData,
+        model: VectorModel,
+        world: MixtureWorld,
+        batch: Batch,
+    ) -> Callable[[Params], Params]:
+        del key, step, data
+        return mixture_variances(loss, nodes, model, world, batch)
 
     def whole(data: MomentData, model: VectorModel, world: MixtureWorld) -> RiskFunction:
         del data
@@ -146,7 +169,15 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
         init,
         gradient_of(on_batch),
         risks=Risks(
-            whole, on_batch, single, features, shifted=True, squared=squared, products=products
+            whole,
+            on_batch,
+            single,
+            features,
+            variances,
+            mean_squares,
+            shifted=True,
+            squared=squared,
+            products=products,
         ),
         differentiates_loss=True,
     )
@@ -157,12 +188,15 @@ class _Groups(NamedTuple):
 
     weights: Array  # [B, G]
     means: Array  # [B, G, p]
-    labels: Array  # [G]
-    root: Array  # [p, p]
 
 
 def _products(
-    groups: _Groups, sums: Sum, model: VectorModel, params: Params, choose: Choice
+    world: MixtureWorld,
+    groups: _Groups,
+    sums: Sum,
+    model: VectorModel,
+    params: Params,
+    choose: Choice,
 ) -> tuple[Array, Params, Params]:
     """Losses [B], their gradients and sum_b H_b d_b, from one pass over the nodes.
 
@@ -170,6 +204,7 @@ def _products(
     (root root' - (root root'w)(root root'w)' / s^2) / s.
 
     Args:
+        world: of the groups.
         groups: whose losses they are.
         sums: the expected loss and its first two derivatives in (m, s).
         model: of a linear prediction.
@@ -183,13 +218,13 @@ def _products(
         return vector, none if model.intercept is None else model.intercept(params)
 
     (vector, intercept), pullback = jax.vjp(readout, params)
-    weights, means, labels, root = groups
-    covariance = linalg.product(root, root.T)
-    applied = linalg.product(covariance, vector[:, None])[:, 0]
-    deviation = jnp.sqrt(jnp.sum(linalg.product(root.T, vector[:, None]) ** 2) + TINY)
+    weights, means = groups
+    noise = world.noise_along(vector)
+    applied = world.from_noise(noise)
+    deviation = jnp.sqrt(jnp.sum(noise**2) + TINY)
     slope = applied / deviation  # of s
     center = linalg.product(means, vector[:, None])[..., 0] + intercept
-    wide = (jnp.broadcast_to(part, center.shape) for part in (deviation, labels[None]))
+    wide = (jnp.broadcast_to(part, center.shape) for part in (deviation, world.labels[None]))
     terms = [weights * part for part in sums(center, *wide)]
     value, by_mean, by_deviation, twice, mixed, across = terms
 
@@ -210,7 +245,7 @@ def _products(
     change = linalg.product(means, turned[..., None])[..., 0] + lifted[:, None]  # of m, [B, G]
     stretched = linalg.product(turned, slope[:, None])  # of s, [B, 1]
     products = assembled(twice * change + mixed * stretched, mixed * change + across * stretched)
-    bent = linalg.product(turned, covariance) - stretched * slope[None]
+    bent = world.from_noise(world.to_noise(turned)) - stretched * slope[None]
     bent = bent * jnp.sum(by_deviation, 1)[:, None] / deviation
     (result,) = pullback((jnp.sum(products[0] + bent, 0), jnp.sum(products[1])))
 

@@ -84,7 +84,12 @@ class MixtureWorld(NamedTuple):
         Args:
             weights: w [p].
         """
-        return _times(self.root.T, weights[:, None])[:, 0]
+        return self.to_noise(weights[None])[0]
+
+    def to_noise(self, vectors: Array) -> Array:
+        """The same of several vectors [..., p]."""
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        return _times(self.root.T, flat.T).T.reshape(vectors.shape)
 
     def from_noise(self, noise: Array) -> Array:
         """Inputs root n [..., p] of noises n [..., p] within a group."""

@@ -127,6 +127,19 @@ class Examples(NamedTuple):
         """Return standard normal numbers [count] of this step that nothing else uses."""
         return random.normals(random.fold_in(self.key, OBJECTIVE), count, float)
 
+    @property
+    def squared(self) -> bool:
+        """Whether the losses are mean squared residuals over 4."""
+        return self.measurement.risks is None or self.measurement.risks.squared
+
+    def mean_squares(self) -> Callable[[Params], Array]:
+        """Return params -> the mean squared prediction in every environment, [B].
+
+        Raises:
+            ValueError: if the measurement does not know it.
+        """
+        return self._on_batch("mean_squares", "mean squared predictions")
+
     def halves(self) -> tuple[RiskFunction, RiskFunction]:
         """Return the losses [B] on two independent halves of the batch.
 

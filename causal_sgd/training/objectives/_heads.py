@@ -136,14 +136,16 @@ def birm(
         deviation: standard deviation of the scale, at least 0; may be traced. The source takes
             1200 / examples.
         risk_weight: of the mean loss, at least 0; may be traced.
-        draws: None for this closed form, which is exact for squared loss; otherwise the number of
-            scales that every step draws for each environment, which is right for any loss.
+        draws: None for this closed form, which is refused under other losses than the squared one;
+            otherwise the number of scales that every step draws for each environment, which is
+            right for any loss.
 
     Returns:
         An objective for measurements with risks on a batch.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or (at the first step) if the closed form is
+            asked for under another loss.
     """
     check_weights(weight, risk_weight)
     checks.number("deviation", deviation, minimum=0)
@@ -151,7 +153,13 @@ def birm(
         checks.integer("draws", draws, maximum=MOST_DRAWS)
 
     def closed(examples: Measured, params: Params) -> Array:
-        losses, slopes, curvatures = in_scale(examples.risks(), params)
+        risks = examples.risks()
+        if not examples.squared:
+            raise ValueError(
+                "draws must be the number of scales that birm draws in a step under another loss "
+                "than the squared one, whose mean over scales is in closed form, got None"
+            )
+        losses, slopes, curvatures = in_scale(risks, params)
         squares = slopes**2 + deviation**2 * curvatures**2
         return jnp.sum(examples.shares * (risk_weight * losses + weight * squares))
 

@@ -89,24 +89,30 @@ def sd(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective:
     """Spectral decoupling (Pezeshki et al. 2021): the mean loss and the mean squared prediction.
 
     The second derivative of a squared loss with respect to the scale of the prediction f is
-    E f^2 / 2, so that the penalty is taken from the losses. It is not the mean square for others.
+    E f^2 / 2, so that the penalty is taken from the losses. Under other losses the measurement must
+    know the mean square.
 
     Args:
         weight: of E f^2, at least 0; may be traced.
         risk_weight: of the mean loss, at least 0; may be traced.
 
     Returns:
-        An objective for measurements with risks on a batch, squared loss.
+        An objective for measurements with risks on a batch.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative, or (at the first step) if the measurement does not know
+            the mean square.
     """
     check_weights(weight, risk_weight)
 
     def value(examples: Measured, params: Params) -> Array:
-        losses, _, curvatures = in_scale(examples.risks(), params)
-        shares = examples.shares
-        return risk_weight * jnp.sum(shares * losses) + 2 * weight * jnp.sum(shares * curvatures)
+        risks, shares = examples.risks(), examples.shares
+        if examples.squared:
+            losses, _, curvatures = in_scale(risks, params)
+            squares = 2 * curvatures
+        else:
+            losses, squares = risks(params), examples.mean_squares()(params)
+        return risk_weight * jnp.sum(shares * losses) + weight * jnp.sum(shares * squares)
 
     return from_value(value)
 
