@@ -2,7 +2,8 @@
 
 Each peer runs HeteroSGD for matrix sensing, with new measurements in every step (`DrawnProblem`) or
 on finite data sets (`FiniteProblem`), and reports the time of a step; those of `LinearProblem` fit
-linear regressions in several environments. Only the peers that need PyTorch import it.
+linear regressions in several environments, and `torch_unit_test` is one job of the invariance unit
+tests. Only the peers that need PyTorch import it.
 """
 
 from .jax_peers import jax_drawn
@@ -17,6 +18,7 @@ from .linear_peers import (
 from .numpy_peers import numpy_design, numpy_loop, numpy_plain
 from .problems import DrawnProblem, FiniteProblem, PeerResult
 from .torch_peers import torch_batched, torch_design, torch_func, torch_loop, torch_sees_gpu
+from .unit_test_peers import torch_unit_test
 
 __all__ = [
     "DrawnProblem",
@@ -37,4 +39,5 @@ __all__ = [
     "torch_loop",
     "torch_rows",
     "torch_sees_gpu",
+    "torch_unit_test",
 ]

@@ -13,6 +13,7 @@ from ._margins import minority_groups as minority_groups
 from ._margins import separable as separable
 from ._mixture import MixtureWorld as MixtureWorld
 from ._mixture import gaussian_environments as gaussian_environments
+from ._oracle import on_tests as on_tests
 from ._placement import Placement as Placement
 from ._random_scm import random_scm as random_scm
 from ._sampled import SampledWorld as SampledWorld

@@ -100,6 +100,7 @@ def place(
     causal: Array,
     placement: Placement,
     test_mixing: Array | None = None,
+    turn: Array | None = None,
 ) -> LinearWorld:
     """A linear world in its place: with means, an intercept, and scrambled if it shall be.
 
@@ -111,6 +112,7 @@ def place(
         placement: checked options.
         test_mixing: [T, p + 1, k'] of the environments of the test, whose inputs have mean zero;
             None for none.
+        turn: the rotation of a scrambled world, [p, p]; None to draw one with the key.
     """
     size, dim = mixing.shape[0], target.shape[0]
     means = placement.get("input_means")
@@ -127,7 +129,9 @@ def place(
         test_means=_with_label(jnp.zeros((tests.shape[0], dim)), target, intercept),
         probabilities=weights_of(placement.get("probabilities"), size),
     )
-    return rotated(world, rotation(key, dim)) if placement.get("scramble", False) else world
+    if not placement.get("scramble", False):
+        return world
+    return rotated(world, rotation(key, dim) if turn is None else turn)
 
 
 def rotated(world: LinearWorld, turn: Array) -> LinearWorld:

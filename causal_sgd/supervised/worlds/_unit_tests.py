@@ -25,7 +25,6 @@ from causal_sgd.supervised.worlds._placement import (
     array,
     check_placement,
     place,
-    rotation,
     weights_of,
 )
 from causal_sgd.supervised.worlds._world import WorldFactory
@@ -99,7 +98,9 @@ def unit_test_regression(
         every, tests = jax.vmap(mixing)(values)
         target = jnp.concatenate([jnp.sum(on_y, 1), jnp.zeros(dim_spurious)])
         causal = jnp.arange(dim) < dim_causal
-        return place(random.fold_in(key, 3), every, target, causal, placement, tests)
+        own = random.fold_in(key, 3)
+        turn = _rotation(own, dim, dim_causal + jnp.sum(used))
+        return place(own, every, target, causal, placement, tests, turn)
 
     return world
 
@@ -323,6 +324,16 @@ def _mixing(scale: Array, on_y: Array, on_z: Array, used: Array) -> tuple[Array,
     return stacked(x, z, y)[:, kept], stacked(x, other_z, y)
 
 
+def _rotation(key: Key, dim: int, used: Array) -> Array:
+    """A Haar distributed rotation of the first inputs that leaves the unused ones alone, [p, p]."""
+    numbers = jnp.arange(dim)
+    places = numbers[:, None] * 1000 + numbers[None]
+    keys = random.fold_in(key, places.ravel())
+    drawn = jax.vmap(lambda key: random.normals(key, 1, jnp.result_type(float)))(keys)
+    turns = (numbers[:, None] < used) & (numbers[None] < used)
+    return linalg.orthonormal(jnp.where(turns, drawn.reshape(dim, dim), jnp.eye(dim)))
+
+
 def _mixture(
     key: Key,
     *,
@@ -345,7 +356,7 @@ def _mixture(
         **own: the other fields.
     """
     dim = target.shape[0]
-    turn = rotation(key, dim) if scramble else jnp.eye(dim)
+    turn = _rotation(key, dim, jnp.sum(noise > 0)) if scramble else jnp.eye(dim)
     return MixtureWorld(
         means=linalg.product(means, turn),
         test_means=linalg.product(test_means, turn),

@@ -1,0 +1,227 @@
+"""The invariance unit tests of Aubin et al. (2021), whose tables took 630,000 jobs of a cluster.
+
+The default table has six examples, five methods, 50 data seeds and 20 hyperparameter seeds, each
+run trained for 10,000 steps in three environments with 5 + 5 inputs. `--all` has 2 to 10
+environments and 0 to 10 spurious inputs, too. All runs train on the population: on exact moments
+where the loss is squared, and by quadrature where it is logistic. Errors are those of the
+population, too, so that the choice of hyperparameters is that of infinitely many held-out examples.
+
+`python benchmarks/unit_tests.py --tables out/` writes `unit_tests.csv` and `unit_tests_seeds.csv`.
+What is finished lies in out/unit_tests_store, and the same call goes on from there. At the end one
+job as PyTorch users write it is timed in the same process (`pip install torch==2.13.0`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import peers
+import xarray as xr
+
+import causal_sgd as cs
+from causal_sgd.studies.supervised import _unit_tests as unit_tests
+
+COLUMNS = ("example", "method", "environments", "d_spu", "chosen_seed", "mean", "sd")
+SEED_COLUMNS = ("example", "method", "environments", "d_spu", "seed", "mean")
+DEFAULT = (3, 5)
+# Measured, us a run and step with three environments, relative to each other.
+COSTS = {"Example1": 0.2, "Example2": 0.85, "Example3": 0.6}
+
+
+class Sizes(NamedTuple):
+    """How much is computed."""
+
+    data_seeds: int = 50
+    hyper_seeds: int = 20
+    steps: int = 10_000
+    peer_steps: int = 200
+    examples: int = 10_000  # of an environment, for PyTorch
+
+
+QUICK = Sizes(2, 2, 20, 2, 50)
+
+
+class Part(NamedTuple):
+    """Configurations that share a program, padded to the largest."""
+
+    name: str
+    configurations: Sequence[tuple[int, int]]  # environments and spurious inputs
+
+    @property
+    def most_environments(self) -> int:
+        """Places for environments."""
+        return max(environments for environments, _ in self.configurations)
+
+    @property
+    def most_spurious(self) -> int:
+        """Places for spurious inputs."""
+        return max(spurious for _, spurious in self.configurations)
+
+
+PARTS = (
+    Part("default", (DEFAULT,)),
+    Part("spurious", tuple((3, spurious) for spurious in range(11) if spurious != 5)),
+    Part("environments4", ((2, 5), (4, 5))),
+    Part("environments7", ((5, 5), (6, 5), (7, 5))),
+    Part("environments10", ((8, 5), (9, 5), (10, 5))),
+)
+
+
+def computed(
+    parts: Sequence[Part], folder: Path, sizes: Sizes
+) -> Iterator[tuple[str, str, tuple[int, int], unit_tests.Choice]]:
+    """Yield (example, method, configuration, what is chosen), and note the progress."""
+    work = {
+        (part, example, method): _work(part, example, sizes)
+        for part in parts
+        for example in unit_tests.EXAMPLES
+        for method in unit_tests.METHODS
+    }
+    done, begin, total = 0.0, time.perf_counter(), sum(work.values())
+    for (part, example, method), amount in work.items():
+        yield from _swept(part, example, method, folder, sizes)
+        done += amount
+        spent = time.perf_counter() - begin
+        print(
+            f"{part.name}, {example}, {method}: {spent:.0f} s, about "
+            f"{spent * (total - done) / done:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _work(part: Part, example: str, sizes: Sizes) -> float:
+    """In seconds of a core; compilation counts, too."""
+    runs = 2 * len(part.configurations) * sizes.data_seeds * sizes.hyper_seeds
+    width = part.most_environments / 3
+    return 3 + runs * sizes.steps * COSTS[example] * width * 1e-6
+
+
+def _swept(
+    part: Part, example: str, method: str, folder: Path, sizes: Sizes
+) -> Iterator[tuple[str, str, tuple[int, int], unit_tests.Choice]]:
+    environments, spurious = np.array(part.configurations, float).T
+    data = cs.sweep(
+        functools.partial(
+            unit_tests.cell,
+            example=example,
+            method=method,
+            steps=sizes.steps,
+            most_environments=part.most_environments,
+            most_spurious=part.most_spurious,
+        ),
+        axes={
+            "configuration": cs.zipped(environments=environments, spurious=spurious),
+            "scramble": [0.0, 1.0],
+            "hyper": cs.zipped(**unit_tests.hyperparameters(method, sizes.hyper_seeds)),
+        },
+        seeds=sizes.data_seeds,
+        store=folder / f"{part.name}-{example}-{method}.zarr",
+        label=f"{part.name}, {example}, {method}",
+    )
+    last: xr.Dataset = data[["selection", "error"]].isel(step=-1).load()
+    for scramble, suffix in enumerate(("", "s")):
+        for index, configuration in enumerate(part.configurations):
+            chosen = unit_tests.choose(last.isel(scramble=scramble, configuration=index))
+            yield example + suffix, method, configuration, chosen
+
+
+def write_tables(folder: Path, sizes: Sizes, *, everything: bool) -> tuple[int, float]:
+    """Write unit_tests.csv and unit_tests_seeds.csv.
+
+    Args:
+        folder: made where it does not exist.
+        sizes: how much is computed.
+        everything: whether all numbers of environments and inputs are, or the default alone.
+
+    Returns:
+        The number of runs, and seconds.
+    """
+    store = folder / "unit_tests_store"
+    store.mkdir(parents=True, exist_ok=True)
+    begin, rows, seed_rows = time.perf_counter(), [], []
+    parts = PARTS if everything else PARTS[:1]
+    for example, method, (environments, spurious), chosen in computed(parts, store, sizes):
+        start = (example, method, environments, spurious)
+        spread = float(chosen.errors.std(ddof=1))
+        rows.append((*start, chosen.seed, float(chosen.errors.mean()), spread))
+        seed_rows += [(*start, seed, float(mean)) for seed, mean in enumerate(chosen.every)]
+        # After every program, so that what is finished can be read.
+        _write(folder / "unit_tests.csv", COLUMNS, rows)
+        _write(folder / "unit_tests_seeds.csv", SEED_COLUMNS, seed_rows)
+    runs = len(rows) * sizes.data_seeds * sizes.hyper_seeds
+    return runs, time.perf_counter() - begin
+
+
+def _write(path: Path, columns: Sequence[str], rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(sorted(rows, key=lambda row: [str(row[0]), *row[2:4]]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the tables and print what they cost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--tables", type=Path, metavar="FOLDER", required=True)
+    parser.add_argument("--all", action="store_true", help="all environments and dimensions")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say little")
+    options = parser.parse_args(arguments)
+    cs.use_cpu_cores()
+    sizes = QUICK if options.quick else Sizes()
+    runs, seconds = write_tables(options.tables, sizes, everything=options.all)
+    print(
+        f"{runs:,} runs, {runs * sizes.steps:.2g} steps, {seconds:.0f} s on {os.cpu_count()} "
+        f"cores: {runs / seconds:,.0f} jobs a second, where nothing was in the store before"
+    )
+    if importlib.util.find_spec("torch") is None:
+        print("torch is not installed: no job of it is timed")
+        return
+    jobs = peer_jobs(sizes)
+    for name, spent in jobs.items():
+        print(f"PyTorch, {name}: {spent:.3g} s a job, {sizes.steps} steps")
+    mean = float(np.mean(list(jobs.values())))
+    print(f"one job of PyTorch takes as long as {mean * runs / seconds:,.0f} jobs here")
+
+
+def peer_jobs(sizes: Sizes) -> dict[str, float]:
+    """Seconds of one job by PyTorch for every kind of example and method, from some steps."""
+    import jax
+
+    from causal_sgd.supervised import worlds
+
+    spent = {}
+    kinds = {
+        "Example1": worlds.unit_test_regression,
+        "Example2": worlds.unit_test_cows,
+        "Example3": worlds.unit_test_margin,
+    }
+    for example, make in kinds.items():
+        world = make()(jax.random.key(0))
+        drawn = [
+            world.draw_examples(jax.random.key(e + 1), jax.numpy.asarray(e), sizes.examples)
+            for e in range(3)
+        ]
+        x, y = (np.stack([np.asarray(pair[part]) for pair in drawn]) for part in (0, 1))
+        for method in unit_tests.METHODS:
+            numbers = unit_tests.hyperparameters(method, 1)
+            values = {name: float(value[0]) for name, value in numbers.items()}
+            step = peers.torch_unit_test(x, y, method=method, steps=sizes.peer_steps, **values)
+            spent[f"{example}, {method}"] = step * sizes.steps
+    return spent
+
+
+if __name__ == "__main__":
+    main()
