@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from causal_sgd import run
-from causal_sgd.supervised import estimators, measurements, metrics, worlds
+from causal_sgd.supervised import estimators, losses, measurements, metrics, worlds
 from causal_sgd.training import algorithms
 from support.moment_scores import (
     MAX_Z,
@@ -178,6 +178,19 @@ def test_nothing_trains_on_the_rows_of_validation(measurement: Any) -> None:
         share = (~held & (name == OWNERS)).sum() / 31
         risk += share * np.mean((Y[own] - X[own] @ weights) ** 2)
     np.testing.assert_allclose(metrics.validation_risk(seen), risk, rtol=1e-4)
+
+
+def test_rows_are_held_out_under_other_losses_too() -> None:
+    signs = np.where(Y > 0, 1.0, -1.0)
+    world: Any = worlds.from_arrays(X, signs, OWNERS, validation_share=0.3)(jax.random.key(2))
+    data = measurements.examples(loss=losses.logistic).init(jax.random.key(0), world)
+    counts = np.asarray(data.validation_rows.counts, int)
+    found = [rows[:n] for rows, n in zip(data.validation_rows.inputs, counts, strict=True)]
+    expected = X[held_rows(world)]
+    np.testing.assert_allclose(np.sort(np.concatenate(found), 0), np.sort(expected, 0), 1e-5)
+    measurement = measurements.examples(loss=losses.logistic, num_validation=5)
+    with pytest.raises(ValueError, match="num_validation must be None in a world of a user"):
+        measurement.init(jax.random.key(0), world)
 
 
 def test_every_row_is_held_out_equally_often() -> None:

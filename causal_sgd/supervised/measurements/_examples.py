@@ -14,6 +14,7 @@ from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
+    check_held_out,
     gradient_of,
     held_out,
     moment_features,
@@ -21,7 +22,7 @@ from causal_sgd.supervised.measurements._risks import (
     residual_of,
 )
 from causal_sgd.supervised.models import VectorModel
-from causal_sgd.supervised.worlds import SupervisedWorld
+from causal_sgd.supervised.worlds import DataWorld, SupervisedWorld
 from causal_sgd.types import Array, Batch, Key, Measurement, Params, RiskFunction, Risks
 
 __all__ = ["examples"]
@@ -89,9 +90,12 @@ def examples(
     choice = Choosing(fresh, full, replacement)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
-        validation = held_out(key, world, num_validation if squared else None)
+        validation = held_out(key, world, num_validation) if squared else None
         held = None
-        if not squared and isinstance(num_validation, int):
+        check_held_out(world, num_validation)
+        if not squared and isinstance(world, DataWorld):
+            held = world.validation_rows
+        elif not squared and isinstance(num_validation, int):
             held = _data_set(random.fold_in(key, 1), world, num_validation)
         if fresh is not None:
             return MomentData(None, validation, None, held)

@@ -15,6 +15,7 @@ from causal_sgd.types import Array, Batch, Key, Params, PyTree, RiskFunction
 
 __all__ = [
     "check_examples",
+    "check_held_out",
     "gaussian_variances",
     "gradient_of",
     "held_out",
@@ -168,16 +169,23 @@ def held_out(key: Key, world: SupervisedWorld, number: int | Array | None) -> Mo
         world: whose examples they are; of a user's data the rows that it holds out.
         number: of examples.
     """
-    rows = isinstance(world, DataWorld)
+    check_held_out(world, number)
     if number is None:
-        return world.validation if rows else None
-    # Rows drawn from a data set with replacement are rows that training sees.
-    if rows:
+        return world.validation if isinstance(world, DataWorld) else None
+    return sampled(random.fold_in(key, 1), world, number)
+
+
+def check_held_out(world: SupervisedWorld, number: int | Array | None) -> None:
+    """Refuse validation examples that would be rows of a user's data with replacement.
+
+    Raises:
+        ValueError: if a number is given in such a world, whose rows training sees.
+    """
+    if number is not None and isinstance(world, DataWorld):
         raise ValueError(
             "num_validation must be None in a world of a user's own rows, which training uses, "
             f"got {number}; hold out rows by from_arrays(validation_share=...)"
         )
-    return sampled(random.fold_in(key, 1), world, number)
 
 
 def sampled(key: Key, world: SupervisedWorld, number: int | Array) -> Moments:

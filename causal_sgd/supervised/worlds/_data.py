@@ -32,6 +32,7 @@ __all__ = ["DataWorld"]
         "center",
         "scale",
         "validation",
+        "validation_rows",
     ],
     meta_fields=["columns", "environments", "most"],
 )
@@ -56,6 +57,7 @@ class DataWorld:
         most: the number of rows of the largest environment.
         validation: the moments of the rows that are held out of every environment, which are not
             among those above; None for none.
+        validation_rows: these rows themselves.
     """
 
     inputs: Array
@@ -73,6 +75,7 @@ class DataWorld:
     environments: tuple[Hashable, ...]
     most: int
     validation: Moments | None = None
+    validation_rows: Rows | None = None
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:

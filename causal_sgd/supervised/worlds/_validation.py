@@ -73,7 +73,8 @@ def split(
         world = _standardised(world, order[np.flatnonzero(chosen)])
     held = _taken(world, order[np.flatnonzero(~chosen)], counts - trains)
     training = _taken(world, order[np.flatnonzero(chosen)], trains)
-    return dataclasses.replace(training, validation=Moments(held.second, held.counts))
+    moments = Moments(held.second, held.counts)
+    return dataclasses.replace(training, validation=moments, validation_rows=held.rows)
 
 
 def _taken(world: DataWorld, rows: Array, counts: np.ndarray) -> DataWorld:
