@@ -192,7 +192,7 @@ def test_a_world_has_the_documented_shapes(name: str) -> None:
 
 
 def all_metrics(key: jax.Array) -> dict[str, jax.Array]:
-    """All metrics of a fit, and of a table with held-out examples."""
+    """All metrics of a fit, and of gates in a table with held-out examples."""
     fitted = algorithms.fitted(
         world=nature_with_tests(),
         measurement=measurements.moments(100, num_validation=50),
@@ -202,11 +202,12 @@ def all_metrics(key: jax.Array) -> dict[str, jax.Array]:
         world=nature_of("counts"),
         sampler=samplers.stratified(batch_size=3),
         measurement=measurements.counts(num_examples=50, num_validation=50),
-        model=models.linear(dim=DIM),
+        model=models.gated(dim=DIM),
         optimizer=optax.sgd(0.1),
     )
     found = {}
-    for algorithm, names in ((fitted, set(METRICS) - ERRORS), (trained, ERRORS)):
+    of_training = ERRORS | {"gates"}
+    for algorithm, names in ((fitted, set(METRICS) - of_training), (trained, of_training)):
         watched = {name: getattr(metrics, name) for name in names}
         trace = training.run(key, algorithm=algorithm, metrics=watched, num_steps=1)
         found |= {name: values[-1] for name, values in trace.metrics.items()}

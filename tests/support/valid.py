@@ -117,7 +117,7 @@ def labelled_snapshot(kind: str) -> Snapshot:
     """A snapshot of the second system: of a "fit", of a "risk", or of "error"s of a table."""
     parts: dict[str, Any] = {
         "sampler": samplers.stratified(batch_size=2),
-        "model": supervised.models.linear(dim=2),
+        "model": supervised.models.gated(dim=2),
         "optimizer": optax.sgd(0.1),
     }
     options: dict[str, Any] = {"num_examples": 20, "num_validation": 10}
