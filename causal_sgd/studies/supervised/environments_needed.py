@@ -164,9 +164,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "invariant": float(_bayes(np.array(SIGNAL))),
     }
     return {
-        "certificates": points(
-            pair, {"mean_gain": _gains(data).mean(-1), "distance": _distances(data)}
-        ),
+        "gains": points(pair, {"mean_gain": _gains(data).mean(-1), "distance": _distances(data)}),
         "risks": points({"environments": TRAINED}, risks),
     }
 
