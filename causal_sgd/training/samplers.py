@@ -180,9 +180,10 @@ def stratified(*, batch_size: int | Array) -> Sampler:
         size = jnp.sum(present, dtype=jnp.int32)
         number = jnp.asarray(batch_size, jnp.int32)
         # Over E steps the remainder visits all environments alike.
-        first = (step % size) * (number % size) % size
+        first = (jnp.asarray(step, jnp.int32) % size) * (number % size) % size
         place = (jnp.cumsum(present, dtype=first.dtype) - 1 - first) % size
-        return _of_all(jnp.where(present, number // size + (place < number % size), 0)), state
+        counts = number // size + (place < number % size).astype(jnp.int32)
+        return _of_all(jnp.where(present, counts, 0)), state
 
     return Sampler(_probabilities, draw, batch_size, checked=True)
 

@@ -209,3 +209,16 @@ def test_draws_by_hand_compile_nothing_from_the_second_on(name: str) -> None:
         before = len(COMPILATIONS)
         _, state = sampler.draw(jax.random.key(step), jnp.asarray(step), state)
     assert len(COMPILATIONS) == before
+
+
+def test_stratified_batches_leave_out_environments_that_do_not_occur() -> None:
+    weights = jnp.array([0.5, 0.0, 0.25, 0.25, 0.0])
+    sampler = samplers.stratified(batch_size=7)
+    state = sampler.init(jax.random.key(0), weights)
+    drawn = np.array(
+        [sampler.draw(jax.random.key(1), jnp.asarray(s), state)[0].counts for s in range(6)]
+    )
+    assert (drawn[:, [1, 4]] == 0).all()
+    assert (drawn.sum(1) == 7).all()
+    assert (np.sort(drawn[:, [0, 2, 3]]) == [2, 2, 3]).all()
+    assert (drawn[:3].sum(0)[[0, 2, 3]] == 7).all()  # the remainder rotates
