@@ -123,12 +123,12 @@ class Objective(NamedTuple):
     """What is minimised: the losses of the environments, combined.
 
     Attributes:
-        init: (the number E of environments, params) -> state.
+        init: (how often each environment occurs [E], params) -> state.
         gradient: (step, state, examples, params) -> (gradient with respect to params, the value [],
             state). The same arguments give the same result.
     """
 
-    init: Callable[[int, Params], State]
+    init: Callable[[Array, Params], State]
     gradient: Callable[[Array, State, Measured, Params], tuple[Params, Array, State]]
 
 

@@ -303,7 +303,7 @@ def expected_gradient(measurement: Measurement, name: str, draws: int) -> np.nda
     examples, objective = examples_of(measurement, (10, 10, 10)), OBJECTIVES[name]
 
     def one(key: jax.Array) -> jax.Array:
-        state = objective.init(3, PARAMS)
+        state = objective.init(jnp.full(3, 1 / 3), PARAMS)
         slope, value, _ = objective.gradient(
             jnp.asarray(0), state, examples._replace(key=key), PARAMS
         )

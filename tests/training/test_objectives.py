@@ -108,7 +108,7 @@ def evaluated(objective: Objective, state: Any = None, **changes: Any) -> tuple[
 
     def result() -> Any:
         params = params_at(POINT)
-        start = objective.init(SIZE, params) if state is None else state
+        start = objective.init(jnp.full(SIZE, 1 / SIZE), params) if state is None else state
         return objective.gradient(jnp.asarray(5), start, examples(**changes), params)
 
     gradient, value, new = jax.jit(result)()

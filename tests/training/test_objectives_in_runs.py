@@ -38,6 +38,17 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+PADDED: dict[str, Callable[[], Objective]] = {
+    "andmask": lambda: objectives.andmask(threshold=0.5),
+    "fishr": lambda: objectives.fishr(weight=1.0),
+    "group_dro": lambda: objectives.group_dro(rate=0.1),
+    "iga": lambda: objectives.iga(weight=1.0),
+    "irmv1": lambda: objectives.irmv1(weight=1.0),
+    "sandmask": lambda: objectives.sandmask(threshold=0.1, sharpness=0.1),
+    "vrex": lambda: objectives.vrex(weight=1.0),
+}
+
+
 def last(method: Any, steps: int, key: jax.Array) -> Any:
     step = functools.partial(method.step, key)
     return jax.lax.fori_loop(0, steps, lambda _, before: step(before), method.init(key))
@@ -158,7 +169,7 @@ def own(*changes: Any) -> Objective:
         results = *examples.measure(params), state
         return results[: 3 - len(changes)] + changes
 
-    return Objective(lambda environments, params: (), gradient)
+    return Objective(lambda probabilities, params: (), gradient)
 
 
 def pair(*_: Any) -> Any:
@@ -173,7 +184,7 @@ def pair(*_: Any) -> Any:
         (own(jnp.zeros(3), ()), r"objective's value must have the shape \[\]"),
         (own(jnp.zeros(2)), "objective's state must have the shapes"),
         (
-            Objective(lambda environments, params: (), pair),
+            Objective(lambda probabilities, params: (), pair),
             r"objective.gradient must return \(gradient, value, state\), got a tuple of 2",
         ),
         (
@@ -261,3 +272,21 @@ def test_wrong_arguments_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         factory(**arguments)
+
+
+@pytest.mark.parametrize("name", few(PADDED, {"group_dro"}))
+def test_environments_that_do_not_occur_change_nothing(name: str) -> None:
+    def final(**environments: Any) -> jax.Array:
+        algorithm = algorithms.penalised(
+            world=worlds.unit_test_regression(dim_causal=2, dim_spurious=1, **environments),
+            sampler=samplers.stratified(batch_size=3),
+            measurement=measurements.moments(),
+            model=models.linear(dim=3),
+            optimizer=optax.adam(1e-2),
+            objective=PADDED[name](),
+        )
+        return last(algorithm, 50, jax.random.key(0)).params["weights"]
+
+    absent = np.array([1 / 3, 1 / 3, 1 / 3, 0.0, 0.0])
+    padded = final(num_environments=5, probabilities=absent)
+    np.testing.assert_allclose(padded, final(num_environments=3), rtol=1e-4, atol=1e-6)

@@ -206,7 +206,7 @@ def _first_state(
         loss=start.loss,
         objective=()
         if objective is None
-        else objective.init(start.world.probabilities.shape[0], start.params),
+        else objective.init(start.world.probabilities, start.params),
     )
 
 

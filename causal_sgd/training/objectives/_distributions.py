@@ -80,8 +80,9 @@ def fishr(
     check_weights(weight, risk_weight)
     checks.number("decay", decay, minimum=0, maximum=1)
 
-    def init(environments: int, params: Params) -> State:
-        return jax.tree.map(lambda leaf: jnp.zeros((environments, *leaf.shape), leaf.dtype), params)
+    def init(probabilities: Array, params: Params) -> State:
+        size = len(probabilities)
+        return jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), params)
 
     def gradient(
         step: Array, state: State, examples: Measured, params: Params

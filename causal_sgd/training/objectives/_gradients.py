@@ -62,7 +62,7 @@ def iga(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective
         )
         return slope, value, state
 
-    return Objective(lambda environments, params: (), gradient)
+    return Objective(lambda probabilities, params: (), gradient)
 
 
 def andmask(
@@ -166,7 +166,7 @@ def _masked(
         value = risk_weight * jnp.sum(shares * losses)
         return jax.tree.map(combined, gradients), value, state
 
-    return Objective(lambda environments, params: (), gradient)
+    return Objective(lambda probabilities, params: (), gradient)
 
 
 def _along(vector: Array, leaf: Array) -> Array:

@@ -17,7 +17,7 @@ def group_dro(
 ) -> Objective:
     """GroupDRO (Sagawa et al. 2020): sum_e q_e R_e with q_e <- q_e exp(rate R_e), normalised.
 
-    The weights q [E] begin equal and are updated by a step's losses before they weigh them. Of a
+    The weights q [E] of the environments that occur begin equal and are updated by a step's losses before they weigh them. Of a
     batch with fewer environments only theirs change; the others share in the normalisation.
 
     Args:
@@ -34,9 +34,10 @@ def group_dro(
     check_weights(weight, risk_weight)
     checks.number("rate", rate, minimum=0)
 
-    def init(environments: int, params: Params) -> State:
+    def init(probabilities: Array, params: Params) -> State:
         del params
-        return jnp.full(environments, -jnp.log(environments), float)
+        present = probabilities > 0
+        return jnp.where(present, -jnp.log(jnp.sum(present, dtype=float)), -jnp.inf)
 
     def gradient(
         step: Array, state: State, examples: Measured, params: Params

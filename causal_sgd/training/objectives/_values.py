@@ -27,7 +27,7 @@ def mean() -> Objective:
         del step
         return *examples.measure(params), state
 
-    return Objective(lambda environments, params: (), gradient)
+    return Objective(lambda probabilities, params: (), gradient)
 
 
 def from_value(value: Callable[[Measured, Params], Array]) -> Objective:
@@ -59,7 +59,7 @@ def from_value(value: Callable[[Measured, Params], Array]) -> Objective:
         height, slope = jax.value_and_grad(lambda params: number(examples, params))(params)
         return slope, height, state
 
-    return Objective(lambda environments, params: (), gradient)
+    return Objective(lambda probabilities, params: (), gradient)
 
 
 def vrex(*, weight: float | Array, risk_weight: float | Array = 1.0) -> Objective:
