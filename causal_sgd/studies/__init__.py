@@ -74,6 +74,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "minibatch-invariance",
         "sample-size",
         "environments-needed",
+        "invariance-unit-tests",
         "coloured-logistic",
         "separable",
         "minority-groups",

@@ -101,6 +101,7 @@ WORLDS = {
         {"signal": 0.5, "shifts": np.array([1.0, 0.0], np.float32), "noise": 2.0},
         random=False,
     ),
+    "on_tests": Row({"factory": worlds.gaussian_environments()}, {}, {}),
     "random_scm": Row(
         {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
     ),
