@@ -62,11 +62,11 @@ def test_the_softmax_of_two_classes_is_the_logistic_loss() -> None:
     expected = np.logaddexp(0, -np.where(np.asarray(y) == 1, 1, -1) * PREDICTIONS)
     np.testing.assert_allclose(losses.softmax(both, y), expected, rtol=2e-6, atol=1e-7)
     logits = np.random.default_rng(0).normal(size=(5, 4))
-    labels = np.array([3, 0, 1, 1, 2])
-    wanted = -special.log_softmax(logits, 1)[np.arange(5), labels]
+    labels = jnp.array([3, 0, 1, 1, 2])
+    wanted = -special.log_softmax(logits, 1)[np.arange(5), np.asarray(labels)]
     np.testing.assert_allclose(losses.softmax(jnp.asarray(logits), labels), wanted, rtol=1e-5)
     slope = jax.grad(lambda f: jnp.sum(losses.softmax(f, labels)))(jnp.asarray(logits))
-    expected = special.softmax(logits, 1) - np.eye(4)[labels]
+    expected = special.softmax(logits, 1) - np.eye(4)[np.asarray(labels)]
     np.testing.assert_allclose(slope, expected, atol=1e-6)
 
 

@@ -173,8 +173,8 @@ def test_padding_changes_nothing(name: str) -> None:
     if name != "unit_test_regression":
         weights = jnp.array([1.0, -0.5, 0.3, 0.2])
         wide = jnp.append(weights, jnp.array([3.0, -2.0]))
-        for name in ("error_rates", "test_error_rates"):
-            one, other = (getattr(w, name) for w in (padded, plain))
+        for rates in ("error_rates", "test_error_rates"):
+            one, other = (getattr(w, rates) for w in (padded, plain))
             np.testing.assert_allclose(one(wide, 0.1)[:2], other(weights, 0.1), rtol=1e-5)
 
 
