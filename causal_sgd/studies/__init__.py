@@ -75,6 +75,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "sample-size",
         "environments-needed",
         "invariance-unit-tests",
+        "fair",
         "coloured-logistic",
         "separable",
         "minority-groups",
