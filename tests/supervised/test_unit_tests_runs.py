@@ -113,8 +113,8 @@ def test_products_with_hessians_are_those_of_derivatives(name: str, size: int) -
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
 
 
-def test_sixteen_nodes_are_enough_at_the_deviations_of_the_examples() -> None:
-    mean, deviation = (part.ravel() for part in np.meshgrid(np.linspace(-8, 8, 9), [0.5, 2, 4]))
+def test_sixteen_nodes_are_enough_at_small_deviations() -> None:
+    mean, deviation = (part.ravel() for part in np.meshgrid(np.linspace(-8, 8, 9), [0.5, 1, 2]))
     few_nodes, many = (
         _expectation.derivatives(losses.logistic, nodes, 1)(
             jnp.asarray(mean, float), jnp.asarray(deviation, float), jnp.ones(len(mean))
