@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -151,7 +151,9 @@ def write_tables(folder: Path, sizes: Sizes, *, everything: bool) -> tuple[int, 
     """
     store = folder / "unit_tests_store"
     store.mkdir(parents=True, exist_ok=True)
-    begin, rows, seed_rows = time.perf_counter(), [], []
+    begin = time.perf_counter()
+    rows: list[tuple[Any, ...]] = []
+    seed_rows: list[tuple[Any, ...]] = []
     parts = PARTS if everything else PARTS[:1]
     for example, method, (environments, spurious), chosen in computed(parts, store, sizes):
         start = (example, method, environments, spurious)
@@ -165,7 +167,7 @@ def write_tables(folder: Path, sizes: Sizes, *, everything: bool) -> tuple[int, 
     return runs, time.perf_counter() - begin
 
 
-def _write(path: Path, columns: Sequence[str], rows: list[tuple[object, ...]]) -> None:
+def _write(path: Path, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -74,6 +74,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "minibatch-invariance",
         "sample-size",
         "environments-needed",
+        "invariance-unit-tests",
+        "fair",
         "coloured-logistic",
         "separable",
         "minority-groups",

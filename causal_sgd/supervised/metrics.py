@@ -36,6 +36,7 @@ __all__ = [
     "invariance_gap",
     "noncausal_error",
     "risk_spread",
+    "split",
     "spurious_selected",
     "spurious_weight",
     "support",
@@ -224,6 +225,17 @@ def worst_test_error(snapshot: Snapshot) -> Array:
     """The largest share of wrong signs in a test environment; []."""
     _check(snapshot, "worst_test_error")
     return jnp.max(snapshot.once(_test_errors))
+
+
+def split(snapshot: Snapshot) -> Array:
+    """The share of each environment in the first of two inferred ones (`algorithms.zin`); [E]."""
+    _check(snapshot, "split")
+    measurement = snapshot.measurement
+    if snapshot.split is None or measurement is None or measurement.risks is None:
+        raise ValueError("metric split must see a run that infers environments (algorithms.zin)")
+    assert measurement.risks.each is not None
+    weights = measurement.risks.each(snapshot.data, snapshot.model, snapshot.world)[1]
+    return jnp.sum(weights * snapshot.split, 1) / jnp.sum(weights, 1)
 
 
 # Estimators

@@ -172,6 +172,9 @@ class Risks(NamedTuple):
             H_b d_b) on the examples of `gradient`, with the Hessians H_b of the losses and d =
             choose(losses, gradients), directions that may depend on what was drawn. Gradients and
             directions are params with a leading axis [B]. None where `batch` is differentiated.
+        each: (data, model, world) -> the losses of single examples as a function (params, scale) ->
+            [E, n], and how much each counts in the mean over all of them, [E, n], sum one; None
+            where no examples are kept.
         shifted: whether the losses take a third argument `shift` [], added to the prediction.
         fresh: whether different keys give independent examples, so that a batch can be halved.
         squared: whether the losses are mean squared residuals over 4.
@@ -205,6 +208,7 @@ class Risks(NamedTuple):
         ]
         | None
     ) = None
+    each: Callable[[PyTree, AnyModel, PyTree], tuple[Callable[..., Array], Array]] | None = None
 
 
 class Measurement(NamedTuple):

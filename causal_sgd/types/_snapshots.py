@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("step", "params", "world", "batch_loss", "data", "next_batch"),
+    data_fields=("step", "params", "world", "batch_loss", "data", "next_batch", "split"),
     meta_fields=("model", "measurement"),
 )
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Snapshot:
         data: the measurement's.
         next_batch: () -> (key, world, batch) of the next step's gradient; None where a step has
             none or several.
+        split: the weight of every example in the first of two inferred environments, [E, n]; None
+            where none are inferred.
     """
 
     step: Array
@@ -63,6 +65,7 @@ class Snapshot:
     measurement: Measurement | None = None
     data: PyTree = None
     next_batch: Callable[[], tuple[Key, PyTree, Batch]] | None = None
+    split: Array | None = None
     _memo: list[tuple[object, object]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )

@@ -169,8 +169,9 @@ ALGORITHMS = {
         {"objective": objectives.mean()}, {"learning_rate": 0.1}, {"learning_rate": 0.05}
     ),
 }
-OTHERS = {"algorithms": {"stream", "fitted", "fair"}}
-"""`stream` makes keys; the contract of `fitted` is that of estimators, and `fair` needs gates."""
+OTHERS = {"algorithms": {"stream", "fitted", "fair", "zin"}}
+"""`stream` makes keys. The contract of `fitted` is that of estimators, `fair` needs gates, and
+`zin` needs examples."""
 OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
     "restarted": Row({}, {"at": 1}, {"at": 5}),

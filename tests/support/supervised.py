@@ -30,6 +30,7 @@ EFFECTS = np.array([[0, 1.5, 0], [0, 0, -0.5], [0, 0, 0]], np.float32)  # node 0
 ROWS = np.random.default_rng(0).normal(size=(12, 3))
 
 WORLDS = {
+    "additive_scm": Row({"rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}),
     "contradiction": Row(
         {}, {"biases": BIASES, "variance": 4.0}, {"biases": BIASES, "variance": 3.0}, random=False
     ),
@@ -101,6 +102,7 @@ WORLDS = {
         {"signal": 0.5, "shifts": np.array([1.0, 0.0], np.float32), "noise": 2.0},
         random=False,
     ),
+    "on_tests": Row({"factory": worlds.gaussian_environments()}, {}, {}),
     "random_scm": Row(
         {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
     ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from causal_sgd.types import Array, Key, Objective, Params, Snapshot, Trace
 
 __all__ = [
+    "DIM_CAUSAL",
     "EXAMPLES",
     "METHODS",
     "Choice",

@@ -125,6 +125,17 @@ def counts(
     def whole(data: TableData, model: VectorModel, world: TableWorld) -> RiskFunction:
         return _risks(loss, model, world, world.mass if data.shares is None else data.shares)
 
+    def each(
+        data: TableData, model: VectorModel, world: TableWorld
+    ) -> tuple[Callable[..., Array], Array]:
+        assert data.shares is not None
+
+        def single(params: Params, scale: float | Array = 1.0) -> Array:
+            values = loss(scale * model.predictions(params, world.inputs), world.labels)
+            return jnp.broadcast_to(values[None], world.mass.shape)
+
+        return single, data.shares * world.probabilities[:, None]
+
     return Measurement(
         init,
         gradient_of(on_batch),
@@ -135,6 +146,7 @@ def counts(
             features,
             variances,
             None if loss.multiclass else mean_squares,
+            each=None if fresh else each,
             shifted=True,
             fresh=fresh,
             squared=squared,

@@ -160,6 +160,20 @@ def examples(
             return moment_risks(model, world.second_moments)
         return _risks(loss, model, data.rows, used_rows(data.rows))
 
+    def each(
+        data: MomentData, model: VectorModel, world: SupervisedWorld
+    ) -> tuple[Callable[..., Array], Array]:
+        del world
+        assert data.rows is not None
+        rows, used = data.rows, used_rows(data.rows)
+
+        def single(params: Params, scale: float | Array = 1.0) -> Array:
+            predictions = scale * model.predictions(params, rows.inputs)
+            _check_classes(loss, predictions, rows.labels)
+            return loss(predictions, rows.labels)
+
+        return single, used / jnp.sum(used)
+
     return Measurement(
         init,
         gradient_of(on_batch),
@@ -171,6 +185,7 @@ def examples(
             features,
             variances,
             None if loss.multiclass else mean_squares,
+            each=None if fresh else each,
             shifted=not loss.multiclass,
             fresh=not full,
             squared=squared,

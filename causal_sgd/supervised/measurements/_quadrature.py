@@ -38,9 +38,11 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
 
     Args:
         loss: of a prediction and a label.
-        nodes: K, nodes of the quadrature. Sixteen leave errors below 1e-4 in the risks of logistic
-            loss at deviations of the prediction below 6; a sum over K nodes is exact for
-            polynomials of degrees below 2 K.
+        nodes: K, nodes of the quadrature; a sum over K nodes is exact for polynomials of degrees
+            below 2 K. The largest error of an expected logistic loss, over all means, grows with
+            the deviation of the prediction within a group: at deviations 2, 3, 4 and 6 it is 7e-6,
+            3e-4, 2e-3 and 1e-2 with 16 nodes, 4e-7, 4e-5, 4e-4 and 4e-3 with 24, and below 1e-7,
+            1e-7, 2e-6 and 1e-4 with 64.
 
     Returns:
         A measurement for models that predict linearly, in mixture worlds

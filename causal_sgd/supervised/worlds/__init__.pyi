@@ -1,3 +1,4 @@
+from ._additive_scm import additive_scm as additive_scm
 from ._chain import chain as chain
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction

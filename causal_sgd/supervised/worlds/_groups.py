@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised import losses
-from causal_sgd.supervised._expectation import expected_loss
+from causal_sgd.supervised._expectation import hermite
 from causal_sgd.supervised._moments import Rows
 from causal_sgd.supervised.worlds._mixture import TARGETS, MixtureWorld
 from causal_sgd.supervised.worlds._placement import Numbers, array, rotation, weights_of
@@ -85,9 +85,10 @@ def zin_logit(
         bits = [jnp.repeat(a[:, None], dim_causal, 1), jnp.repeat(b[:, None], dim_spurious, 1)]
         turn = rotation(random.fold_in(key, 0), dim) if scramble else jnp.eye(dim)
         means = linalg.product(jnp.concatenate(bits, 1), turn)
-        size = _logit_weight(alpha, dim_causal, noise)
         if target == "squared":
             size = (1 - 2 * alpha) / (noise**2 + dim_causal)
+        else:
+            size = _logit_weight(alpha, dim_causal, noise)
         causal = jnp.arange(dim) < dim_causal
         return MixtureWorld(
             weights=shares(betas),
@@ -296,18 +297,21 @@ def _logit_weight(flip: Array, dim: int, noise: float | Array) -> Array:
         dim: number of inputs.
         noise: standard deviation of an input.
     """
-    expectation = expected_loss(losses.logistic, NODES)
-    one = jnp.ones((), flip.dtype)
+    points, weights = (jnp.asarray(each, flip.dtype) for each in hermite(NODES))
+    one = jnp.ones(NODES, flip.dtype)
 
-    def risk(weight: Array) -> Array:
-        mean, deviation = weight * dim, jnp.abs(weight) * noise * dim**0.5
-        agreeing = expectation(mean, deviation, one)
-        return (1 - flip) * agreeing + flip * expectation(-mean, deviation, one)
+    def slope(weight: Array) -> Array:
+        total = jnp.zeros((), flip.dtype)
+        for share, sign in ((1 - flip, 1), (flip, -1)):
+            sums = sign * dim + noise * dim**0.5 * points  # x'1 where the label is 1
+            first = losses.logistic.derivatives(weight * sums, one)[0]
+            total = total + share * jnp.sum(weights * first * sums)
+        return total
 
     def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
-        rising = jax.grad(risk)(middle) > 0
+        rising = slope(middle) > 0
         return jnp.where(rising, low, middle), jnp.where(rising, middle, high)
 
     # Without flips the best is 2 / noise^2; they only shrink it. Of flips above 1/2 the sign turns.

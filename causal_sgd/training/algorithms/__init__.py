@@ -10,6 +10,7 @@ at equal cost, give them equal numbers of examples, not of steps):
 | `sgd` with `optimizers.sam` | one update; two gradients by the same batch | 2 | m |
 | `penalised` | one update by an objective of one batch | 1 | m |
 | `fair` | K updates of critics and one of the predictor and its gates | K + 1 | (K + 1) m |
+| `zin` | an update of the split, for a time, and one of the model | 2 | all |
 | `fitted` | the whole fit of an estimator; later steps change nothing | - | all data |
 | `fedavg`, `fedprox`, `scaffold` | one round: K local steps in every participant | K | K m |
 
@@ -36,6 +37,7 @@ from causal_sgd.training.algorithms._federated import (
 from causal_sgd.training.algorithms._fitted import fitted
 from causal_sgd.training.algorithms._parts import STREAMS, stream
 from causal_sgd.training.algorithms._sgd import penalised, sgd
+from causal_sgd.training.algorithms._zin import zin
 
 __all__ = [
     "STREAMS",
@@ -48,4 +50,5 @@ __all__ = [
     "scaffold",
     "sgd",
     "stream",
+    "zin",
 ]

@@ -1,0 +1,158 @@
+"""The invariance unit tests: padded programs, the passes of quadrature, and what is chosen."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from causal_sgd.studies.supervised import _unit_tests as unit_tests
+from causal_sgd.supervised import _expectation, losses, measurements, models, worlds
+from causal_sgd.training.algorithms._examples import Examples
+from causal_sgd.types import Batch, Params
+from support.cases import few
+from support.supervised import draw_world
+
+METHODS = tuple(method for method in unit_tests.METHODS)
+
+
+@functools.cache
+def _runs(example: str, method: str, most: tuple[int, int]) -> Any:
+    """The last frame of two runs, scrambled and not, with E = 2 and 3 spurious inputs."""
+    values = unit_tests.hyperparameters(method, 2)
+    numbers = {name: jnp.asarray(value[1], float) for name, value in values.items()}
+
+    def one(scramble: jax.Array) -> Any:
+        return unit_tests.cell(
+            jax.random.key(3),
+            **numbers,
+            scramble=scramble,
+            environments=2,
+            spurious=3,
+            example=example,
+            method=method,
+            steps=40,
+            most_environments=most[0],
+            most_spurious=most[1],
+        ).metrics
+
+    return jax.jit(jax.vmap(one))(jnp.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("example", few(unit_tests.EXAMPLES, quick=("Example1",)))
+def test_padded_runs_are_those_without_room(example: str, method: str) -> None:
+    exact, padded = (_runs(example, method, most) for most in ((2, 3), (4, 6)))
+    for name, values in exact.items():
+        np.testing.assert_allclose(padded[name], values, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", [losses.logistic, losses.exponential])
+def test_one_pass_has_the_derivatives_of_a_sum_over_nodes(loss: losses.Loss) -> None:
+    points, weights = (jnp.asarray(part, float) for part in _expectation.hermite(16))
+    mean, deviation, labels = jnp.array([-1.5, 0.2, 0.9]), jnp.array([0.4, 1.1, 2.0]), 1.0
+
+    def by_sum(mean: jax.Array, deviation: jax.Array, label: jax.Array) -> jax.Array:
+        return jnp.sum(weights * loss.value(mean + deviation * points, label))
+
+    def scaled(function: Any, order: int) -> Any:
+        """Values and derivatives up to the third order, along one line."""
+
+        def along(m: jax.Array, s: jax.Array, y: jax.Array) -> list[jax.Array]:
+            line = [lambda v: function(m + 0.3 * v, s + 0.7 * v, y)]
+            for _ in range(order):
+                line.append(jax.grad(line[-1]))
+            return [each(0.0) for each in line]
+
+        return jax.jit(jax.vmap(along))(mean, deviation, jnp.full(3, labels))
+
+    fast = _expectation.expected_loss(loss, 16)
+    for one, other in zip(scaled(fast, 3), scaled(by_sum, 3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    by_hand = fast(mean, deviation, jnp.full(3, labels))
+    np.testing.assert_allclose(by_hand, scaled(fast, 0)[0], rtol=1e-5)
+
+
+MODELS = {
+    "linear": models.linear(dim=6, intercept=True, init="uniform"),
+    "signed": models.hadamard(dim=6, signed=True, init_scale=0.4),
+}
+
+
+@pytest.mark.parametrize("size", [3, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_products_with_hessians_are_those_of_derivatives(name: str, size: int) -> None:
+    world: Any = draw_world(worlds.gaussian_environments(scramble=True))
+    measurement, model = measurements.quadrature(), MODELS[name]
+    params = model.init(jax.random.key(1))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(2), leaf.shape), params
+    )
+    batch = Batch(jnp.arange(size), jnp.ones(size, jnp.int32))
+    data = measurement.init(jax.random.key(0), world)
+    step = jnp.zeros((), jnp.int32)
+    fast = Examples(measurement, jax.random.key(0), step, data, model, world, batch)
+    assert measurement.risks is not None
+    plain = measurement._replace(risks=measurement.risks._replace(products=None))
+
+    def choose(values: jax.Array, gradients: Params) -> Params:
+        return jax.tree.map(
+            lambda leaf: leaf * values.reshape((-1,) + (1,) * (leaf.ndim - 1)), gradients
+        )
+
+    results = [
+        jax.jit(lambda p, each=each: each.hessian_products(p, choose))(params)
+        for each in (fast, fast._replace(measurement=plain))
+    ]
+    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
+
+
+def test_sixteen_nodes_are_enough_at_small_deviations() -> None:
+    mean, deviation = (part.ravel() for part in np.meshgrid(np.linspace(-8, 8, 9), [0.5, 1, 2]))
+    few_nodes, many = (
+        _expectation.derivatives(losses.logistic, nodes, 1)(
+            jnp.asarray(mean, float), jnp.asarray(deviation, float), jnp.ones(len(mean))
+        )
+        for nodes in (16, 64)
+    )
+    for one, other in zip(few_nodes[:2], many[:2], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_an_oracle_trains_on_the_test() -> None:
+    for factory in (worlds.unit_test_regression(), worlds.unit_test_cows(), worlds.two_bit()):
+        world, oracle = draw_world(factory), draw_world(worlds.on_tests(factory))
+        np.testing.assert_array_equal(oracle.second_moments, world.test_moments)
+        np.testing.assert_array_equal(oracle.test_moments, world.test_moments)
+        np.testing.assert_array_equal(oracle.target, world.target)
+    with pytest.raises(ValueError, match="environments of the test"):
+        worlds.on_tests(worlds.contradiction())(jax.random.key(0))
+    with pytest.raises(ValueError, match="linear, mixture or table"):
+        worlds.on_tests(worlds.eills_demo())(jax.random.key(0))
+
+
+def test_hyperparameters_are_those_of_the_source() -> None:
+    """Values of Python's generator with the seed 1001, and the defaults."""
+    values = unit_tests.hyperparameters("IRMv1", 2)
+    assert [values[name][0] for name in ("learning_rate", "decay", "strength")] == [1e-3, 0, 0.9]
+    assert 1e-4 <= values["learning_rate"][1] <= 1e-2
+    assert 1 - 10**-0.3 <= values["strength"][1] <= 1 - 10**-3
+    same = unit_tests.hyperparameters("ERM", 20)
+    np.testing.assert_array_equal(same["learning_rate"][1], values["learning_rate"][1])
+
+
+def test_diverged_runs_are_not_chosen() -> None:
+    selection = np.array([[0.2, np.nan], [0.3, 0.3], [0.5, 0.1]])
+    data = {
+        "selection": xr.DataArray(selection, dims=("hyper", "seed")),
+        "error": xr.DataArray(selection + 1, dims=("hyper", "seed")),
+    }
+    chosen = unit_tests.choose(data)
+    assert chosen.seed in (1, 2)
+    np.testing.assert_array_equal(chosen.errors, selection[chosen.seed] + 1)
