@@ -86,7 +86,7 @@ def run(
     seeds, hyper, steps = (2, 2, 300) if quick else (10, 4, STEPS)
     options: Options = {"key": key, "progress": progress}
 
-    def swept(example: str, method: str, **axes: object) -> xr.Dataset:
+    def swept(example: str, method: str, **axes: np.ndarray) -> xr.Dataset:
         from causal_sgd.sweeps import sweep, zipped
 
         most = int(np.max(axes.get("environments", 3)))
@@ -101,7 +101,7 @@ def run(
         )
         return data.isel(step=-1).expand_dims(variant=[method]).reset_coords(drop=True)
 
-    def joined(example: str, methods: tuple[str, ...], **axes: object) -> xr.Dataset:
+    def joined(example: str, methods: tuple[str, ...], **axes: np.ndarray) -> xr.Dataset:
         import xarray as xr
 
         return xr.concat([swept(example, method, **axes) for method in methods], "variant")
