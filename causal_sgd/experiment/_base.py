@@ -213,8 +213,8 @@ class BaseExperiment(TrainingFields, SamplerFields):
         return self.steps
 
     @property
-    def implied(self) -> Mapping[str, float]:
-        """The numbers that are not given and follow from other fields."""
+    def implied(self) -> Mapping[str, str | float]:
+        """The names and numbers that are not given and follow from other fields."""
         return {}
 
     def _with(self, file: File | None) -> Self:

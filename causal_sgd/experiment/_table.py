@@ -12,6 +12,7 @@ import numpy as np
 from causal_sgd import checks
 
 __all__ = [
+    "NOTHING",
     "AnyExperiment",
     "Computed",
     "Option",
@@ -27,6 +28,7 @@ __all__ = [
     "option",
     "part",
     "unless",
+    "value_of",
     "zero",
 ]
 
@@ -35,6 +37,15 @@ Parts = Mapping[str, object]
 
 AnyExperiment = Any
 """An experiment of which a table may require more fields, so that it reads only its own."""
+
+NOTHING = object()
+"""The value of a source for an argument that is None, where None is not the factory's default."""
+
+
+def value_of(experiment: AnyExperiment, field: str) -> Any:
+    """The value of a field, or what other fields imply where it is not given."""
+    value = getattr(experiment, field)
+    return experiment.implied.get(field) if value is None else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +135,7 @@ class Requirement:
 
     def check(self, experiment: AnyExperiment, chosen: str) -> None:
         """Raise ValueError unless the field has an allowed value; `chosen` states the option."""
-        value = getattr(experiment, self.field)
+        value = value_of(experiment, self.field)
         if not self.holds(value):
             shown = "a swept value" if checks.concrete(value) is None else repr(value)
             raise ValueError(
@@ -233,7 +244,7 @@ class Table:
 
     def chosen(self, experiment: AnyExperiment) -> str:
         """The name that an experiment chooses."""
-        return getattr(experiment, self.field)
+        return value_of(experiment, self.field)
 
     def replaced_by(self, experiment: AnyExperiment) -> str | None:
         """The field that replaces all options, where it is given."""
@@ -269,7 +280,11 @@ class Table:
             return None
         values = {name: source.value(experiment, parts) for name, source in row.arguments.items()}
         # None stands for the factory's own default.
-        arguments = {name: value for name, value in values.items() if value is not None}
+        arguments = {
+            name: None if value is NOTHING else value
+            for name, value in values.items()
+            if value is not None
+        }
         return self.factory(self.chosen(experiment), row)(**arguments)
 
     def fields_used(self, experiment: AnyExperiment) -> set[str]:

@@ -56,6 +56,30 @@ def test_all_forms_of_the_same_data_give_least_squares(folder: Path, capsys) -> 
         np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
+def test_losses_of_classes_want_their_labels(tmp_path: Path, capsys) -> None:
+    draw = np.random.default_rng(1)
+    classes, places = draw.integers(0, 3, ROWS), np.arange(ROWS) % 2
+    x = np.eye(3)[classes] + 0.1 * draw.normal(size=(ROWS, 3))
+    for name, labels in (("classes", classes), ("signs", 2 * (classes > 1) - 1)):
+        np.savez(tmp_path / f"{name}.npz", x=x, y=labels, environment=places)
+    line = "run supervised --full-batch --learning-rate 1 --steps 50 --seeds 1 --json --intercept"
+    line += " --metrics training_error batch_loss --data-file"
+    for name, loss in (("classes", "softmax"), ("signs", "logistic")):
+        code, out, _ = call(*words(f"{line} {tmp_path}/{name}.npz --loss {loss}"), capsys=capsys)
+        assert code == 0
+        found = json.loads(out)["metrics"]
+        assert found["training_error"]["median"] == 0, "the classes are far from each other"
+        assert 0 < found["batch_loss"]["median"] < np.log(2)
+    for name, loss, expected in (
+        ("classes", "logistic", "labels must be -1 and 1 where loss is 'logistic', got 0, 1, 2"),
+        ("signs", "softmax", "labels must be 0, 1, ..., one for each class, where loss is 'soft"),
+    ):
+        code, _, err = call(*words(f"{line} {tmp_path}/{name}.npz --loss {loss}"), capsys=capsys)
+        assert code == 2
+        assert expected in err
+        assert len(err.splitlines()) == 1
+
+
 def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> None:
     frame = table()
     kept, rest = frame[frame["city"] == "rome"], frame[frame["city"] == "paris"]

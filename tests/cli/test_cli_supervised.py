@@ -115,6 +115,8 @@ def test_a_refined_plane_has_theory_and_a_default_level(capsys) -> None:
             "(see causal-sgd run supervised --help)",
         ),
         ("run supervised --world chain --dim-invariant 0", "dim_invariant must be a whole number"),
+        ("run supervised --loss logistic", "world must be .* its labels are numbers"),
+        ("run supervised --loss hinge", "--loss must be one of .* logistic"),
         ("run supervised --metrics test_risk", "world must have test environments"),
         (
             "phase supervised --x mean=0:1:2 --y learning-rate=0.1,0.2 --method pooled",
@@ -174,6 +176,11 @@ def test_bash_completes_the_options_of_each_system(capsys) -> None:
     for line, offered in (
         ("phase supervised --met", ["--method", "--metric", "--metrics"]),
         ("run supervised --method irm", ["irm", "irmv1"]),
+        ("run supervised --loss lo", ["logistic"]),
+        (
+            "run supervised --world unit",
+            ["unit-test-cows", "unit-test-margin", "unit-test-regression"],
+        ),
         ("run --fam", ["--family"]),
         ("run sup", ["supervised"]),
     ):

@@ -31,7 +31,8 @@ NOT_FOR_THE_SHELL = {
     ("sensing", "algorithm"): {
         "stream",  # the key of a named stream
         "penalised",  # with objectives and
-        "fitted",  # with estimators: the methods of the second system
+        "fitted",  # with estimators, and
+        "fair",  # with gates: the methods of the second system
     },
     ("sensing", "world"): {
         "from_arrays",  # takes arrays
@@ -42,12 +43,13 @@ NOT_FOR_THE_SHELL = {
         "from_equations",  # takes arrays
         "from_moments",
         "separable",
-        "minority_groups",  # whose target is unknown
+        "on_tests",  # takes a world
     },
     ("supervised", "method"): {
         "from_value",  # takes a function
         "annealed",  # a row of annealing
         "accepted_sets",  # tests of sets, no estimator
+        "within",  # takes the inputs of open gates
     },
 }
 FIELDS = {

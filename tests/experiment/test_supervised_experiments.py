@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from causal_sgd.experiment import SYSTEMS, Experiment, SupervisedExperiment, theory_curve
+from causal_sgd.experiment._supervised._worlds import WORLDS
 from causal_sgd.experiment._systems import parsed
-from causal_sgd.supervised import measurements, metrics, models, worlds
+from causal_sgd.supervised import losses, measurements, metrics, models, worlds
 from causal_sgd.sweeps import sweep
 from causal_sgd.training import objectives, run, samplers
 from causal_sgd.training.algorithms import penalised
@@ -52,12 +53,20 @@ NEEDS: dict[str, dict] = {
     "random-scm": {"num_examples": 50},
     "drift": {"measurement": "batch-moments"},
     "redraw": {"measurement": "batch-moments", "world": "anticausal"},
+    "logistic": {"world": "two-bit"},
+    "exponential": {"world": "zin-logit"},
+    "quadrature": {"world": "unit-test-cows"},
+    "batch-projections": {"world": "unit-test-margin", "fresh_examples": 1000},
+    "counts": {"world": "minority-groups"},
+    "fair-gumbel": {"model": "gated"},
     "step": {"method": "irmv1", "restart": True, "optimizer": "adam"},
 }
+FIELDS = ("world", "loss", "method", "model", "measurement", "sampler", "annealing", "evolution")
 CHOICES = [
     (field, name)
-    for field in ("world", "method", "model", "measurement", "sampler", "annealing", "evolution")
+    for field in FIELDS
     for name in SupervisedExperiment.choices()[field]
+    if name != "softmax"  # needs a file
 ]
 
 
@@ -85,15 +94,14 @@ def test_the_default_learning_rate_is_that_of_the_world() -> None:
         ({}, 0.1),
         ({"world": "sem"}, 0.01),
         ({"world": "random-scm", "num_examples": 9}, 0.002),
+        ({"world": "balancing"}, 0.01),
         ({"world": "sem", "data_file": "own.csv"}, 0.1),
         ({"world": "sem", "learning_rate": 0.3}, 0.3),
     ):
         experiment = SupervisedExperiment(**fields)
-        assert {"learning_rate": experiment.learning_rate} | experiment.implied == {
-            "learning_rate": rate
-        }
+        assert experiment.implied.get("learning_rate", experiment.learning_rate) == rate
     experiment = SupervisedExperiment(world="sem", steps=20, **WEIGHT)
-    given = experiment.replace(learning_rate=0.01)
+    given = experiment.replace(learning_rate=0.01, measurement="moments")
     one, other = experiment.cell(), given.cell()
     assert vars(one)["configuration"] == vars(other)["configuration"] == given.describe()
     key = jax.random.key(3)
@@ -106,6 +114,74 @@ def test_the_default_learning_rate_is_that_of_the_world() -> None:
 def test_drawn_equations_seldom_diverge_by_default() -> None:
     swept = sweep(SupervisedExperiment(world="sem", **WEIGHT).cell(), seeds=64)
     assert (swept.diverged_at < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "measurement"),
+    [
+        ({"world": "two-bit"}, "moments"),
+        ({"world": "two-bit", "loss": "logistic"}, "counts"),
+        ({"world": "unit-test-cows", "loss": "exponential"}, "quadrature"),
+        ({"data_file": "own.csv", "loss": "logistic"}, "examples"),
+        ({"world": "two-bit", "loss": "logistic", "measurement": "examples"}, "examples"),
+    ],
+)
+def test_the_default_measurement_is_exact_for_the_loss(fields: dict, measurement: str) -> None:
+    experiment = SupervisedExperiment(**fields)
+    assert experiment.replace(**experiment.implied).measurement == measurement
+    assert "num_examples" not in experiment.implied
+    changed = experiment.replace(loss="squared", measurement=None)
+    assert changed.implied["measurement"] == "moments"
+
+
+def test_a_logistic_experiment_equals_the_parts_by_hand() -> None:
+    fields = {"world": "unit-test-cows", "loss": "logistic", "method": "irmv1", "weight": 3.0}
+    names = ("test_error", "worst_test_error", "training_risk")
+    cell = SupervisedExperiment(**fields, metrics=names, steps=5).cell()
+
+    def by_hand(key: Key) -> Trace:
+        algorithm = penalised(
+            world=worlds.unit_test_cows(used_spurious=2),
+            sampler=samplers.stratified(batch_size=1000),
+            measurement=measurements.quadrature(losses.logistic),
+            model=models.linear(dim=10),
+            objective=objectives.irmv1(weight=3.0),
+            optimizer=optax.sgd(0.1),
+        )
+        return run(
+            key, algorithm=algorithm, metrics=[getattr(metrics, n) for n in names], num_steps=5
+        )
+
+    key = jax.random.key(1)
+    one = jax.jit(lambda key: cell(key, used_spurious=2))(key)
+    other = jax.jit(by_hand)(key)
+    for name in names:
+        np.testing.assert_allclose(one.metrics[name], other.metrics[name], rtol=1e-6)
+    assert 0 < one.metrics["test_error"][-1] <= one.metrics["worst_test_error"][-1] < 1
+
+
+def test_the_data_set_of_balancing_is_drawn_where_it_is_trained_on() -> None:
+    fields = {"world": "balancing", "dim_noise": 3, "data_examples": 40, "metrics": ("weights",)}
+    key = jax.random.key(0)
+    for changes, size in (
+        ({"measurement": "examples", "full_batch": True}, 16),
+        ({"measurement": "examples", "full_batch": True, "subsampled": True}, 16),
+        ({"loss": "logistic"}, None),
+        ({}, None),
+    ):
+        experiment = SupervisedExperiment(**fields, **changes)
+        world = WORLDS.build(experiment, {})
+        rows = jax.eval_shape(world, key).rows
+        assert (None if rows is None else rows.labels.shape[1]) == size
+        assert jax.eval_shape(experiment.cell(), key).metrics["weights"].shape == (2, 5)
+
+
+def test_the_target_is_that_of_the_loss() -> None:
+    for loss, weight in (("squared", 1 / 2), ("logistic", 2)):
+        experiment = SupervisedExperiment(
+            world="gaussian-environments", dim_invariant=1, noise=1.0, signal=1.0, loss=loss
+        )
+        assert WORLDS.build(experiment, {})(jax.random.key(0)).target[0] == weight
 
 
 def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
@@ -139,6 +215,32 @@ def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
             {"probabilities": (0.5, 0.5)},
             "probabilities must not be given where sampler is 'stratified'",
         ),
+        ({"loss": "logistic"}, "world must be .* where loss is 'logistic', got 'contradiction'"),
+        (
+            {"loss": "logistic", "world": "two-bit", "measurement": "moments"},
+            "measurement must be 'quadrature' or .* where loss is 'logistic', got 'moments'",
+        ),
+        (
+            {"world": "two-bit", "measurement": "quadrature"},
+            "world must be .* where measurement is 'quadrature', got 'two-bit'",
+        ),
+        (
+            {"world": "zin-logit", "measurement": "batch-projections"},
+            "fresh_examples must be given",
+        ),
+        (
+            {"world": "two-bit", "loss": "logistic", "method": "icp"},
+            "loss must be 'squared' where method is 'icp', got 'logistic'",
+        ),
+        (
+            {"world": "two-bit", "loss": "logistic", "metrics": ("test_risk",)},
+            "metrics must be of the loss, 'logistic', got 'test_risk'.*; use test_error",
+        ),
+        ({"loss": "softmax"}, "data_file must be given where loss is 'softmax', got None"),
+        ({"data_file": "a.csv", "loss": "logistic", "standardise": True}, "standardise must be F"),
+        ({"metrics": ("validation_error",)}, "num_validation must be given for the metric"),
+        ({"metrics": ("gates",)}, "model must be 'gated' for the metric gates, got 'linear'"),
+        ({"method": "fair-gumbel"}, "model must be 'gated' where method is 'fair-gumbel'"),
         ({"data_file": 3}, "data_file must be the path of an .npz or .csv file or None, got 3"),
         ({"steps": None}, "steps must be given"),
     ],
@@ -163,6 +265,9 @@ def test_messages_of_parts_name_the_field() -> None:
             SupervisedExperiment(**fields).cell()(key)
     tested = SupervisedExperiment(method="icp", **WEIGHT).cell()
     assert jax.eval_shape(tested, key, num_examples=50.0), "as an axis it is given"
+    balanced = SupervisedExperiment(world="balancing", **WEIGHT).cell()
+    with pytest.raises(ValueError, match="minority_share must not be swept where world is 'balan"):
+        balanced(key, minority_share=0.1)
     with pytest.raises(ValueError, match=r"parameter must be one of .*got 'width'"):
         SupervisedExperiment().cell()(key, width=3)
 

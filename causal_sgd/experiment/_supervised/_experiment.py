@@ -11,7 +11,12 @@ from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.experiment._fields import Axis
 from causal_sgd.experiment._samplers import SAMPLERS, SamplerFields, SamplerName
 from causal_sgd.experiment._supervised import _curves, _sizes
-from causal_sgd.experiment._supervised._measurements import MEASUREMENTS, MeasurementFields
+from causal_sgd.experiment._supervised._measurements import (
+    LOSSES,
+    MEASUREMENTS,
+    MeasurementFields,
+    default_measurement,
+)
 from causal_sgd.experiment._supervised._methods import (
     ALGORITHMS,
     ANNEALING,
@@ -27,9 +32,10 @@ from causal_sgd.experiment._supervised._metrics import (
     SupervisedMetricName,
 )
 from causal_sgd.experiment._supervised._models import MODELS, ModelFields
-from causal_sgd.experiment._supervised._worlds import EVOLUTIONS, WORLDS, WorldFields
+from causal_sgd.experiment._supervised._world_fields import WorldFields
+from causal_sgd.experiment._supervised._worlds import BINARY, EVOLUTIONS, WORLDS
 from causal_sgd.experiment._system import File, System
-from causal_sgd.experiment._table import Table, given
+from causal_sgd.experiment._table import Table, given, value_of
 from causal_sgd.experiment._training import AVERAGES, OPTIMIZERS, SCHEDULES, TrainingFields
 
 __all__ = ["SupervisedExperiment"]
@@ -41,12 +47,15 @@ FINITE = {
 }
 """Choices whose moments must be those of a number of examples, and why."""
 RATE = 0.1
-RATES = {"sem": 0.01, "random-scm": 0.002}
+RATES = {"sem": 0.01, "random-scm": 0.002, "balancing": 0.01}
 """Learning rates of worlds whose inputs may have large second moments. Of drawn worlds with the
-default sizes the largest eigenvalue is about 350 (sem) and 920 (random-scm), elsewhere below 42."""
+default sizes the largest eigenvalue is about 350 (sem), 920 (random-scm) and 320 (a group of the
+data set of balancing), elsewhere below 42."""
 OF_STEPS = (SAMPLERS, MODELS, ANNEALING, SCHEDULES, OPTIMIZERS, AVERAGES)
 """The tables that estimators do not need."""
-OF_ESTIMATORS = (WORLDS, EVOLUTIONS, MEASUREMENTS, METHODS, ALGORITHMS)
+OF_ESTIMATORS = (LOSSES, WORLDS, EVOLUTIONS, MEASUREMENTS, METHODS, ALGORITHMS)
+SQUARED = ("test_risk", "worst_test_risk", "validation_risk")
+"""The metrics that are mean squared residuals under every loss."""
 
 
 def _read_file(path: Path) -> File:
@@ -58,6 +67,7 @@ def _read_file(path: Path) -> File:
 SUPERVISED = System(
     name="supervised",
     tables=(
+        LOSSES,
         WORLDS,
         EVOLUTIONS,
         SAMPLERS,
@@ -93,7 +103,7 @@ class SupervisedExperiment(
     WorldFields,
     MethodFields,
 ):
-    """Regression in several environments, described by names and numbers.
+    """Regression and classification in several environments, described by names and numbers.
 
     In names, hyphens and underscores are the same.
 
@@ -104,9 +114,10 @@ class SupervisedExperiment(
     SYSTEM: ClassVar[System] = SUPERVISED
 
     learning_rate: Axis[float | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Step size of the optimizer. Default: 0.1, 0.01 (sem) or 0.002 (random-scm), with which nearly
-    no drawn world diverges, but which need more steps. Steps of least squares diverge beyond 4 /
-    the largest eigenvalue of the inputs' second moments."""
+    """Step size of the optimizer. Default: 0.1, 0.01 (sem, balancing) or 0.002 (random-scm), with
+    which nearly no drawn world diverges, but which need more steps. Steps of least squares diverge
+    beyond 4 / the largest eigenvalue of the inputs' second moments, steps of logistic loss not
+    below 8 / it."""
     sampler: SamplerName = "stratified"
     """Which environments feed a step. Batches of several: stratified (all in equal shares), pooled,
     mixed. Batches of one environment: hetero (HeteroSGD, drawn at random), cyclic, shuffled, block,
@@ -124,14 +135,38 @@ class SupervisedExperiment(
                     f"metrics must be about what method {self.method!r} has, got {name!r}, which "
                     f"is about {'methods that take steps' if self.fits else 'estimators'}"
                 )
+        if "gates" in self.metrics and self.model != "gated":
+            raise ValueError(f"model must be 'gated' for the metric gates, got {self.model!r}")
+        self._check_labels()
         held_out = "num_validation" if self.data_file is None else "validation_share"
-        if "validation_risk" in self.metrics and getattr(self, held_out) is None:
-            raise ValueError(f"{held_out} must be given for the metric validation_risk, got None")
+        for name in ("validation_risk", "validation_error"):
+            if name in self.metrics and getattr(self, held_out) is None:
+                raise ValueError(f"{held_out} must be given for the metric {name}, got None")
+
+    def _check_labels(self) -> None:
+        """Raise ValueError if the loss does not fit the labels, or a metric the loss."""
+        if self.loss == "squared":
+            return
+        if self.data_file is None and self.world not in BINARY:
+            raise ValueError(
+                f"world must be {' or '.join(map(repr, BINARY))} where loss is {self.loss!r}, got "
+                f"{self.world!r}: its labels are numbers"
+            )
+        if self.data_file is not None and self.standardise:
+            raise ValueError(
+                f"standardise must be False where loss is {self.loss!r}, got True: it moves labels"
+            )
+        for name in self.metrics:
+            if name in SQUARED:
+                raise ValueError(
+                    f"metrics must be of the loss, {self.loss!r}, got {name!r}, a mean squared "
+                    f"residual; use {name.replace('risk', 'error')}"
+                )
 
     def check_numbers(self) -> None:
         """Raise ValueError if a number, which may be an axis, does not fit or is missing."""
         super().check_numbers()
-        if self.measurement == "moments" and self.data_file is None:
+        if value_of(self, "measurement") == "moments" and self.data_file is None:
             for field, reasons in FINITE.items():
                 name = getattr(self, field)
                 if name in reasons:
@@ -153,11 +188,15 @@ class SupervisedExperiment(
         return OF_ESTIMATORS if self.fits else SUPERVISED.tables
 
     @property
-    def implied(self) -> Mapping[str, float]:
-        """The learning rate of the world, where it is not given."""
-        if self.learning_rate is not None:
-            return {}
-        return {"learning_rate": RATES.get(self.world, RATE) if self.data_file is None else RATE}
+    def implied(self) -> Mapping[str, str | float]:
+        """The measurement of world and loss and the learning rate, where they are not given."""
+        values: dict[str, str | float] = {}
+        if self.measurement is None:
+            values["measurement"] = default_measurement(self)
+        if self.learning_rate is None:
+            own = RATES.get(self.world, RATE)
+            values["learning_rate"] = own if self.data_file is None else RATE
+        return values
 
     @property
     def num_steps(self) -> int:
@@ -179,6 +218,12 @@ class SupervisedExperiment(
 
     def why_no_axis(self, number: str) -> str | None:
         """Why a sweepable number cannot be an axis, as the end of a sentence; None if it can."""
-        if number == "num_examples" and self.measurement == "examples":
-            return "where measurement is 'examples', as it fixes the shapes of arrays"
+        reason = "as it fixes the shapes of arrays"
+        drawn = value_of(self, "measurement") == "examples"
+        if drawn and number == "num_examples":
+            return f"where measurement is 'examples', {reason}"
+        if drawn and number == "num_validation" and self.loss != "squared":
+            return f"where measurement is 'examples' and loss is {self.loss!r}, {reason}"
+        if number == "minority_share" and self.world == "balancing":
+            return f"where world is 'balancing', {reason}"
         return None

@@ -17,6 +17,7 @@ from causal_sgd.experiment._table import (
     Requirement,
     Source,
     Table,
+    absent,
     given,
     one_of,
     only,
@@ -58,6 +59,7 @@ SEVERAL = one_of(
     "it compares the environments of a batch",
 )
 FIT = (
+    only("loss", "squared", "it is about least squares"),
     one_of("measurement", ("moments", "examples"), "it fits all examples of all environments"),
     only("evolution", "none", "it fits once"),
 )
@@ -120,6 +122,15 @@ METHODS = Table(
         "fishr": _objective({"decay": "variance_decay"}, requires=(SEVERAL,)),
         "coral": _objective(requires=(SEVERAL,)),
         "sd": _objective(),
+        "fair-gumbel": Option(
+            None,
+            requires=(
+                only("loss", "squared", "its critics fit residuals"),
+                only("model", "gated", "it chooses inputs by their gates"),
+                only("average", "none", "it has no average"),
+                absent("sam_radius", "it plays a game of several losses"),
+            ),
+        ),
         "pooled": _estimator("intercept"),
         "oracle": _estimator("intercept"),
         "without": _estimator("intercept", {"inputs": _left_out()}, requires=LEFT_OUT),
@@ -191,6 +202,8 @@ TRAINED: dict[str, str | Source] = DATA | {
     "evolve": part("evolve"),
 }
 
+GAME = {name: source for name, source in TRAINED.items() if name != "evaluate"}
+
 
 def _penalty(experiment: AnyExperiment, parts: Parts) -> object:
     del experiment
@@ -203,6 +216,8 @@ def _algorithm(name: str) -> Option:
         return option(DATA, factory="fitted", estimator=part("method"))
     if name == "erm":
         return option(TRAINED, factory="sgd", curve=True)
+    if name == "fair-gumbel":
+        return option(GAME, "weight", "adversary_steps", factory="fair")
     return option(TRAINED, factory="penalised", objective=Computed(_penalty))
 
 
@@ -223,14 +238,17 @@ class MethodFields:
 
     method: MethodName = "erm"
     """What finds the predictor. Step by step: erm (the mean loss; HeteroSGD with the sampler
-    hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, or with weights of
-    environments or signs group-dro, andmask, sandmask. In one step, without a model, a sampler and
+    hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, with weights of
+    environments or signs group-dro, andmask, sandmask, or as a game of gates against critics
+    fair-gumbel (model gated). In one step, without a model, a sampler and
     an optimizer: pooled least squares, oracle (on the causal inputs), without (on all inputs but
     some), anchor, causal-dantzig, icp, regression-invariance, eills, fair (the last four search all
     sets of up to 15 inputs)."""
     weight: Axis[float] = 1.0
-    """Weight of the penalty (of the weighted loss in group-dro), for losses that are mean squared
-    residuals over 4."""
+    """Weight of the penalty (of the weighted loss in group-dro, of the critics in fair-gumbel), for
+    losses on the scale of the option loss."""
+    adversary_steps: int = 3
+    """Updates of the critics in a step (fair-gumbel)."""
     risk_weight: Axis[float | None] = None
     """Weight of the mean loss beside the penalty. Default: 1, and 0 in group-dro."""
     annealing: AnnealingName = "none"

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 from causal_sgd.experiment._fields import Axis
+from causal_sgd.experiment._supervised._data_file import number_of_classes
 from causal_sgd.experiment._table import AnyExperiment, Computed, Parts, Table, option
 
 if TYPE_CHECKING:
@@ -33,16 +34,18 @@ def _dim(experiment: AnyExperiment, parts: Parts) -> int:
 
 
 DIM = Computed(_dim)
+CLASSES = Computed(number_of_classes)
 
 MODELS = Table(
     "model",
     "model",
     _module,
     {
-        "linear": option("intercept", "init", "init_scale", dim=DIM),
+        "linear": option("intercept", "init", "init_scale", dim=DIM, outputs=CLASSES),
         "hadamard": option("depth", "signed", "intercept", "init_scale", dim=DIM, curve=True),
         "linear-network": option("depth", "intercept", "init_scale", dim=DIM, hidden="width"),
         "featurised": option("features", "intercept", dim=DIM),
+        "gated": option("intercept", "init", "init_scale", dim=DIM, init_logit="gate_logit"),
     },
 )
 
@@ -59,7 +62,7 @@ class ModelFields:
     model: ModelName = "linear"
     """What is trained: linear (w), hadamard (u^depth, or u^depth - v^depth if signed, of every
     input by itself), linear-network (fully connected, without nonlinearities), featurised (linear
-    features under a fixed head)."""
+    features under a fixed head), gated (linear, a gate for every input)."""
     depth: int = 2
     """Power of the weights (hadamard) or number of layers (linear-network)."""
     signed: bool = False
@@ -71,7 +74,10 @@ class ModelFields:
     intercept: bool = False
     """Whether the predictor has an intercept; also of estimators, but for those that test."""
     init: Literal["gaussian", "uniform"] | None = None
-    """Initial weights (linear): gaussian (zero without init-scale), or uniform, as linear layers of
-    PyTorch begin; gaussian by default."""
+    """Initial weights (linear, gated): gaussian (zero without init-scale), or uniform, as linear
+    layers of PyTorch begin; gaussian by default."""
     init_scale: Axis[float | None] = None
-    """Scale of the initial parameters. Default: 0 (linear), 0.1 (hadamard), 1 (linear-network)."""
+    """Scale of the initial parameters. Default: 0 (linear, gated), 0.1 (hadamard), 1
+    (linear-network)."""
+    gate_logit: Axis[float] = -3.0
+    """Initial value of the logits of the gates (gated)."""

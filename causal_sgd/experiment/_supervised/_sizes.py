@@ -20,6 +20,8 @@ def arrays(experiment: SupervisedExperiment) -> Iterator[dict[str, int]]:
         yield {"dim_invariant": size(experiment, "dim_invariant") ** 2}
         yield {"dim_spurious": size(experiment, "dim_spurious") ** 2}
         yield {"num_environments": size(experiment, "num_environments")}
+        if experiment.world == "balancing":
+            yield {"dim_noise": size(experiment, "dim_noise") ** 2}
     if not experiment.fits:
         if experiment.model == "linear-network":
             layers = max(size(experiment, "depth") - 2, 0) or 1
