@@ -32,7 +32,8 @@ NOT_FOR_THE_SHELL = {
         "stream",  # the key of a named stream
         "penalised",  # with objectives and
         "fitted",  # with estimators, and
-        "fair",  # with gates: the methods of the second system
+        "fair",  # with gates, and
+        "zin",  # with inferred environments: the methods of the second system
     },
     ("sensing", "world"): {
         "from_arrays",  # takes arrays

@@ -59,6 +59,7 @@ NEEDS: dict[str, dict] = {
     "batch-projections": {"world": "unit-test-margin", "fresh_examples": 1000},
     "counts": {"world": "minority-groups"},
     "fair-gumbel": {"model": "gated"},
+    "zin": {"world": "two-bit", "measurement": "counts"},
     "step": {"method": "irmv1", "restart": True, "optimizer": "adam"},
 }
 FIELDS = ("world", "loss", "method", "model", "measurement", "sampler", "annealing", "evolution")
@@ -240,6 +241,11 @@ def test_an_estimator_takes_one_step_and_is_pooled_least_squares() -> None:
         ({"data_file": "a.csv", "loss": "logistic", "standardise": True}, "standardise must be F"),
         ({"metrics": ("validation_error",)}, "num_validation must be given for the metric"),
         ({"metrics": ("gates",)}, "model must be 'gated' for the metric gates, got 'linear'"),
+        ({"metrics": ("split",)}, "method must be 'zin' for the metric split, got 'erm'"),
+        (
+            {"method": "zin"},
+            "measurement must be 'examples' or 'counts' where method is",
+        ),
         ({"method": "fair-gumbel"}, "model must be 'gated' where method is 'fair-gumbel'"),
         ({"data_file": 3}, "data_file must be the path of an .npz or .csv file or None, got 3"),
         ({"steps": None}, "steps must be given"),
@@ -281,6 +287,11 @@ def test_messages_of_parts_name_the_field() -> None:
         ({"method": "pooled"}, "steps", "where method is 'pooled', which fits in one step"),
         ({"method": "pooled"}, "clip_norm", "where method is 'pooled', which fits in one step"),
         ({"method": "pooled"}, "num_examples", None),
+        (
+            {"method": "zin", "world": "two-bit", "measurement": "counts"},
+            "batch_size",
+            "where method is 'zin', which uses all examples in every step",
+        ),
         ({}, "clip_norm", None),
         ({}, "steps", None),
     ],

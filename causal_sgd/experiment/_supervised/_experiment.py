@@ -137,6 +137,8 @@ class SupervisedExperiment(
                 )
         if "gates" in self.metrics and self.model != "gated":
             raise ValueError(f"model must be 'gated' for the metric gates, got {self.model!r}")
+        if "split" in self.metrics and self.method != "zin":
+            raise ValueError(f"method must be 'zin' for the metric split, got {self.method!r}")
         self._check_labels()
         held_out = "num_validation" if self.data_file is None else "validation_share"
         for name in ("validation_risk", "validation_error"):
@@ -180,11 +182,13 @@ class SupervisedExperiment(
     @property
     def label(self) -> str:
         """A short name among other experiments of the system."""
-        return self.method if self.fits else f"{self.method}, {self.sampler}"
+        return f"{self.method}, {self.sampler}" if SAMPLERS in self.tables else self.method
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that apply."""
+        if self.method == "zin":
+            return tuple(table for table in SUPERVISED.tables if table is not SAMPLERS)
         return OF_ESTIMATORS if self.fits else SUPERVISED.tables
 
     @property
@@ -206,6 +210,9 @@ class SupervisedExperiment(
     def why_unused(self, field: str) -> str | None:
         """Why a field has no effect, such as "where biases is given"; None if it has one."""
         reason = super().why_unused(field)
+        of_samplers = {name for row in SAMPLERS.options.values() for name in row.fields}
+        if self.method == "zin" and field in of_samplers:
+            return "where method is 'zin', which uses all examples in every step"
         if not self.fits:
             return reason
         rows = [row for table in OF_STEPS for row in table.options.values()]

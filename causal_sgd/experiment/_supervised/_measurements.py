@@ -158,8 +158,8 @@ class MeasurementFields:
     """Whether every environment keeps as many examples as the smallest one has (examples)."""
     num_validation: Axis[int | None] = None
     """Examples of each environment that nothing trains on, for the metrics validation_risk and
-    validation_error (counts, examples); none by default. Of data-file rows are held out by validation-share
-    instead."""
+    validation_error (counts, examples); none by default. Of data-file rows are held out by
+    validation-share instead."""
     nodes: int | None = None
     """Nodes of a quadrature: over a Gaussian group (quadrature, batch-projections; 16 by default),
     or over the margins (minority-groups; 32 by default)."""

@@ -131,6 +131,15 @@ METHODS = Table(
                 absent("sam_radius", "it plays a game of several losses"),
             ),
         ),
+        "zin": Option(
+            None,
+            requires=(
+                one_of("measurement", ("examples", "counts"), "it weighs every example"),
+                only("evolution", "none", "its examples stay"),
+                only("average", "none", "it has no average"),
+                absent("sam_radius", "it trains a split, too"),
+            ),
+        ),
         "pooled": _estimator("intercept"),
         "oracle": _estimator("intercept"),
         "without": _estimator("intercept", {"inputs": _left_out()}, requires=LEFT_OUT),
@@ -203,6 +212,7 @@ TRAINED: dict[str, str | Source] = DATA | {
 }
 
 GAME = {name: source for name, source in TRAINED.items() if name != "evaluate"}
+SPLIT = {name: GAME[name] for name in ("world", "measurement", "model", "optimizer")}
 
 
 def _penalty(experiment: AnyExperiment, parts: Parts) -> object:
@@ -218,6 +228,9 @@ def _algorithm(name: str) -> Option:
         return option(TRAINED, factory="sgd", curve=True)
     if name == "fair-gumbel":
         return option(GAME, "weight", "adversary_steps", factory="fair")
+    if name == "zin":
+        own = {"start": "anneal_start", "hidden": "split_width"}
+        return option(SPLIT, "weight", "auxiliary", own)
     return option(TRAINED, factory="penalised", objective=Computed(_penalty))
 
 
@@ -239,23 +252,29 @@ class MethodFields:
     method: MethodName = "erm"
     """What finds the predictor. Step by step: erm (the mean loss; HeteroSGD with the sampler
     hetero), or with a penalty irm, irmv1, birm, vrex, iga, fishr, coral, sd, with weights of
-    environments or signs group-dro, andmask, sandmask, or as a game of gates against critics
-    fair-gumbel (model gated). In one step, without a model, a sampler and
-    an optimizer: pooled least squares, oracle (on the causal inputs), without (on all inputs but
-    some), anchor, causal-dantzig, icp, regression-invariance, eills, fair (the last four search all
-    sets of up to 15 inputs)."""
+    environments or signs group-dro, andmask, sandmask, as a game of gates against critics
+    fair-gumbel (model gated), or between two inferred environments zin. In one step, without a
+    model, a sampler and an optimizer: pooled least squares, oracle (on the causal inputs),
+    without (on all inputs but some), anchor, causal-dantzig, icp, regression-invariance, eills,
+    fair (the last four search all sets of up to 15 inputs)."""
     weight: Axis[float] = 1.0
     """Weight of the penalty (of the weighted loss in group-dro, of the critics in fair-gumbel), for
     losses on the scale of the option loss."""
     adversary_steps: int = 3
     """Updates of the critics in a step (fair-gumbel)."""
+    auxiliary: Literal["time", "free"] = "time"
+    """What environments are inferred from (zin): time, the place of an example among all, or free,
+    a number of its own for each (EIIL)."""
+    split_width: int = 16
+    """Width of the network that infers them (zin)."""
     risk_weight: Axis[float | None] = None
     """Weight of the mean loss beside the penalty. Default: 1, and 0 in group-dro."""
     annealing: AnnealingName = "none"
     """Whether the weight of the penalty changes during a run: step (from early-weight to weight
     after anneal-start steps)."""
     anneal_start: Axis[int] = 100
-    """Steps before the weight of the penalty changes (step)."""
+    """Steps before the weight of the penalty changes (step), or while environments are inferred
+    without a penalty (zin)."""
     early_weight: Axis[float] = 1.0
     """Weight of the penalty until then (step)."""
     restart: bool = False

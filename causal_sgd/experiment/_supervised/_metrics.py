@@ -25,6 +25,7 @@ METRICS = {
     "spurious_weight": MetricOption(_supervised, default=True),
     "weights": MetricOption(_supervised),
     "gates": MetricOption(_supervised, of=TRAINED),
+    "split": MetricOption(_supervised, of=TRAINED),
     "failed": MetricOption(_supervised),
     "training_risk": MetricOption(_supervised, default=True),
     "risk_spread": MetricOption(_supervised, default=True),
