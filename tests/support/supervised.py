@@ -225,7 +225,7 @@ OBJECTIVES = {
         {"start": 0, "before": 0.5, "after": 2.0},
     ),
 }
-OTHERS = {"estimators": {"accepted_sets"}, "objectives": {"from_value"}}
+OTHERS = {"estimators": {"accepted_sets"}, "objectives": {"from_value"}, "metrics": {"split"}}
 """Members of rooms that are not made of numbers; their own tests stand elsewhere."""
 
 # The shape of each metric: E environments, T of the test, p inputs.
