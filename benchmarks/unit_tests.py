@@ -167,11 +167,16 @@ def write_tables(folder: Path, sizes: Sizes, *, everything: bool) -> tuple[int, 
     return runs, time.perf_counter() - begin
 
 
+def _place(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Example, environments and spurious inputs, by which tables are sorted."""
+    return row[0], *row[2:4]
+
+
 def _write(path: Path, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(sorted(rows, key=lambda row: [str(row[0]), *row[2:4]]))
+        writer.writerows(sorted(rows, key=_place))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,8 +17,9 @@ def group_dro(
 ) -> Objective:
     """GroupDRO (Sagawa et al. 2020): sum_e q_e R_e with q_e <- q_e exp(rate R_e), normalised.
 
-    The weights q [E] of the environments that occur begin equal and are updated by a step's losses before they weigh them. Of a
-    batch with fewer environments only theirs change; the others share in the normalisation.
+    The weights q [E] of the environments that occur begin equal and are updated by a step's losses
+    before they weigh them. Of a batch with fewer environments only theirs change; the others share
+    in the normalisation.
 
     Args:
         rate: of the weights, at least 0; may be traced.
