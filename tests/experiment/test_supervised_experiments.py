@@ -51,6 +51,7 @@ NEEDS: dict[str, dict] = {
     "icp": {"num_examples": 50},
     "without": {"left_out": (1,)},
     "random-scm": {"num_examples": 50},
+    "additive-scm": {"num_examples": 50},
     "drift": {"measurement": "batch-moments"},
     "redraw": {"measurement": "batch-moments", "world": "anticausal"},
     "logistic": {"world": "two-bit"},

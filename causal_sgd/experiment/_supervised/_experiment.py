@@ -43,14 +43,14 @@ __all__ = ["SupervisedExperiment"]
 SAMPLED = "of nonlinear equations only samples are known"
 FINITE = {
     "method": {"icp": "a population has no p-values"},
-    "world": {"eills-demo": SAMPLED, "random-scm": SAMPLED},
+    "world": dict.fromkeys(("eills-demo", "random-scm", "additive-scm"), SAMPLED),
 }
 """Choices whose moments must be those of a number of examples, and why."""
 RATE = 0.1
-RATES = {"sem": 0.01, "random-scm": 0.002, "balancing": 0.01}
+RATES = {"sem": 0.01, "random-scm": 0.002, "balancing": 0.01, "additive-scm": 0.05}
 """Learning rates of worlds whose inputs may have large second moments. Of drawn worlds with the
-default sizes the largest eigenvalue is about 350 (sem), 920 (random-scm) and 320 (a group of the
-data set of balancing), elsewhere below 42."""
+default sizes the largest eigenvalue is about 350 (sem), 920 (random-scm), 320 (a group of the data
+set of balancing) and 58 (additive-scm), elsewhere below 42."""
 OF_STEPS = (SAMPLERS, MODELS, ANNEALING, SCHEDULES, OPTIMIZERS, AVERAGES)
 """The tables that estimators do not need."""
 OF_ESTIMATORS = (LOSSES, WORLDS, EVOLUTIONS, MEASUREMENTS, METHODS, ALGORITHMS)
@@ -114,10 +114,10 @@ class SupervisedExperiment(
     SYSTEM: ClassVar[System] = SUPERVISED
 
     learning_rate: Axis[float | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Step size of the optimizer. Default: 0.1, 0.01 (sem, balancing) or 0.002 (random-scm), with
-    which nearly no drawn world diverges, but which need more steps. Steps of least squares diverge
-    beyond 4 / the largest eigenvalue of the inputs' second moments, steps of logistic loss not
-    below 8 / it."""
+    """Step size of the optimizer. Default: 0.1, 0.05 (additive-scm), 0.01 (sem, balancing) or 0.002
+    (random-scm), with which nearly no drawn world diverges, but which need more steps. Steps of
+    least squares diverge beyond 4 / the largest eigenvalue of the inputs' second moments, steps of
+    logistic loss not below 8 / it."""
     sampler: SamplerName = "stratified"
     """Which environments feed a step. Batches of several: stratified (all in equal shares), pooled,
     mixed. Batches of one environment: hetero (HeteroSGD, drawn at random), cyclic, shuffled, block,

@@ -23,14 +23,15 @@ class WorldFields:
     """The world and its numbers."""
 
     world: WorldName = "contradiction"
-    """Environments of inputs and labels: contradiction (one invariant and one spurious input, whose
-    bias is mean +- spread), anticausal (the label causes the spurious input with slope mean +-
-    spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin et al. 2021),
-    sem (random linear structural equations under random shifts), eills-demo (of Fan et al. 2024)
-    and random-scm (of Gu et al. 2024; both nonlinear, and need num-examples). With labels -1 and 1:
-    unit-test-cows and unit-test-margin (Examples 2 and 3), gaussian-environments (of Rosenfeld et
-    al. 2021), two-bit (of Kamath et al. 2021), zin-logit (of Lin et al. 2022), balancing (of
-    Idrissi et al. 2022), malign-overfitting (after Wald et al. 2023) and minority-groups."""
+    """Environments of inputs and labels: contradiction (one invariant and one spurious input,
+    whose bias is mean +- spread), anticausal (the label causes the spurious input with slope
+    mean +- spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin
+    et al. 2021), sem (random linear structural equations under random shifts), eills-demo (of
+    Fan et al. 2024), random-scm and additive-scm (of Gu et al. 2024; all three nonlinear, and
+    need num-examples). With labels -1 and 1: unit-test-cows and unit-test-margin (Examples 2
+    and 3), gaussian-environments (of Rosenfeld et al. 2021), two-bit (of Kamath et al. 2021),
+    zin-logit (of Lin et al. 2022), balancing (of Idrissi et al. 2022), malign-overfitting
+    (after Wald et al. 2023) and minority-groups."""
     mean: Axis[float] = 0.5
     """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
     spread: Axis[float] = 1.0
@@ -98,9 +99,15 @@ class WorldFields:
     same_variance: bool = True
     """Whether the label's noise is the same in all environments (random-scm)."""
     least_bias: Axis[float] = 0.5
-    """Worlds in which pooled least squares is closer to the truth are rejected (random-scm)."""
-    rejection_examples: int = 100_000
-    """Examples of every environment for this decision (random-scm)."""
+    """Worlds in which pooled least squares is closer to the truth, or to those of the environments,
+    are rejected (random-scm, additive-scm)."""
+    rejection_examples: int | None = None
+    """Examples of every environment for this decision. Default: 100000 (random-scm), 20000
+    (additive-scm)."""
+    candidates: int = 8
+    """The most worlds that are drawn for one that is accepted (additive-scm)."""
+    label_function: Literal["additive", "interacting"] = "additive"
+    """How the label depends on its parents (additive-scm)."""
     invariant_flip: Axis[float | None] = None
     """Probability that the invariant bit differs from the label (two-bit, zin-logit; 0.25 and 0.1
     by default)."""

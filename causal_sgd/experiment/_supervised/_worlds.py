@@ -179,6 +179,13 @@ WORLDS = Table(
             "invariant_flip", "spurious_flips", "test_flips", "colour", "probabilities"
         ),
         "eills-demo": option("probabilities"),
+        "additive-scm": option(
+            "least_bias",
+            "rejection_examples",
+            "candidates",
+            "probabilities",
+            label="label_function",
+        ),
         "zin-logit": option(
             "dim_spurious",
             "invariant_flip",
