@@ -40,7 +40,9 @@ def examples_of(measurement: Measurement, world: Any, counts: Any = COUNTS, **pa
 
 def statistics(objective: Objective, examples: Examples, params: Any = PARAMS) -> jax.Array:
     """The gradient and the value of an objective, flat."""
-    slope, value, _ = objective.gradient(ZERO, objective.init(2, params), examples, params)
+    slope, value, _ = objective.gradient(
+        ZERO, objective.init(jnp.full(2, 0.5), params), examples, params
+    )
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves((slope, value))])
 
 

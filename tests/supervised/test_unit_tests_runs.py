@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -44,8 +45,10 @@ def _runs(example: str, method: str, most: tuple[int, int]) -> Any:
     return jax.jit(jax.vmap(one))(jnp.array([0.0, 1.0]))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("example", few(unit_tests.EXAMPLES, quick=("Example1",)))
+@pytest.mark.parametrize(
+    ("example", "method"),
+    few(itertools.product(unit_tests.EXAMPLES, METHODS), quick={("Example1", "IRMv1")}),
+)
 def test_padded_runs_are_those_without_room(example: str, method: str) -> None:
     exact, padded = (_runs(example, method, most) for most in ((2, 3), (4, 6)))
     for name, values in exact.items():
@@ -84,8 +87,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("size", [3, 2])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "size"), few(itertools.product(MODELS, (3, 2)), quick={("signed", 2)})
+)
 def test_products_with_hessians_are_those_of_derivatives(name: str, size: int) -> None:
     world: Any = draw_world(worlds.gaussian_environments(scramble=True))
     measurement, model = measurements.quadrature(), MODELS[name]
