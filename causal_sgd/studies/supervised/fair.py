@@ -67,6 +67,9 @@ CLAIMS = {
         1.0,
         "the causes are preferred beyond the threshold",
     ),
+    "oracle_mean": Claim.finding(
+        "the same exponent of the arithmetic mean, which a few worlds dominate"
+    ),
     "few": Claim.finding("share of worlds where the exact search fails at 100 examples"),
     "many": Claim.finding("share of worlds where the exact search fails at 10,000 examples"),
     "gates": Claim.finding("share of worlds where the refitted gates fail at 10,000 examples"),
@@ -99,12 +102,14 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     logs = np.log(counts)
     large = counts >= 1000
     oracle = np.log(_errors(data, "oracle")).mean(1)
+    oracle_mean = np.log(_errors(data, "oracle").mean(1))
     pooled = np.log(np.median(_errors(data, "pooled"), 1))
     thresholds = _thresholds(data)
     gates = _game(data) > FAILURE
     lost = gates & ~failed[-1, : len(gates)]
     return {
         "oracle": np.polyfit(logs[1:], oracle[1:], 1)[0],
+        "oracle_mean": np.polyfit(logs[1:], oracle_mean[1:], 1)[0],
         "pooled": np.polyfit(logs[large], pooled[large], 1)[0],
         "thresholds": float(np.mean(thresholds > WEIGHT)) if len(thresholds) else 1.0,
         "few": failed[0].mean(),
