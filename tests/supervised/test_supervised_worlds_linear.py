@@ -67,8 +67,10 @@ def test_the_chain_has_the_moments_of_its_source(hidden: int, hetero: int, ones:
 @pytest.mark.slow
 def test_the_unit_test_has_the_moments_of_its_source() -> None:
     world = draw_world(worlds.unit_test_regression(dim_spurious=3, num_environments=5))
-    numbers = np.asarray(random.normals(random.fold_in(jax.random.key(0), 0), (5, 8), float))
-    on_y, on_z = numbers[:, :5] / 5, numbers[:, 5:] / 3
+    first, second = random.fold_in(jax.random.key(0), jnp.arange(2))
+    on_y = np.asarray(random.normals(first, (5, 5), float)) / 5
+    columns = [random.normals(random.fold_in(second, place), 5, float) for place in range(3)]
+    on_z = np.stack(columns, 1) / 3
     rng, z = np.random.default_rng(2), []
     for index, scale in enumerate((0.1, 1.5, 2.0)):
         x = scale * rng.standard_normal((SIZE, 5))

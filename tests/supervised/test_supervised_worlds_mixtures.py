@@ -165,8 +165,8 @@ def test_padding_changes_nothing(name: str) -> None:
         3,
     )
     kept = [0, 1, 2, 3, 6, 7]  # of (x, y, 1)
-    for name in ("second_moments", "test_moments"):
-        found, expected = np.asarray(getattr(padded, name)), np.asarray(getattr(plain, name))
+    for which in ("second_moments", "test_moments"):
+        found, expected = (np.asarray(getattr(drawn, which)) for drawn in (padded, plain))
         np.testing.assert_allclose(found[:2][:, kept][:, :, kept], expected, rtol=1e-6, atol=1e-7)
         assert (found[:2, 4:6] == 0).all()
     np.testing.assert_allclose(padded.target, np.append(plain.target, [0, 0]), rtol=1e-6)

@@ -286,6 +286,17 @@ OWN: dict[str, dict[str, Any]] = {
     "from_value": {"value": lambda examples, params: 1.0},
     "linear_network": {"hidden": 3, "depth": 3},
     "hadamard": {"depth": 3},
+    "training.algorithms.fair": {
+        "world": supervised.worlds.contradiction(),
+        "measurement": supervised.measurements.moments(),
+        "model": supervised.models.gated(dim=2),
+    },
+    "training.algorithms.zin": {
+        "world": supervised.worlds.contradiction(),
+        "measurement": supervised.measurements.examples(10),
+        "model": supervised.models.linear(dim=2),
+    },
+    "on_tests": {"factory": supervised.worlds.two_bit()},
     "penalised": {"objective": objectives.mean()},
     "restarted": {"at": 1},
     "sandmask": {"threshold": 0.5, "sharpness": 1.0},

@@ -85,9 +85,8 @@ def unit_test_regression(
         first, second = random.fold_in(key, jnp.arange(2))
         on_y = random.normals(first, (dim_causal, dim_causal), kind) / dim_causal
         used = _used(dim_spurious, used_spurious)
-        columns = random.fold_in(second, jnp.arange(dim_spurious))
-        drawn = jax.vmap(lambda key: random.normals(key, dim_causal, kind))(columns)
-        on_z = drawn.reshape(-1, dim_causal).T * used[None] / jnp.maximum(jnp.sum(used), 1)
+        drawn = _normals(second, jnp.arange(dim_spurious), dim_causal)
+        on_z = drawn.T * used[None] / jnp.maximum(jnp.sum(used), 1)
         values = given
         if values is None:
             values = _continued(random.fold_in(key, 2), SCALES, size, lambda u: 10 ** (3 * u - 2))
@@ -248,10 +247,8 @@ def unit_test_margin(
         used = _used(dim_spurious, used_spurious)
         centers = given
         if centers is None:
-            kind = jnp.result_type(float)
             places = jnp.arange(size)[:, None] * 1000 + jnp.arange(dim_spurious)[None]
-            keys = random.fold_in(random.fold_in(key, 0), places.ravel())
-            drawn = jax.vmap(lambda key: random.normals(key, 1, kind))(keys)
+            drawn = _normals(random.fold_in(key, 0), places.ravel(), 1)
             centers = drawn.reshape(size, dim_spurious)
         centers = centers * used[None]
         invariant = jnp.full((size, dim_causal), MARGIN)
@@ -298,6 +295,14 @@ def _used(dim_spurious: int, used_spurious: int | Array | None) -> Array:
     """1 for the spurious inputs that are used, and 0 for others, [dim_spurious]."""
     limit = dim_spurious if used_spurious is None else used_spurious
     return (jnp.arange(dim_spurious) < limit).astype(float)
+
+
+def _normals(key: Key, places: Array, count: int) -> Array:
+    """Standard normal numbers [n, count], each row from a key of its own place [n]."""
+    kind = jnp.result_type(float)
+    if not len(places):
+        return jnp.zeros((0, count), kind)
+    return jax.vmap(lambda key: random.normals(key, count, kind))(random.fold_in(key, places))
 
 
 def _continued(
