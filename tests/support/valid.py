@@ -108,13 +108,13 @@ def snapshot() -> Snapshot:
     return ALGORITHM.snapshot(KEY, state())
 
 
-def labelled() -> cs.supervised.worlds.LinearWorld:
+def labelled() -> cs.supervised.worlds.SupervisedWorld:
     return cs.supervised.worlds.contradiction()(KEY)
 
 
 @functools.cache
 def labelled_snapshot(kind: str) -> Snapshot:
-    """A snapshot of the second system: of a "fit", of a "risk", or of "error"s of a table."""
+    """A snapshot of the second system: of a "fit", "risk", "split" or of "error"s of a table."""
     parts: dict[str, Any] = {
         "sampler": samplers.stratified(batch_size=2),
         "model": supervised.models.gated(dim=2),
@@ -129,6 +129,12 @@ def labelled_snapshot(kind: str) -> Snapshot:
         ),
         "risk": lambda: algorithms.sgd(
             world=tested, measurement=supervised.measurements.moments(**options), **parts
+        ),
+        "split": lambda: algorithms.zin(
+            world=supervised.worlds.contradiction(),
+            measurement=supervised.measurements.examples(10),
+            model=supervised.models.linear(dim=2),
+            optimizer=optax.sgd(0.1),
         ),
         "error": lambda: algorithms.sgd(
             world=supervised.worlds.two_bit(),
@@ -148,6 +154,8 @@ def tested(key: jax.Array) -> Any:
 def _kind(metric: str) -> str:
     """The kind of snapshot that a metric of the second system takes."""
     of_signs = ("test_error", "test_errors", "worst_test_error", "training_error")
+    if metric == "split":
+        return metric
     if metric in (*of_signs, "validation_error"):
         return "error"
     fitted = ("support", "selected", "exact", "accepted", "interval")
