@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised.worlds._placement import Numbers, weights_of
-from causal_sgd.supervised.worlds._sampled import SampledWorld
+from causal_sgd.supervised.worlds._sampled import SampledWorld, first_accepted
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
@@ -104,16 +103,7 @@ def additive_scm(
         )
 
     def world(key: Key) -> SampledWorld:
-        def unfinished(carry: tuple[Array, SampledWorld]) -> Array:
-            return ~carry[1].accepted & (carry[0] < candidates)
-
-        def again(carry: tuple[Array, SampledWorld]) -> tuple[Array, SampledWorld]:
-            return carry[0] + 1, judged(key, carry[0])
-
-        none = jnp.zeros((), jnp.int32)
-        shapes = jax.eval_shape(judged, key, none)
-        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        found = jax.lax.while_loop(unfinished, again, (none, empty))[1]
+        found = first_accepted(judged, key, candidates)
         own = random.fold_in(key, candidates)
         x = _uniform(own, (PARENTS, REFERENCE), -1.5, 1.5)
         centered = jnp.concatenate([x, _signal(label, x)[None]])

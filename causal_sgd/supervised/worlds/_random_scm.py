@@ -11,7 +11,7 @@ import numpy as np
 
 from causal_sgd import checks, random
 from causal_sgd.supervised.worlds._placement import Numbers, weights_of
-from causal_sgd.supervised.worlds._sampled import SampledWorld
+from causal_sgd.supervised.worlds._sampled import SampledWorld, first_accepted
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
@@ -110,17 +110,7 @@ def random_scm(
         )
 
     def world(key: Key) -> SampledWorld:
-        def unfinished(carry: tuple[Array, SampledWorld]) -> Array:
-            return ~carry[1].accepted & (carry[0] < candidates)
-
-        def again(carry: tuple[Array, SampledWorld]) -> tuple[Array, SampledWorld]:
-            return carry[0] + 1, judged(key, carry[0])
-
-        none = jnp.zeros((), jnp.int32)
-        shapes = jax.eval_shape(judged, key, none)
-        # No model yet, so that the program holds one copy of the candidate.
-        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.while_loop(unfinished, again, (none, empty))[1]
+        return first_accepted(judged, key, candidates)
 
     return world
 

@@ -13,7 +13,7 @@ import numpy as np
 from causal_sgd import checks, linalg, random
 from causal_sgd.types import Array, Key, PyTree
 
-__all__ = ["SampledWorld", "drawn_moments"]
+__all__ = ["SampledWorld", "drawn_moments", "first_accepted"]
 
 SLAB = 1024
 """Examples that are drawn at a time where only their moments are kept."""
@@ -124,6 +124,30 @@ class SampledWorld:
                 )
         size = int(np.shape(self.probabilities)[0]) if np.ndim(self.probabilities) == 1 else 1
         checks.probabilities("world.probabilities", self.probabilities, size)
+
+
+def first_accepted(
+    judged: Callable[[Key, Array], SampledWorld], key: Key, candidates: int
+) -> SampledWorld:
+    """The first of several candidates that is accepted, or else the last one.
+
+    Args:
+        judged: (key, number of the candidate []) -> a world that says whether it is accepted.
+        key: of all candidates.
+        candidates: how many there are.
+    """
+
+    def unfinished(carry: tuple[Array, SampledWorld]) -> Array:
+        return ~carry[1].accepted & (carry[0] < candidates)
+
+    def again(carry: tuple[Array, SampledWorld]) -> tuple[Array, SampledWorld]:
+        return carry[0] + 1, judged(key, carry[0])
+
+    none = jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(judged, key, none)
+    # No model yet, so that the program holds one copy of the candidate.
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.while_loop(unfinished, again, (none, empty))[1]
 
 
 def drawn_moments(
