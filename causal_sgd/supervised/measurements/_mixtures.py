@@ -25,7 +25,7 @@ def mixture_squares(
 ) -> Callable[[Params], Array]:
     """Params -> the mean squared prediction in every environment of a batch, [B]."""
     require_linear(model)
-    weights, means = (part[batch.environments] for part in (world.weights, world.means))
+    weights, means = world.weights[batch.environments], world.means_of(batch.environments)
 
     def squares(params: Params) -> Array:
         vector, intercept = _readout(model, params)
@@ -55,7 +55,7 @@ def mixture_variances(
         batch: environments [B].
     """
     require_linear(model)
-    weights, means = (part[batch.environments] for part in (world.weights, world.means))
+    weights, means = world.weights[batch.environments], world.means_of(batch.environments)
     points, shares = hermite(nodes)
 
     def variances(params: Params) -> Params:

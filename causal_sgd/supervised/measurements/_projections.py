@@ -167,7 +167,7 @@ def _near(
     here = params
     weights, zero = model.estimate(here), jnp.zeros(())
     intercept = zero if model.intercept is None else model.intercept(here)
-    means = world.means[batch.environments]
+    means = world.means_of(batch.environments)
     labels = linalg.product(drawn.groups, world.labels[:, None])[..., 0]  # [B, m]
     noise = world.noise_along(weights)
     length = jnp.sqrt(jnp.sum(noise**2))

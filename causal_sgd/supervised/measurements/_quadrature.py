@@ -64,9 +64,7 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
         model: VectorModel, world: MixtureWorld, chosen: Array | None
     ) -> Callable[..., Array]:
         require_linear(model)
-        weights, means = world.weights, world.means
-        if chosen is not None:
-            weights, means = weights[chosen], means[chosen]
+        weights, means = _groups(world, chosen)
 
         def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
             vector = model.estimate(params)
@@ -118,10 +116,8 @@ def quadrature(loss: losses.Loss = losses.logistic, *, nodes: int = 16) -> Measu
     ) -> tuple[Array, Params, Params]:
         del key, step, data
         require_linear(model)
-        groups = _Groups(world.weights, world.means)
-        if len(batch.environments) < len(world.weights):
-            chosen = batch.environments
-            groups = _Groups(world.weights[chosen], world.means[chosen])
+        every = len(batch.environments) >= len(world.weights)
+        groups = _groups(world, None if every else batch.environments)
         return _products(world, groups, derivatives(loss, nodes, 2), model, params, choose)
 
     def features(
@@ -189,7 +185,15 @@ class _Groups(NamedTuple):
     """The groups of the environments of a batch."""
 
     weights: Array  # [B, G]
-    means: Array  # [B, G, p]
+    means: Array  # [B, G, p], or [1, G, p] if the environments share them
+
+
+def _groups(world: MixtureWorld, chosen: Array | None) -> _Groups:
+    """The groups of the chosen environments [B], or of all; shared ones are not repeated."""
+    if chosen is None:
+        return _Groups(world.weights, world.means)
+    shared = len(world.means) == 1
+    return _Groups(world.weights[chosen], world.means if shared else world.means[chosen])
 
 
 def _products(

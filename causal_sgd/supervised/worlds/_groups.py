@@ -92,11 +92,11 @@ def zin_logit(
         causal = jnp.arange(dim) < dim_causal
         return MixtureWorld(
             weights=shares(betas),
-            means=jnp.broadcast_to(means, (len(betas), *means.shape)),
+            means=means[None],
             root=turn.T * jnp.full(dim, noise, float)[None],
             labels=y,
             test_weights=shares(tests),
-            test_means=jnp.broadcast_to(means, (len(tests), *means.shape)),
+            test_means=means[None],
             test_labels=y,
             target=linalg.product(turn.T, jnp.where(causal, size, 0)[:, None])[:, 0],
             causal=causal,
@@ -182,11 +182,11 @@ def balancing(
         weight = -core_scale / jnp.where(variance > 0, variance, 1)
         drawn = MixtureWorld(
             weights=every,
-            means=jnp.broadcast_to(means, (4, 4, dim)),
+            means=means[None],
             root=jnp.concatenate([own, jnp.full(dim_noise, noise_scale, float)]),
             labels=labels,
             test_weights=every,
-            test_means=jnp.broadcast_to(means, (4, 4, dim)),
+            test_means=means[None],
             test_labels=labels,
             target=jnp.zeros(dim).at[0].set(weight),
             causal=jnp.arange(dim) == 0,

@@ -22,14 +22,17 @@ TARGETS = ("squared", "logistic")
 
 
 class MixtureWorld(NamedTuple):
-    """Group g of environment e has the label labels[g] and inputs means[e, g] + root N(0, I)."""
+    """Group g of environment e has the label labels[g] and inputs means[e, g] + root N(0, I).
+
+    Means that all environments share have one row, so that their groups are evaluated once.
+    """
 
     weights: Array  # [E, G] shares of the groups, rows sum to one
-    means: Array  # [E, G, p]
+    means: Array  # [E, G, p], or [1, G, p] if all environments share them
     root: Array  # [p, p] of the covariance within a group, or [p] if it is diagonal
     labels: Array  # [G]
     test_weights: Array  # [T, G']
-    test_means: Array  # [T, G', p]
+    test_means: Array  # [T, G', p], or [1, G', p]
     test_labels: Array  # [G']
     target: Array  # [p]    w*, in the coordinates of the data
     causal: Array  # [p]    bool, in the original coordinates
@@ -78,6 +81,10 @@ class MixtureWorld(NamedTuple):
         own = self.test_weights, self.test_means, self.test_labels, self._of_test()
         return _errors(*own, weights, intercept)
 
+    def means_of(self, environments: Array) -> Array:
+        """The means of the groups of environments [...]: [..., G, p]."""
+        return self.means[environments if len(self.means) > 1 else jnp.zeros_like(environments)]
+
     def noise_along(self, weights: Array) -> Array:
         """The noise root'w of a prediction x'w within a group, whose variance is |root'w|^2; [p].
 
@@ -110,7 +117,7 @@ class MixtureWorld(NamedTuple):
             counts: examples n of each, [B]; may be traced.
         """
         keys = random.fold_in(key, environments)
-        weights, means = self.weights[environments], self.means[environments]
+        weights, means = self.weights[environments], self.means_of(environments)
         numbers = jnp.asarray(counts).astype(means.dtype)
         return jax.vmap(self._sampled)(keys, weights, means, numbers)
 
@@ -127,7 +134,7 @@ class MixtureWorld(NamedTuple):
         group = jnp.sum(random.uniforms(words, levels.dtype)[:, None] >= levels[None], 1)
         shape = (size, self.target.shape[0])
         noise = random.normals(random.fold_in(key, 1), shape, levels.dtype)
-        x = self.means[environment][group] + self.from_noise(noise)
+        x = self.means_of(environment)[group] + self.from_noise(noise)
         return x, self.labels[group]
 
     def check(self) -> None:
@@ -141,10 +148,10 @@ class MixtureWorld(NamedTuple):
         tests, test_groups = jnp.shape(self.test_weights)[0], jnp.size(self.test_labels)
         shapes = {
             "weights": (size, groups),
-            "means": (size, groups, dim),
+            "means": (1 if len(self.means) == 1 else size, groups, dim),
             "labels": (groups,),
             "test_weights": (tests, test_groups),
-            "test_means": (tests, test_groups, dim),
+            "test_means": (1 if len(self.test_means) == 1 else tests, test_groups, dim),
             "test_labels": (test_groups,),
             "target": (dim,),
             "causal": (dim,),

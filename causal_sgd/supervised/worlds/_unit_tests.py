@@ -183,14 +183,13 @@ def unit_test_cows(
             parts = [cow * other, cow * (1 - other), (1 - cow) * (1 - others), (1 - cow) * others]
             return jnp.stack(parts, 1)
 
-        every = jnp.broadcast_to(means, (size, 4, dim))
         return _mixture(
             random.fold_in(key, 2),
             weights=shares(share, agree, 1 - agree),
-            means=every,
+            means=means[None],
             labels=signs[:, 0],
             test_weights=shares(share, background, background),
-            test_means=every,
+            test_means=means[None],
             test_labels=signs[:, 0],
             noise=noise,
             target=jnp.where(jnp.arange(dim) < dim_causal, 2 / (WEAK * NOISE**2), 0),
@@ -353,8 +352,8 @@ def _mixture(
 
     Args:
         key: of the rotation.
-        means: [E, G, p] in the original coordinates.
-        test_means: [T, G', p].
+        means: [E, G, p] in the original coordinates, or [1, G, p].
+        test_means: [T, G', p], or [1, G', p].
         noise: standard deviations of the inputs within a group, [p].
         target: w* [p].
         scramble: whether the inputs are rotated.
