@@ -246,6 +246,7 @@ def test_every_function_has_a_contract():
         "families",
         "invariance",
         "limits",
+        "stability",
     }
     assert public == set(CALLS)
 

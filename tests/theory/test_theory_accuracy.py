@@ -65,6 +65,7 @@ def test_every_function_states_its_accuracy_and_is_compared() -> None:
         "families",
         "invariance",
         "limits",
+        "stability",
     }
     assert public == set(CHECKS) | APPROXIMATIONS | LIMITS
     silent = [name for name in sorted(public) if "Accuracy:" not in getattr(theory, name).__doc__]

@@ -1,0 +1,16 @@
+from ._catapult import Catapult as Catapult
+from ._catapult import balance_exponent as balance_exponent
+from ._catapult import catapult_step as catapult_step
+from ._chain import almost_sure_exponent as almost_sure_exponent
+from ._edge import Edges as Edges
+from ._edge import TwoCycle as TwoCycle
+from ._edge import edge_mean as edge_mean
+from ._edge import edge_multiplier as edge_multiplier
+from ._edge import edges as edges
+from ._edge import two_cycle as two_cycle
+from ._moments import almost_sure_cap as almost_sure_cap
+from ._moments import critical_batch_size as critical_batch_size
+from ._moments import heterogeneity_cap as heterogeneity_cap
+from ._moments import mean_square_edge as mean_square_edge
+from ._moments import second_moments as second_moments
+from ._moments import stationary_error as stationary_error
