@@ -181,6 +181,7 @@ MUTANTS: dict[str, Mutant] = {
         studies={"lyapunov_federated": ("federated",)},
     ),
     **_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
+    **_theory("_preconditioning", "damping_window", studies={}),
     **_theory("_products", "lyapunov_exponents", studies={}),
     **_theory(
         "_rotations",
@@ -206,6 +207,7 @@ MUTANTS: dict[str, Mutant] = {
             "growth_time": ("over-parameterisation",),
         },
     ),
+    **_theory("_statistical_dimension", "statistical_dimension", studies={}),
     **_theory(
         "_tails",
         "tail_exponent",

@@ -3,7 +3,8 @@
 Under `vmap` the factorisations treat one matrix after the other. A batched LAPACK kernel of jaxlib
 distributes its batch over XLA's thread pool and waits inside that pool, so two of them at a time
 (two devices, or two metrics of one program) may deadlock. One matrix at a time never enters the
-pool. This costs nothing here, since other runs keep the cores busy. `orthonormal` needs no LAPACK.
+pool. This costs nothing here, since other runs keep the cores busy. `orthonormal`, `triangle` and
+`solve_positive` need no LAPACK.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ __all__ = [
     "qr",
     "singular_values",
     "solve",
+    "solve_positive",
     "triangle",
 ]
 
 
-UNROLLED = 8  # columns up to which `triangle` is written out
+UNROLLED = 8  # columns up to which `triangle` and `solve_positive` are written out
 
 
 def product(left: Array | np.ndarray, right: Array | np.ndarray) -> Array:
@@ -71,6 +73,39 @@ def singular_values(matrix: Array) -> Array:
 def solve(matrix: Array, right: Array) -> Array:
     """The solution [n, k] of a square system [n, n] with right-hand sides [n, k]."""
     return jnp.linalg.solve(matrix, right)
+
+
+def solve_positive(matrix: Array, right: Array) -> Array:
+    """The solution of a small system with a symmetric positive definite matrix, with no LAPACK.
+
+    Elimination of each row from all others (Gauss-Jordan), which needs no pivots for such a matrix.
+    Only plain products are used, so all runs of a sweep are solved together.
+
+    Args:
+        matrix: [k, k], symmetric and positive definite.
+        right: [k, n], the right-hand sides.
+
+    Returns:
+        [k, n]; not finite if the matrix is singular.
+    """
+    size = matrix.shape[0]
+
+    def eliminate(index: int | Array, table: Array) -> Array:
+        row = jax.lax.dynamic_index_in_dim(table, index, 0, keepdims=False)
+        column = jax.lax.dynamic_index_in_dim(table, index, 1, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(row, index, 0, keepdims=False)
+        row = row / pivot
+        kept = jnp.where(jnp.arange(size) == index, 0, column)
+        table = table - kept[:, None] * row[None, :]
+        return jax.lax.dynamic_update_index_in_dim(table, row, index, 0)
+
+    table = jnp.concatenate([matrix, right], 1)
+    if size <= UNROLLED:
+        for index in range(size):
+            table = eliminate(index, table)
+    else:
+        table = jax.lax.fori_loop(0, size, eliminate, table)
+    return table[:, size:]
 
 
 def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:

@@ -98,6 +98,8 @@ def train(
     elif transformation == "restarted":
         momentum = optax.sgd(learning_rate, momentum=0.9)
         optimizer = optimizers.restarted(momentum, **numbers)
+    elif transformation == "scaled":
+        optimizer = optax.chain(optimizers.scaled(**numbers), optimizer)
     elif transformation is not None:
         average = optimizers.moving_average(decay=0.7)
         if transformation != "averaged":
@@ -168,18 +170,30 @@ def test_every_room_of_ingredients_has_a_table() -> None:
     assert tables == rooms - {"causal_sgd.training.objectives"}  # in supervised/
 
 
+OF_LAYERS = {"imbalance", "layer_alignment"}  # of models with several factors
+
+
 def all_metrics(key: jax.Array) -> dict[str, jax.Array]:
-    """All metrics of a run of one step, after it."""
+    """All metrics of runs of one step, after it."""
+    layered = models.asymmetric(dim=4, rank=3, init="gaussian", init_scale=0.5)
+    factored = models.factored(dim=4, rank=3, init="gaussian", init_scale=0.5)
+    watched = {
+        name: getattr(module, name) for module, rows in METRIC_ROOMS.values() for name in rows
+    }
+    others = {name: metric for name, metric in watched.items() if name not in OF_LAYERS}
+    return one_step(key, factored, others) | one_step(
+        key, layered, {name: watched[name] for name in OF_LAYERS}
+    )
+
+
+def one_step(key: jax.Array, model: Any, watched: dict[str, Any]) -> dict[str, jax.Array]:
     algorithm = algorithms.sgd(
         world=worlds.two_point(dim=4, invariant_rank=1, spurious_rank=1, basis="canonical"),
         sampler=samplers.hetero(batch_size=5),
         measurement=measurements.population(),
-        model=models.factored(dim=4, rank=3, init="gaussian", init_scale=0.5),
+        model=model,
         optimizer=optax.sgd(0.1),
     )
-    watched = {
-        name: getattr(module, name) for module, rows in METRIC_ROOMS.values() for name in rows
-    }
     trace = training.run(key, algorithm=algorithm, metrics=watched, num_steps=1)
     return {name: values[-1] for name, values in trace.metrics.items()}
 

@@ -16,6 +16,7 @@ __all__ = [
     "chain",
     "lion",
     "noisy_sgd",
+    "scaled",
     "scheduled",
     "sgd",
     "sgdw",
@@ -34,6 +35,18 @@ def sgdw(
         weight_decay: at least 0; may be traced.
     """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
+
+
+def scaled(
+    learning_rate: optax.ScalarOrSchedule, *, damping: float | Array
+) -> optax.GradientTransformation:
+    """SGD whose gradients are preconditioned by the factors' Gram matrices.
+
+    Args:
+        learning_rate: a number or a schedule.
+        damping: at least 0; may be traced.
+    """
+    return optax.chain(optimizers.scaled(damping=damping), optax.sgd(learning_rate))
 
 
 def scheduled(

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 from causal_sgd.experiment._fields import Axis
-from causal_sgd.experiment._table import Computed, Option, Parts, Table, option
+from causal_sgd.experiment._table import Computed, Option, Parts, Table, one_of, option
 
 if TYPE_CHECKING:
     import optax
@@ -110,6 +110,17 @@ OPTIMIZERS = Table(
         "lion": option("weight_decay", learning_rate=RATE),
         "sign": option(factory="sign_sgd", learning_rate=RATE),
         "noisy-sgd": option(learning_rate=RATE),
+        "scaled": option(
+            "damping",
+            learning_rate=RATE,
+            requires=(
+                one_of(
+                    "model",
+                    ("factored", "asymmetric", "diagonal", "order-parameters"),
+                    "it preconditions the factors of a matrix",
+                ),
+            ),
+        ),
     },
 )
 
@@ -163,13 +174,16 @@ class TrainingFields:
     """The optimizer and its numbers."""
 
     optimizer: OptimizerName = "sgd"
-    """Optimizer of the steps, or of the local steps; sgdw is sgd with weight decay."""
+    """Optimizer of the steps, or of the local steps; sgdw is sgd with weight decay, scaled is
+    ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V')."""
     learning_rate: Axis[float] = 0.1
     """Step size of the optimizer."""
     momentum: Axis[float] = 0.9
     """Decay of the velocity (momentum, nesterov)."""
     weight_decay: Axis[float] = 1e-4
     """Decoupled weight decay (sgdw, adamw, lion)."""
+    damping: Axis[float] = 1.0
+    """What is added to the Gram matrices' eigenvalues (scaled)."""
     schedule: ScheduleName = "constant"
     """Schedule of the learning rate: linear or cosine (both to zero at the end), warm-up (over the
     first tenth)."""

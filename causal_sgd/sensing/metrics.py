@@ -10,12 +10,18 @@ The metrics of predictions see the model as a function f of inputs, x' estimate 
 matrices. They take f(x) - f(0) at 256 inputs x ~ N(0, I), the same in every run and at every step,
 projected onto a subspace. They are refused for `models.order_parameters`.
 
+The metrics of layers, `imbalance` and `layer_alignment`, need a model with several factors as
+parameters, such as `models.asymmetric` or `models.deep`.
+
 The metrics of the training loss differentiate the run's own risks (`snapshot.risks`); with a
 measurement that has none they raise a ValueError. Curvatures of these risks are in
 `causal_sgd.curvature`.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +45,12 @@ __all__ = [
     "effective_rank",
     "environment_losses",
     "gradient_norm",
+    "imbalance",
     "invariant_error",
     "invariant_prediction_error",
     "invariant_signal",
     "largest_principal_angle",
+    "layer_alignment",
     "pooled_error",
     "relative_invariant_error",
     "relative_pooled_error",
@@ -50,6 +58,7 @@ __all__ = [
     "spurious_power",
     "spurious_prediction",
     "spurious_signal",
+    "trace",
     "training_loss",
     "worst_environment_loss",
 ]
@@ -134,6 +143,46 @@ def effective_rank(snapshot: Snapshot) -> Array:
     shares = values / jnp.where(total > 0, total, 1)
     entropy = -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1)))
     return jnp.where(total == 0, 0.0, jnp.exp(entropy))
+
+
+def trace(snapshot: Snapshot) -> Array:
+    """The trace of the estimate, its nuclear norm where it is symmetric and positive; []."""
+    _check(snapshot, "trace")
+    factor = snapshot.once(_factor)
+    return jnp.trace(snapshot.estimate) if factor is None else jnp.sum(factor**2)
+
+
+def imbalance(snapshot: Snapshot) -> Array:
+    """How far adjacent layers are from balance, in units of the signal of two layers; [].
+
+    The root of the sum over l of |W_(l + 1)' W_(l + 1) - W_l W_l'|_F^2 for the estimate W_L ...
+    W_1; |U'U - V'V|_F for U V'. Gradient flow conserves each difference (Arora, Cohen and Hazan
+    2018).
+    """
+    _check(snapshot, "imbalance")
+    layers = _layers(snapshot, "imbalance")
+    differences = [
+        linalg.product(later.T, later) - linalg.product(earlier, earlier.T)
+        for earlier, later in itertools.pairwise(layers)
+    ]
+    return jnp.sqrt(sum((jnp.sum(difference**2) for difference in differences), jnp.zeros(())))
+
+
+def layer_alignment(snapshot: Snapshot) -> Array:
+    """How well leading singular vectors of adjacent layers align, the least over them; [].
+
+    |<v_(l + 1), u_l>| in [0, 1], of the leading right singular vector of W_(l + 1) and the leading
+    left one of W_l (Ji and Telgarsky 2019). Arbitrary where leading singular values are equal.
+    """
+    _check(snapshot, "layer_alignment")
+    layers = _layers(snapshot, "layer_alignment")
+    products = [
+        jnp.abs(
+            jnp.sum(linalg.left_singular(later.T)[0][:, 0] * linalg.left_singular(earlier)[0][:, 0])
+        )
+        for earlier, later in itertools.pairwise(layers)
+    ]
+    return jnp.min(jnp.stack(products))
 
 
 def largest_principal_angle(snapshot: Snapshot) -> Array:
@@ -245,6 +294,17 @@ def _factor(snapshot: Snapshot) -> Array | None:
     """U [d, k] with estimate U U', or None."""
     factor = snapshot.model.factor
     return None if factor is None else factor(snapshot.params)
+
+
+def _layers(snapshot: Snapshot, metric: str) -> Sequence[Array]:
+    """The factors W_1 ... W_L of the estimate."""
+    layers = getattr(snapshot.model, "layers", None)
+    if layers is None:
+        raise ValueError(
+            f"{metric} needs a model with several factors as parameters, such as models.asymmetric "
+            "or models.deep with at least two factors"
+        )
+    return layers(snapshot.params)
 
 
 def _frame(snapshot: Snapshot) -> Array:

@@ -27,6 +27,8 @@ from ._methods import federated_factors as federated_factors
 from ._methods import lyapunov_federated as lyapunov_federated
 from ._methods import momentum_factors as momentum_factors
 from ._methods import scaffold_factors as scaffold_factors
+from ._preconditioning import DampingWindow as DampingWindow
+from ._preconditioning import damping_window as damping_window
 from ._products import LyapunovExponents as LyapunovExponents
 from ._products import linearised as linearised
 from ._products import lyapunov_exponents as lyapunov_exponents
@@ -44,6 +46,7 @@ from ._stationary import finite_data_error as finite_data_error
 from ._stationary import growth_time as growth_time
 from ._stationary import optimal_spread as optimal_spread
 from ._stationary import stationary_spurious_moments as stationary_spurious_moments
+from ._statistical_dimension import statistical_dimension as statistical_dimension
 from ._tails import tail_exponent as tail_exponent
 from ._variances import log_variance as log_variance
 from .limits import NoiseLevel as NoiseLevel

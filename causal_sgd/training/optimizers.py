@@ -1,4 +1,5 @@
-"""Optax transformations that optax lacks: sharpness-aware steps, restarts, averaged iterates.
+"""Optax transformations that optax lacks: sharpness-aware steps, restarts, preconditioned factors,
+averaged iterates.
 
 Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSteps`, schedules,
 `optax.contrib`. All numbers may be traced.
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from causal_sgd import checks
+from causal_sgd import checks, linalg
 from causal_sgd.types import Array, Params, PyTree
 
-__all__ = ["averaged", "moving_average", "restarted", "sam", "tail_average"]
+__all__ = ["averaged", "moving_average", "restarted", "sam", "scaled", "tail_average"]
 
 
 class AverageState(NamedTuple):
@@ -109,6 +110,56 @@ def restarted(
         return updates, RestartState(jnp.asarray(optax.safe_increment(state.updates)), current)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scaled(*, damping: float | Array) -> optax.GradientTransformation:
+    """Precondition the gradient of a factor by the inverse Gram matrix of its partner.
+
+    For U U' the gradient [d, k] becomes gradient (U'U + lambda I)^-1. For U V' that of U is
+    multiplied by (V'V + lambda I)^-1 and that of V by (U'U + lambda I)^-1: ScaledGD (Tong, Ma and
+    Chi 2021) and, with lambda > 0, ScaledGD(lambda) (Xu, Shen, Chi and Ma 2023). A step size goes
+    behind it: `optax.chain(scaled(damping=0.1), optax.sgd(0.1))`. Near a solution of the same rank
+    the rate of convergence then does not depend on the condition number of the signal, and near
+    zero a direction of eigenvalue s grows by 1 + (learning_rate / lambda) s per step.
+
+    Args:
+        damping: lambda >= 0, in units of the signal; may be traced. 0 needs k columns of full rank:
+            otherwise the Gram matrix is singular, and the run diverges.
+
+    Returns:
+        A transformation for the parameters of `models.factored` and `models.order_parameters` (U
+        itself), `models.asymmetric` (two factors of one shape) and `models.diagonal` (a vector, the
+        diagonal of U). Parameters of another model that happen to be one array [n, k] are treated
+        as U. It raises a ValueError for parameters of other shapes, and if it receives none.
+    """
+    checks.number("damping", damping, minimum=0)
+
+    def precondition(gradient: Array, partner: Array) -> Array:
+        if partner.ndim == 1:
+            return gradient / (partner**2 + jnp.asarray(damping, partner.dtype))
+        gram = linalg.product(partner.T, partner)
+        identity = jnp.eye(gram.shape[0], dtype=gram.dtype)
+        gram = gram + jnp.asarray(damping, gram.dtype) * identity
+        return linalg.solve_positive(gram, gradient.T).T
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if params is None:
+            raise ValueError("params must be passed to the update of a scaled optimizer")
+        factors = jax.tree.leaves(params)
+        shapes = [jnp.shape(factor) for factor in factors]
+        one = len(shapes) == 1 and len(shapes[0]) in (1, 2)
+        if not one and not (len(shapes) == 2 and len(shapes[0]) == 2 and shapes[0] == shapes[1]):
+            raise ValueError(
+                "params must be one factor [d, k], a diagonal [d] or two factors of one shape "
+                f"[d, k] for a scaled optimizer, got shapes {shapes}"
+            )
+        gradients, structure = jax.tree.flatten(updates)
+        pairs = zip(gradients, reversed(factors), strict=True)
+        return jax.tree.unflatten(structure, [precondition(*pair) for pair in pairs]), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def moving_average(*, decay: float | Array) -> optax.GradientTransformation:

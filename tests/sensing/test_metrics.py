@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -184,13 +185,14 @@ DEFINITIONS: dict[str, Callable[[Dense], Any]] = {
     "spurious_prediction": lambda d: prediction(d, normal_inputs(d.own_basis @ d.own_basis.T)),
     "spurious_power": lambda d: norm(d.own_basis.T @ d.factor) ** 2,
     "spurious_signal": lambda d: norm(d.own_basis.T @ d.factor),
+    "trace": lambda d: np.trace(d.estimate),
     "worst_environment_loss": lambda d: losses(d).max(),
 }
+OF_LAYERS = {"imbalance", "layer_alignment"}
+NAMES = tuple(name for name in metrics.__all__ if name not in OF_LAYERS)
 
 
-def measure(
-    snapshot: Snapshot, names: Iterable[str] = tuple(metrics.__all__)
-) -> dict[str, jax.Array]:
+def measure(snapshot: Snapshot, names: Iterable[str] = NAMES) -> dict[str, jax.Array]:
     return {name: getattr(metrics, name)(snapshot) for name in names}
 
 
@@ -205,7 +207,7 @@ VECTORS = {"environment_losses", "singular_values"}
 
 
 def test_every_metric_has_a_definition() -> None:
-    assert set(DEFINITIONS) == set(metrics.__all__)
+    assert set(DEFINITIONS) == set(NAMES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -278,13 +280,44 @@ def test_metrics_of_a_zero_estimate_are_numbers() -> None:
         assert values["spurious_signal"] == 0
 
 
+@pytest.mark.parametrize("kind", ["asymmetric", "deep"])
+def test_metrics_of_layers_agree_with_their_definitions(kind: str) -> None:
+    snapshot, rng = make_snapshot("square"), np.random.default_rng(3)
+    if kind == "asymmetric":
+        model = models.asymmetric(dim=DIM, rank=3)
+        left, right = rng.normal(size=(2, DIM, 3))
+        params, layers = models.Factors(left, right), [right.T, left]
+    else:
+        model = models.deep(dim=DIM, depth=3)
+        params = rng.normal(size=(3, DIM, DIM))
+        layers = list(params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    names = [*OF_LAYERS, "trace"]
+    measured = jax.jit(lambda snapshot: measure(snapshot, names))
+    found = measured(dataclasses.replace(snapshot, params=params, model=model))
+    imbalance, alignments = 0.0, []
+    for one, two in itertools.pairwise(layers):
+        imbalance += norm(two.T @ two - one @ one.T) ** 2
+        alignments.append(abs(np.linalg.svd(two)[2][0] @ np.linalg.svd(one)[0][:, 0]))
+    expected = functools.reduce(lambda product, layer: layer @ product, layers)
+    np.testing.assert_allclose(found["imbalance"], imbalance**0.5, rtol=1e-5)
+    np.testing.assert_allclose(found["layer_alignment"], min(alignments), rtol=1e-4)
+    np.testing.assert_allclose(found["trace"], np.trace(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(OF_LAYERS))
+def test_metrics_of_layers_refuse_a_single_factor(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} needs a model with several factors"):
+        getattr(metrics, name)(make_snapshot("square"))
+
+
 @pytest.mark.slow
 def test_metrics_of_predictions_ask_the_network() -> None:
     world = draw_world(worlds.two_point(**RANKS), 1)
     model = models.relu(dim=DIM, neurons=6, init_scale=0.5)
     params = model.init(jax.random.key(0))._replace(offset=jnp.asarray(3.0))
     snapshot = Snapshot(jnp.asarray(0), params, world, jnp.asarray(1.0), model)
-    names = [name for name in metrics.__all__ if name not in OF_RISKS]
+    names = [name for name in NAMES if name not in OF_RISKS]
     found = jax.jit(lambda snapshot: measure(snapshot, names))(snapshot)
     found = {name: np.asarray(value) for name, value in found.items()}
     chex.assert_tree_all_finite(found)

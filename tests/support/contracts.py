@@ -175,6 +175,7 @@ OTHERS = {"algorithms": {"stream", "fitted", "fair", "zin"}}
 OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
     "restarted": Row({}, {"at": 1}, {"at": 5}),
+    "scaled": Row({}, {"damping": 0.5}, {"damping": 0.1}),
     "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),
     "tail_average": Row({}, {"start": 1}, {"start": 0}),
     "averaged": Row({}),
@@ -187,10 +188,12 @@ METRICS: dict[str, tuple[str, ...]] = {
     "effective_rank": (),
     "environment_losses": ("E",),
     "gradient_norm": (),
+    "imbalance": (),
     "invariant_error": (),
     "invariant_prediction_error": (),
     "invariant_signal": (),
     "largest_principal_angle": (),
+    "layer_alignment": (),
     "pooled_error": (),
     "relative_invariant_error": (),
     "relative_pooled_error": (),
@@ -198,6 +201,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "spurious_power": (),
     "spurious_prediction": (),
     "spurious_signal": (),
+    "trace": (),
     "training_loss": (),
     "worst_environment_loss": (),
 }

@@ -100,6 +100,61 @@ def asymmetric(rng: np.random.Generator) -> Result:
     )
 
 
+def windows(rng: np.random.Generator) -> Result:
+    """The ends of the damping from bisections of the exponent in double precision."""
+    eta = 10 ** rng.uniform(-3, 0, POINTS).astype(np.float32)
+    mu = rng.uniform(0.1, 2, POINTS).astype(np.float32)
+    spread = (mu * 10 ** rng.uniform(0.02, 1, POINTS)).astype(np.float32)
+
+    def ends(eta: float, mu: float, spread: float) -> tuple[float, float]:
+        def exponent(log_damping: float) -> float:
+            x = eta / math.exp(log_damping)
+            return math.log(abs((1 + x * mu) ** 2 - (x * spread) ** 2))
+
+        singular = math.log(eta * (spread - mu))  # where a factor vanishes
+        low = optimize.brentq(exponent, singular - 30, singular - 1e-9, xtol=1e-13)
+        high = optimize.brentq(exponent, singular + 1e-9, singular + 30, xtol=1e-13)
+        return math.exp(low), math.exp(high)
+
+    exact = np.array([ends(*map(float, p)) for p in zip(eta, mu, spread, strict=True)]).T
+    yield theory.damping_window(eta, mu, spread), exact, 1e-5 * exact
+
+
+def cones(rng: np.random.Generator) -> Result:
+    """Distances to cones where one or two eigenvalues lie across the range, by quadrature."""
+    density = stats.norm(0, 0.5**0.5).pdf  # of the mean of the two eigenvalues
+
+    def excess(size: int, tau: float) -> float:
+        if size == 1:
+            return stats.norm.expect(lambda x: np.maximum(x - tau, 0) ** 2, lb=tau)
+
+        def half(radius: float) -> float:
+            """Of both eigenvalues, mean +- radius, given their half-distance."""
+            return sum(
+                integrate.quad(
+                    lambda m, shift=shift: (m + shift - tau) ** 2 * density(m), tau - shift, 12
+                )[0]
+                for shift in (radius, -radius)
+            )
+
+        return integrate.quad(lambda x: 2 * x * math.exp(-x * x) * half(x), 0, 6)[0]
+
+    for size, rank in ((1, 1), (1, 5), (2, 1), (2, 4)):
+        dim, tau = size + rank, float(rng.uniform(0, 1.5))
+        fixed = rank * (rank + 1) / 2 + rank * size
+
+        def distance(tau: float) -> float:
+            return fixed + rank * tau**2 + excess(size, tau)
+
+        exact = distance(tau)
+        yield theory.statistical_dimension(dim, rank, tau), exact, 2e-4 * exact
+        least = optimize.minimize_scalar(distance, bounds=(0, 4), method="bounded").fun
+        yield theory.statistical_dimension(dim, rank), least, 2e-4 * least
+    dim = np.arange(1, 201)
+    exact = dim * (dim + 1) / 4
+    yield theory.statistical_dimension(dim, 0, 0), exact, 2e-4 * exact
+
+
 def log_normal(rng: np.random.Generator) -> Result:
     eta, mu = 10 ** rng.uniform(-3, 0, (2, POINTS)).astype(np.float32)
     spread = (mu * 10 ** rng.uniform(-2, 2, POINTS)).astype(np.float32)

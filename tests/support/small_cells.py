@@ -119,6 +119,12 @@ CELLS: dict[str, dict[str, object]] = {
         "batch_ratio": 0.7,
     },
     "noise": {"optimizer": "noisy-sgd"},
+    "preconditioned": {
+        "model": "asymmetric",
+        "measurement": "population",
+        "optimizer": "scaled",
+        "metrics": ("trace", "imbalance", "layer_alignment"),
+    },
     "clients": {"model": "deep", "algorithm": "fedavg", "optimizer": "lion", "init": "identity"},
     "proximal": {
         "measurement": "streamed",

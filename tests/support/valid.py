@@ -108,6 +108,14 @@ def snapshot() -> Snapshot:
     return ALGORITHM.snapshot(KEY, state())
 
 
+@functools.cache
+def layered_snapshot() -> Snapshot:
+    """A snapshot of a model with two factors."""
+    parts = PARTS | {"model": models.asymmetric(dim=RANKS["dim"])}
+    algorithm = algorithms.sgd(**parts)
+    return algorithm.snapshot(KEY, algorithm.init(KEY))
+
+
 def labelled() -> cs.supervised.worlds.SupervisedWorld:
     return cs.supervised.worlds.contradiction()(KEY)
 
@@ -320,6 +328,8 @@ OWN: dict[str, dict[str, Any]] = {
     "excess_risk": {"invariant": 1.0, "spurious": 0.1},
     "fitted": {"estimator": estimators.pooled()},
     "fixed_design": {"num_examples": 10},
+    "imbalance": {"snapshot": Later(layered_snapshot)},
+    "layer_alignment": {"snapshot": Later(layered_snapshot)},
     "from_file": {"path": "world.npz"},
     "laminar_phases": {"signal": np.ones(5)},
     "averaged": {

@@ -18,6 +18,7 @@ CHECKS: dict[str, Callable[[np.random.Generator], oracles.Result]] = {
     "critical_spread": oracles.spreads,
     "critical_spread_of": oracles.roots,
     "crossing_spread": oracles.crossings,
+    "damping_window": oracles.windows,
     "deep_spurious_quantile": oracles.quantiles,
     "divergence_bound": oracles.bounds,
     "federated_factors": oracles.local_steps,
@@ -41,6 +42,7 @@ CHECKS: dict[str, Callable[[np.random.Generator], oracles.Result]] = {
     "mixing_critical_spread": oracles.mixtures,
     "momentum_factors": oracles.momenta,
     "scaffold_factors": oracles.control_variates,
+    "statistical_dimension": oracles.cones,
     "tail_exponent": oracles.tails,
     "top_exponent": oracles.products,
 }

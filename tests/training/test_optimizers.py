@@ -16,9 +16,12 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
+import scipy.linalg
 
+from causal_sgd import linalg
+from causal_sgd.experiment import Experiment
 from causal_sgd.sensing import measurements, models, worlds
-from causal_sgd.training import run, samplers
+from causal_sgd.training import optimizers, run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Array, Snapshot
 from support.cases import few
@@ -201,3 +204,90 @@ def test_a_number_of_another_type_does_not_change_the_type_of_the_parameters() -
         jnp.asarray(0.1, jnp.bfloat16)
     )
     assert params.dtype == jnp.float32
+
+
+def descend(params: list[np.ndarray], signal: np.ndarray, damping: float) -> list[np.ndarray]:
+    """ScaledGD of rate 0.1 in NumPy, U of U U' or both factors of U V', by LAPACK."""
+    for _ in range(STEPS):
+        left, right = params[0], params[-1]
+        residual = left @ right.T - signal
+        if len(params) == 1:
+            gradients = [residual @ left]
+        else:
+            gradients = [residual @ right / 2, residual.T @ left / 2]
+        identity = damping * np.eye(left.shape[1])
+        params = [
+            factor - 0.1 * gradient @ np.linalg.inv(other.T @ other + identity)
+            for factor, gradient, other in zip(params, gradients, reversed(params), strict=True)
+        ]
+    return params
+
+
+PAIRS = [("factored", 3), ("factored", 10), ("asymmetric", 3), ("asymmetric", 10)]
+
+
+@pytest.mark.parametrize(("kind", "rank"), few(PAIRS, {("factored", 3), ("asymmetric", 10)}))
+def test_preconditioned_factors_move_as_in_numpy(kind: str, rank: int) -> None:
+    """Also where the system is too large to be written out, and with as many columns as rows."""
+    dim = 10
+
+    def trained(damping: Array) -> tuple[Any, Array, Array]:
+        make = getattr(models, kind)
+        algorithm = sgd(
+            world=worlds.two_point(dim=dim, invariant_rank=2, spurious_rank=1, spread=0.0),
+            sampler=samplers.cyclic(batch_size=1),
+            measurement=measurements.population(),
+            model=make(dim=dim, rank=rank, init_scale=0.5, init="gaussian"),
+            optimizer=optax.chain(optimizers.scaled(damping=damping), optax.sgd(0.1)),
+        )
+        key = jax.random.key(0)
+        state = algorithm.init(key)
+        trace = run(key, algorithm=algorithm, metrics=[params_of], num_steps=STEPS)
+        world = state.world
+        spurious = world.spurious_basis @ world.mean_core @ world.spurious_basis.T
+        return state.params, world.invariant + spurious, trace.metrics["params_of"]
+
+    dampings = np.array([0.2, 1.5])
+    starts, signals, found = jax.jit(jax.vmap(trained))(dampings)
+    for point, damping in enumerate(dampings):
+        start = [np.asarray(leaf[point], float) for leaf in jax.tree.leaves(starts)]
+        expected = descend(start, np.asarray(signals[point], float), damping)
+        factors = np.reshape(found[point, -1], np.shape(expected))
+        np.testing.assert_allclose(factors, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_a_preconditioned_diagonal_is_a_factor_in_the_coordinates() -> None:
+    """The diagonal model and U = diag(u) move alike, by one formula each."""
+    u, gradient = jnp.array([0.3, -1.0, 2.0]), jnp.array([1.0, 2.0, -3.0])
+    optimizer = optimizers.scaled(damping=0.5)
+    alone, _ = optimizer.update(gradient, optimizer.init(u), u)
+    matrix = jnp.diag(u)
+    dense, _ = optimizer.update(jnp.diag(gradient), optimizer.init(matrix), matrix)
+    np.testing.assert_allclose(jnp.diag(dense), alone, rtol=1e-6)
+    np.testing.assert_allclose(alone, gradient / (u**2 + 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "params", [None, jnp.ones((2, 3, 3)), (jnp.ones((3, 2)), jnp.ones((4, 2)))]
+)
+def test_a_scaled_optimizer_refuses_what_is_no_factor(params: Any) -> None:
+    optimizer = optimizers.scaled(damping=0.5)
+    with pytest.raises(ValueError, match="^params must be .* a scaled optimizer"):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+def test_an_experiment_names_the_models_of_a_scaled_optimizer() -> None:
+    with pytest.raises(ValueError, match="^model must be 'factored' or .* where optimizer is 'sc"):
+        Experiment(optimizer="scaled", model="deep")
+
+
+@pytest.mark.parametrize("size", [1, 8, 20])
+def test_positive_systems_are_solved_as_by_lapack(size: int) -> None:
+    rng = np.random.default_rng(size)
+    factor, right = rng.normal(size=(size, size + 3)), rng.normal(size=(size, 4))
+    matrix = factor @ factor.T
+    solve = jax.jit(linalg.solve_positive)
+    found = solve(jnp.asarray(matrix, jnp.float32), jnp.asarray(right, jnp.float32))
+    expected = scipy.linalg.solve(matrix, right, assume_a="pos")
+    bound = 3e-6 * np.linalg.cond(matrix) * np.linalg.norm(expected)
+    assert np.linalg.norm(found - expected) < bound

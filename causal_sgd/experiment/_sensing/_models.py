@@ -47,7 +47,7 @@ REDUCED = (
     absent("init", "its start is gaussian"),
     one_of(
         "optimizer",
-        ("sgd", "momentum", "nesterov", "sgdw"),
+        ("sgd", "momentum", "nesterov", "sgdw", "scaled"),
         "the others act on single entries of the factor, which the chain does not hold",
     ),
     only("algorithm", "sgd", "the ends of several clients span more directions"),

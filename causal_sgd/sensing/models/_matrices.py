@@ -107,7 +107,10 @@ def asymmetric(
     def estimate(params: Factors) -> Array:
         return linalg.product(params.left, params.right.T)
 
-    return MatrixModel(start, estimate, symmetric=False)
+    def layers(params: Factors) -> tuple[Array, Array]:
+        return params.right.T, params.left
+
+    return MatrixModel(start, estimate, layers=layers, symmetric=False)
 
 
 def deep(
@@ -150,7 +153,10 @@ def deep(
     def estimate(params: Array) -> Array:
         return functools.reduce(lambda product, layer: linalg.product(layer, product), params)
 
-    return MatrixModel(start, estimate, symmetric=False)
+    def layers(params: Array) -> list[Array]:
+        return list(params)
+
+    return MatrixModel(start, estimate, layers=layers if depth > 1 else None, symmetric=False)
 
 
 def diagonal(*, dim: int, init_scale: float | Array = 1e-3) -> MatrixModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -25,6 +25,8 @@ class MatrixModel:
             metric reads it as `snapshot.model.factor(snapshot.params)`.
         diagonal: params -> the diagonal [d] of an estimate that is zero elsewhere; None where it
             may not be.
+        layers: params -> the factors [n_l, n_(l - 1)] of the estimate W_L ... W_1, W_1 first, where
+            L >= 2 factors are parameters of their own; None otherwise.
         symmetric: whether the estimate is symmetric whatever the parameters; measurements then need
             symmetric parts only.
         predict: (params, input [d]) -> prediction []; None for x' estimate x. A model that has its
@@ -40,6 +42,7 @@ class MatrixModel:
     pullback: Callable[[Params, Array], Params] | None = None
     factor: Callable[[Params], Array] | None = None
     diagonal: Callable[[Params], Array] | None = None
+    layers: Callable[[Params], Sequence[Array]] | None = None
     symmetric: bool = True
     predict: Callable[[Params, Array], Array] | None = None
     reduce: Callable[[PyTree], PyTree] | None = None

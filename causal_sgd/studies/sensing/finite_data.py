@@ -267,5 +267,7 @@ def _predicted(num_examples: ArrayLike, experiment: Experiment = BASE) -> np.nda
 
 
 def _threshold() -> float:
-    """The number of examples per environment that positive matrices can fit."""
-    return BASE.dim * (BASE.dim + 1) / (4 * ENVIRONMENTS)
+    """The number of examples per environment that positive matrices can fit, d (d + 1) / (4 E)."""
+    from causal_sgd import theory
+
+    return float(theory.statistical_dimension(BASE.dim, 0, threshold=0.0)) / ENVIRONMENTS
