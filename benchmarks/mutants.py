@@ -181,7 +181,11 @@ MUTANTS: dict[str, Mutant] = {
         studies={"lyapunov_federated": ("federated",)},
     ),
     **_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
-    **_theory("_preconditioning", "damping_window", studies={}),
+    **_theory(
+        "_preconditioning",
+        "damping_window",
+        studies={"damping_window": ("preconditioning",)},
+    ),
     **_theory("_products", "lyapunov_exponents", studies={}),
     **_theory(
         "_rotations",

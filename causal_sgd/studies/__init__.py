@@ -64,6 +64,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "high-dimension",
         "proportional-limit",
         "finite-data",
+        "sample-threshold",
+        "preconditioning",
     ),
     "supervised": (
         "chain-sem",

@@ -60,8 +60,9 @@ def optimized_levels(
     every: int,
     draws: int,
     mean: float = 1.0,
+    after: float = 0.9,
 ) -> np.ndarray:
-    """The mean of u^2 [n, draws] in the last tenth of runs of an optimiser on one direction.
+    """The mean of u^2 [n, draws] at the end of runs of an optimiser on one direction.
 
     The gradient is (u^2 - mu -+ M) u, the sign drawn at every step by NumPy.
 
@@ -74,6 +75,7 @@ def optimized_levels(
         every: steps between recorded frames.
         draws: independent orders of the environments.
         mean: mu.
+        after: the share of the run that does not count.
     """
     random = np.random.default_rng(0)
     u = np.full((len(spread), draws), start)
@@ -84,7 +86,7 @@ def optimized_levels(
             signs = random.choice([-1.0, 1.0], size=u.shape)
             gradient = (u * u - mean - signs * spread[:, None]) * u
             u = u - rate * rule(gradient, u, memory, step)
-            if step % every == 0 and step >= 0.9 * steps:
+            if step % every == 0 and step >= after * steps:
                 frames.append(u * u)
     return np.mean(frames, axis=0)
 
