@@ -404,7 +404,7 @@ def _draw_levels(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd.figures import COLOURS
 
     window = _window()
-    ax.axvspan(float(window.low), float(window.high), color="0.9", label="window of rejection")
+    ax.axvspan(float(window.low), float(window.high), color="0.85", label="window of rejection")
     powers = late(data["levels"], 0.2).spurious_power.isel(spread=0).mean(["seed", "step"])
     expected = [_scalar_levels(damping).mean() for damping in LEVELS]
     ax.semilogx(LEVELS, expected, color="black", lw=1, label="scalar map")
