@@ -189,6 +189,7 @@ VALID: dict[str, Any] = {
     "counts": 100,
     "dataset": RESULTS,
     "datasets": {"one": DIAGRAM},
+    "damping": 0.5,
     "decay": 0.5,
     "depth": 3.0,
     "description": EXPERIMENT.describe(),
