@@ -66,6 +66,9 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "finite-data",
         "sample-threshold",
         "preconditioning",
+        "max-learning-rate",
+        "catapult",
+        "edge",
     ),
     "supervised": (
         "chain-sem",

@@ -111,10 +111,11 @@ def _exponent(values: Array, key: Key, *, num_steps: int, num_chains: int) -> To
     some = jnp.maximum(degrees, 0.5)  # a chi-square without degrees is zero
     squares = 2 * jax.random.gamma(keys[0], some / 2, (*shape, 3), values.dtype)
     draws = _Draws(
-        jax.random.rademacher(keys[1], shape, values.dtype),
-        *(jax.random.normal(key, (*shape, GOE), values.dtype) for key in keys[2:4]),
-        jax.random.normal(keys[4], shape, values.dtype),
-        jnp.where((degrees > 0)[None, None, :], squares, 0),
+        sign=jax.random.rademacher(keys[1], shape, values.dtype),
+        first=jax.random.normal(keys[2], (*shape, GOE), values.dtype),
+        second=jax.random.normal(keys[3], (*shape, GOE), values.dtype),
+        above=jax.random.normal(keys[4], shape, values.dtype),
+        squares=jnp.where((degrees > 0)[None, None, :], squares, 0),
     )
 
     def chain(draws: _Draws) -> Array:
