@@ -173,6 +173,15 @@ MUTANTS: dict[str, Mutant] = {
         studies={"finite_time_critical_spread": ("finite-time",)},
     ),
     **_theory(
+        "_incremental",
+        "incremental_level",
+        "incremental_scale",
+        "incremental_times",
+        "invariant_first",
+        "reversing_spread",
+        studies={"incremental_times": ("incremental-learning",)},
+    ),
+    **_theory(
         "_methods",
         "federated_factors",
         "lyapunov_federated",
@@ -181,6 +190,23 @@ MUTANTS: dict[str, Mutant] = {
         studies={"lyapunov_federated": ("federated",)},
     ),
     **_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
+    **_theory(
+        "_overspecified",
+        "balancing_spread",
+        "overspecified_error",
+        "overspecified_rate",
+        "unbalanced_error",
+        "unbalanced_floor",
+        studies=dict.fromkeys(
+            (
+                "overspecified_error",
+                "overspecified_rate",
+                "unbalanced_error",
+                "unbalanced_floor",
+            ),
+            ("over-specified-rank",),
+        ),
+    ),
     **_theory(
         "_preconditioning",
         "damping_window",

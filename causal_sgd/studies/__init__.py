@@ -64,6 +64,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "high-dimension",
         "proportional-limit",
         "finite-data",
+        "over-specified-rank",
+        "incremental-learning",
         "sample-threshold",
         "preconditioning",
         "max-learning-rate",

@@ -60,6 +60,7 @@ CALLS = {
         (0.01, 0.01),
         (0.1, 0.1),
     ),
+    "balancing_spread": (theory.balancing_spread, (0.1, 0.5), (0.2, 0.3)),
     "batch_critical_spread": (
         lambda eta, rho: theory.batch_critical_spread(
             learning_rate=eta, mean=1.0, batch_ratio=rho, **RANKS
@@ -147,6 +148,32 @@ CALLS = {
         (1.0, 0.1),
         (2.0, 0.2),
     ),
+    "incremental_level": (
+        lambda t, s, depth: theory.incremental_level(
+            t, s, learning_rate=0.1, init_scale=0.1, depth=depth
+        ),
+        (60.0, 1.0, 2.0),
+        (90.0, 0.5, 3.0),
+    ),
+    "incremental_scale": (
+        lambda low, depth: theory.incremental_scale(1.0, low, depth=depth),
+        (0.8, 2.0),
+        (0.5, 3.0),
+    ),
+    "incremental_times": (
+        lambda s, depth: theory.incremental_times(
+            s, learning_rate=0.1, init_scale=0.1, depth=depth
+        ),
+        (1.0, 2.0),
+        (0.5, 3.0),
+    ),
+    "invariant_first": (
+        lambda mu, spread: theory.invariant_first(
+            0.1, mu, spread, eigenvalue=1.0, init_scale=1e-4, level=0.2
+        ),
+        (1.5, 4.0),
+        (1.2, 2.0),
+    ),
     "is_bounded": (theory.is_bounded, (0.1, -8.0, 10.0), (0.1, -9.0, 11.0)),
     "least_positive_exponent": (theory.least_positive_exponent, (0.1, 1.0, 4.0), (0.05, 0.5, 9.0)),
     "linearised": (lambda eta, c: theory.linearised(eta, c * jnp.eye(2)), (0.1, 3.0), (0.2, -1.0)),
@@ -221,6 +248,21 @@ CALLS = {
         (0.05, 0.9),
     ),
     "optimal_spread": (_best, (0.1, 1.0), (0.05, 0.1)),
+    "overspecified_error": (
+        lambda t, alpha: theory.overspecified_error(
+            t, learning_rate=0.1, rank=5, invariant_rank=2, init_scale=alpha
+        ),
+        (100.0, 0.5),
+        (1000.0, 0.1),
+    ),
+    "overspecified_rate": (
+        lambda value, eta: theory.overspecified_rate(
+            value * jnp.array([1.0, 0.5]), learning_rate=eta
+        ),
+        (1.0, 0.1),
+        (0.5, 0.2),
+    ),
+    "reversing_spread": (theory.reversing_spread, (0.1, 1.5, 1.0), (0.05, 0.5, 1.0)),
     "scaffold_factors": (lambda eta: theory.scaffold_factors(eta, PAIR, 2), (0.1,), (0.05,)),
     "stationary_spurious_moments": (
         theory.stationary_spurious_moments,
@@ -238,6 +280,14 @@ CALLS = {
         (0.3,),
     ),
     "tail_exponent": (_environments(theory.tail_exponent), (0.1, 3.0), (0.05, 2.0)),
+    "unbalanced_error": (
+        lambda t, imbalance: theory.unbalanced_error(
+            t, learning_rate=0.1, product=0.3, imbalance=imbalance
+        ),
+        (100.0, 0.5),
+        (300.0, 0.0),
+    ),
+    "unbalanced_floor": (theory.unbalanced_floor, (0.1, 0.5, 0.5), (0.2, 0.0, 0.3)),
 }
 
 

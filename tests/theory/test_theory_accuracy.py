@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from causal_sgd import theory
-from causal_sgd.theory import limits
+from causal_sgd.theory import _incremental, _overspecified, limits
 from support import oracles
 
 CHECKS: dict[str, Callable[[np.random.Generator], oracles.Result]] = {
@@ -58,6 +58,8 @@ APPROXIMATIONS = {
     "optimal_spread",
     "stationary_spurious_moments",
 }
+# Compared over their ranges in `test_theory_overspecified` and `test_theory_incremental`.
+RANK_AND_ORDER = set(_overspecified.__all__) | set(_incremental.__all__)
 # The limit and its closed forms, compared in `test_theory_limits` and `test_theory_noise`.
 LIMITS = set(limits.__all__) - {"NoiseLevel", "OrderParameters"}
 
@@ -69,7 +71,7 @@ def test_every_function_states_its_accuracy_and_is_compared() -> None:
         "limits",
         "stability",
     }
-    assert public == set(CHECKS) | APPROXIMATIONS | LIMITS
+    assert public == set(CHECKS) | APPROXIMATIONS | RANK_AND_ORDER | LIMITS
     silent = [name for name in sorted(public) if "Accuracy:" not in getattr(theory, name).__doc__]
     assert not silent, "docstrings without a line on accuracy and range"
 
