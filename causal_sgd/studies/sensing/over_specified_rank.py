@@ -12,11 +12,11 @@ A direction that the environments shake without a mean dies like exp(lambda t), 
 log|1 - eta^2 M^2|/2, where pooled training forgets it like 1/(2 eta t). The freed column is not
 saved: it goes on to another direction, and the error is that of n = min(k - r1, d - r1 - r2) spare
 ones. The prediction for U V' holds: disagreement destroys the imbalance, at the rate
--log|1 - (eta M/2)^2|, and with it the exponential rate. Up to M = sqrt(2|D|/eta) heterogeneity
-slows U V' down, by orders of magnitude even at small M, whose noise sustains a floor for a time of
-4/(eta M)^2 (`theory.unbalanced_floor`). Beyond this spread both models forget alike. Shaken
-directions alone lose their imbalance. With finite batches the power law ends at
-`theory.complement_power`.
+-log|1 - (eta M/2)^2|, and with it the exponential rate. Up to M = sqrt(2|D|/eta), and in finite
+runs somewhat beyond, heterogeneity slows U V' down. At small M it does so by orders of magnitude:
+the noise sustains a floor for a time of 4/(eta M)^2 (`theory.unbalanced_floor`). Beyond, both
+models forget at one rate, up to fluctuations of order sqrt(t). Only directions in which residuals
+persist lose their imbalance. With finite batches the power law ends at `theory.complement_power`.
 """
 
 from __future__ import annotations
