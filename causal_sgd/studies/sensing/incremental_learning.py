@@ -245,7 +245,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     from causal_sgd import theory
 
     times = {
-        f"depth {depth}": points(
+        f"times, depth {depth}": points(
             {"init_scale": SCALES[depth][:, None], "eigenvalue": np.array(LEVELS)},
             {
                 "measured": numbers.times(data[f"depth {depth}"], 0.5),
