@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from typing import Any
 
 import jax
@@ -141,14 +142,38 @@ def test_an_oracle_trains_on_the_test() -> None:
         worlds.on_tests(worlds.eills_demo())(jax.random.key(0))
 
 
-def test_hyperparameters_are_those_of_the_source() -> None:
-    """Values of Python's generator with the seed 1001, and the defaults."""
-    values = unit_tests.hyperparameters("IRMv1", 2)
-    assert [values[name][0] for name in ("learning_rate", "decay", "strength")] == [1e-3, 0, 0.9]
-    assert 1e-4 <= values["learning_rate"][1] <= 1e-2
-    assert 1 - 10**-0.3 <= values["strength"][1] <= 1 - 10**-3
-    same = unit_tests.hyperparameters("ERM", 20)
-    np.testing.assert_array_equal(same["learning_rate"][1], values["learning_rate"][1])
+def _drawn(method: str, seed: int) -> list[float]:
+    """The source's draws of rate, decay and strength, from the global generator of Python."""
+    random.seed(1000 + seed)
+    masked = method == "ANDMask"
+    values = [10 ** random.uniform(-4, 0 if masked else -2)]
+    values.append(10 ** random.uniform(-5 if masked else -6, 0 if masked else -2))
+    if method == "IRMv1":
+        values.append(1 - 10 ** random.uniform(-3, -0.3))
+    if masked:
+        values.append(random.uniform(0.8, 1))
+    if method == "IGA":
+        values.append(10 ** random.uniform(1, 5))
+    return values
+
+
+@pytest.mark.parametrize(
+    ("method", "strength"),
+    {**dict.fromkeys(METHODS), "IRMv1": 0.9, "ANDMask": 0.9, "IGA": 1e3}.items(),
+)
+def test_hyperparameters_are_those_of_the_source(method: str, strength: float | None) -> None:
+    before = random.getstate()
+    try:
+        expected = [[1e-3, 0.0] + ([] if strength is None else [strength])]
+        expected += [_drawn(method, seed) for seed in range(1, 20)]
+    finally:
+        random.setstate(before)
+    found = unit_tests.hyperparameters(method, 20)
+    assert random.getstate() == before, "the caller's generator is left alone"
+    names = ["learning_rate", "decay"] + ([] if strength is None else ["strength"])
+    np.testing.assert_array_equal(np.array([found[name] for name in names]).T, expected)
+    if strength is None:
+        np.testing.assert_array_equal(found["strength"], 0)
 
 
 def test_diverged_runs_are_not_chosen() -> None:
