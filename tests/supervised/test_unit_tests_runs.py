@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from causal_sgd import objectives, samplers
 from causal_sgd.studies.supervised import _unit_tests as unit_tests
+from causal_sgd.studies.supervised import _unit_tests_added as unit_tests_added
 from causal_sgd.supervised import _expectation, losses, measurements, models, worlds
 from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.types import Batch, Params
@@ -174,6 +176,61 @@ def test_hyperparameters_are_those_of_the_source(method: str, strength: float | 
     np.testing.assert_array_equal(np.array([found[name] for name in names]).T, expected)
     if strength is None:
         np.testing.assert_array_equal(found["strength"], 0)
+
+
+def test_methods_of_one_program_have_numbers_of_their_own() -> None:
+    found = unit_tests.weighted(3)
+    for place, method in enumerate(unit_tests.WEIGHTED):
+        own, part = unit_tests.hyperparameters(method, 3), slice(3 * place, 3 * place + 3)
+        used, other = ("rate", "strength") if method == "GroupDRO" else ("strength", "rate")
+        np.testing.assert_array_equal(found[used][part], own["strength"])
+        np.testing.assert_array_equal(found[other][part], 0)
+        for name in ("learning_rate", "decay"):
+            np.testing.assert_array_equal(found[name][part], own[name])
+
+
+@pytest.mark.parametrize("hetero", [0.0, 1.0])
+def test_a_number_chooses_between_one_environment_and_all(hetero: float) -> None:
+    key, step, start = jax.random.key(4), jnp.zeros((), jnp.int32), jnp.full(3, 1 / 3)
+    drawn, _ = unit_tests_added._one_or_all(jnp.asarray(hetero)).draw(key, step, start)
+    alone, _ = samplers.hetero(batch_size=unit_tests.MULTIPLE).draw(key, step, start)
+    counts = np.zeros(3)
+    counts[alone.environments] = alone.counts
+    expected = counts if hetero else np.full(3, unit_tests.MULTIPLE / 3)
+    np.testing.assert_array_equal(drawn.counts, expected)
+    np.testing.assert_array_equal(drawn.environments, np.arange(3))
+
+
+ALONE = {  # (strength, rate) -> the objective of squared losses R / 4
+    (0.0, 0.0): objectives.vrex(weight=0.0, risk_weight=4.0),
+    (0.02, 0.0): objectives.vrex(weight=16 * 0.02, risk_weight=4.0),
+    (0.0, 0.3): objectives.group_dro(rate=4 * 0.3, weight=4.0),
+}
+
+
+@pytest.mark.slow
+def test_one_program_trains_several_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last(strength: Any, rate: Any) -> jax.Array:
+        trace = unit_tests.cell(
+            jax.random.key(1),
+            learning_rate=jnp.asarray(0.01),
+            decay=jnp.asarray(1e-3),
+            strength=strength,
+            rate=rate,
+            example="Example1",
+            method="weighted",
+            steps=30,
+        )
+        return jnp.stack([trace.metrics["selection"][-1], trace.metrics["error"][-1]])
+
+    numbers = jnp.array(list(ALONE))
+    together = jax.jit(jax.vmap(last))(*numbers.T)
+    assert np.ptp(together, axis=0).min() > 0.1, "they differ"
+    for (strength, rate), objective, found in zip(ALONE, ALONE.values(), together, strict=True):
+        monkeypatch.setattr(
+            unit_tests, "_objective", lambda *_, objective=objective, **__: objective
+        )
+        np.testing.assert_allclose(jax.jit(last)(strength, rate), found, rtol=1e-5)
 
 
 def test_diverged_runs_are_not_chosen() -> None:

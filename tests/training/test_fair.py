@@ -151,6 +151,7 @@ class Adam:
         self.values = self.values - RATE * self.first / (1 - 0.9**self.count) / size
 
 
+@pytest.mark.slow
 def test_rounds_are_those_of_the_source_on_examples() -> None:
     """Three updates of the critics and one of the predictor and the gates, from rows (x, y)."""
     run = program(measurements.examples(40, full=True), source=True)
