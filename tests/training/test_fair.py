@@ -208,6 +208,7 @@ def test_moments_play_as_all_their_examples_do() -> None:
         )
 
 
+@pytest.mark.slow
 def test_gates_close_beyond_the_threshold_of_the_weight() -> None:
     """The threshold is mu^2 / M^2 = 1 in the contradiction world."""
     factory = worlds.contradiction(mean=0.8, spread=0.8, variance=4.0)
