@@ -317,9 +317,9 @@ def _of_squares(data: Mapping[str, xr.Dataset], oracle: float) -> dict[str, floa
 
 
 def _needed(medians: np.ndarray) -> float:
-    """The least E at which the error is below half of that at E = 2; NaN for none."""
+    """The least E at which the error is below half of that at E = 2; infinite for none."""
     few = np.flatnonzero(medians < medians[0] / 2)
-    return float(ENVIRONMENTS[few[0]]) if len(few) else np.nan
+    return float(ENVIRONMENTS[few[0]]) if len(few) else np.inf
 
 
 def _chosen(data: xr.Dataset, method: str, scramble: int) -> Choice:
