@@ -79,6 +79,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "coloured-logistic",
         "separable",
         "minority-groups",
+        "coloured-bits",
     ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
