@@ -80,6 +80,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "separable",
         "minority-groups",
         "coloured-bits",
+        "overfitting",
     ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""
