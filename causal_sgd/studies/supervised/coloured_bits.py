@@ -152,7 +152,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """Two bits: seven methods on the same data sets of 100 to 30,000 examples of each environment,
-    and on 10^12 for the population there at 14 weights of the penalties, 3000 steps of 64 seeds (16
+    and on 10^12 for the population there at 14 weights of the penalties, 3000 steps of 32 seeds (16
     when quick); and a million sampled scales of BIRM at fixed weights. Logit example: ZIN on halves
     of 500 and 2500 examples, and IRMv1 on the true environments on the larger ones, 1000 steps
     without and 1000 with the penalty, 56 seeds (200 and 200 steps of 4 when quick).
@@ -171,7 +171,7 @@ def run(
             sweep(
                 methods.sampled(),
                 axes={"place": zipped(**places)},
-                seeds=16 if quick else 64,
+                seeds=16 if quick else 32,
                 **options,
             )
         ),
