@@ -6,8 +6,9 @@ hyperparameters of the source; `benchmarks/unit_tests.py` has all of them and mo
 
 In the third example the median error of IRMv1 falls by half only once there are more environments
 than spurious inputs, d_e: up to E = d_e another predictor satisfies its constraint and has a lower
-risk. But ERM and IGA fall at the same place, so that the test does not tell them apart; ANDMask
-needs fewer environments, and its error stays at that of the oracle.
+risk. With these few hyperparameters ERM and IGA fall at the same place, so that the test does not
+tell them apart. With all twenty, IRMv1 falls more steeply: its mean error is 0.067 at E = 7, and
+that of ERM 0.276. ANDMask needs fewer environments, and its error stays at that of the oracle.
 ANDMask depends on the coordinates, and a rotation of the inputs ruins it. In the second example the
 background alone has a known error, and ERM does slightly better after 10,000 steps.
 
