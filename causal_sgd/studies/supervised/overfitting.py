@@ -129,6 +129,9 @@ CLAIMS = {
         )
         for name in GAINING
     },
+    "subg_worst": Claim.finding(
+        "SUBG, d/n = 10: worst error over the law; the larger of two errors is above their mean"
+    ),
     "first": Claim.finding(
         "RWG, d/n = 10: gain over ERM at the first recorded step at which neither errs in training"
     ),
@@ -193,6 +196,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "toy_subg": float(subg[:, -1].max()),
         **{_short("far", name): float(gains[name][far].mean()) for name in GAINING},
         **{_short("few", name): float(gains[name][few].mean()) for name in GAINING},
+        "subg_worst": float(final["SUBG"][far].mean()) / _margin_error("margin_subsampled", MOST),
         "first": _first_gain(data, "RWG", far),
         "waiting": _waiting(0.02),
         "toy_steps": float(np.argmax(rwg[0] > 0.5)),
