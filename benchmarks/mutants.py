@@ -250,7 +250,7 @@ MUTANTS: dict[str, Mutant] = {
         flipped_error=(),
     ),
     **_laws("minority_groups", "losses", errors=("minority-groups",)),
-    **_laws("mixtures", "losses", bayes_error=(), permuted_error=()),
+    **_laws("mixtures", "environments", bayes_error=(), permuted_error=()),
     **_laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
     **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),

@@ -55,6 +55,7 @@ class Sizes(NamedTuple):
     steps: int = 10_000
     peer_steps: int = 200
     examples: int = 10_000  # of an environment, for PyTorch
+    nodes: int = 16  # of the quadrature
 
 
 QUICK = Sizes(2, 2, 20, 2, 50)
@@ -129,6 +130,7 @@ def _swept(
             steps=sizes.steps,
             most_environments=part.most_environments,
             most_spurious=part.most_spurious,
+            nodes=sizes.nodes,
         ),
         axes={
             "configuration": cs.zipped(environments=environments, spurious=spurious),
@@ -222,9 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", type=Path, metavar="FOLDER", required=True)
     parser.add_argument("--all", action="store_true", help="all environments and dimensions")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say little")
+    parser.add_argument(
+        "--nodes", type=int, default=16, help="of the quadrature; in its own FOLDER"
+    )
     options = parser.parse_args(arguments)
     cs.use_cpu_cores()
-    sizes = QUICK if options.quick else Sizes()
+    sizes = (QUICK if options.quick else Sizes())._replace(nodes=options.nodes)
     runs, seconds = write_tables(options.tables, sizes, everything=options.all)
     if options.all:
         draw(options.tables)

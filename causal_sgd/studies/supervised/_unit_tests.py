@@ -112,6 +112,7 @@ def cell(
     steps: int,
     most_environments: int = 3,
     most_spurious: int = 5,
+    nodes: int = 16,
 ) -> Trace:
     """One job: a method on an example, with all data of the population.
 
@@ -130,6 +131,7 @@ def cell(
         steps: of training.
         most_environments: places for environments in the program.
         most_spurious: places for spurious inputs in the program.
+        nodes: of the quadrature.
 
     Returns:
         A trace of `selection` and `error`, the means over the environments of the squared residual
@@ -148,7 +150,7 @@ def cell(
     algorithm = algorithms.penalised(
         world=worlds.on_tests(factory) if method == "Oracle" else factory,
         sampler=samplers.stratified(batch_size=MULTIPLE),
-        measurement=measurements.moments() if regression else measurements.quadrature(),
+        measurement=measurements.moments() if regression else measurements.quadrature(nodes=nodes),
         model=models.linear(
             dim=DIM_CAUSAL + most_spurious, intercept=True, init="uniform", init_scale=width
         ),
