@@ -229,7 +229,7 @@ MUTANTS: dict[str, Mutant] = {
     **_laws(
         "coloured_logistic",
         "losses",
-        pooled=("coloured-logistic",),
+        pooled=(),
         critical_learning_rate=("coloured-logistic",),
         largest_learning_rate=(),
     ),
@@ -342,6 +342,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
 }
 SURVIVORS: dict[str, str] = {
+    **{
+        f"{law} of separable: separable": "5 % are the width of the interval, .95 to 1.05; errors "
+        "of 6 % would be noticed"
+        for law in ("direction_gap", "scaled_loss")
+    },
     "divergence_batch_ratio: proportional-limit": "15 of 16 runs diverge at 1.05 of the ratio; "
     "errors of -13 % and +15 % would be noticed",
     "tail_exponent: proportional-limit": "5 % of kappa/2 are 0.012 in an interval of +-0.05; "
