@@ -103,6 +103,19 @@ def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) ->
     }
 
 
+def _laws(module: str, tests: str, **laws: tuple[str, ...]) -> dict[str, Mutant]:
+    """The functions of a module of `theory.invariance`, and the studies that judge them."""
+    return {
+        f"{name} of {module}": Mutant(
+            f"causal_sgd.theory.invariance.{module}:{name}",
+            result(),
+            (f"tests/theory/test_theory_invariance_{tests}.py",),
+            judged,
+        )
+        for name, judged in laws.items()
+    }
+
+
 OF_THEORY = {
     "_batch_ratios": "tests/theory/test_theory_noise.py",
     "limits": "tests/theory/test_theory_limits.py",
@@ -245,6 +258,33 @@ MUTANTS: dict[str, Mutant] = {
     ),
     **_theory("_variances", "log_variance", studies={}),
     **_theory("limits", "limit_step", "limit_trajectory", "order_statistics", studies={}),
+    **_laws(
+        "coloured_logistic",
+        "losses",
+        pooled=(),
+        critical_learning_rate=("coloured-logistic",),
+        largest_learning_rate=(),
+    ),
+    **_laws(
+        "contradiction",
+        "contradiction",
+        erm=("contradiction",),
+        vrex=("contradiction",),
+        irmv1=("contradiction",),
+        group_dro=("contradiction",),
+        eills_threshold=(),
+    ),
+    **_laws(
+        "environments_needed",
+        "environments",
+        gain_distribution=("environments-needed",),
+        bayes_risk=(),
+        flipped_error=(),
+    ),
+    **_laws("minority_groups", "losses", errors=("minority-groups",)),
+    **_laws("mixtures", "environments", bayes_error=(), permuted_error=()),
+    **_laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
+    **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),
     "normals by regions": Mutant("causal_sgd.random._normal:normal_regions", result(), RANDOM),
     "uniforms": Mutant("causal_sgd.random._bits:uniforms", result(0.95), RANDOM),
@@ -334,6 +374,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
 }
 SURVIVORS: dict[str, str] = {
+    **{
+        f"{law} of separable: separable": "5 % are the width of the interval, .95 to 1.05; errors "
+        "of 6 % would be noticed"
+        for law in ("direction_gap", "scaled_loss")
+    },
     "divergence_batch_ratio: proportional-limit": "15 of 16 runs diverge at 1.05 of the ratio; "
     "errors of -13 % and +15 % would be noticed",
     "tail_exponent: proportional-limit": "5 % of kappa/2 are 0.012 in an interval of +-0.05; "

@@ -6,7 +6,8 @@ environments and 0 to 10 spurious inputs, too. All runs train on the population:
 where the loss is squared, and by quadrature where it is logistic. Errors are those of the
 population, too, so that the choice of hyperparameters is that of infinitely many held-out examples.
 
-`python benchmarks/unit_tests.py --tables out/` writes `unit_tests.csv` and `unit_tests_seeds.csv`.
+`python benchmarks/unit_tests.py --tables out/` writes `unit_tests.csv` and `unit_tests_seeds.csv`,
+and with `--all` the figure `unit_tests.png`.
 What is finished lies in out/unit_tests_store, and the same call goes on from there. At the end one
 job as PyTorch users write it is timed in the same process (`pip install torch==2.13.0`).
 """
@@ -36,8 +37,14 @@ from causal_sgd.studies.supervised import _unit_tests as unit_tests
 COLUMNS = ("example", "method", "environments", "d_spu", "chosen_seed", "mean", "sd")
 SEED_COLUMNS = ("example", "method", "environments", "d_spu", "seed", "mean")
 DEFAULT = (3, 5)
-# Measured, us a run and step with three environments, relative to each other.
-COSTS = {"Example1": 0.2, "Example2": 0.85, "Example3": 0.6}
+# Measured, us of a core for a run and step, with 3 environments of 5 spurious inputs; and what they
+# multiply by for ten environments or ten inputs.
+COSTS = {
+    "Example1": {"ERM": 0.3, "IRMv1": 0.6, "ANDMask": 0.4, "IGA": 0.7, "Oracle": 0.3},
+    "Example2": {"ERM": 0.5, "IRMv1": 0.7, "ANDMask": 0.7, "IGA": 2.2, "Oracle": 0.5},
+    "Example3": {"ERM": 0.6, "IRMv1": 0.7, "ANDMask": 0.8, "IGA": 2.3, "Oracle": 0.6},
+}
+MORE_ENVIRONMENTS, MORE_INPUTS = {"Example1": 2.9, "Example2": 1.1, "Example3": 2.2}, 1.5
 
 
 class Sizes(NamedTuple):
@@ -48,6 +55,7 @@ class Sizes(NamedTuple):
     steps: int = 10_000
     peer_steps: int = 200
     examples: int = 10_000  # of an environment, for PyTorch
+    nodes: int = 16  # of the quadrature
 
 
 QUICK = Sizes(2, 2, 20, 2, 50)
@@ -84,7 +92,7 @@ def computed(
 ) -> Iterator[tuple[str, str, tuple[int, int], unit_tests.Choice]]:
     """Yield (example, method, configuration, what is chosen), and note the progress."""
     work = {
-        (part, example, method): _work(part, example, sizes)
+        (part, example, method): _work(part, example, method, sizes)
         for part in parts
         for example in unit_tests.EXAMPLES
         for method in unit_tests.METHODS
@@ -102,11 +110,12 @@ def computed(
         )
 
 
-def _work(part: Part, example: str, sizes: Sizes) -> float:
+def _work(part: Part, example: str, method: str, sizes: Sizes) -> float:
     """In seconds of a core; compilation counts, too."""
     runs = 2 * len(part.configurations) * sizes.data_seeds * sizes.hyper_seeds
-    width = part.most_environments / 3
-    return 3 + runs * sizes.steps * COSTS[example] * width * 1e-6
+    wide = 1 + (MORE_ENVIRONMENTS[example] - 1) * (part.most_environments - 3) / 7
+    deep = 1 + (MORE_INPUTS - 1) * (part.most_spurious - 5) / 5
+    return 5 + runs * sizes.steps * COSTS[example][method] * wide * deep * 1e-6
 
 
 def _swept(
@@ -121,6 +130,7 @@ def _swept(
             steps=sizes.steps,
             most_environments=part.most_environments,
             most_spurious=part.most_spurious,
+            nodes=sizes.nodes,
         ),
         axes={
             "configuration": cs.zipped(environments=environments, spurious=spurious),
@@ -167,6 +177,35 @@ def write_tables(folder: Path, sizes: Sizes, *, everything: bool) -> tuple[int, 
     return runs, time.perf_counter() - begin
 
 
+def draw(folder: Path) -> None:
+    """Draw unit_tests.png from unit_tests.csv: errors of the third example."""
+    from matplotlib import pyplot as plt
+
+    with (folder / "unit_tests.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["example"] == "Example3"]
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True, layout="constrained")
+    most, inputs = DEFAULT
+    panels = (
+        ("environments", "number of environments E", ("d_spu", inputs)),
+        ("d_spu", "number of spurious inputs d$_e$", ("environments", most)),
+    )
+    for ax, (column, label, (fixed, number)) in zip(axes, panels, strict=True):
+        for method in unit_tests.METHODS:
+            line = sorted(
+                (int(row[column]), float(row["mean"]))
+                for row in rows
+                if row["method"] == method and int(row[fixed]) == number
+            )
+            ax.plot(*zip(*line, strict=True), "o-", ms=3.5, label=method)
+        ax.axvline(number, color="0.4", ls=":", lw=1)
+        ax.annotate("E = d$_e$", (number, 0.53), xytext=(4, 0), textcoords="offset points")
+        ax.set(xlabel=label, ylim=(0, 0.57))
+    axes[0].set(ylabel="mean test error, Example3")
+    axes[1].legend(loc=(0.68, 0.1))
+    fig.savefig(folder / "unit_tests.png", dpi=150)
+    plt.close(fig)
+
+
 def _place(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Example, environments and spurious inputs, by which tables are sorted."""
     return row[0], *row[2:4]
@@ -185,10 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", type=Path, metavar="FOLDER", required=True)
     parser.add_argument("--all", action="store_true", help="all environments and dimensions")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say little")
+    parser.add_argument(
+        "--nodes", type=int, default=16, help="of the quadrature; in its own FOLDER"
+    )
     options = parser.parse_args(arguments)
     cs.use_cpu_cores()
-    sizes = QUICK if options.quick else Sizes()
+    sizes = (QUICK if options.quick else Sizes())._replace(nodes=options.nodes)
     runs, seconds = write_tables(options.tables, sizes, everything=options.all)
+    if options.all:
+        draw(options.tables)
     print(
         f"{runs:,} runs, {runs * sizes.steps:.2g} steps, {seconds:.0f} s on {os.cpu_count()} "
         f"cores: {runs / seconds:,.0f} jobs a second, where nothing was in the store before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,9 @@ import pytest
 from causal_sgd.sweeps import _machine
 
 pytest.register_assert_rewrite("support")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without a terminal has jobs in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 mpl.use("Agg")
 # Two devices on every machine, so that spreading a sweep over devices is always tested; see
 # `one_device`.

@@ -15,6 +15,8 @@ from ._normal import goe_summand as goe_summand
 from ._normal import goe_summand_size as goe_summand_size
 from ._normal import normal_regions as normal_regions
 from ._normal import normals as normals
+from ._sharing import SHAREABLE as SHAREABLE
+from ._sharing import shareable as shareable
 from ._wishart import bartlett as bartlett
 from ._wishart import bartlett_normals as bartlett_normals
 from ._wishart import bartlett_words as bartlett_words

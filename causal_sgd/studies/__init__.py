@@ -86,6 +86,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "coloured-logistic",
         "separable",
         "minority-groups",
+        "coloured-bits",
+        "overfitting",
     ),
 }
 """The studies of each system, in the order of `causal-sgd reproduce --all`."""

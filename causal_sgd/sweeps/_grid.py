@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 Columns = tuple[np.ndarray, ...]
-"""The input of B runs: seed indices [B], then the values [B] of each parameter of `Grid.names`."""
+"""The input of B runs: seed indices [B], or [] if all runs have one, then the values [B] of each
+parameter of `Grid.names`."""
 
 LARGEST_SEED = 2**32 - 1
 RUN_BYTES = 16  # the least that the description of a run takes

@@ -1,21 +1,31 @@
-"""Properties of a traced program: memory, LAPACK calls, callbacks, fingerprint."""
+"""Properties of a traced program: memory, shared draws, LAPACK calls, callbacks, fingerprint."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+import operator
 import re
 import types
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-__all__ = ["batches_lapack", "callbacks", "fingerprint", "shared_bytes", "working_bytes"]
+from causal_sgd import random
+
+__all__ = [
+    "batches_lapack",
+    "callbacks",
+    "fingerprint",
+    "shared_bytes",
+    "shares_draws",
+    "working_bytes",
+]
 
 LAPACK = {"cholesky", "eig", "eigh", "geqrf", "householder_product", "lu", "qr", "schur", "svd"}
 
@@ -57,6 +67,90 @@ def batches_lapack(jaxpr: jex_core.Jaxpr) -> bool:
         equation.primitive.name in LAPACK and int(np.prod(_shape(equation.invars[0].aval)[:-2])) > 1
         for equation in _equations(jaxpr)
     )
+
+
+def shares_draws(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether a program (root key, seeds, values...) draws what all runs of a seed may share.
+
+    That is, whether there are numbers that bear the mark of `random.shareable` and depend on the
+    seed, and none of them depends on a value.
+    """
+    values = len(jaxpr.invars) - 2
+    if not values or not any(map(_is_mark, _equations(jaxpr))):
+        return False
+    return _flow(jaxpr, [0, _SEED] + [_VALUE] * values)[1] - {0} == {_SEED}
+
+
+# What a number depends on, as bits.
+_SEED, _VALUE = 1, 2
+_Flow = tuple[list[int], set[int]]  # what the outputs depend on, and what marked numbers do
+
+
+def _is_mark(equation: jex_core.JaxprEqn) -> bool:
+    return equation.primitive.name == "name" and equation.params["name"] == random.SHAREABLE
+
+
+def _flow(jaxpr: jex_core.Jaxpr, given: Sequence[int]) -> _Flow:
+    """Follow what the inputs of a program depend on."""
+    depends: dict[object, int] = dict(zip(jaxpr.invars, given, strict=True))
+    marked: set[int] = set()
+
+    def known(atoms: Sequence[object]) -> list[int]:
+        return [0 if isinstance(atom, jex_core.Literal) else depends.get(atom, 0) for atom in atoms]
+
+    for equation in jaxpr.eqns:
+        inputs = known(equation.invars)
+        outputs, inside = _FLOWS.get(equation.primitive.name, _through)(equation, inputs)
+        depends.update(zip(equation.outvars, outputs, strict=True))
+        marked |= inside | (set(inputs) if _is_mark(equation) else set())
+    return known(jaxpr.outvars), marked
+
+
+def _through(equation: jex_core.JaxprEqn, inputs: list[int]) -> _Flow:
+    """A call hands on its inputs in order; outputs of any other operation depend on all inputs."""
+    programs, size = list(_inner(equation)), len(equation.outvars)
+    if [(len(each.invars), len(each.outvars)) for each in programs] == [(len(inputs), size)]:
+        return _flow(programs[0], inputs)
+    every = functools.reduce(operator.or_, inputs, 0)
+    marked = (_flow(program, [every] * len(program.invars))[1] for program in programs)
+    return [every] * size, set().union(*marked)
+
+
+def _through_while(equation: jex_core.JaxprEqn, inputs: list[int]) -> _Flow:
+    first = equation.params["cond_nconsts"]
+    last = first + equation.params["body_nconsts"]
+    carry = inputs[last:]
+    while True:
+        (ends,), tested = _flow(equation.params["cond_jaxpr"].jaxpr, inputs[:first] + carry)
+        outputs, marked = _flow(equation.params["body_jaxpr"].jaxpr, inputs[first:last] + carry)
+        grown = [old | new | ends for old, new in zip(carry, outputs, strict=True)]
+        if grown == carry:
+            return carry, tested | marked
+        carry = grown
+
+
+def _through_scan(equation: jex_core.JaxprEqn, inputs: list[int]) -> _Flow:
+    (body,) = _inner(equation)
+    first = equation.params["num_consts"]
+    count = equation.params["num_carry"]
+    carry = inputs[first : first + count]
+    while True:
+        outputs, marked = _flow(body, inputs[:first] + carry + inputs[first + count :])
+        grown = [old | new for old, new in zip(carry, outputs[:count], strict=True)]
+        if grown == carry:
+            return carry + outputs[count:], marked
+        carry = grown
+
+
+def _through_branches(equation: jex_core.JaxprEqn, inputs: list[int]) -> _Flow:
+    flows = [_flow(branch, inputs[1:]) for branch in _inner(equation)]
+    outputs = [inputs[0]] * len(equation.outvars)
+    for others, _ in flows:
+        outputs = [one | other for one, other in zip(outputs, others, strict=True)]
+    return outputs, set().union(*(marked for _, marked in flows))
+
+
+_FLOWS = {"while": _through_while, "scan": _through_scan, "cond": _through_branches}
 
 
 def callbacks(jaxpr: jex_core.Jaxpr) -> tuple[Hashable, ...]:

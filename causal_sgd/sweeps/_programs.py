@@ -41,6 +41,9 @@ Cell = Callable[..., Trace]
 # Programs are traced with this many runs to measure them: with one, operations on several runs at
 # a time would not show. A tile of 16 is usual at d = 50 and then needs no second trace.
 TRACED_RUNS = 16
+# Runs in a tile of one seed, which share its draws. More runs read the draws less often, but a grid
+# of few points leaves more places empty.
+RUNS_OF_A_SEED = 4
 # One thread a tile, because every core has a tile of its own; and the widest vectors that the core
 # supports, which are not XLA's default.
 CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
@@ -55,10 +58,12 @@ waiting = threading.Event()
 class Program(NamedTuple):
     """A cell as a jitted function of many runs, with properties that need no execution."""
 
-    function: jax.stages.Wrapped  # (root key, seeds [B], values [B]...) -> Trace [B, ...]
+    function: jax.stages.Wrapped  # (root key, seeds [B] or [], values [B]...) -> Trace [B, ...]
     root: Key
     shapes: Trace  # of one run, as jax.ShapeDtypeStruct
     run_bytes: int  # of all values that a run computes
+    shares_draws: bool  # whether tiles hold runs of one seed, which hold its draws once
+    further_bytes: int  # as `run_bytes`, of each run but the first in such a tile
     shared_bytes: int  # of constants that all runs read as a whole, as designs in full batches
     fingerprint: str  # equal for equal programs, in any process; blind to Python callbacks
     identity: Hashable  # equal for programs that may share a compiled one
@@ -152,6 +157,8 @@ class _Measures(NamedTuple):
     """What follows from the fingerprint of a program; see `Program`."""
 
     run_bytes: int
+    shares_draws: bool
+    further_bytes: int
     shared_bytes: int
     batches_lapack: bool
 
@@ -172,7 +179,14 @@ class _Measures(NamedTuple):
             twice = function.trace(root, *_columns(kinds, 2 * TRACED_RUNS)).jaxpr
             increment = _jaxprs.working_bytes(twice.jaxpr) - whole
             run_bytes = max(increment // TRACED_RUNS, 1)
-        return cls(run_bytes, shared_bytes, _jaxprs.batches_lapack(jaxpr.jaxpr))
+        shares_draws, further_bytes = _jaxprs.shares_draws(jaxpr.jaxpr), run_bytes
+        if shares_draws:
+            seed, *values = _columns(kinds, RUNS_OF_A_SEED)
+            alike = function.trace(root, seed[0], *values).jaxpr  # the usual tile: traced once
+            further = _jaxprs.working_bytes(alike.jaxpr) - run_bytes
+            further_bytes = max(further // (RUNS_OF_A_SEED - 1), 1)
+        lapack = _jaxprs.batches_lapack(jaxpr.jaxpr)
+        return cls(run_bytes, shares_draws, further_bytes, shared_bytes, lapack)
 
 
 _measures: dict[str, _Measures] = {}  # by fingerprint; a few bytes each
@@ -332,13 +346,20 @@ def _drop_failed(signature: Hashable) -> None:
 
 
 def _function(cell: Cell, names: tuple[str, ...]) -> jax.stages.Wrapped:
-    """The jitted function (root key, seeds [B], values [B]...) -> Trace [B, ...] of a cell."""
+    """The jitted function (root key, seeds [B], values [B]...) -> Trace [B, ...] of a cell.
+
+    Given one seed [], it maps over the values alone: what depends on the seed only exists once.
+    """
 
     def one(root: Key, seed: Array, *values: Array) -> Trace:
         trace = cell(random.fold_in(root, seed), **dict(zip(names, values, strict=True)))
         return jax.tree.map(_widened, trace)
 
-    return jax.jit(jax.vmap(one, (None, 0) + (0,) * len(names)))
+    def many(root: Key, seeds: Array, *values: Array) -> Trace:
+        mapped = (None, 0 if seeds.ndim else None) + (0,) * len(names)
+        return jax.vmap(one, mapped)(root, seeds, *values)
+
+    return jax.jit(many)
 
 
 def _widened(values: Array) -> Array:

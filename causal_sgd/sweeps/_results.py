@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._grid import Columns
 from causal_sgd.sweeps._keys import encode_key
 from causal_sgd.sweeps._programs import Program
 from causal_sgd.sweeps._provenance import Environment, provenance
+from causal_sgd.sweeps._units import Units
 from causal_sgd.types import Trace
 
 if TYPE_CHECKING:
@@ -59,14 +60,14 @@ class Results(Protocol):
 class MemoryResults:
     """Results in arrays that are allocated at once."""
 
-    def __init__(self, grid: Grid, program: Program, tile: int, environment: Environment) -> None:
+    def __init__(self, units: Units, program: Program, environment: Environment) -> None:
         """Allocate the arrays."""
-        self._grid, self._program, self._tile = grid, program, tile
-        self._environment = environment
+        grid = units.grid
+        self._units, self._program, self._environment = units, program, environment
         self._results = jax.tree.map(
             lambda leaf: np.empty((grid.size, *leaf.shape), leaf.dtype), program.shapes
         )
-        self._done = np.zeros(-(-grid.size // tile), bool)
+        self._done = np.zeros(units.number, bool)
 
     def __enter__(self) -> None:
         pass
@@ -84,24 +85,23 @@ class MemoryResults:
 
     def done(self) -> int:
         """The number of runs in the units that are written."""
-        return self._grid.size - sum(map(self.count, self.missing()))
+        return self._units.grid.size - sum(map(self.count, self.missing()))
 
     def count(self, unit: int) -> int:
-        """The tile, or less in the last unit."""
-        return min(self._tile, self._grid.size - unit * self._tile)
+        """The tile, or less in the last unit of all runs or of a seed."""
+        return len(self._units.runs(unit))
 
     def columns(self, unit: int) -> Columns:
-        """The runs of a unit in the flat order of the grid; copies of the last run pad the end."""
-        flat = np.arange(unit * self._tile, (unit + 1) * self._tile)
-        return self._grid.runs(np.minimum(flat, self._grid.size - 1), jnp.result_type(float))
+        """The runs of a unit; copies of the last one pad the end."""
+        return self._units.columns(unit, jnp.result_type(float))
 
     def write(self, unit: int, trace: Trace, environment: Environment) -> None:
         """Copy the trace of a unit without its padding."""
-        first, count = unit * self._tile, self.count(unit)
+        runs = self._units.runs(unit)
         for target, source in zip(
             jax.tree.leaves(self._results), jax.tree.leaves(trace), strict=True
         ):
-            target[first : first + count] = source[:count]
+            target[runs] = source[: len(runs)]
         self._done[unit] = True
         self._environment = environment
 
@@ -109,7 +109,7 @@ class MemoryResults:
         """The arrays, labelled; NaN where runs are missing."""
         from causal_sgd.sweeps._datasets import labelled, with_nan
 
-        grid, done = self._grid, np.repeat(self._done, self._tile)[: self._grid.size]
+        grid, done = self._units.grid, self._units.spread(self._done)
         metrics, diverged_at = self._results.metrics, self._results.diverged_at
         if not done.all():
             metrics = {name: with_nan(name, values) for name, values in metrics.items()}
@@ -121,7 +121,8 @@ class MemoryResults:
             name: array.reshape(*grid.shape, *array.shape[1:]) for name, array in values.items()
         }
         steps = self._results.step[np.argmax(done)]
-        attributes = provenance(self._environment, self._tile, **encode_key(self._program.root))
+        key = encode_key(self._program.root)
+        attributes = provenance(self._environment, self._units.tile, **key)
         dataset = labelled(grid, shaped, steps, attributes)
         if done.all():
             return dataset

@@ -1,8 +1,9 @@
 """Many runs in tiles of one compiled shape, on all devices or workers, into labelled arrays.
 
-The runs of a sweep are laid out flat (axes in the given order, seeds last) and cut into units of
-one tile each; the last one is padded. Units may be computed in any order and anywhere, and their
-results are kept in memory or in a store.
+The runs of a sweep are laid out flat (axes in the given order, seeds last), or seed by seed where
+the runs of a seed share what they draw. They are cut into units of one tile each; the last one, or
+that of each seed, is padded. Units may be computed in any order and anywhere, and their results are
+kept in memory or in a store.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from causal_sgd.sweeps._provenance import Environment, plain_values
 from causal_sgd.sweeps._results import MemoryResults, Results
 from causal_sgd.sweeps._scheduler import Failure, schedule
 from causal_sgd.sweeps._tiles import free_bytes, lay_out_tiles
+from causal_sgd.sweeps._units import Units
 from causal_sgd.types import Key, Trace
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def sweep(
             as a mapping of plain values; tuples and keys that are numbers become what they are in
             JSON, lists and text. A cell of `Experiment` has its own.
         tile: runs in one compiled program; None for the tile of the store, or a size chosen from
-            the program. It may change the last bits.
+            the program. It may change the last bits. If a cell draws examples that depend on no
+            axis, the runs of a tile have one seed and share them.
         tiles_per_task: tiles in one task of the executor; a job of a cluster's queue should hold
             many.
         retries: further attempts for a tile that fails, or whose task was cancelled or lost.
@@ -235,17 +238,20 @@ class Sweep:
         program = self.traced.program(grid.names, self.kinds, self.root)
         self.traced.remember(program)
         result_bytes = program.result_bytes * grid.size if store is None else 0
+        by_seed = program.shares_draws if self.opened is None else self.opened.by_seed
         tile, devices = lay_out_tiles(
             program,
             self.local_devices,
             memory=self.memory,
             tile=self.tile if self.opened is None else self.opened.tile,
+            by_seed=by_seed,
             result_bytes=result_bytes,
         )
         environment = describe(program, devices[0])
+        units = Units(grid, tile, by_seed)
         if store is None:
-            results: Results = MemoryResults(grid, program, tile, environment)
-            return Plan(program, tile, devices, results)
+            results: Results = MemoryResults(units, program, environment)
+            return Plan(program, units, devices, results)
         from causal_sgd.sweeps.store import Manifest, StoredResults
 
         manifest = Manifest.make(
@@ -257,17 +263,16 @@ class Sweep:
             key=encode_key(self.root),
             config=self.config,
         )
-        results = StoredResults(store, self.opened, manifest, tile, grid, environment)
-        return Plan(program, tile, devices, results)
+        results = StoredResults(store, self.opened, manifest, units, environment)
+        return Plan(program, units, devices, results)
 
     @_machine.applied({})
     def begin(self, pool: Executor) -> None:
         """Let the pool compile the program that `run` will need."""
-        program, tile, devices, results = self.plan
+        program, units, devices, results = self.plan
         if self.executor is None and not results.complete():
-            columns = self.grid.runs(np.zeros(tile, int), jnp.result_type(float))
-            units = -(-self.grid.size // tile)
-            program.begin(columns, devices[:units], pool)
+            columns = units.columns(0, jnp.result_type(float))
+            program.begin(columns, devices[: units.number], pool)
 
     @_machine.applied({})
     def run(self) -> xr.Dataset:
@@ -302,7 +307,7 @@ class Sweep:
 
     def _compute(self, units: Sequence[int]) -> list[Failure]:
         """Compute units into the results, and show the progress."""
-        program, tile, devices, results = self.plan
+        program, layout, devices, results = self.plan
         with contextlib.ExitStack() as context:
             if self.executor is None:
                 backend: Backend = LocalDevices(
@@ -322,7 +327,7 @@ class Sweep:
 
             def collect(unit: int, trace: Trace, environment: Environment) -> None:
                 if self.executor is not None:
-                    check_trace(trace, program.shapes, tile)
+                    check_trace(trace, program.shapes, layout.tile)
                 results.write(unit, trace, environment)
                 count = results.count(unit)
                 progress.add(count, int((trace.diverged_at[:count] >= 0).sum()))
@@ -357,7 +362,7 @@ class Plan(NamedTuple):
     """How a sweep will be computed."""
 
     program: Program
-    tile: int
+    units: Units
     devices: Sequence[Device]  # for which the memory suffices
     results: Results
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from causal_sgd.sweeps._machine import Device
-from causal_sgd.sweeps._programs import Program
+from causal_sgd.sweeps._programs import RUNS_OF_A_SEED, Program
 
 __all__ = ["free_bytes", "lay_out_tiles"]
 
@@ -22,6 +22,7 @@ CACHE_BYTES = 30 * 10**6
 LARGEST_TILE = 1024
 ACCELERATOR_BYTES = 2**30
 ACCELERATOR_LARGEST_TILE = 2**16
+MOST_RUNS_OF_A_SEED = 32  # on an accelerator
 
 
 def lay_out_tiles(
@@ -30,6 +31,7 @@ def lay_out_tiles(
     *,
     memory: float | None,
     tile: int | None,
+    by_seed: bool,
     result_bytes: int,
 ) -> tuple[int, Sequence[Device]]:
     """Choose the tile, and the devices for which the memory suffices.
@@ -39,6 +41,7 @@ def lay_out_tiles(
         devices: the devices that may be used.
         memory: bytes for all tiles that run at a time; None for half of the free memory.
         tile: runs per tile; None to choose.
+        by_seed: whether the runs of a tile have one seed.
         result_bytes: bytes of the results that stay in memory beside the tiles.
 
     Returns:
@@ -54,7 +57,12 @@ def lay_out_tiles(
     budget = free_bytes(devices, memory)
     if memory is None and not accelerated:
         budget -= result_bytes
-    least = program.run_bytes * (tile or 1)
+    further = program.further_bytes if by_seed else program.run_bytes
+
+    def tile_bytes(runs: int) -> int:
+        return program.run_bytes + (runs - 1) * further
+
+    least = tile_bytes(tile or 1)
     if result_bytes > psutil.virtual_memory().available or budget < least:
         remedy = "lower dim or slab_size, or record fewer frames and metrics"
         if result_bytes > least:
@@ -65,14 +73,16 @@ def lay_out_tiles(
             f"({result_bytes:.3g} bytes), got {max(budget, 0):.3g} bytes free; {remedy}"
         )
     if tile is None:
-        tile = _tile(program, accelerated=accelerated)
-        while tile > 1 and tile * program.run_bytes > budget:
+        tile = _tile(program, further, accelerated=accelerated)
+        if by_seed:
+            tile = min(tile, MOST_RUNS_OF_A_SEED) if accelerated else RUNS_OF_A_SEED
+        while tile > 1 and tile_bytes(tile) > budget:
             tile //= 2
     # Where memory is short, use fewer devices; a smaller tile for more devices would change bits.
-    return tile, devices[: max(int(budget // (tile * program.run_bytes)), 1)]
+    return tile, devices[: max(int(budget // tile_bytes(tile)), 1)]
 
 
-def _tile(program: Program, *, accelerated: bool) -> int:
+def _tile(program: Program, run_bytes: int, *, accelerated: bool) -> int:
     """The power of two whose runs fill the cache of a core, or an accelerator."""
     target, largest = CACHE_BYTES, LARGEST_TILE
     if accelerated:
@@ -80,7 +90,7 @@ def _tile(program: Program, *, accelerated: bool) -> int:
     # Shared data are read once for all runs of a tile, so they ask for more of them; but too large
     # a tile leaves cores without one.
     target += program.shared_bytes // 4
-    return int(min(2 ** int(np.log2(max(target / program.run_bytes, 1))), largest))
+    return int(min(2 ** int(np.log2(max(target / run_bytes, 1))), largest))
 
 
 def free_bytes(devices: Sequence[Device], memory: float | None) -> float:

@@ -33,6 +33,8 @@ MODULES = {
     for path in Path(studies.__path__[0], system).glob("[!_]*.py")
 }
 
+UNDECIDED = {"fair": {"thresholds"}}  # claims about failures, of which a quick run may have none
+
 
 def test_every_module_is_a_listed_study() -> None:
     assert set(studies.NAMES) == set(MODULES)
@@ -192,7 +194,8 @@ def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -
     (outcome,) = outcomes([name], tmp_path, quick=True, progress=False)
     assert outcome.error is None
     assert list(outcome.verdicts) == list(studies.load(name).CLAIMS)
-    assert not any(math.isnan(verdict.measured) for verdict in outcome.verdicts.values())
+    unknown = {short for short, one in outcome.verdicts.items() if math.isnan(one.measured)}
+    assert unknown <= UNDECIDED.get(name, set())
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert 500 < (tmp_path / f"{name}.csv").stat().st_size < 4_000_000
     (again,) = outcomes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from typing import Any
 
 import jax
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from causal_sgd import objectives, samplers
 from causal_sgd.studies.supervised import _unit_tests as unit_tests
+from causal_sgd.studies.supervised import _unit_tests_added as unit_tests_added
 from causal_sgd.supervised import _expectation, losses, measurements, models, worlds
 from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.types import Batch, Params
@@ -47,7 +50,10 @@ def _runs(example: str, method: str, most: tuple[int, int]) -> Any:
 
 @pytest.mark.parametrize(
     ("example", "method"),
-    few(itertools.product(unit_tests.EXAMPLES, METHODS), quick={("Example1", "IRMv1")}),
+    [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in itertools.product(unit_tests.EXAMPLES, METHODS)
+    ],
 )
 def test_padded_runs_are_those_without_room(example: str, method: str) -> None:
     exact, padded = (_runs(example, method, most) for most in ((2, 3), (4, 6)))
@@ -129,26 +135,112 @@ def test_sixteen_nodes_are_enough_at_small_deviations() -> None:
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_an_oracle_trains_on_the_test() -> None:
-    for factory in (worlds.unit_test_regression(), worlds.unit_test_cows(), worlds.two_bit()):
-        world, oracle = draw_world(factory), draw_world(worlds.on_tests(factory))
-        np.testing.assert_array_equal(oracle.second_moments, world.test_moments)
-        np.testing.assert_array_equal(oracle.test_moments, world.test_moments)
-        np.testing.assert_array_equal(oracle.target, world.target)
+@pytest.mark.parametrize(
+    "name", few(["unit_test_regression", "unit_test_cows", "two_bit"], {"two_bit"})
+)
+def test_an_oracle_trains_on_the_test(name: str) -> None:
+    factory = getattr(worlds, name)()
+    world, oracle = draw_world(factory), draw_world(worlds.on_tests(factory))
+    np.testing.assert_array_equal(oracle.second_moments, world.test_moments)
+    np.testing.assert_array_equal(oracle.test_moments, world.test_moments)
+    np.testing.assert_array_equal(oracle.target, world.target)
+
+
+def test_worlds_without_a_test_have_no_oracle() -> None:
     with pytest.raises(ValueError, match="environments of the test"):
         worlds.on_tests(worlds.contradiction())(jax.random.key(0))
     with pytest.raises(ValueError, match="linear, mixture or table"):
         worlds.on_tests(worlds.eills_demo())(jax.random.key(0))
 
 
-def test_hyperparameters_are_those_of_the_source() -> None:
-    """Values of Python's generator with the seed 1001, and the defaults."""
-    values = unit_tests.hyperparameters("IRMv1", 2)
-    assert [values[name][0] for name in ("learning_rate", "decay", "strength")] == [1e-3, 0, 0.9]
-    assert 1e-4 <= values["learning_rate"][1] <= 1e-2
-    assert 1 - 10**-0.3 <= values["strength"][1] <= 1 - 10**-3
-    same = unit_tests.hyperparameters("ERM", 20)
-    np.testing.assert_array_equal(same["learning_rate"][1], values["learning_rate"][1])
+def _drawn(method: str, seed: int) -> list[float]:
+    """The source's draws of rate, decay and strength, from the global generator of Python."""
+    random.seed(1000 + seed)
+    masked = method == "ANDMask"
+    values = [10 ** random.uniform(-4, 0 if masked else -2)]
+    values.append(10 ** random.uniform(-5 if masked else -6, 0 if masked else -2))
+    if method == "IRMv1":
+        values.append(1 - 10 ** random.uniform(-3, -0.3))
+    if masked:
+        values.append(random.uniform(0.8, 1))
+    if method == "IGA":
+        values.append(10 ** random.uniform(1, 5))
+    return values
+
+
+@pytest.mark.parametrize(
+    ("method", "strength"),
+    {**dict.fromkeys(METHODS), "IRMv1": 0.9, "ANDMask": 0.9, "IGA": 1e3}.items(),
+)
+def test_hyperparameters_are_those_of_the_source(method: str, strength: float | None) -> None:
+    before = random.getstate()
+    try:
+        expected = [[1e-3, 0.0] + ([] if strength is None else [strength])]
+        expected += [_drawn(method, seed) for seed in range(1, 20)]
+    finally:
+        random.setstate(before)
+    found = unit_tests.hyperparameters(method, 20)
+    assert random.getstate() == before, "the caller's generator is left alone"
+    names = ["learning_rate", "decay"] + ([] if strength is None else ["strength"])
+    np.testing.assert_array_equal(np.array([found[name] for name in names]).T, expected)
+    if strength is None:
+        np.testing.assert_array_equal(found["strength"], 0)
+
+
+def test_methods_of_one_program_have_numbers_of_their_own() -> None:
+    found = unit_tests.weighted(3)
+    for place, method in enumerate(unit_tests.WEIGHTED):
+        own, part = unit_tests.hyperparameters(method, 3), slice(3 * place, 3 * place + 3)
+        used, other = ("rate", "strength") if method == "GroupDRO" else ("strength", "rate")
+        np.testing.assert_array_equal(found[used][part], own["strength"])
+        np.testing.assert_array_equal(found[other][part], 0)
+        for name in ("learning_rate", "decay"):
+            np.testing.assert_array_equal(found[name][part], own[name])
+
+
+@pytest.mark.parametrize("hetero", [0.0, 1.0])
+def test_a_number_chooses_between_one_environment_and_all(hetero: float) -> None:
+    key, step, start = jax.random.key(4), jnp.zeros((), jnp.int32), jnp.full(3, 1 / 3)
+    drawn, _ = unit_tests_added._one_or_all(jnp.asarray(hetero)).draw(key, step, start)
+    alone, _ = samplers.hetero(batch_size=unit_tests.MULTIPLE).draw(key, step, start)
+    counts = np.zeros(3)
+    counts[alone.environments] = alone.counts
+    expected = counts if hetero else np.full(3, unit_tests.MULTIPLE / 3)
+    np.testing.assert_array_equal(drawn.counts, expected)
+    np.testing.assert_array_equal(drawn.environments, np.arange(3))
+
+
+ALONE = {  # (strength, rate) -> the objective of squared losses R / 4
+    (0.0, 0.0): objectives.vrex(weight=0.0, risk_weight=4.0),
+    (0.02, 0.0): objectives.vrex(weight=16 * 0.02, risk_weight=4.0),
+    (0.0, 0.3): objectives.group_dro(rate=4 * 0.3, weight=4.0),
+}
+
+
+@pytest.mark.slow
+def test_one_program_trains_several_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last(strength: Any, rate: Any) -> jax.Array:
+        trace = unit_tests.cell(
+            jax.random.key(1),
+            learning_rate=jnp.asarray(0.01),
+            decay=jnp.asarray(1e-3),
+            strength=strength,
+            rate=rate,
+            example="Example1",
+            method="weighted",
+            steps=30,
+        )
+        return jnp.stack([trace.metrics["selection"][-1], trace.metrics["error"][-1]])
+
+    numbers = jnp.array(list(ALONE))
+    together = jax.jit(jax.vmap(last))(*numbers.T)
+    assert np.ptp(together, axis=0).min() > 0.1, "they differ"
+    for (strength, rate), objective, found in zip(ALONE, ALONE.values(), together, strict=True):
+        monkeypatch.setattr(
+            unit_tests, "_objective", lambda *_, objective=objective, **__: objective
+        )
+        fresh = jax.jit(lambda *numbers: last(*numbers))  # not the program of another objective
+        np.testing.assert_allclose(fresh(strength, rate), found, rtol=1e-5)
 
 
 def test_diverged_runs_are_not_chosen() -> None:

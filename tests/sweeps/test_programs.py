@@ -120,5 +120,5 @@ def test_programs_that_batch_lapack_run_on_one_core() -> None:
     cell = cell_of(9, singular)
     program = _programs.Program.make(cell, ("spread",), [np.dtype("float32")], jax.random.key(0))
     assert program.batches_lapack
-    both = {"memory": None, "tile": 4, "result_bytes": 0}
+    both = {"memory": None, "tile": 4, "by_seed": False, "result_bytes": 0}
     assert len(lay_out_tiles(program, jax.devices()[:2], **both)[1]) == 1

@@ -31,11 +31,21 @@ PARTS: dict[str, Any] = {
 }
 
 
+RATE, DECAY = 0.05, 0.3
+SOURCE: dict[str, Any] = {  # of half the source's objective
+    "sampler": samplers.stratified(batch_size=30),
+    "optimizer": optax.chain(optax.add_decayed_weights(DECAY / 2), optax.adam(RATE)),
+    "critic_optimizer": None,
+    "gate_optimizer": optax.adam(RATE),
+    "adversary_steps": 3,
+}
+
+
 @functools.cache
-def program(measurement: Any = None) -> Any:
+def program(measurement: Any = None, source: bool = False) -> Any:
     """A number of steps -> the last state, compiled once."""
     changes = {} if measurement is None else {"measurement": measurement}
-    method = algorithms.fair(**PARTS | changes)
+    method = algorithms.fair(**PARTS | changes | (SOURCE if source else {}))
 
     @jax.jit
     def last(steps: jax.Array) -> Any:
@@ -67,11 +77,15 @@ class Plain:
         """The gates, with a one for the intercept, and the shares of the environments."""
         order = random.fold_in(algorithms.stream(KEY, "environments"), index)
         batch, _ = PARTS["sampler"].draw(order, jnp.asarray(index), jnp.full(3, 1 / 3))
+        gates = 1 / (1 + np.exp(-(self.logits + self.noise(index)) / temperature))
+        return np.append(gates, 1.0), np.asarray(batch.counts) / 30
+
+    @staticmethod
+    def noise(index: int) -> np.ndarray:
+        """Of the gates, standard logistic."""
         words = random.bits(random.fold_in(algorithms.stream(KEY, "gates"), index), 2)
         level = np.asarray(random.uniforms(words, float), float) + 2.0**-24
-        noise = np.log(level / (1 - level))
-        gates = 1 / (1 + np.exp(-(self.logits + noise) / temperature))
-        return np.append(gates, 1.0), np.asarray(batch.counts) / 30
+        return np.log(level / (1 - level))
 
     def pieces(self, environment: int) -> tuple[np.ndarray, np.ndarray]:
         """E (x, 1)(x, 1)' and E (x, 1) y."""
@@ -121,6 +135,66 @@ def test_every_gradient_is_that_of_a_plain_loop() -> None:
     close(found.loss, value)
 
 
+class Adam:
+    """Adam as PyTorch writes it: the decay is part of the gradient."""
+
+    def __init__(self, values: np.ndarray, decay: float = 0.0) -> None:
+        self.values, self.decay = values.astype(float), decay
+        self.first, self.second, self.count = np.zeros_like(values), np.zeros_like(values), 0
+
+    def step(self, slope: Any) -> None:
+        slope = np.asarray(slope, float) + self.decay * self.values
+        self.count += 1
+        self.first = 0.9 * self.first + 0.1 * slope
+        self.second = 0.999 * self.second + 0.001 * slope**2
+        size = np.sqrt(self.second / (1 - 0.999**self.count)) + 1e-8
+        self.values = self.values - RATE * self.first / (1 - 0.9**self.count) / size
+
+
+@pytest.mark.slow
+def test_rounds_are_those_of_the_source_on_examples() -> None:
+    """Three updates of the critics and one of the predictor and the gates, from rows (x, y)."""
+    run = program(measurements.examples(40, full=True), source=True)
+    start, rounds = run(0), 2
+    plain = Plain(start)
+    rows = start.data.rows
+    x, y = (jnp.asarray(part) for part in (rows.inputs, rows.labels))
+    predictor = Adam(plain.predictor, DECAY)
+    critics = Adam(plain.critics, DECAY)
+    logits = Adam(plain.logits)
+
+    def pieces(g: Any, f: Any, gates: Any) -> tuple[Any, Any]:
+        out_g = jnp.einsum("enp,p->en", x, gates * g[:2]) + g[2]
+        out_f = jnp.einsum("enp,ep->en", x, gates[None] * f[:, :2]) + f[:, 2:]
+        return jnp.mean((y - out_g) ** 2), jnp.mean((y - out_g) * out_f - out_f**2 / 2)
+
+    def attack(f: Any, g: Any, gates: Any) -> Any:
+        return -pieces(g, f, gates)[1]
+
+    def objective(g: Any, logits: Any, f: Any, noise: Any, temperature: float) -> Any:
+        risk, gain = pieces(g, f, jax.nn.sigmoid((logits + noise) / temperature))
+        return risk / 2 + PARTS["weight"] * gain
+
+    value = np.nan
+    for step in range(rounds):
+        temperature = 2 - 0.1 * step
+        for place in range(3):
+            plain.logits = logits.values
+            gates = plain.draw(4 * step + place, temperature)[0][:2]
+            critics.step(jax.grad(attack)(critics.values, predictor.values, gates))
+        noise = plain.noise(4 * step + 3)
+        seen = predictor.values, logits.values, critics.values, noise, temperature
+        value, slopes = jax.value_and_grad(objective, (0, 1))(*seen)
+        predictor.step(slopes[0])
+        logits.step(slopes[1])
+    found = run(rounds)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(Plain.vector(found.params), predictor.values)
+    close(found.params["logits"], logits.values)
+    close(Plain.rows(found.critics), critics.values)
+    close(2 * found.loss, value)
+
+
 @pytest.mark.slow
 def test_moments_play_as_all_their_examples_do() -> None:
     whole = measurements.examples(40, full=True)
@@ -134,6 +208,7 @@ def test_moments_play_as_all_their_examples_do() -> None:
         )
 
 
+@pytest.mark.slow
 def test_gates_close_beyond_the_threshold_of_the_weight() -> None:
     """The threshold is mu^2 / M^2 = 1 in the contradiction world."""
     factory = worlds.contradiction(mean=0.8, spread=0.8, variance=4.0)

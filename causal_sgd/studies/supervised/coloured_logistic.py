@@ -191,7 +191,12 @@ def _ordered(
     ratio: float | Array,
 ) -> Trace:
     """HeteroSGD at a learning rate in units of the critical one."""
-    critical = mean / (2 * flip * (1 - flip) * colour * (spread**2 - mean**2))
+    import jax.numpy as jnp
+
+    from causal_sgd.theory.invariance import coloured_logistic
+
+    flips = (1 - mean - jnp.array([1.0, -1.0]) * spread) / 2
+    critical = coloured_logistic.critical_learning_rate(flip, flips, colour=colour)
     return _trained(
         key,
         (flip, mean, spread, colour),

@@ -29,13 +29,14 @@ from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Options
 from causal_sgd.studies._frames import farthest_from_one
 from causal_sgd.studies._tables import points
+from causal_sgd.studies.supervised._whole import whole
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from causal_sgd.types import Array, Key, Metric, Sampler, Snapshot, Trace
+    from causal_sgd.types import Array, Key, Metric, Snapshot, Trace
 
 SHARES = np.array([0.05, 0.1, 0.2, 0.5])
 MARGINS = np.array([1.0, 1.4, 3.0])  # of the minority; the majority's is 1, so alpha is half
@@ -201,7 +202,7 @@ def _trained(
     from causal_sgd.supervised import losses, measurements, models, worlds
 
     margins = jnp.stack([jnp.ones(()), jnp.asarray(margin, float)])
-    sampler = training.samplers.hetero(batch_size=1) if method == "hetero" else _all_data()
+    sampler = training.samplers.hetero(batch_size=1) if method == "hetero" else whole()
     algorithm = training.sgd(
         world=worlds.minority_groups(minority_share=share, margins=margins, largest=LARGEST),
         sampler=sampler,
@@ -212,20 +213,6 @@ def _trained(
     return training.run(
         key, algorithm=algorithm, metrics=_watched(), num_steps=STEPS, record_every=EVERY
     )
-
-
-def _all_data() -> Sampler:
-    """All examples in every step: both groups with their shares, which are whole per thousand."""
-    import jax.numpy as jnp
-
-    from causal_sgd.types import Batch, Sampler
-
-    def draw(key: Key, step: Array, state: Array) -> tuple[Batch, Array]:
-        del key, step
-        counts = jnp.round(1000 * state).astype(jnp.int32)
-        return Batch(jnp.arange(len(state), dtype=jnp.int32), counts), state
-
-    return Sampler(lambda key, probabilities: probabilities, draw, 1000)
 
 
 def _watched() -> dict[str, Metric]:

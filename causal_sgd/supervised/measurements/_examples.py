@@ -102,6 +102,7 @@ def examples(
         rows = _data_set(random.fold_in(key, 0), world, sizes)
         if subsampled:
             rows = _subsampled(random.fold_in(key, 2), rows)
+        rows, held = random.shareable((rows, held))
         # Moments of many inputs are large, and of use under squared loss only.
         training = Moments(weighted_moments(rows, used_rows(rows)), rows.counts)
         return MomentData(training if squared else None, validation, rows, held)
@@ -224,7 +225,9 @@ class Choosing(NamedTuple):
         keys = random.fold_in(key, batch.environments)
         if self.fresh is not None:
             size = self.fresh
-            x, y = jax.vmap(lambda k, e: world.draw_examples(k, e, size))(keys, batch.environments)
+            x, y = random.shareable(
+                jax.vmap(lambda k, e: world.draw_examples(k, e, size))(keys, batch.environments)
+            )
             rows = Rows(x, y, jnp.full(len(batch.counts), size, x.dtype))
             used = jnp.arange(size)[None] < batch.counts[:, None]
             return rows, _poisoned(used.astype(x.dtype), batch.counts > size)

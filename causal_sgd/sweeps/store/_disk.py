@@ -59,8 +59,16 @@ class Store(StoreReader):
     """A store that can be written; the module states its guarantees."""
 
     @classmethod
-    def create(cls, path: str | Path, manifest: Manifest, tile: int) -> Store:
+    def create(
+        cls, path: str | Path, manifest: Manifest, tile: int, *, by_seed: bool = False
+    ) -> Store:
         """Create a store without runs, atomically.
+
+        Args:
+            path: where.
+            manifest: of the sweep.
+            tile: runs per unit.
+            by_seed: whether the runs of a unit have one seed.
 
         Raises:
             StoreError: if the path is taken, cannot be written, or a name cannot be stored.
@@ -68,6 +76,7 @@ class Store(StoreReader):
         path = checks.path("path", path)
         _check_manifest(manifest)
         checks.integer("tile", tile)
+        checks.flags(by_seed=by_seed)
         reserved = {"status", "seed", "step", *manifest.parameters}
         for name in manifest.variables:
             if name in reserved or "/" in name or name.startswith((".", "_")):
@@ -75,7 +84,7 @@ class Store(StoreReader):
         draft = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}")
         try:
             draft.mkdir()
-            lay_out(draft, manifest, tile)
+            lay_out(draft, manifest, tile, by_seed=by_seed)
             os.rename(draft, path)
         except OSError as error:
             if path.exists() and any(path.iterdir() if path.is_dir() else [path]):

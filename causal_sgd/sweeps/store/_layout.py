@@ -38,7 +38,8 @@ __all__ = [
     "put_chunk",
 ]
 
-FORMAT, FORMAT_VERSION = "causal_sgd.sweep", 1
+FORMAT = "causal_sgd.sweep"
+FORMAT_VERSION = 2  # 1 without the attribute `by_seed`, and still written where it is False
 FIELDS = ("done", "environment", "configuration")
 """Columns of `status` before the checksums of the variables. `configuration` begins its hash."""
 
@@ -57,6 +58,7 @@ class Attributes(TypedDict):
     parameters: dict[str, str]  # parameter -> type of its column
     variables: list[str]
     tile: int
+    by_seed: NotRequired[bool]  # whether the runs of a unit have one seed
     steps: list[int] | None  # None before the first results
     source: str | None
     requests: list[GridDescription]
@@ -64,7 +66,7 @@ class Attributes(TypedDict):
     files: NotRequired[dict[str, list[str]]]  # absent in older stores; see `places`
 
 
-def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
+def lay_out(path: Path, manifest: Manifest, tile: int, *, by_seed: bool) -> None:
     """Create the group of a store without runs in an empty folder."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
     rows = max(COORDINATE_CHUNK // tile, 1) * tile
@@ -107,7 +109,7 @@ def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
     array("step", (manifest.num_frames,), (manifest.num_frames,), "int32", -1, ("step",))
     attributes: Attributes = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 2 if by_seed else 1,
         "created": now(),
         "configuration": manifest.configuration,
         "configuration_hash": manifest.digest,
@@ -120,6 +122,8 @@ def lay_out(path: Path, manifest: Manifest, tile: int) -> None:
         "environments": [],
         "files": places(path, manifest.files),
     }
+    if by_seed:
+        attributes["by_seed"] = True
     put_attributes(group, attributes)
 
 
@@ -223,6 +227,7 @@ _ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
         "a list of names with diverged_at",
     ),
     "tile": (lambda value: _is_whole(value) and cast(int, value) > 0, "a whole number above 0"),
+    "by_seed": (lambda value: isinstance(value, bool), "true or false"),
     "steps": (lambda value: value is None or _are(value, _is_whole), "null or whole numbers"),
     "source": (lambda value: value is None or _is_text(value), "null or text"),
     "requests": (lambda value: _are(value, _is_grid), "a list of grids"),
@@ -236,7 +241,7 @@ _ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 """What the attributes of a store may be, apart from its format."""
 
-_OPTIONAL = {"files"}
+_OPTIONAL = {"by_seed", "files"}
 
 
 def put_chunk(array: zarr.Array, index: int, block: np.ndarray, folder: Path) -> None:

@@ -15,6 +15,7 @@ from causal_sgd import checks
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._provenance import Environment, Origin, provenance
+from causal_sgd.sweeps._units import of_one_seed
 from causal_sgd.sweeps.store._layout import (
     FIELDS,
     FORMAT,
@@ -70,6 +71,7 @@ class StoreReader:
                 "begin a new store"
             )
         self.tile: int = attributes["tile"]
+        self.by_seed: bool = attributes.get("by_seed", False)
         self.configuration: Configuration = attributes["configuration"]
         self.hash: str = attributes["configuration_hash"]
         self.parameters: dict[str, str] = attributes["parameters"]
@@ -131,7 +133,7 @@ class StoreReader:
         self.requests = [Grid.parse(request) for request in attributes["requests"]]
         self.environments: list[Environment] = list(attributes["environments"])
         self.files: dict[str, list[str]] = attributes.get("files", {})
-        self._table = Table.make(self.requests, self.parameters, self.tile)
+        self._table = Table.make(self.requests, self.parameters, self.tile, self.by_seed)
         self._check_arrays()
         self._status, self.damaged = self._read_status()
         steps = attributes["steps"]
@@ -192,10 +194,11 @@ class StoreReader:
         return np.bincount(self._table.rows(grid) // self.tile, minlength=self.num_units)
 
     def columns(self, unit: int) -> Columns:
-        """The input of a unit; copies of the last run pad the last unit of a request."""
+        """The input of a unit; copies of the last run pad the last unit of a request or seed."""
         self._check_unit(unit)
         rows = slice(unit * self.tile, (unit + 1) * self.tile)
-        return tuple(column[rows] for column in self._table.columns)
+        columns = tuple(column[rows] for column in self._table.columns)
+        return of_one_seed(columns) if self.by_seed else columns
 
     def dataset(self, grid: Grid | None = None) -> xr.Dataset:
         """The labelled results of a grid (by default, of all requests), read on access.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._grid import Columns
 from causal_sgd.sweeps._provenance import Environment
+from causal_sgd.sweeps._units import Units
 from causal_sgd.sweeps.store._disk import Store
 from causal_sgd.sweeps.store._manifest import Manifest
 
@@ -29,8 +30,7 @@ class StoredResults:
         path: Path,
         store: Store | None,
         manifest: Manifest,
-        tile: int,
-        grid: Grid,
+        units: Units,
         environment: Environment,
     ) -> None:
         """Check that the open store belongs to this sweep, or create one.
@@ -38,9 +38,11 @@ class StoredResults:
         Raises:
             StoreError: if the store belongs to another sweep, or cannot be created.
         """
-        self._store = Store.create(path, manifest, tile) if store is None else store
+        if store is None:
+            store = Store.create(path, manifest, units.tile, by_seed=units.by_seed)
+        self._store = store
         self._store.check(manifest, environment)
-        self._grid = grid
+        self._grid = units.grid
         self._files = manifest.files
         self._lock = contextlib.ExitStack()
 

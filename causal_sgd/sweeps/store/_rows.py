@@ -9,6 +9,7 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Columns, Grid
+from causal_sgd.sweeps._units import filled_up
 
 __all__ = ["Table"]
 
@@ -21,13 +22,19 @@ class Table(NamedTuple):
     keys: np.ndarray  # [rows], each run as bytes
 
     @classmethod
-    def make(cls, requests: Sequence[Grid], parameters: Mapping[str, str], tile: int) -> Table:
+    def make(
+        cls,
+        requests: Sequence[Grid],
+        parameters: Mapping[str, str],
+        tile: int,
+        by_seed: bool = False,
+    ) -> Table:
         """The table of consecutive requests."""
         kinds = (np.uint32, *(parameters[name] for name in sorted(parameters)))
         columns = tuple(np.zeros(0, kind) for kind in kinds)
         table = cls(columns, np.zeros(0, bool), _keys(columns))
         for grid in requests:
-            table = table.extended(grid, tile)
+            table = table.extended(grid, tile, by_seed=by_seed)
         return table
 
     @property
@@ -52,18 +59,17 @@ class Table(NamedTuple):
             column.astype(own.dtype) for column, own in zip(runs, self.columns, strict=True)
         )
 
-    def extended(self, grid: Grid, tile: int) -> Table:
-        """Append the new runs of a grid, in whole units of `tile` rows."""
+    def extended(self, grid: Grid, tile: int, *, by_seed: bool = False) -> Table:
+        """Append the new runs of a grid, in whole units of `tile` rows, each of one seed or any."""
         columns = self.columns_of(grid)
         new = np.flatnonzero(self.rows(grid) < 0)
         _, first = np.unique(_keys(columns)[new], return_index=True)
         new = new[np.sort(first)]
         if not len(new):
             return self
-        padding = -len(new) % tile
-        taken = np.append(new, np.full(padding, new[-1]))
-        added = tuple(column[taken] for column in columns)
-        filled = np.arange(len(taken)) < len(new)
+        seeds = columns[0][new]
+        places, filled = filled_up(seeds if by_seed else np.zeros_like(seeds), tile)
+        added = tuple(column[new[places]] for column in columns)
         joined = tuple(np.concatenate(pair) for pair in zip(self.columns, added, strict=True))
         return Table(joined, np.concatenate([self.filled, filled]), _keys(joined))
 

@@ -187,17 +187,18 @@ class Method(NamedTuple):
             average, spread = penalty(params, state.split)
             return (average + weight * spread) / (1 + weight)
 
+        def ascended() -> tuple[Params, optax.OptState]:
+            ascent = jax.grad(lambda split: -penalty(state.params, split)[1])(state.split)
+            return transform(
+                "split_optimizer", self.optimizers[1], ascent, state.split, state.optimizers[1]
+            )
+
         value, slope = jax.value_and_grad(objective)(state.params)
-        ascent = jax.grad(lambda split: -penalty(state.params, split)[1])(state.split)
         params, of_model = transform(
             "optimizer", self.optimizers[0], slope, state.params, state.optimizers[0]
         )
-        moved = transform(
-            "split_optimizer", self.optimizers[1], ascent, state.split, state.optimizers[1]
-        )
-        split, of_split = jax.tree.map(
-            lambda new, old: jnp.where(early, new, old), moved, (state.split, state.optimizers[1])
-        )
+        # The network costs most of a step, and its gradient nothing once the split stays.
+        split, of_split = jax.lax.cond(early, ascended, lambda: (state.split, state.optimizers[1]))
         return state._replace(
             step=state.step + 1,
             params=params,

@@ -1,0 +1,127 @@
+"""Shares of wrong signs or classes."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from causal_sgd import linalg
+from causal_sgd.supervised._moments import Rows
+from causal_sgd.supervised.metrics._common import average, check, vector
+from causal_sgd.supervised.models._model import predictions_of
+from causal_sgd.supervised.worlds import TableWorld
+from causal_sgd.types import Array, Snapshot
+
+__all__ = [
+    "split",
+    "test_error",
+    "test_errors",
+    "training_error",
+    "validation_error",
+    "worst_test_error",
+]
+
+
+def training_error(snapshot: Snapshot) -> Array:
+    """The share of labels with another sign than the prediction, averaged over environments; [].
+
+    Of the run's data where it keeps examples, and of the population otherwise. A prediction of
+    zero counts one half. Labels are -1 and 1, or the classes of a model with an output of each.
+    """
+    check(snapshot, "training_error")
+    world, data = snapshot.world, snapshot.data
+    rows = getattr(data, "rows", None)
+    if rows is not None:
+        return average(snapshot, _row_errors(snapshot, rows))
+    if isinstance(world, TableWorld):
+        kept = getattr(data, "shares", None)
+        shares = world.mass if kept is None else kept
+        return average(snapshot, _table_errors(snapshot, shares))
+    return average(snapshot, _rates_of(snapshot, "error_rates"))
+
+
+def validation_error(snapshot: Snapshot) -> Array:
+    """The share of wrong signs among examples that nothing trains on; []."""
+    check(snapshot, "validation_error")
+    rows = getattr(snapshot.data, "validation_rows", None)
+    if rows is not None:
+        return average(snapshot, _row_errors(snapshot, rows))
+    shares = getattr(snapshot.data, "validation_shares", None)
+    if shares is None:
+        raise ValueError(
+            "measurement must keep validation examples for the metric validation_error, as "
+            "measurements.counts(num_validation=...) does"
+        )
+    return average(snapshot, _table_errors(snapshot, shares))
+
+
+def test_errors(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in every test environment; [T]."""
+    check(snapshot, "test_errors")
+    return snapshot.once(_test_errors)
+
+
+def test_error(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in a test environment, averaged over them; []."""
+    check(snapshot, "test_error")
+    return jnp.mean(snapshot.once(_test_errors))
+
+
+def worst_test_error(snapshot: Snapshot) -> Array:
+    """The largest share of wrong signs in a test environment; []."""
+    check(snapshot, "worst_test_error")
+    return jnp.max(snapshot.once(_test_errors))
+
+
+def split(snapshot: Snapshot) -> Array:
+    """The share of each environment in the first of two inferred ones (`algorithms.zin`); [E]."""
+    check(snapshot, "split")
+    measurement = snapshot.measurement
+    if snapshot.split is None or measurement is None or measurement.risks is None:
+        raise ValueError("metric split must see a run that infers environments (algorithms.zin)")
+    assert measurement.risks.each is not None
+    weights = measurement.risks.each(snapshot.data, snapshot.model, snapshot.world)[1]
+    return jnp.sum(weights * snapshot.split, 1) / jnp.sum(weights, 1)
+
+
+def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
+    """1 for a wrong sign and 1/2 for none, or 1 for a wrong class, [...], at inputs [..., p]."""
+    predictions = predictions_of(snapshot.model, snapshot.params, inputs)
+    if predictions.ndim > labels.ndim:
+        return (jnp.argmax(predictions, -1) != labels).astype(predictions.dtype)
+    return (1 - jnp.sign(labels * predictions)) / 2
+
+
+def _row_errors(snapshot: Snapshot, rows: Rows) -> Array:
+    """The share of errors among the examples of each environment, [E]."""
+    used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
+    wrong = _wrong(snapshot, rows.inputs, rows.labels)
+    return jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts
+
+
+def _table_errors(snapshot: Snapshot, shares: Array) -> Array:
+    world = snapshot.world
+    wrong = _wrong(snapshot, world.inputs, world.labels)
+    return linalg.product(shares, wrong[:, None])[:, 0]
+
+
+def _test_errors(snapshot: Snapshot) -> Array:
+    """The share of wrong signs in the test environments, [T]."""
+    world = snapshot.world
+    if not world.test_moments.shape[0]:
+        raise ValueError("world must have test environments for a test error, got none")
+    if isinstance(world, TableWorld):
+        return _table_errors(snapshot, world.test_mass)
+    return _rates_of(snapshot, "test_error_rates")
+
+
+def _rates_of(snapshot: Snapshot, name: str) -> Array:
+    """Rates in closed form of a prediction x'w + b."""
+    rates = getattr(snapshot.world, name, None)
+    if rates is None:
+        raise ValueError(
+            "world must know the errors of its population, as mixtures and tables do, or the "
+            f"measurement must keep examples, for a share of errors; got "
+            f"{type(snapshot.world).__name__}"
+        )
+    coefficients = snapshot.once(vector)
+    return rates(coefficients[:-2], coefficients[-1])
