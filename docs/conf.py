@@ -163,26 +163,40 @@ def setup(app: Sphinx) -> None:
 
 
 def atlas(path: Path) -> None:
-    """Write the page of all studies: findings and claims."""
-    page = ["# The atlas", "", "What `causal-sgd reproduce --all` simulates, checks and draws.", ""]
-    system = None
-    for name in studies.NAMES:
-        if system != (system := studies.system_of(name)):
-            page += [f"## {studies.heading(system)}", ""]
-        study = studies.load(name)
-        title, _, text = inspect.cleandoc(study.__doc__ or "").partition("\n")
-        page += [f"### {name}", "", f"**{title}**", "", text.strip(), ""]
-        page += ["| claim | interval | source |", "|---|---|---|"]
-        findings = [claim for claim in study.CLAIMS.values() if not claim.judged]
-        for claim in study.CLAIMS.values():
-            if claim.judged:
-                text, source = table_cell(claim.text), table_cell(claim.source)
-                page += [f"| {text} | [{claim.low:g}, {claim.high:g}] | {source} |"]
-        if findings:
-            page += ["", "Measured and reported, not judged:", ""]
-            page += [f"- {table_cell(claim.text)}" for claim in findings]
-        page += ["", f"Repeat it with `causal-sgd reproduce {name}`.", ""]
+    """Write the page of all studies by question: findings in a sentence each, then with claims."""
+    page = [
+        "# The atlas",
+        "",
+        "What `causal-sgd reproduce --all` simulates, checks and draws, grouped by the question that",
+        "each study answers, surprising answers first.",
+        "",
+    ]
+    modules = {name: studies.load(name) for name in studies.NAMES}
+    for question, names in studies.QUESTIONS.items():
+        page += [f"**{question}**", ""]
+        page += [f"- [{name}](#{name}): {studies.title(modules[name])}" for name in names]
+        page += [""]
+    for question, names in studies.QUESTIONS.items():
+        page += [f"## {question}", ""]
+        for name in names:
+            page += described(name, modules[name])
     path.write_text("\n".join(page), "utf-8")
+
+
+def described(name: str, study: studies.Study) -> list[str]:
+    """The section of one study: its finding, and a table of its claims."""
+    title, _, text = inspect.cleandoc(study.__doc__ or "").partition("\n")
+    section = [f"### {name}", "", f"**{title}**", "", text.strip(), ""]
+    section += ["| claim | interval | source |", "|---|---|---|"]
+    findings = [claim for claim in study.CLAIMS.values() if not claim.judged]
+    for claim in study.CLAIMS.values():
+        if claim.judged:
+            text, source = table_cell(claim.text), table_cell(claim.source)
+            section += [f"| {text} | [{claim.low:g}, {claim.high:g}] | {source} |"]
+    if findings:
+        section += ["", "Measured and reported, not judged:", ""]
+        section += [f"- {table_cell(claim.text)}" for claim in findings]
+    return [*section, "", f"Repeat it with `causal-sgd reproduce {name}`.", ""]
 
 
 def table_cell(text: str) -> str:

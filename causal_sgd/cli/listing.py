@@ -67,10 +67,10 @@ class List:
         print("studies; `causal-sgd reproduce` runs those with a star, with --all it runs all")
         totals = {"core": 0.0, "all": 0.0}
         unknown = False
-        system = None
+        question = None
         for name in studies.NAMES:
-            if len(studies.SYSTEMS) > 1 and system != (system := studies.system_of(name)):
-                print(f"\n{studies.heading(system)}")
+            if question != (question := studies.question_of(name)):
+                print(f"\n{question}")
             study = studies.load(name)
             time = self._times(name)["full"]
             print(f"\n{'*' if name in studies.CORE else ' '} {name}: {studies.title(study)}")
@@ -114,6 +114,7 @@ class List:
         return {
             "name": name,
             "system": studies.system_of(name),
+            "question": studies.question_of(name),
             "title": studies.title(study),
             "finding": inspect.cleandoc(study.__doc__ or "").partition("\n")[2].strip(),
             "core": name in studies.CORE,

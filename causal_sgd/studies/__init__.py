@@ -4,14 +4,16 @@ A study is a module with `CLAIMS` and three functions: `run(quick=, key=, progre
 datasets by name, `measure(data)` a number for each claim, and `figure(data)` a matplotlib figure.
 Where the figure derives numbers from these datasets, such as boundaries and lines of theory, a
 function `table(data)` returns them as further datasets, for the table beside the figure.
-Its docstrings are published: that of the module is the finding, with a title as first line; that of
-`run` states what was computed; that of `figure` is the caption. Adding a study is adding its module
-to the folder of a system, and its name to `SYSTEMS`. Importing this package does not start jax.
+Its docstrings are published: that of the module is the finding, whose first line states it in one
+sentence; that of `run` states what was computed; that of `figure` is the caption. Adding a study is
+adding its module to the folder of a system, and its name to `QUESTIONS`. Importing this package
+does not start jax.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 import math
 from collections.abc import Mapping
@@ -26,73 +28,84 @@ if TYPE_CHECKING:
 __all__ = [
     "CORE",
     "NAMES",
+    "QUESTIONS",
     "SYSTEMS",
     "Claim",
     "Study",
     "Verdict",
-    "heading",
     "load",
+    "question_of",
     "system_of",
     "title",
     "verdicts",
 ]
 
-SYSTEMS: Mapping[str, tuple[str, ...]] = {
-    "sensing": (
-        "trajectories",
-        "phase-diagram",
-        "heterogeneity",
-        "small-batch",
-        "collapse",
-        "positive-spectra",
-        "negative-mean",
-        "mixing",
-        "federated",
-        "optimizers",
-        "finite-time",
-        "orders",
-        "divergence",
-        "tilt",
+SYSTEMS = ("sensing", "supervised")
+"""The folders of studies, one for each system."""
+
+QUESTIONS: Mapping[str, tuple[str, ...]] = {
+    "What is learned?": (
         "rotating-bases",
-        "outliers",
-        "intermittency",
         "over-parameterisation",
-        "label-noise",
-        "quadratic-network",
-        "relu-network",
         "depth",
+        "outliers",
+        "positive-spectra",
+        "relu-network",
+        "separable",
+        "heterogeneity",
+        "phase-diagram",
+        "trajectories",
+        "small-batch",
+        "intermittency",
+        "tilt",
+        "finite-data",
+        "coloured-logistic",
+        "collapse",
+        "negative-mean",
+        "quadratic-network",
+        "label-noise",
         "high-dimension",
         "proportional-limit",
-        "finite-data",
+    ),
+    "In which order?": ("incremental-learning",),
+    "How fast?": (
         "over-specified-rank",
-        "incremental-learning",
-        "sample-threshold",
+        "finite-time",
         "preconditioning",
+        "minority-groups",
+    ),
+    "How sparse?": ("sample-threshold",),
+    "How flat?": (
         "max-learning-rate",
         "catapult",
         "edge",
+        "divergence",
     ),
-    "supervised": (
-        "chain-sem",
-        "two-bit",
+    "By which method?": (
+        "federated",
+        "optimizers",
+        "orders",
+        "mixing",
         "contradiction",
-        "eills",
-        "icp-power",
-        "minibatch-invariance",
-        "sample-size",
-        "environments-needed",
-        "invariance-unit-tests",
-        "fair",
-        "coloured-logistic",
-        "separable",
-        "minority-groups",
-        "coloured-bits",
+        "two-bit",
         "overfitting",
+        "coloured-bits",
+        "environments-needed",
+        "minibatch-invariance",
+        "chain-sem",
+        "invariance-unit-tests",
+        "eills",
+        "fair",
+        "icp-power",
+        "sample-size",
     ),
 }
-"""The studies of each system, in the order of `causal-sgd reproduce --all`."""
+"""Studies by the question that they answer, surprising answers first.
 
-NAMES = tuple(itertools.chain.from_iterable(SYSTEMS.values()))
+This is the order of `causal-sgd reproduce --all`, of its report, and of the atlas.
+"""
+
+NAMES = tuple(itertools.chain.from_iterable(QUESTIONS.values()))
 """All studies in that order."""
 
 CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
@@ -187,14 +200,20 @@ def load(name: str) -> Study:
 
 
 def system_of(name: str) -> str:
-    """The system of a study, whose folder holds its module."""
-    return next(system for system, names in SYSTEMS.items() if name in names)
+    """The system of a study, whose folder holds its module.
+
+    Raises:
+        LookupError: if no system has the module.
+    """
+    for system in SYSTEMS:
+        if importlib.util.find_spec(f"causal_sgd.studies.{system}.{name.replace('-', '_')}"):
+            return system
+    raise LookupError(f"no folder of {', '.join(SYSTEMS)} has a module of the study {name!r}")
 
 
-def heading(system: str) -> str:
-    """What the studies of a system are about: the first line of its folder's docstring."""
-    module = importlib.import_module(f"causal_sgd.studies.{system}")
-    return (module.__doc__ or "").partition("\n")[0].rstrip(".")
+def question_of(name: str) -> str:
+    """The question that a study answers, which groups it in reports and in the atlas."""
+    return next(question for question, names in QUESTIONS.items() if name in names)
 
 
 def title(study: Study) -> str:

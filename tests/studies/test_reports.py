@@ -102,29 +102,31 @@ def test_the_page_is_valid_complete_and_agrees_with_the_table(
     assert linked == {f"{name}.csv" for name in studies.NAMES}
 
 
-def test_reports_and_lists_group_studies_by_system(
+def test_reports_and_lists_group_studies_by_question(
     shelf: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(supervised, "__path__", [str(shelf)])
-    systems = {"sensing": studies.NAMES[:2], "supervised": studies.NAMES[2:]}
-    monkeypatch.setattr(studies, "SYSTEMS", systems)
+    monkeypatch.setattr(supervised, "__path__", [str(shelf / "others")])
+    (shelf / "others").mkdir()
+    (shelf / "third_one.py").rename(shelf / "others" / "third_one.py")
+    questions = {"Which?": studies.NAMES[:2], "What?": studies.NAMES[2:]}
+    monkeypatch.setattr(studies, "QUESTIONS", questions)
     arguments = ("reproduce", "--all", "--json", "--out", str(tmp_path))
     code, out, _ = call(*arguments, capsys=capsys)
     assert code == 0
     report = json.loads(out)["studies"]
     assert [study["system"] for study in report] == ["sensing", "sensing", "supervised"]
+    assert [study["question"] for study in report] == ["Which?", "Which?", "What?"]
     tree = check((tmp_path / "report.html").read_text())
     rows = [next(iter(row.iter("th"))) for row in tree.iter("tr") if row.find("th") is not None]
     texts = ["".join(head.itertext()) for head in rows if head.get("scope") != "col"]
-    headings = [studies.heading(system) for system in systems]
     assert [text.split()[0] for text in texts] == [
-        headings[0].split()[0],
-        *systems["sensing"],
-        headings[1].split()[0],
-        *systems["supervised"],
+        "Which?",
+        *questions["Which?"],
+        "What?",
+        *questions["What?"],
     ]
     _, out, _ = call("list", "--out", str(tmp_path), capsys=capsys)
-    places = [out.index(text) for text in (headings[0], "* first-one", headings[1], "  third-one")]
+    places = [out.index(text) for text in ("Which?", "* first-one", "What?", "  third-one")]
     assert places == sorted(places)
     sys.modules.pop("causal_sgd.studies.supervised.third_one", None)
 
@@ -258,7 +260,7 @@ def test_list_prints_claims_and_times(
     one(tmp_path)
     code, out, _ = call("list", "--out", str(tmp_path), capsys=capsys)
     assert code == 0
-    first, second, third = (out.split("\n\n")[index] for index in (1, 2, 3))
+    first, second, third = (out.split("\n\n")[index] for index in (2, 3, 4))
     assert first.startswith("* first-one: first-one of <angles> & A* and A_e.")
     assert re.search(r"full: 0\.\d s \(here on 20\d\d-\d\d-\d\d\), quick: not measured yet", first)
     assert re.search(r"0\.4 to 0\.6 +half of it & more  \(theory <here>\)", first)

@@ -129,7 +129,7 @@ def test_a_killed_reproduction_resumes_with_the_interrupted_study(
         "from causal_sgd import studies; from causal_sgd.studies import sensing\n"
         "sensing.__path__ = [sys.argv[1]]\n"
         "studies.NAMES = ('first-one', 'second-one', 'third-one')\n"
-        "studies.SYSTEMS = {'sensing': studies.NAMES}\n"
+        "studies.QUESTIONS = {'Which?': studies.NAMES}\n"
         "from causal_sgd.studies.reproduction import outcomes\n"
         "list(outcomes(studies.NAMES, Path(sys.argv[2])))"
     )

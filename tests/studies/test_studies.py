@@ -40,6 +40,7 @@ def test_every_module_is_a_listed_study() -> None:
     assert set(studies.NAMES) == set(MODULES)
     assert len(set(studies.NAMES)) == len(studies.NAMES)
     assert set(studies.CORE) <= set(studies.NAMES)
+    assert all(studies.system_of(name) == MODULES[name].parent.name for name in studies.NAMES)
 
 
 @pytest.mark.parametrize("name", studies.NAMES)

@@ -69,7 +69,7 @@ def three_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     for name in names:
         write(folder, name)
     monkeypatch.setattr(sensing, "__path__", [str(folder)])
-    monkeypatch.setattr(studies, "SYSTEMS", {"sensing": names})
+    monkeypatch.setattr(studies, "QUESTIONS", {"Which?": names})
     monkeypatch.setattr(studies, "NAMES", names)
     monkeypatch.setattr(studies, "CORE", names[:1])
     yield folder

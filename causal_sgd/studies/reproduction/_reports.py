@@ -126,6 +126,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
     return {
         "name": outcome.name,
         "system": studies.system_of(outcome.name),
+        "question": studies.question_of(outcome.name),
         "title": outcome.title,
         "claims": claims,
         "findings": findings,
@@ -176,22 +177,22 @@ def report(
 
 
 class Group(NamedTuple):
-    """The studies of one system in the table of contents."""
+    """The studies that answer one question, in the table of contents."""
 
-    heading: str
+    question: str
     outcomes: Sequence[Outcome]
     missing: Sequence[str]
 
 
 def _groups(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Group]:
-    """The requested studies by system, in the order of the systems."""
+    """The requested studies by question, in the order of the questions."""
     groups = []
     finished = {outcome.name for outcome in outcomes}
-    for system, members in studies.SYSTEMS.items():
+    for question, members in studies.QUESTIONS.items():
         own = [outcome for outcome in outcomes if outcome.name in members]
         missing = [name for name in names if name in members and name not in finished]
         if own or missing:
-            groups.append(Group(studies.heading(system), own, missing))
+            groups.append(Group(question, own, missing))
     return groups
 
 
