@@ -167,8 +167,8 @@ def atlas(path: Path) -> None:
     page = [
         "# The atlas",
         "",
-        "What `causal-sgd reproduce --all` simulates, checks and draws, grouped by the question that",
-        "each study answers, surprising answers first.",
+        "What `causal-sgd reproduce --all` simulates, checks and draws, by the question that a",
+        "study answers, surprising answers first.",
         "",
     ]
     modules = {name: studies.load(name) for name in studies.NAMES}
