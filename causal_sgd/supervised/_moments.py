@@ -41,7 +41,7 @@ class Moments(NamedTuple):
 class Rows(NamedTuple):
     """Examples of several environments; rows beyond the number of an environment are padding."""
 
-    inputs: Array  # [E, n, p]
+    inputs: Array  # [E, n, p], or [1, n, p] where all environments share them
     labels: Array  # [E, n]
     counts: Array  # [E] examples of each, at most n
 
@@ -59,7 +59,8 @@ def weighted_moments(rows: Rows, used: Array) -> Array:
         rows: the examples.
         used: how often each is one, [E, n].
     """
-    columns = [rows.inputs, rows.labels[..., None], jnp.ones_like(rows.labels)[..., None]]
+    inputs = jnp.broadcast_to(rows.inputs, (*rows.labels.shape, rows.inputs.shape[-1]))
+    columns = [inputs, rows.labels[..., None], jnp.ones_like(rows.labels)[..., None]]
     z = jnp.concatenate(columns, -1)
     total = linalg.product(jnp.swapaxes(z * used[..., None], -1, -2), z)
     return total / jnp.maximum(jnp.sum(used, 1), 1)[:, None, None]

@@ -55,6 +55,11 @@ WORLDS = {
         {"probabilities": np.array([0.25, 0.75], np.float32)},
         random=False,
     ),
+    "fixed_design": Row(
+        {"num_examples": 4},
+        {"weights": BIASES[:, None] * np.ones(2, np.float32), "noise": 1.0},
+        {"weights": BIASES[:, None] * np.ones(2, np.float32), "noise": 2.0},
+    ),
     "from_arrays": Row(
         {
             "x": ROWS[:, :2],
@@ -105,6 +110,12 @@ WORLDS = {
     "on_tests": Row({"factory": worlds.gaussian_environments()}, {}, {}),
     "random_scm": Row(
         {"dim": 7, "rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}
+    ),
+    "regression": Row(
+        {},
+        {"weights": np.diag(BIASES), "covariance": np.eye(3, dtype=np.float32)},
+        {"weights": np.diag(BIASES), "covariance": np.diag(BIASES**2)},
+        random=False,
     ),
     "sem": Row(
         {"dim": 4, "scramble": True},

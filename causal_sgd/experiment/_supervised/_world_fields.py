@@ -25,7 +25,8 @@ class WorldFields:
     world: WorldName = "contradiction"
     """Environments of inputs and labels: contradiction (one invariant and one spurious input,
     whose bias is mean +- spread), anticausal (the label causes the spurious input with slope
-    mean +- spread), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin
+    mean +- spread), regression (weights of the spurious inputs mean +- spread), fixed-design (data
+    of it on one design), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin
     et al. 2021), sem (random linear structural equations under random shifts), eills-demo (of
     Fan et al. 2024), random-scm and additive-scm (of Gu et al. 2024; all three nonlinear, and
     need num-examples). With labels -1 and 1: unit-test-cows and unit-test-margin (Examples 2
@@ -33,7 +34,8 @@ class WorldFields:
     zin-logit (of Lin et al. 2022), balancing (of Idrissi et al. 2022), malign-overfitting
     (after Wald et al. 2023) and minority-groups."""
     mean: Axis[float] = 0.5
-    """Mean of the biases or slopes over the environments (contradiction, anticausal)."""
+    """Mean of the biases, slopes or spurious weights over the environments (contradiction,
+    anticausal; regression, fixed-design)."""
     spread: Axis[float] = 1.0
     """Heterogeneity M: how far they lie from their mean; above the mean the environments contradict
     each other."""
@@ -48,7 +50,7 @@ class WorldFields:
     """Standard deviation of the spurious input's own noise (anticausal, gaussian-environments)."""
     signal: Axis[float] = 1.0
     """Mean of the invariant inputs where the label is 1 (gaussian-environments), or of the first
-    input (malign-overfitting)."""
+    input (malign-overfitting); weight of the invariant inputs (regression, fixed-design)."""
     spurious_signal: Axis[float] = 1.0
     """Mean of the second input where label and shift are 1 (malign-overfitting)."""
     spurious_scale: Axis[float | None] = None
@@ -66,8 +68,8 @@ class WorldFields:
     """Angle in radians by which the invariant and the spurious input are rotated (contradiction,
     anticausal)."""
     dim_invariant: int | None = None
-    """Number of invariant inputs. Default: 1 (contradiction, anticausal), 5 (chain, unit tests,
-    zin-logit), 3 (gaussian-environments)."""
+    """Number of invariant inputs. Default: 1 (contradiction, anticausal, regression, fixed-design),
+    5 (chain, unit tests, zin-logit), 3 (gaussian-environments)."""
     dim_spurious: int | None = None
     """Number of spurious inputs, with the same defaults; a chain has as many of both."""
     used_spurious: Axis[int | None] = None
@@ -77,7 +79,12 @@ class WorldFields:
     """Number of environments (unit tests, gaussian-environments, sem: 3 by default; random-scm: 2
     by default)."""
     dim: int | None = None
-    """Number of inputs. Default: 5 (sem), 15 (random-scm), 100 (malign-overfitting)."""
+    """Number of inputs. Default: 5 (sem), 15 (random-scm), 100 (malign-overfitting), the invariant
+    and the spurious ones (regression, fixed-design; others have the weight 0)."""
+    correlation: Axis[float] = 0.0
+    """Inputs i and j have the covariance correlation^|i - j| (regression, fixed-design)."""
+    shared_noise: bool = False
+    """Whether the noise of an example is the same in all environments (fixed-design)."""
     degree: Axis[float] = 2.7
     """Expected number of edges at a node (sem)."""
     max_targets: int = 2
@@ -134,7 +141,7 @@ class WorldFields:
     """Number of the inputs of noise (balancing)."""
     data_examples: int = 1000
     """Examples of the data set, all groups together, on which the measurement examples trains
-    (balancing)."""
+    (balancing), or of the design (fixed-design)."""
     minority_share: Axis[float | None] = None
     """Share of the minority (balancing, 0.2 by default; minority-groups, 0.1 by default). An axis
     of minority-groups only."""

@@ -80,6 +80,49 @@ def _both_unless(replacement: str) -> dict[str, str | Source]:
     return {name: unless(replacement, name) for name in ("mean", "spread")}
 
 
+def _regression_weights(experiment: AnyExperiment, parts: Parts) -> object:
+    """Weights [2, p]: of the signal, mean +- spread, and zeros."""
+    import jax.numpy as jnp
+
+    del parts
+    kept, shaken = experiment.dim_invariant or 1, experiment.dim_spurious or 1
+    zeros = (experiment.dim or kept + shaken) - kept - shaken
+    if zeros < 0:
+        raise ValueError(
+            "dim must be at least the number of invariant and spurious inputs, "
+            f"{kept + shaken}, got {experiment.dim}"
+        )
+    rows = [
+        jnp.repeat(
+            jnp.stack([jnp.asarray(value, float) for value in (experiment.signal, biased, 0)]),
+            jnp.array([kept, shaken, zeros]),
+            total_repeat_length=kept + shaken + zeros,
+        )
+        for biased in (experiment.mean + experiment.spread, experiment.mean - experiment.spread)
+    ]
+    return jnp.stack(rows)
+
+
+def _autoregressive(experiment: AnyExperiment, parts: Parts) -> object:
+    """The covariance correlation^|i - j| [p, p]; None without a correlation."""
+    import jax.numpy as jnp
+
+    del parts
+    if checks.is_zero(experiment.correlation):
+        return None
+    kept, shaken = experiment.dim_invariant or 1, experiment.dim_spurious or 1
+    places = jnp.arange(experiment.dim or kept + shaken)
+    distances = jnp.abs(places[:, None] - places[None, :])
+    return jnp.asarray(experiment.correlation, float) ** distances
+
+
+REGRESSION = {
+    "weights": Computed(
+        _regression_weights, ("mean", "spread", "signal", "dim_invariant", "dim_spurious", "dim")
+    ),
+    "covariance": Computed(_autoregressive, ("correlation", "dim")),
+}
+
 WORLDS = Table(
     "world",
     "world",
@@ -156,6 +199,14 @@ WORLDS = Table(
             "probabilities",
             target=TARGET,
             dim_causal="dim_invariant",
+        ),
+        "regression": option(REGRESSION, "noise", "probabilities"),
+        "fixed-design": option(
+            REGRESSION,
+            "noise",
+            "shared_noise",
+            "probabilities",
+            num_examples="data_examples",
         ),
         "sem": option(
             "dim",

@@ -46,8 +46,8 @@ def examples(
 
     Args:
         num_examples: n of the data set of every environment, drawn once, or one number for each of
-            them; static. None for `fresh`, or for a world that is data (`worlds.from_arrays`),
-            whose rows are then the data set.
+            them; static. None for `fresh`, or for a world that is data (`worlds.from_arrays`,
+            `worlds.fixed_design`), whose rows are then the data set.
         loss: of a prediction and a label.
         fresh: in place of a data set, examples are drawn anew in every step, of every environment
             of a batch at most this many; static.
@@ -232,7 +232,7 @@ class Choosing(NamedTuple):
             used = jnp.arange(size)[None] < batch.counts[:, None]
             return rows, _poisoned(used.astype(x.dtype), batch.counts > size)
         assert data.rows is not None
-        rows = jax.tree.map(lambda leaf: leaf[batch.environments], data.rows)
+        rows = _rows_of(data.rows, batch.environments)
         if self.full:
             return rows, used_rows(rows)
         dtype, size = rows.labels.dtype, rows.labels.shape[1]
@@ -245,6 +245,12 @@ class Choosing(NamedTuple):
 
         used = jax.vmap(chosen)(keys, batch.counts, rows.counts)
         return rows, used if self.replacement else _poisoned(used, batch.counts > rows.counts)
+
+
+def _rows_of(rows: Rows, environments: Array) -> Rows:
+    """The examples of some environments [B]; inputs that all of them share are not copied."""
+    inputs = rows.inputs if len(rows.inputs) == 1 else rows.inputs[environments]
+    return Rows(inputs, rows.labels[environments], rows.counts[environments])
 
 
 def _poisoned(used: Array, exceeded: Array) -> Array:
@@ -290,6 +296,8 @@ def _data_set(key: Key, world: SupervisedWorld, sizes: int | tuple[int, ...] | N
 
 def _subsampled(key: Key, rows: Rows) -> Rows:
     """As many random rows of every environment as the smallest one has."""
+    if len(rows.inputs) == 1:  # all environments have the same
+        return rows
     size, smallest = rows.labels.shape[1], jnp.min(rows.counts)
 
     def kept(key: Key, x: Array, y: Array, among: Array) -> tuple[Array, Array]:
@@ -355,6 +363,7 @@ def _variances(
             center = _average(gradients, used)
             return _average((gradients - center[:, None]) ** 2, used)
 
-        return jax.tree.map(of_leaf, each(params, rows.inputs, rows.labels))
+        inputs = jnp.broadcast_to(rows.inputs, (*rows.labels.shape, rows.inputs.shape[-1]))
+        return jax.tree.map(of_leaf, each(params, inputs, rows.labels))
 
     return variances

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import Moments, parts, quadratic, residual
 from causal_sgd.supervised.models import VectorModel
-from causal_sgd.supervised.worlds import DataWorld, SupervisedWorld
+from causal_sgd.supervised.worlds import DataWorld, DesignWorld, SupervisedWorld
 from causal_sgd.types import Array, Batch, Key, Params, PyTree, RiskFunction
 
 __all__ = [
@@ -181,6 +181,11 @@ def check_held_out(world: SupervisedWorld, number: int | Array | None) -> None:
     Raises:
         ValueError: if a number is given in such a world, whose rows training sees.
     """
+    if number is not None and isinstance(world, DesignWorld):
+        raise ValueError(
+            "num_validation must be None in a world of one design, whose rows training uses, got "
+            f"{number}; metrics of its test know the law of its inputs"
+        )
     if number is not None and isinstance(world, DataWorld):
         raise ValueError(
             "num_validation must be None in a world of a user's own rows, which training uses, "

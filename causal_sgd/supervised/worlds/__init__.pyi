@@ -3,6 +3,7 @@ from ._chain import chain as chain
 from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
 from ._data import DataWorld as DataWorld
+from ._design import DesignWorld as DesignWorld
 from ._eills import eills_demo as eills_demo
 from ._from_arrays import from_arrays as from_arrays
 from ._from_moments import from_moments as from_moments
@@ -17,6 +18,8 @@ from ._mixture import gaussian_environments as gaussian_environments
 from ._oracle import on_tests as on_tests
 from ._placement import Placement as Placement
 from ._random_scm import random_scm as random_scm
+from ._regression import fixed_design as fixed_design
+from ._regression import regression as regression
 from ._sampled import SampledWorld as SampledWorld
 from ._sem import Intervention as Intervention
 from ._sem import from_equations as from_equations
