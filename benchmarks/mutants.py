@@ -315,6 +315,8 @@ MUTANTS: dict[str, Mutant] = {
             ("completion", "_entries", "structured"),
             ("examples", "_networks", "structured"),
             ("fixed_design", "_fixed", "designs"),
+            ("in_context", "_in_context", "in_context"),
+            ("in_context_population", "_in_context", "in_context"),
             ("low_rank_law", "_low_rank", "low_rank"),
             ("order_parameter_law", "_order_parameters", "order_parameters"),
             ("rank_one", "_networks", "structured"),

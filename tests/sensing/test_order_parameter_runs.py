@@ -279,6 +279,7 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
             "completion": measurements.completion,
             "rank_one": measurements.rank_one,
             "examples": measurements.examples,
+            "in_context": lambda: measurements.in_context(4),
             "fixed_design": lambda: measurements.fixed_design(num_examples=9),
         }.items()
     },

@@ -135,6 +135,17 @@ MEASUREMENTS = {
     "rank_one": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "completion": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
     "examples": Row({"slab_size": 5}, {"noise": 0.5}, {"noise": 0.0}),
+    "in_context": Row(
+        {"context_length": 4, "slab_size": 5},
+        {"noise": 0.5, "covariance": 1.0},
+        {"noise": 0.0, "covariance": 2.0},
+    ),
+    "in_context_population": Row(
+        {"context_length": 4},
+        {"noise": 0.5, "covariance": 1.0},
+        {"noise": 0.0, "covariance": 2.0},
+        random=False,
+    ),
     "order_parameter_law": Row({}, {"noise": 0.5}, {"noise": 0.0}),
     "order_parameter_limit": Row(
         {}, {"batch_ratio": 2.0, "noise": 0.5}, {"batch_ratio": 5.0, "noise": 0.0}, random=False

@@ -104,6 +104,18 @@ CELLS: dict[str, dict[str, object]] = {
         "label_noise": 0.3,
         "tilt": 0.2,
     },
+    "prompts": {
+        "measurement": "in-context",
+        "model": "asymmetric",
+        "context_length": 5,
+        "input_variances": (2.0, 1.0, 0.5, 0.2),
+        "label_noise": 0.3,
+    },
+    "mean of prompts": {
+        "measurement": "in-context-population",
+        "model": "deep",
+        "task_variances": (2.0, 1.0, 0.5, 0.2),
+    },
     "chain": {
         "model": "order-parameters",
         "measurement": "order-parameter-law",

@@ -298,7 +298,15 @@ def test_transformations_that_ask_for_more_are_refused_by_name() -> None:
             )
 
 
-SERVED = ("population", "fixed_design", "streamed", "rank_one", "completion", "examples")
+SERVED = (
+    "population",
+    "fixed_design",
+    "streamed",
+    "rank_one",
+    "completion",
+    "examples",
+    "in_context",
+)
 LOOKERS = {
     "contrib.sam": ROWS["contrib.sam"],
     "contrib.sophia": lambda: optax.contrib.sophia(RATE, update_interval=1, clip_threshold=None),

@@ -45,6 +45,7 @@ MEASUREMENTS = {
     "rank_one": measurements.rank_one(noise=0.5, slab_size=3),
     "examples": measurements.examples(noise=0.5, slab_size=3),
     "completion": measurements.completion(noise=0.5, slab_size=3),
+    "in_context": measurements.in_context(4, noise=0.5, slab_size=3),
 }
 NOISY = {
     "gaussian_law": measurements.gaussian_law(noise=0.5),

@@ -31,6 +31,11 @@ def _symmetric(experiment: object, parts: Parts) -> bool:
     return cast("MatrixModel", parts["model"]).symmetric
 
 
+PROMPTS = {
+    "covariance": "input_variances",
+    "task_covariance": "task_variances",
+    "noise": "label_noise",
+}
 REDUCED = (only("model", "order-parameters", "it is a law of order parameters"),)
 
 MEASUREMENTS = Table(
@@ -53,6 +58,8 @@ MEASUREMENTS = Table(
         "rank-one": option("trace_correction", noise="label_noise", curve=True),
         "completion": option(noise="label_noise", curve=True),
         "examples": option("trace_correction", noise="label_noise"),
+        "in-context": option("context_length", PROMPTS),
+        "in-context-population": option("context_length", PROMPTS),
         "order-parameter-law": option(noise="label_noise", requires=REDUCED, curve=True),
         "order-parameter-limit": option(
             "batch_ratio", noise="label_noise", requires=REDUCED, curve=True
@@ -74,7 +81,8 @@ class MeasurementFields:
     """How examples become a gradient: gaussian-law (exact, at a cost free of the batch size),
     low-rank-law (the same for ranks far below dim), population, streamed, fixed-design (a finite
     data set in every environment), rank-one (xx', as in networks with quadratic activations),
-    completion (single entries), examples (inputs and labels, for relu); for the model
+    completion (single entries), examples (inputs and labels, for relu), in-context (prompts of
+    regressions, for linear self-attention; in-context-population is its mean); for the model
     order-parameters: order-parameter-law (exact, at a cost free of dim and batch size) and
     order-parameter-limit (for large dim, batch-ratio examples per dimension)."""
     num_examples: int = 1000
@@ -85,6 +93,12 @@ class MeasurementFields:
     fresh_noise: Axis[float] = 0.0
     """Standard deviation of label noise that is drawn anew at every step (fixed-design; elsewhere
     all noise is)."""
+    context_length: Axis[int] = 20
+    """Labelled examples in the context of a prompt (in-context, in-context-population)."""
+    input_variances: tuple[float, ...] | None = None
+    """Variances of the inputs of prompts along the coordinates; 1 by default."""
+    task_variances: tuple[float, ...] | None = None
+    """Variances of the tasks of prompts along the coordinates; 1 by default."""
     batch_ratio: Axis[float] = 10.0
     """Batch size over dim (order-parameter-limit)."""
     trace_correction: bool = True

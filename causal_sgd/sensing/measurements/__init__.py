@@ -1,8 +1,8 @@
 """Measurements: how examples become a gradient.
 
 In the mean (`population`), by the exact law of the batch gradient (`gaussian_law`, `low_rank_law`),
-from fresh draws (`streamed`, `rank_one`, `completion`, `examples`), or from a data set
-(`fixed_design`).
+from fresh draws (`streamed`, `rank_one`, `completion`, `examples`, `in_context`), or from a data
+set (`fixed_design`).
 """
 
 import lazy_loader
