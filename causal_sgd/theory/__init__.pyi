@@ -1,5 +1,6 @@
 from . import invariance as invariance
 from . import limits as limits
+from . import sparse as sparse
 from . import stability as stability
 from ._boundaries import critical_learning_rate as critical_learning_rate
 from ._boundaries import critical_learning_rate_asymmetric as critical_learning_rate_asymmetric

@@ -387,6 +387,17 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.invariance.two_bit.risk": {"weights": np.array([0.8, 0.0])},
     "theory.limits.order_parameters": {"world": Later(world)},
     "theory.order_parameters": {"world": Later(world)},
+    "theory.sparse.hyperbolic_interpolator": {
+        "inputs": np.eye(2, 3),
+        "labels": np.ones(2),
+        "scale": 0.1,
+    },
+    "theory.sparse.l1_interpolator": {"inputs": np.eye(2, 3), "labels": np.ones(2)},
+    "theory.sparse.weighted_lasso": {
+        "second": np.eye(2),
+        "cross": np.ones(2),
+        "weights": np.full(2, 0.1),
+    },
     "theory.stability.almost_sure_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
     "theory.stability.catapult_step": {"output": 0.1, "sharpness": 1.0, "eigenvalues": 0.0},
     "theory.stability.heterogeneity_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},

@@ -296,6 +296,7 @@ def test_every_function_has_a_contract():
         "families",
         "invariance",
         "limits",
+        "sparse",
         "stability",
     }
     assert public == set(CALLS)
