@@ -285,6 +285,24 @@ MUTANTS: dict[str, Mutant] = {
     **_laws("mixtures", "environments", bayes_error=(), permuted_error=()),
     **_laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
     **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
+    **{
+        f"{law} of linear_dynamics": Mutant(
+            f"causal_sgd.theory.linear_dynamics:{law}",
+            result(),
+            ("tests/theory/test_theory_linear_dynamics.py",),
+            studies,
+        )
+        for law, studies in {
+            "accuracy": (),
+            "critical_ratio": (),
+            "grokking_times": (),
+            "late_gap": (),
+            "loss_at": (),
+            "losses": (),
+            "spectrum": (),
+            "vanishing_spread": (),
+        }.items()
+    },
     "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),
     "normals by regions": Mutant("causal_sgd.random._normal:normal_regions", result(), RANDOM),
     "uniforms": Mutant("causal_sgd.random._bits:uniforms", result(0.95), RANDOM),

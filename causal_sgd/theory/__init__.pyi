@@ -1,5 +1,6 @@
 from . import invariance as invariance
 from . import limits as limits
+from . import linear_dynamics as linear_dynamics
 from . import sparse as sparse
 from . import stability as stability
 from ._boundaries import critical_learning_rate as critical_learning_rate

@@ -32,9 +32,12 @@ _POSITIVE = (
     "lower",
     "margins",
     "num_steps",
+    "loss",
     "product",
+    "ratio",
     "shares",
     "time",
+    "tolerance",
     "variance",
 )
 _COUNTS = (
@@ -58,6 +61,7 @@ _NOT_NEGATIVE = (
     "signal_to_noise",
     "spare",
     "spread",
+    "step",
     "up",
     "weight",
     "within_variance",
@@ -66,6 +70,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     **{name: {"above": 0} for name in _POSITIVE},
     **{name: {"minimum": 1} for name in _COUNTS},
     **{name: {"minimum": 0} for name in _NOT_NEGATIVE},
+    "accuracy": {"minimum": 0, "maximum": 1},
     "agreement": {"minimum": 0, "maximum": 1},
     "foreground": {"minimum": 0, "maximum": 1},
     "invariant_flip": {"minimum": 0, "maximum": 0.5},
@@ -74,6 +79,14 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "minority_share": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
+}
+
+_STATIC: dict[str, tuple[type, str]] = {
+    "design": (str, "a name"),
+    "directions": (Hashable, "a whole number"),
+    "environments_per_batch": (Hashable, "a whole number"),
+    "family": (str, "a name"),
+    "sampler": (str, "a name"),
 }
 
 _P = ParamSpec("_P")
@@ -106,15 +119,14 @@ def checked_jit(function: Callable[_P, _R]) -> Callable[_P, _R]:
     parameters = inspect.signature(function).parameters
     names = list(parameters)
     optional = {name for name in names if parameters[name].default is None}
-    static = [name for name in ("family", "environments_per_batch", "directions") if name in names]
+    static = [name for name in _STATIC if name in names]
     compiled: Callable[..., _R] = jax.jit(function, static_argnames=static)
 
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         values: dict[str, object] = {**dict(zip(names, args, strict=False)), **kwargs}
         for name in set(static) & set(values):
-            kind, allowed = (str, "a name") if name == "family" else (Hashable, "a whole number")
-            checks.instance(name, values[name], kind, allowed)
+            checks.instance(name, values[name], *_STATIC[name])
         left_out = {name for name in optional if values.get(name, 0) is None}
         unchecked = left_out.union(static)
         check(**{name: value for name, value in values.items() if name not in unchecked})

@@ -386,6 +386,13 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.invariance.separable.separator": {"points": np.eye(2), "shares": np.full(2, 0.5)},
     "theory.invariance.two_bit.risk": {"weights": np.array([0.8, 0.0])},
     "theory.limits.order_parameters": {"world": Later(world)},
+    "theory.linear_dynamics.accuracy": {"loss": 0.1, "tolerance": 0.05},
+    "theory.linear_dynamics.grokking_times": {"ratio": 0.5},
+    "theory.linear_dynamics.late_gap": {"ratio": 0.5},
+    "theory.linear_dynamics.loss_at": {"accuracy": 0.9, "tolerance": 0.05},
+    "theory.linear_dynamics.losses": {"step": 10, "ratio": 0.5},
+    "theory.linear_dynamics.spectrum": {"ratio": 0.5},
+    "theory.linear_dynamics.vanishing_spread": {"ratio": 0.5, "sampler": "hetero"},
     "theory.order_parameters": {"world": Later(world)},
     "theory.sparse.hyperbolic_interpolator": {
         "inputs": np.eye(2, 3),

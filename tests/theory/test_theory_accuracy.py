@@ -69,6 +69,7 @@ def test_every_function_states_its_accuracy_and_is_compared() -> None:
         "families",
         "invariance",
         "limits",
+        "linear_dynamics",
         "sparse",
         "stability",
     }
