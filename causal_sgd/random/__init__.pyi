@@ -5,6 +5,7 @@ from ._bits import uniforms as uniforms
 from ._discrete import BINOMIAL_UNIFORMS as BINOMIAL_UNIFORMS
 from ._discrete import binomial as binomial
 from ._discrete import multinomial as multinomial
+from ._discrete import places as places
 from ._discrete import subset as subset
 from ._normal import CHI_SQUARE_NORMALS as CHI_SQUARE_NORMALS
 from ._normal import CHI_SQUARE_WORDS as CHI_SQUARE_WORDS

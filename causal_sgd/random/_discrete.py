@@ -225,3 +225,40 @@ def _subset(key: Key, size: int, count: Array, among: Array | None) -> Array:
 
 # By hand. Within a program, a function that is jitted would only be one more call.
 _compiled_subset = jax.jit(_subset, static_argnums=1)
+
+
+PLACES_UNROLLED = 8
+
+
+def places(key: Key, most: int, count: int | Array, among: int | Array) -> Array:
+    """The elements of a uniformly distributed subset, without a pass over those not in it.
+
+    Floyd's algorithm (Bentley and Floyd 1987): step i takes a random one of the first `among` -
+    `count` + i + 1 elements, or the last of these if it was taken before.
+
+    Args:
+        key: one key.
+        most: as many as may be asked for, static.
+        count: elements to take [], a whole number that may be traced, at most `most` and `among`.
+        among: number of elements [].
+
+    Returns:
+        Different whole numbers below `among`, [most] int32; 0 at the places from `count` on.
+    """
+    words = bits(key, most)
+    order = jnp.arange(most)
+    first = jnp.asarray(among, jnp.int32) - jnp.asarray(count, jnp.int32)
+
+    def add(index: int | Array, taken: Array) -> Array:
+        last = jnp.maximum(first + index, 0).astype(jnp.int32)
+        place = (words[index] % (last + 1).astype(jnp.uint32)).astype(jnp.int32)
+        place = jnp.where(jnp.any(taken == place), last, place)
+        return jnp.where(order == index, place, taken)
+
+    taken = jnp.full(most, -1, jnp.int32)
+    if most <= PLACES_UNROLLED:
+        for index in range(most):
+            taken = add(index, taken)
+    else:
+        taken = jax.lax.fori_loop(0, most, add, taken)
+    return jnp.where(order < count, taken, 0)

@@ -219,6 +219,7 @@ def test_choices_are_not_judged_where_a_scramble_mixes_the_inputs() -> None:
 def test_nothing_is_judged_where_the_target_is_unknown() -> None:
     seen = fitted_snapshot(fit([1.0, 0, 0], [True, True, True]), scrambled=False, known=False)
     judged = ("failed", "causal_error", "noncausal_error", "estimation_error", "spurious_weight")
+    judged = (*judged, "support_error")
     for name in (*judged, "true_selected", "spurious_selected", "exact_support"):
         assert np.isnan(value(name, seen)), name
     assert np.isfinite(value("training_risk", seen))
@@ -228,6 +229,19 @@ def test_a_run_fails_beyond_its_threshold_or_without_an_estimate() -> None:
     for first, failure in ((1 + 0.44, 0), (1 + 0.46, 1), (np.nan, 1), (np.inf, 1)):
         seen = fitted_snapshot(fit([first, -0.5, 0.0], [True] * 3), scrambled=False)
         assert value("failed", seen) == failure, first
+
+
+@pytest.mark.parametrize(
+    ("weights", "wrong"),
+    # Beyond half of 0.5, the smallest weight of the target (1, -0.5, 0), an input counts as kept.
+    [((0.3, 0.3, 0.2), 0), ((0.2, -0.3, 0.2), 1), ((0.2, 0.2, -0.3), 3), ((np.nan, 1, 0), np.nan)],
+)
+def test_supports_are_compared_at_half_of_the_smallest_weight(weights: Any, wrong: float) -> None:
+    seen = fitted_snapshot(fit(weights, [True] * 3), scrambled=False)
+    np.testing.assert_array_equal(value("support_error", seen), wrong)
+    np.testing.assert_allclose(value("l1_norm", seen), np.abs(weights).sum(), rtol=1e-6)
+    scrambled = fitted_snapshot(fit(weights, [True] * 3))
+    assert np.isnan(value("support_error", scrambled))
 
 
 ESTIMATORS_ONLY = (

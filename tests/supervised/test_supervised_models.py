@@ -20,6 +20,7 @@ MODELS: dict[str, Callable[..., models.VectorModel]] = {
     "linear": lambda **others: models.linear(dim=DIM, init_scale=1.0, **others),
     "u^2": lambda **others: models.hadamard(dim=DIM, **others),
     "u^3 - v^3": lambda **others: models.hadamard(dim=DIM, depth=3, signed=True, **others),
+    "u v": lambda **others: models.products(dim=DIM, **others),
     "two layers": lambda **others: models.linear_network(dim=DIM, hidden=3, **others),
     "four layers": lambda **others: models.linear_network(dim=DIM, hidden=3, depth=4, **others),
     "features": lambda **others: models.featurised(dim=DIM, **others),
@@ -43,6 +44,8 @@ def weights_by_hand(name: str, params: Any) -> np.ndarray:
         return values["positive"] ** 2
     if name == "u^3 - v^3":
         return values["positive"] ** 3 - values["negative"] ** 3
+    if name == "u v":
+        return values["first"] * values["second"]
     if name.endswith("layers"):
         result = np.eye(DIM)
         for layer in values["layers"]:
@@ -101,6 +104,40 @@ def test_the_starts_are_those_of_the_docstrings() -> None:
     signed = models.hadamard(dim=3, depth=4, signed=True, init_scale=0.5)
     np.testing.assert_array_equal(signed.init(key)["positive"], 0.5)
     np.testing.assert_array_equal(signed.estimate(signed.init(key)), 0)
+
+
+def test_two_factors_have_scales_of_their_own() -> None:
+    key = jax.random.key(1)
+    pair = models.products(dim=3, init_scales=(0.5, -0.2))
+    np.testing.assert_allclose(pair.estimate(pair.init(key)), -0.1, rtol=1e-6)
+    uneven = models.hadamard(dim=2, signed=True, init_scale=0.5, negative_scale=0.1)
+    np.testing.assert_allclose(uneven.estimate(uneven.init(key)), 0.24, rtol=1e-6)
+
+
+def test_a_step_of_products_is_that_of_signed_powers_at_half_the_rate() -> None:
+    """And multiplies u^2 - v^2 by 1 - (rate g / 2)^2, as the docstring says."""
+    rng = np.random.default_rng(2)
+    factor = rng.normal(size=(1, DIM + 2, DIM + 2))
+    second = jnp.asarray(factor @ factor.transpose(0, 2, 1), float)
+    rate, scale = 0.1, 0.3
+    pair = models.products(dim=DIM, init_scales=(scale, 0.0))
+    powers = models.hadamard(dim=DIM, signed=True, init_scale=scale / 2)
+
+    def descended(model: models.VectorModel, rate: float) -> tuple[Any, np.ndarray]:
+        risks, params, residuals = moment_risks(model, second), model.init(jax.random.key(0)), []
+        for _ in range(5):
+            slope = jax.grad(lambda params: risks(params)[0])(params)
+            vector = np.append(np.asarray(model.estimate(params)), [-1.0, 0.0])
+            residuals.append(np.asarray(second[0, :DIM] @ vector))
+            params = jax.tree.map(lambda value, slope: value - rate * slope, params, slope)
+        return params, np.array(residuals)
+
+    params, residuals = descended(pair, rate)
+    others, _ = descended(powers, rate / 2)
+    np.testing.assert_allclose(pair.estimate(params), powers.estimate(others), rtol=1e-4)
+    imbalance = params["first"] ** 2 - params["second"] ** 2
+    expected = scale**2 * np.prod(1 - (rate * residuals / 2) ** 2, 0)
+    np.testing.assert_allclose(imbalance, expected, rtol=1e-4)
 
 
 def test_uniform_weights_have_the_range_and_the_moments_of_torch() -> None:
@@ -169,6 +206,14 @@ WRONG = [
     (models.hadamard, {"dim": 2, "depth": 1}, "depth must be a whole number, at least 2"),
     (models.hadamard, {"dim": 2, "init_scale": 0}, "init_scale must be .* above 0, got 0"),
     (models.hadamard, {"dim": 2, "signed": "yes"}, "signed must be True or False"),
+    (
+        models.hadamard,
+        {"dim": 2, "negative_scale": 0.1},
+        "negative_scale must be None without signed, which alone has a v, got 0.1",
+    ),
+    (models.products, {"dim": 2, "init_scales": (0.1,)}, "init_scales must be a pair .* got 1 of"),
+    (models.products, {"dim": 2, "init_scales": (0, 0.0)}, "init_scales must not both be 0"),
+    (models.products, {"dim": 2, "init_scales": 0.1}, "init_scales must be a pair of numbers"),
     (models.linear_network, {"dim": 2, "hidden": 0}, "hidden must be a whole number, at least 1"),
     (models.linear_network, {"dim": 2, "hidden": 2, "depth": 1}, "depth must be .* at least 2"),
     (models.featurised, {"dim": 2, "features": 0}, "features must be a whole number, at least 1"),

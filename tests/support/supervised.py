@@ -170,7 +170,7 @@ MEASUREMENTS = {
     "batch_directions": Row(),
     "batch_projections": Row({"max_examples": 10}),
     "counts": Row({}, {"num_examples": 100}, {"num_examples": 1000}),
-    "examples": Row({"num_examples": 20}),
+    "examples": Row({"num_examples": 20}, {"label_noise": 0.0}, {"label_noise": 1.0}),
     "quadrature": Row({"nodes": 8}),
 }
 PREDICTIONS, LABELS = np.array([0.5, -2.0]), np.array([1.0, -1.0])
@@ -197,6 +197,9 @@ MODELS = {
     ),
     "linear_network": Row({"dim": DIM, "hidden": 3}, {"init_scale": 0.1}, {"init_scale": 0.2}),
     "featurised": Row({"dim": DIM}, random=False),
+    "products": Row(
+        {"dim": DIM}, {"init_scales": (0.1, 0.0)}, {"init_scales": (0.2, 0.5)}, random=False
+    ),
     "gated": Row({"dim": DIM, "init_scale": 0.5}, {"init_logit": -3.0}, {"init_logit": 1.0}),
 }
 ESTIMATORS = {
@@ -251,11 +254,13 @@ METRICS: dict[str, tuple[str, ...]] = {
     "interval_high": ("p",),
     "interval_low": ("p",),
     "invariance_gap": (),
+    "l1_norm": (),
     "noncausal_error": (),
     "risk_spread": (),
     "spurious_selected": (),
     "spurious_weight": (),
     "support": ("p",),
+    "support_error": (),
     "test_error": (),
     "test_errors": ("T",),
     "training_error": (),
@@ -272,6 +277,7 @@ ERRORS = {name for name in METRICS if name.endswith(("_error", "_errors"))} - {
     "causal_error",
     "estimation_error",
     "noncausal_error",
+    "support_error",
 }
 """The shares of wrong signs, which exist where labels are signs."""
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {

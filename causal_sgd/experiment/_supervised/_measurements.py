@@ -78,10 +78,13 @@ MEASUREMENTS = Table(
             "num_examples",
             "replacement",
             "subsampled",
+            "label_noise",
             "num_validation",
             loss=LOSS,
             fresh="fresh_examples",
             full="full_batch",
+            most="most_examples",
+            noisy="noisy_examples",
         ),
     },
 )
@@ -156,6 +159,14 @@ class MeasurementFields:
     """Whether the examples of a batch are chosen with replacement (examples)."""
     subsampled: bool = False
     """Whether every environment keeps as many examples as the smallest one has (examples)."""
+    most_examples: int | None = None
+    """The most examples of one environment in a batch, which alone are then computed, so that a
+    step costs no more in a larger data set (examples)."""
+    label_noise: Axis[float] = 0.0
+    """Standard deviation of noise that every step adds anew to the labels (examples)."""
+    noisy_examples: int | None = None
+    """How many examples of each environment in a batch have this noise, random ones (examples); all
+    by default."""
     num_validation: Axis[int | None] = None
     """Examples of each environment that nothing trains on, for the metrics validation_risk and
     validation_error (counts, examples); none by default. Of data-file rows are held out by

@@ -24,6 +24,8 @@ METRICS = {
     "noncausal_error": MetricOption(_supervised, default=True),
     "spurious_weight": MetricOption(_supervised, default=True),
     "weights": MetricOption(_supervised),
+    "l1_norm": MetricOption(_supervised),
+    "support_error": MetricOption(_supervised),
     "gates": MetricOption(_supervised, of=TRAINED),
     "split": MetricOption(_supervised, of=TRAINED),
     "failed": MetricOption(_supervised),

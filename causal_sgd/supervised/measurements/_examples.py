@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
+from causal_sgd.supervised.measurements._choosing import Choosing
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
     check_held_out,
@@ -36,13 +36,16 @@ def examples(
     full: bool = False,
     replacement: bool = False,
     subsampled: bool = False,
+    most: int | None = None,
+    label_noise: float | Array = 0.0,
+    noisy: int | None = None,
     num_validation: int | Array | None = None,
 ) -> Measurement:
     """Examples of every environment: a data set drawn once, a world's own, or fresh in every step.
 
     The m_e examples of an environment in a batch are chosen from its data set, independently in
-    every step. A step costs as many examples as are kept, or as `fresh` allows. Batches that ask
-    for more examples than there are give NaN.
+    every step. A step costs as many examples as are kept, or as `fresh` or `most` allows. Batches
+    that ask for more examples than there are give NaN.
 
     Args:
         num_examples: n of the data set of every environment, drawn once, or one number for each of
@@ -56,6 +59,15 @@ def examples(
         replacement: whether examples of a batch are chosen with replacement.
         subsampled: whether every environment keeps only as many examples as the smallest one has,
             chosen at random: group subsampling (SUBG), where environments are the groups.
+        most: the most examples of one environment in a batch, static, of which alone the losses are
+            then computed: the law is the same, at a cost that is free of the size of the data set.
+            Batches with more of them give NaN. None for any number.
+        label_noise: standard deviation of Gaussian noise that every step adds anew to the labels of
+            its examples, at least 0; may be traced. Gradients and losses of batches have it,
+            metrics do not.
+        noisy: how many examples of every environment in a batch have this noise, random ones of
+            those in it, static; None for all. A gradient of one example with noise of deviation d,
+            added to that of m examples (HaoChen et al. 2020), is noisy=1 with label_noise = m d.
         num_validation: examples of every environment that nothing trains on; None for none. Under
             squared loss they serve the metric `validation_risk` and may be traced; under others
             the metric `validation_error`, and are static.
@@ -75,7 +87,12 @@ def examples(
     squared = loss == losses.squared
     if fresh is not None:
         checks.integer("fresh", fresh)
-        given = {"full": full, "replacement": replacement, "subsampled": subsampled}
+        given = {
+            "full": full,
+            "replacement": replacement,
+            "subsampled": subsampled,
+            "most": most is not None,
+        }
         others = ["num_examples"] * (sizes is not None) + [name for name in given if given[name]]
         if others:
             raise ValueError(
@@ -87,7 +104,9 @@ def examples(
         checks.integer("num_validation", num_validation)
     if full and replacement:
         raise ValueError("replacement must be False with full, which chooses nothing, got True")
-    choice = Choosing(fresh, full, replacement)
+    _check_gathering(full, most)
+    _check_noise(loss, label_noise, noisy, replacement and most is None)
+    choice = Choosing(fresh, full, replacement, most, label_noise, noisy)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
         validation = held_out(key, world, num_validation) if squared else None
@@ -196,66 +215,31 @@ def examples(
     )
 
 
-class Choosing(NamedTuple):
-    """How the examples of a batch come about."""
-
-    fresh: int | None
-    full: bool
-    replacement: bool
-
-    def capacity(self, sizes: int | tuple[int, ...] | None, environments: int) -> int | None:
-        """The most examples in a batch from B environments; None for no known limit."""
-        most = sizes if self.fresh is None else self.fresh
-        if most is None or self.full or self.replacement:
-            return None
-        largest = (most,) * environments if isinstance(most, int) else sorted(most)[-environments:]
-        return sum(largest)
-
-    def rows(
-        self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
-    ) -> tuple[Rows, Array]:
-        """Examples of the batch's environments, and how often each is in the batch [B, n].
-
-        Args:
-            key: of the step.
-            data: the measurement's.
-            world: whose examples are drawn, where they are fresh.
-            batch: environments and counts [B].
-        """
-        keys = random.fold_in(key, batch.environments)
-        if self.fresh is not None:
-            size = self.fresh
-            x, y = random.shareable(
-                jax.vmap(lambda k, e: world.draw_examples(k, e, size))(keys, batch.environments)
-            )
-            rows = Rows(x, y, jnp.full(len(batch.counts), size, x.dtype))
-            used = jnp.arange(size)[None] < batch.counts[:, None]
-            return rows, _poisoned(used.astype(x.dtype), batch.counts > size)
-        assert data.rows is not None
-        rows = _rows_of(data.rows, batch.environments)
-        if self.full:
-            return rows, used_rows(rows)
-        dtype, size = rows.labels.dtype, rows.labels.shape[1]
-
-        def chosen(key: Key, count: Array, among: Array) -> Array:
-            if self.replacement:
-                shares = (jnp.arange(size) < among).astype(dtype) / among.astype(dtype)
-                return random.multinomial(key, count.astype(dtype), shares)
-            return random.subset(key, size, count, among).astype(dtype)
-
-        used = jax.vmap(chosen)(keys, batch.counts, rows.counts)
-        return rows, used if self.replacement else _poisoned(used, batch.counts > rows.counts)
+def _check_gathering(full: bool, most: object) -> None:
+    if most is not None:
+        checks.integer("most", most)
+        if full:
+            raise ValueError(f"most must be None with full, which uses all examples, got {most}")
 
 
-def _rows_of(rows: Rows, environments: Array) -> Rows:
-    """The examples of some environments [B]; inputs that all of them share are not copied."""
-    inputs = rows.inputs if len(rows.inputs) == 1 else rows.inputs[environments]
-    return Rows(inputs, rows.labels[environments], rows.counts[environments])
-
-
-def _poisoned(used: Array, exceeded: Array) -> Array:
-    """NaN for environments [B] that have fewer examples than the batch asks for."""
-    return jnp.where(exceeded[:, None], jnp.nan, used)
+def _check_noise(
+    loss: losses.Loss, label_noise: float | Array, noisy: object, counted: bool
+) -> None:
+    """Refuse noise of labels that makes no sense; `counted` examples have no noise of their own."""
+    checks.number("label_noise", label_noise, minimum=0)
+    if noisy is not None:
+        checks.integer("noisy", noisy)
+        if checks.is_zero(label_noise):
+            raise ValueError(f"noisy must be None without label_noise, got {noisy}")
+    if checks.is_zero(label_noise):
+        return
+    if loss.binary or loss.multiclass:
+        raise ValueError("label_noise must be 0 under a loss of classes, whose labels are no sizes")
+    if counted:
+        raise ValueError(
+            "most must be given with replacement and label_noise, so that copies of an example "
+            "have noise of their own, got None"
+        )
 
 
 def _sizes(number: object) -> int | tuple[int, ...] | None:

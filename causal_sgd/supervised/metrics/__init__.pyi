@@ -22,6 +22,8 @@ from ._weights import causal_error as causal_error
 from ._weights import estimation_error as estimation_error
 from ._weights import failed as failed
 from ._weights import gates as gates
+from ._weights import l1_norm as l1_norm
 from ._weights import noncausal_error as noncausal_error
 from ._weights import spurious_weight as spurious_weight
+from ._weights import support_error as support_error
 from ._weights import weights as weights

@@ -14,8 +14,10 @@ __all__ = [
     "estimation_error",
     "failed",
     "gates",
+    "l1_norm",
     "noncausal_error",
     "spurious_weight",
+    "support_error",
     "weights",
 ]
 
@@ -57,6 +59,27 @@ def noncausal_error(snapshot: Snapshot) -> Array:
     """The mean of (w - w*)^2 over the inputs that are not causal; 0 where there are none; []."""
     check(snapshot, "noncausal_error")
     return _mean_square(snapshot, ~snapshot.world.causal)
+
+
+def l1_norm(snapshot: Snapshot) -> Array:
+    """The sum of the sizes of the weights of the inputs of the data; []."""
+    check(snapshot, "l1_norm")
+    return jnp.sum(jnp.abs(snapshot.estimate))
+
+
+def support_error(snapshot: Snapshot) -> Array:
+    """How many inputs are kept or left out wrongly; [].
+
+    An input counts as kept if the size of its weight is above half of the smallest one in the
+    target that is not 0. NaN where the inputs are scrambled, or the target is unknown or 0.
+    """
+    check(snapshot, "support_error")
+    true = jnp.abs(snapshot.world.target)
+    threshold = jnp.min(jnp.where(true > 0, true, jnp.inf)) / 2
+    wrong = (jnp.abs(snapshot.estimate) > threshold) != (true > 0)
+    number = jnp.sum(wrong).astype(snapshot.estimate.dtype)
+    known = (threshold < jnp.inf) & jnp.all(jnp.isfinite(snapshot.estimate))
+    return judged(snapshot, jnp.where(known, number, jnp.nan), axes=True)
 
 
 def gates(snapshot: Snapshot) -> Array:

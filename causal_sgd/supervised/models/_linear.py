@@ -10,7 +10,7 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.supervised.models._model import VectorModel
 from causal_sgd.types import Array, Key, Params
 
-__all__ = ["featurised", "hadamard", "intercept_of", "linear", "with_intercept"]
+__all__ = ["featurised", "hadamard", "intercept_of", "linear", "products", "with_intercept"]
 
 LARGEST_DEPTH = 100
 
@@ -113,6 +113,7 @@ def hadamard(
     signed: bool = False,
     intercept: bool = False,
     init_scale: float | Array = 0.1,
+    negative_scale: float | Array | None = None,
 ) -> VectorModel:
     """Hadamard powers: weights u^L, or u^L - v^L, of every input by itself.
 
@@ -126,6 +127,8 @@ def hadamard(
         intercept: whether there is a b, which starts at 0 and is a plain parameter.
         init_scale: initial value of all entries of u and v, above 0; may be traced. Signed weights
             start at 0.
+        negative_scale: that of v alone, at least 0; may be traced. Weights then start at the
+            difference of the powers. None for `init_scale`, and without `signed`.
 
     Returns:
         A model with params {"positive": [p]}, "negative": [p] if signed, and "intercept": [] where
@@ -138,12 +141,21 @@ def hadamard(
     checks.integer("depth", depth, minimum=2, maximum=LARGEST_DEPTH)
     checks.flags(signed=signed, intercept=intercept)
     checks.number("init_scale", init_scale, above=0)
+    if negative_scale is not None:
+        checks.number("negative_scale", negative_scale, minimum=0)
+        if not signed:
+            raise ValueError(
+                "negative_scale must be None without signed, which alone has a v, got "
+                f"{negative_scale}"
+            )
+    second = init_scale if negative_scale is None else negative_scale
+    scales = {"positive": init_scale} | ({"negative": second} if signed else {})
 
     def start(key: Key) -> Params:
         del key
-        names = ("positive", "negative") if signed else ("positive",)
+        kind = jnp.result_type(float)
         return with_intercept(
-            {name: jnp.full(dim, init_scale, jnp.result_type(float)) for name in names}, intercept
+            {name: jnp.full(dim, scale, kind) for name, scale in scales.items()}, intercept
         )
 
     def estimate(params: Params) -> Array:
@@ -151,6 +163,55 @@ def hadamard(
         return weights - params["negative"] ** depth if signed else weights
 
     return VectorModel(start, estimate, intercept=intercept_of(intercept))
+
+
+def products(
+    *,
+    dim: int,
+    init_scales: tuple[float | Array, float | Array] = (0.1, 0.0),
+    intercept: bool = False,
+) -> VectorModel:
+    """Products u v of two weights of every input by itself, whose scales need not be equal.
+
+    Under squared loss p = (u + v) / sqrt(2) is multiplied by 1 - learning_rate g / 2 in a step, and
+    q = (u - v) / sqrt(2) by 1 + learning_rate g / 2, with g the mean of residual times input. The
+    weights are (p^2 - q^2) / 2: those of `hadamard(signed=True)` from initial values a / 2 at half
+    the learning rate, if u starts at a and v at 0. u^2 - v^2 is what the two layers differ by, and
+    is multiplied by 1 - (learning_rate g / 2)^2.
+
+    Args:
+        dim: number of inputs p.
+        init_scales: initial values (a, b) of all entries of u and of v, finite numbers that are not
+            both 0; may be traced. The weights start at a b.
+        intercept: whether there is a b, which starts at 0 and is a plain parameter.
+
+    Returns:
+        A model with params {"first": u [p], "second": v [p]}, and "intercept": [] where there is
+        one. It has no head.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    checks.integer("dim", dim)
+    checks.flags(intercept=intercept)
+    pair = checks.instance("init_scales", init_scales, (tuple, list), "a pair of numbers")
+    if len(pair) != 2:
+        raise ValueError(f"init_scales must be a pair of numbers, got {len(pair)} of them")
+    for place, scale in enumerate(pair):
+        checks.number(f"init_scales[{place}]", scale)
+    if all(checks.is_zero(scale) for scale in pair):
+        raise ValueError("init_scales must not both be 0, where no gradient moves the weights")
+
+    def start(key: Key) -> Params:
+        del key
+        first, second = (jnp.full(dim, scale, jnp.result_type(float)) for scale in pair)
+        return with_intercept({"first": first, "second": second}, intercept)
+
+    return VectorModel(
+        start,
+        lambda params: params["first"] * params["second"],
+        intercept=intercept_of(intercept),
+    )
 
 
 def featurised(*, dim: int, features: int | None = None, intercept: bool = False) -> VectorModel:

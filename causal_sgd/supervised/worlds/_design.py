@@ -15,7 +15,7 @@ __all__ = ["DesignWorld"]
 
 
 class DesignWorld(NamedTuple):
-    """Rows x_i that all environments share, and their labels in each; no moment is exactly the population's.
+    """Rows x_i that all environments share, and their labels in each.
 
     Drawn examples are rows with replacement. The environments of the test are Gaussian, with inputs
     of mean zero.

@@ -131,8 +131,8 @@ def fixed_design(
         inputs = rows
         if inputs is None:
             inputs = random.normals(random.fold_in(key, 0), (number, dim), kind)
-            if given.covariance is not None:
-                inputs = linalg.product(inputs, _root(given.covariance))
+            root = _root(given.covariance)
+            inputs = inputs if root is None else linalg.product(inputs, root)
         own = (1 if shared_noise else size, number)
         errors = given.noise[:, None] * random.normals(random.fold_in(key, 1), own, kind)
         tests, variances = given.tests()

@@ -1,0 +1,135 @@
+"""How the examples of a batch are chosen, and the noise that is added to their labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from causal_sgd import checks, random
+from causal_sgd.supervised._moments import MomentData, Rows, used_rows
+from causal_sgd.supervised.worlds import SupervisedWorld
+from causal_sgd.types import Array, Batch, Key
+
+__all__ = ["Choosing"]
+
+NOISE = 2**31 - 1  # folded into the key of a step, beside environments
+
+
+class Choosing(NamedTuple):
+    """How the examples of a batch come about."""
+
+    fresh: int | None
+    full: bool
+    replacement: bool
+    most: int | None = None  # examples of an environment that are gathered; None to weigh all
+    label_noise: float | Array = 0.0
+    noisy: int | None = None  # examples of an environment that have it; None for all
+
+    def capacity(self, sizes: int | tuple[int, ...] | None, environments: int) -> int | None:
+        """The most examples in a batch from B environments; None for no known limit."""
+        gathered = self.fresh if self.most is None else self.most
+        if gathered is not None and self.replacement:
+            return gathered * environments
+        most = sizes if gathered is None else gathered
+        if most is None or self.full or self.replacement:
+            return None
+        largest = (most,) * environments if isinstance(most, int) else sorted(most)[-environments:]
+        return sum(largest)
+
+    def rows(
+        self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
+    ) -> tuple[Rows, Array]:
+        """Examples of the batch's environments, and how often each is in the batch [B, n].
+
+        Args:
+            key: of the step.
+            data: the measurement's.
+            world: whose examples are drawn, where they are fresh.
+            batch: environments and counts [B].
+        """
+        rows, used = self._clean(key, data, world, batch)
+        if checks.is_zero(self.label_noise):
+            return rows, used
+        keys = random.fold_in(random.fold_in(key, NOISE), batch.environments)
+        size, dtype = rows.labels.shape[1], rows.labels.dtype
+        noise = jax.vmap(lambda k: random.normals(random.fold_in(k, 0), size, dtype))(keys)
+        if self.noisy is not None:
+            words = jax.vmap(lambda k: random.bits(random.fold_in(k, 1), size))(keys)
+            marked = _largest(jnp.where(used > 0, (words >> 1).astype(jnp.int32), -1), self.noisy)
+            noise = jnp.where(marked, noise, 0)
+        labels = rows.labels + jnp.asarray(self.label_noise, dtype) * noise
+        return rows._replace(labels=labels), used
+
+    def _clean(
+        self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
+    ) -> tuple[Rows, Array]:
+        """The examples without noise on their labels."""
+        keys = random.fold_in(key, batch.environments)
+        if self.fresh is not None:
+            size = self.fresh
+            x, y = random.shareable(
+                jax.vmap(lambda k, e: world.draw_examples(k, e, size))(keys, batch.environments)
+            )
+            rows = Rows(x, y, jnp.full(len(batch.counts), size, x.dtype))
+            used = jnp.arange(size)[None] < batch.counts[:, None]
+            return rows, _poisoned(used.astype(x.dtype), batch.counts > size)
+        assert data.rows is not None
+        if self.most is not None:
+            return self._gathered(keys, data.rows, batch, self.most)
+        rows = _rows_of(data.rows, batch.environments)
+        if self.full:
+            return rows, used_rows(rows)
+        dtype, size = rows.labels.dtype, rows.labels.shape[1]
+
+        def chosen(key: Key, count: Array, among: Array) -> Array:
+            if self.replacement:
+                shares = (jnp.arange(size) < among).astype(dtype) / among.astype(dtype)
+                return random.multinomial(key, count.astype(dtype), shares)
+            return random.subset(key, size, count, among).astype(dtype)
+
+        used = jax.vmap(chosen)(keys, batch.counts, rows.counts)
+        return rows, used if self.replacement else _poisoned(used, batch.counts > rows.counts)
+
+    def _gathered(self, keys: Key, rows: Rows, batch: Batch, most: int) -> tuple[Rows, Array]:
+        """The chosen examples alone, [B, most]."""
+        dtype, among = rows.labels.dtype, rows.counts[batch.environments]
+
+        def chosen(key: Key, count: Array, among: Array) -> Array:
+            if self.replacement:
+                words = random.bits(key, most)
+                return (words % jnp.full(most, among.astype(jnp.uint32))).astype(jnp.int32)
+            return random.places(key, most, count, among)
+
+        places = jax.vmap(chosen)(keys, batch.counts, among)
+        environments = batch.environments[:, None]
+        owners = jnp.zeros_like(environments) if len(rows.inputs) == 1 else environments
+        taken = Rows(
+            rows.inputs[owners, places],
+            rows.labels[environments, places],
+            jnp.full(len(places), most, dtype),
+        )
+        used = (jnp.arange(most)[None] < batch.counts[:, None]).astype(dtype)
+        exceeded = batch.counts > most
+        if not self.replacement:
+            exceeded = exceeded | (batch.counts > among)
+        return taken, _poisoned(used, exceeded)
+
+
+def _largest(words: Array, number: int) -> Array:
+    """Where the largest `number` of words [B, n] are, [B, n] bool."""
+    size = words.shape[1]
+    chosen = jax.lax.top_k(words, min(number, size))[1]
+    return jnp.any(chosen[:, :, None] == jnp.arange(size)[None, None], 1)
+
+
+def _rows_of(rows: Rows, environments: Array) -> Rows:
+    """The examples of some environments [B]; inputs that all of them share are not copied."""
+    inputs = rows.inputs if len(rows.inputs) == 1 else rows.inputs[environments]
+    return Rows(inputs, rows.labels[environments], rows.counts[environments])
+
+
+def _poisoned(used: Array, exceeded: Array) -> Array:
+    """NaN for environments [B] that have fewer examples than the batch asks for."""
+    return jnp.where(exceeded[:, None], jnp.nan, used)
