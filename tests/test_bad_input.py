@@ -274,6 +274,10 @@ TABLE = [
     ),
     (lambda: optimizers.moving_average(decay=1.0), "decay must be below 1"),
     (lambda: optimizers.scaled(damping=-1.0), "damping must be a finite number at least 0"),
+    (
+        lambda: optimizers.langevin(0.1, temperature=-1.0),
+        "temperature must be a finite number at least 0",
+    ),
     (lambda: optimizers.tail_average(start=-1), "start must be a finite number at least 0"),
     (lambda: Experiment(metrics=("loss",)).cell(), "metrics must be one of"),
     (

@@ -100,6 +100,8 @@ def train(
         optimizer = optimizers.restarted(momentum, **numbers)
     elif transformation == "scaled":
         optimizer = optax.chain(optimizers.scaled(**numbers), optimizer)
+    elif transformation == "langevin":
+        optimizer = optimizers.langevin(learning_rate, **numbers)
     elif transformation is not None:
         average = optimizers.moving_average(decay=0.7)
         if transformation != "averaged":

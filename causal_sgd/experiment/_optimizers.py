@@ -8,12 +8,14 @@ from optax import adam, adamw, lion, noisy_sgd, sgd, sign_sgd
 
 from causal_sgd import checks
 from causal_sgd.training import optimizers
+from causal_sgd.training.optimizers import langevin
 from causal_sgd.types import Array
 
 __all__ = [
     "adam",
     "adamw",
     "chain",
+    "langevin",
     "lion",
     "noisy_sgd",
     "scaled",
@@ -87,7 +89,8 @@ def with_options(
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if checks.concrete(accumulate) != 1:
         steps = optax.MultiSteps(optimizer, lambda update: accumulate)
-        optimizer = steps.gradient_transformation()
+        # As it is returned, it would drop the key of optimizers that draw.
+        optimizer = optax.GradientTransformationExtraArgs(*steps.gradient_transformation())
     if sam_radius is not None:
         checks.number("sam_radius", sam_radius, minimum=0)
         optimizer = optimizers.sam(optimizer, radius=sam_radius)

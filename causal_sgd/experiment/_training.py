@@ -110,6 +110,7 @@ OPTIMIZERS = Table(
         "lion": option("weight_decay", learning_rate=RATE),
         "sign": option(factory="sign_sgd", learning_rate=RATE),
         "noisy-sgd": option(learning_rate=RATE),
+        "langevin": option("temperature", learning_rate=RATE),
         "scaled": option(
             "damping",
             learning_rate=RATE,
@@ -175,7 +176,8 @@ class TrainingFields:
 
     optimizer: OptimizerName = "sgd"
     """Optimizer of the steps, or of the local steps; sgdw is sgd with weight decay, scaled is
-    ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V')."""
+    ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V'), and langevin adds
+    Gaussian noise to every step, drawn anew in every run."""
     learning_rate: Axis[float] = 0.1
     """Step size of the optimizer."""
     momentum: Axis[float] = 0.9
@@ -184,6 +186,8 @@ class TrainingFields:
     """Decoupled weight decay (sgdw, adamw, lion)."""
     damping: Axis[float] = 1.0
     """What is added to the Gram matrices' eigenvalues (scaled)."""
+    temperature: Axis[float] = 1e-4
+    """Temperature of the noise: exp(-loss / temperature) is stationary (langevin)."""
     schedule: ScheduleName = "constant"
     """Schedule of the learning rate: linear or cosine (both to zero at the end), warm-up (over the
     first tenth)."""

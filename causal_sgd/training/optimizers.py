@@ -1,5 +1,5 @@
 """Optax transformations that optax lacks: sharpness-aware steps, restarts, preconditioned factors,
-averaged iterates.
+noise of a run's own, averaged iterates.
 
 Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSteps`, schedules,
 `optax.contrib`. All numbers may be traced.
@@ -7,6 +7,7 @@ Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSt
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,10 +16,18 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from causal_sgd import checks, linalg
-from causal_sgd.types import Array, Params, PyTree
+from causal_sgd import checks, linalg, random
+from causal_sgd.types import Array, Key, Params, PyTree
 
-__all__ = ["averaged", "moving_average", "restarted", "sam", "scaled", "tail_average"]
+__all__ = [
+    "averaged",
+    "langevin",
+    "moving_average",
+    "restarted",
+    "sam",
+    "scaled",
+    "tail_average",
+]
 
 
 class AverageState(NamedTuple):
@@ -49,7 +58,11 @@ def sam(
     checks.number("radius", radius, minimum=0)
     # optax.contrib.normalize divides zero by zero where the gradient vanishes.
     ascent = optax.chain(optax.normalize_by_update_norm(radius, eps=1e-12), optax.scale(-1.0))
-    inner = optax.contrib.sam(optimizer, ascent, opaque_mode=True)
+    step = optax.with_extra_args_support(optimizer).update
+
+    def inner(**drawn: Key) -> optax.GradientTransformationExtraArgs:
+        keyed = optax.GradientTransformation(optimizer.init, functools.partial(step, **drawn))
+        return optax.contrib.sam(keyed, ascent, opaque_mode=True)
 
     def update(
         updates: optax.Updates,
@@ -57,12 +70,14 @@ def sam(
         params: optax.Params | None = None,
         *,
         grad_fn: Callable[[Params, Array], Params] | None = None,
+        key: Key | None = None,
         **others: object,
     ) -> tuple[optax.Updates, optax.OptState]:
         del others  # optax's version refuses them
-        return inner.update(updates, state, params, grad_fn=grad_fn)
+        drawn = {} if key is None else {"key": key}
+        return inner(**drawn).update(updates, state, params, grad_fn=grad_fn)
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.GradientTransformationExtraArgs(inner().init, update)
 
 
 class RestartState(NamedTuple):
@@ -160,6 +175,76 @@ def scaled(*, damping: float | Array) -> optax.GradientTransformation:
         return jax.tree.unflatten(structure, [precondition(*pair) for pair in pairs]), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+class LangevinState(NamedTuple):
+    """State of `langevin`."""
+
+    updates: Array  # [] int32, updates so far
+
+
+def langevin(
+    learning_rate: optax.ScalarOrSchedule, *, temperature: float | Array
+) -> optax.GradientTransformationExtraArgs:
+    """SGD with Gaussian noise (SGLD, Welling and Teh 2011), drawn anew in every run.
+
+    params <- params - rate gradient + sqrt(2 rate T) normal. With the exact gradient of a loss and
+    a small rate, exp(-loss / T) is stationary: the noise is the same in all directions, wherever
+    the parameters are. On a quadratic of curvature h the stationary variance is T / (h (1 - rate h
+    / 2)). A normal number of size sigma that is added to each gradient (`optax.noisy_sgd`) is the
+    temperature rate sigma^2 / 2.
+
+    The normal numbers belong to the run and the update: all algorithms pass a `key`, from the
+    stream `optimizer` of the run's key, to the transformations that accept one. Clipping belongs
+    before it, an average behind it: `optax.chain(clip, langevin(...), moving_average(...))`. Of
+    `optax.MultiSteps` take `GradientTransformationExtraArgs(*steps.gradient_transformation())`, as
+    a plain `GradientTransformation` drops the key.
+
+    Args:
+        learning_rate: a number or a schedule of optax.
+        temperature: T >= 0, in units of the loss; may be traced.
+
+    Returns:
+        A transformation that needs `key`; it raises a ValueError without one.
+
+    Raises:
+        ValueError: if the temperature is negative.
+    """
+    if callable(learning_rate):
+        checks.function("learning_rate", learning_rate, 1, "a number or a schedule of optax")
+    else:
+        checks.number("learning_rate", learning_rate, minimum=0)
+    checks.number("temperature", temperature, minimum=0)
+
+    def init(params: optax.Params) -> LangevinState:
+        del params
+        return LangevinState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: optax.Updates,
+        state: PyTree,
+        params: optax.Params | None = None,
+        *,
+        key: Key | None = None,
+        **others: object,
+    ) -> tuple[optax.Updates, LangevinState]:
+        del params, others
+        if key is None:
+            raise ValueError("key must be passed to the update of a langevin optimizer")
+        rate = learning_rate(state.updates) if callable(learning_rate) else learning_rate
+        gradients, structure = jax.tree.flatten(updates)
+
+        def moved(index: int, gradient: Array) -> Array:
+            step = jnp.asarray(rate, gradient.dtype)
+            scale = jnp.sqrt(2 * step * jnp.asarray(temperature, gradient.dtype))
+            noise = random.normals(random.fold_in(key, index), gradient.shape, gradient.dtype)
+            return scale * noise - step * gradient
+
+        moves = [moved(*pair) for pair in enumerate(gradients)]
+        count = jnp.asarray(optax.safe_increment(state.updates))
+        return jax.tree.unflatten(structure, moves), LangevinState(count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def moving_average(*, decay: float | Array) -> optax.GradientTransformation:

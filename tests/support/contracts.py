@@ -187,6 +187,7 @@ OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
     "restarted": Row({}, {"at": 1}, {"at": 5}),
     "scaled": Row({}, {"damping": 0.5}, {"damping": 0.1}),
+    "langevin": Row({}, {"temperature": 0.5}, {"temperature": 0.1}),
     "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),
     "tail_average": Row({}, {"start": 1}, {"start": 0}),
     "averaged": Row({}),

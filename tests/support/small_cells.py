@@ -131,6 +131,7 @@ CELLS: dict[str, dict[str, object]] = {
         "batch_ratio": 0.7,
     },
     "noise": {"optimizer": "noisy-sgd"},
+    "langevin": {"optimizer": "langevin", "measurement": "population", "temperature": 1e-3},
     "preconditioned": {
         "model": "asymmetric",
         "measurement": "population",

@@ -53,6 +53,7 @@ OWN: dict[str, tuple[Callable[[], Any], bool]] = {
     ),
     "tail average": (lambda: optax.chain(optax.sgd(0.1), optimizers.tail_average(start=9)), True),
     "sam": (lambda: optimizers.sam(optax.sgd(0.1), radius=0.1), True),
+    "langevin": (lambda: optimizers.langevin(0.1, temperature=1e-3), False),
     "scaled": (lambda: optax.chain(optimizers.scaled(damping=0.1), optax.sgd(0.1)), True),
 }
 

@@ -13,7 +13,7 @@ from causal_sgd import checks, random
 from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._by_hand import by_hand
 from causal_sgd.training.algorithms._examples import Examples
-from causal_sgd.training.algorithms._updates import init_state, transform
+from causal_sgd.training.algorithms._updates import init_state, optimizer_key, transform
 from causal_sgd.types import (
     Algorithm,
     AnyModel,
@@ -200,7 +200,10 @@ class Game(NamedTuple):
                 return jnp.sum(stage.shares * stage.losses(predictor, critics, gates)[1])
 
             slope = jax.grad(remaining)(critics)
-            critics, optimizer = transform(NAMES[1], self.optimizers[1], slope, critics, optimizer)
+            own = optimizer_key(key, state.step * self.adversary_steps + place, 1)
+            critics, optimizer = transform(
+                NAMES[1], self.optimizers[1], slope, critics, optimizer, key=own
+            )
             return (critics, optimizer, sampler), None
 
         carry = state.critics, state.optimizers[1], state.sampler
@@ -214,8 +217,11 @@ class Game(NamedTuple):
 
         value, (slope, tilt) = jax.value_and_grad(objective, (0, 1))(predictor, logits)
         optimizer, _, gate = self.optimizers
-        predictor, first = transform(NAMES[0], optimizer, slope, predictor, state.optimizers[0])
-        logits, last = transform(NAMES[2], gate, tilt, logits, state.optimizers[2])
+        own, last_own = (optimizer_key(key, state.step, part) for part in (0, 2))
+        predictor, first = transform(
+            NAMES[0], optimizer, slope, predictor, state.optimizers[0], key=own
+        )
+        logits, last = transform(NAMES[2], gate, tilt, logits, state.optimizers[2], key=last_own)
         return state._replace(
             step=state.step + 1,
             world=world,

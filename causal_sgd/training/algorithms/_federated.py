@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import optax
 
 from causal_sgd import checks, random
-from causal_sgd.training.algorithms import _parts
+from causal_sgd.training.algorithms import _parts, _updates
 from causal_sgd.training.algorithms._by_hand import by_hand
 from causal_sgd.training.algorithms._examples import Examples, inner_product
-from causal_sgd.training.algorithms._updates import apply_update, init_state, transform
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -217,7 +216,7 @@ def _federated(settings: _Settings) -> Algorithm:
             world=start.world,
             data=start.data,
             params=start.params,
-            server=init_state("server", server, start.params),
+            server=_updates.init_state("server", server, start.params),
             controls=none if controlled else (),
             sampler=start.sampler,
             loss=start.loss,
@@ -230,8 +229,10 @@ def _federated(settings: _Settings) -> Algorithm:
         clients = _train_clients(settings, key, state, world, batch)
         share = _shares(settings.weights, batch, world).astype(state.loss.dtype)
         share = share / jnp.sum(share)
-        params, server_state = transform(
-            "server", server, _mean(share, clients.change), state.params, state.server
+        # No environment, and so no client, has the number E.
+        own = _updates.optimizer_key(key, state.step, len(state.world.probabilities))
+        params, server_state = _updates.transform(
+            "server", server, _mean(share, clients.change), state.params, state.server, key=own
         )
         controls = _new_controls(state, batch, clients) if controlled else state.controls
         return FederatedState(
@@ -263,7 +264,10 @@ def _train_clients(
         def examples_of(step: Array) -> Examples:
             return _examples(settings, state, world, batch, measurements_key, position, step)
 
-        return _local_steps(settings, state, examples_of, correction)
+        def key_of(step: Array) -> Key:
+            return _updates.optimizer_key(key, step, batch.environments[position])
+
+        return _local_steps(settings, state, examples_of, key_of, correction)
 
     corrections = None
     if settings.controlled:
@@ -315,6 +319,7 @@ def _local_steps(
     settings: _Settings,
     state: FederatedState,
     examples_of: Callable[[Array], Examples],
+    key_of: Callable[[Array], Key],
     correction: Params | None,
 ) -> _Client:
     """The K local steps of one environment, with a correction added to every gradient."""
@@ -336,12 +341,13 @@ def _local_steps(
     ) -> tuple[Params, optax.OptState, Params, Array]:
         params, optimizer_state, total, first = carry
         step = state.step * num_steps + index
-        params, optimizer_state, gradient, loss = apply_update(
+        params, optimizer_state, gradient, loss = _updates.apply_update(
             settings.optimizer,
             examples_of(step),
             params,
             optimizer_state,
             term if has_pull or correction is not None else None,
+            key=key_of(step),
         )
         total = jax.tree.map(jnp.add, total, gradient)
         first = jnp.where(index == 0, loss.astype(first.dtype), first)
@@ -350,7 +356,7 @@ def _local_steps(
     zero = jax.tree.map(jnp.zeros_like, state.params)
     carry = (
         state.params,
-        init_state("optimizer", settings.optimizer, state.params),
+        _updates.init_state("optimizer", settings.optimizer, state.params),
         zero,
         state.loss,
     )

@@ -15,7 +15,7 @@ from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._by_hand import by_hand
 from causal_sgd.training.algorithms._examples import Examples
 from causal_sgd.training.algorithms._symmetry import check_symmetry
-from causal_sgd.training.algorithms._updates import apply_update, init_state
+from causal_sgd.training.algorithms._updates import apply_update, init_state, optimizer_key
 from causal_sgd.types import (
     Algorithm,
     Array,
@@ -68,11 +68,11 @@ def sgd(
         measurement: how examples become a gradient.
         model: parameters and their estimate.
         optimizer: any optax transformation; its numbers may be traced. With `optax.MultiSteps`
-            gradients of several batches accumulate to one update. Transformations that need the
-            loss (Polyak steps, momo) receive it. Those that need losses or gradients at other
-            parameters by the same batch (line searches, L-BFGS, Sophia, `optimizers.sam`) receive
-            them from measurements that draw the same examples at all parameters: all but
-            `gaussian_law` and `low_rank_law`.
+            gradients of several batches accumulate to one update. Transformations that draw
+            (`optimizers.langevin`) receive a key, and those that need the loss (Polyak steps, momo)
+            receive it. Those that need losses or gradients at other parameters by the same batch
+            (line searches, L-BFGS, Sophia, `optimizers.sam`) receive them from measurements that
+            draw the same examples at all parameters: all but `gaussian_law` and `low_rank_law`.
         evaluate: (optimizer state, params) -> the parameters that metrics see, such as an average
             in the optimizer's state (`optimizers.averaged`,
             `optax.contrib.schedule_free_eval_params`); None for the parameters themselves.
@@ -235,7 +235,11 @@ def _next_state(
         slope, value, objective_state = _evaluated(objective, state, examples)
         minimised = _Combined(objective, state.step, state.objective, examples, (slope, value))
     params, optimizer_state, _, loss = apply_update(
-        optimizer, minimised, state.params, state.optimizer
+        optimizer,
+        minimised,
+        state.params,
+        state.optimizer,
+        key=optimizer_key(key, state.step),
     )
     reduced = _parts.reduced(parts.model)
     if reduced is not None:

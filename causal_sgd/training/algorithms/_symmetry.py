@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from causal_sgd.training.algorithms._programs import FactorisationError, Programs
-from causal_sgd.training.algorithms._updates import init_state, offered, transform
+from causal_sgd.training.algorithms._updates import init_state, transform
 from causal_sgd.types import Array, Params, PyTree
 
 __all__ = ["check_symmetry"]
@@ -48,7 +48,7 @@ def check_symmetry(
         return init_state(argument, optimizer, params)
 
     def step(params: Params, state: PyTree, gradient: Params) -> tuple[Params, PyTree]:
-        extra = offered(optimizer, _Quadratic(gradient).extra(params))
+        extra = _Quadratic(gradient).extra(params)
         return transform(argument, optimizer, gradient, params, state, **extra)
 
     states = [jax.eval_shape(init, like) for like in (first, large)]
@@ -90,8 +90,8 @@ def _message(argument: str) -> str:
     return (
         f"{argument} must commute with rotations of the rows of U for order_parameters, as sgd, "
         "momentum, weight decay, clip_by_global_norm, MultiSteps and averages do, got one that "
-        "acts on single entries or depends on the number of rows (such as adam, sign_sgd or "
-        "noisy_sgd); use models.factored with low_rank_law"
+        "acts on single entries or depends on the number of rows (such as adam, sign_sgd, "
+        "noisy_sgd or langevin); use models.factored with low_rank_law"
     )
 
 
@@ -109,11 +109,14 @@ class _Quadratic:
             "value_fn": self.value,
             "obj_fn": self.value,
             "grad_fn": lambda other, index: other,
+            "key": jax.random.key(0),
         }
 
-    def value(self, params: Params, *, grad_fn: object = None, obj_fn: object = None) -> Array:
+    def value(
+        self, params: Params, *, grad_fn: object = None, obj_fn: object = None, key: object = None
+    ) -> Array:
         """The loss []; line searches hand it every argument that they do not know."""
-        del grad_fn, obj_fn
+        del grad_fn, obj_fn, key
         squares = jax.tree.map(lambda leaf: jnp.sum(leaf**2), params)
         return jax.tree.reduce(jnp.add, squares) / 2 + 1
 

@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from causal_sgd.types import Array, Params, PyTree
+from causal_sgd import random
+from causal_sgd.training.algorithms._parts import stream
+from causal_sgd.types import Array, Key, Params, PyTree
 
 __all__ = [
     "Minimised",
     "Term",
     "apply_update",
     "init_state",
-    "offered",
+    "optimizer_key",
     "transform",
 ]
 
@@ -49,13 +51,16 @@ def apply_update(
     params: Params,
     state: optax.OptState,
     term: Term | None = None,
+    *,
+    key: Key,
 ) -> tuple[Params, optax.OptState, Params, Array]:
     """Make one update by one batch; return the gradient and the batch's loss [] before it as well.
 
     Transformations that need the loss, or losses and gradients at other parameters by the same
     examples (line searches, `optimizers.sam`), receive them by optax's names: `value`, `grad`,
     `value_fn(params)`, `obj_fn(params)` and `grad_fn(params, index)`. All of them, and the
-    gradient, contain the term. The loss that is returned does not.
+    gradient, contain the term. The loss that is returned does not. Those that draw
+    (`optimizers.langevin`) receive `key`.
 
     Args:
         optimizer: any optax transformation.
@@ -63,6 +68,7 @@ def apply_update(
         params: before the update.
         state: the optimizer's.
         term: of the objective, beside the loss; None for none.
+        key: of what the optimizer draws in this update.
 
     Raises:
         ValueError: if the optimizer asks for what the measurement cannot offer.
@@ -75,8 +81,10 @@ def apply_update(
         gradient, value = _add(gradient, slope), loss + height
 
     # Line searches hand every argument that they do not know to `value_fn`.
-    def value_fn(other: Params, *, grad_fn: object = None, obj_fn: object = None) -> Array:
-        del grad_fn, obj_fn
+    def value_fn(
+        other: Params, *, grad_fn: object = None, obj_fn: object = None, key: object = None
+    ) -> Array:
+        del grad_fn, obj_fn, key
         value = examples.loss(other)
         return value if term is None else value + term(other)[1]
 
@@ -90,13 +98,24 @@ def apply_update(
         "value_fn": value_fn,
         "obj_fn": value_fn,
         "grad_fn": grad_fn,
+        "key": key,
     }
-    extra = offered(optimizer, extra)
     params, state = transform("optimizer", optimizer, gradient, params, state, **extra)
     return params, state, gradient, loss
 
 
-def offered(
+def optimizer_key(key: Key, step: Array, part: int | Array = 0) -> Key:
+    """Return the key of what an optimizer draws in one update.
+
+    Args:
+        key: the run's.
+        step: updates of this optimizer so far, [].
+        part: which of the optimizers of a method it is, at least 0.
+    """
+    return random.fold_in(random.fold_in(stream(key, "optimizer"), step), part)
+
+
+def _offered(
     optimizer: optax.GradientTransformation, extra: Mapping[str, object]
 ) -> dict[str, object]:
     """Return those of the extra arguments of an update that an optimizer accepts."""
@@ -137,13 +156,14 @@ def transform(
         gradient: at the parameters.
         params: before the update.
         state: the optimizer's.
-        **extra: what else the optimizer may ask for.
+        **extra: what else the optimizer may ask for; it receives what it accepts.
 
     Raises:
         ValueError: if it asks for more, or returns updates or a state of another structure.
         AssertionError: (from chex, with both shapes) if its updates have other shapes.
     """
-    with _failures(argument, *extra):
+    extra = _offered(optimizer, extra)
+    with _failures(argument, *(name for name in extra if name != "key")):
         updates, new = optax.with_extra_args_support(optimizer).update(
             gradient, state, params, **extra
         )

@@ -13,7 +13,7 @@ from causal_sgd import checks, random
 from causal_sgd.training import samplers
 from causal_sgd.training.algorithms import _parts
 from causal_sgd.training.algorithms._by_hand import by_hand
-from causal_sgd.training.algorithms._updates import init_state, transform
+from causal_sgd.training.algorithms._updates import init_state, optimizer_key, transform
 from causal_sgd.types import (
     Algorithm,
     AnyModel,
@@ -160,13 +160,12 @@ class Method(NamedTuple):
         )
 
     def next(self, key: Key, state: ZinState) -> ZinState:
-        """Return the state after one step, which draws nothing.
+        """Return the state after one step, in which only the optimizers may draw.
 
         Args:
             key: the run's.
             state: before the step.
         """
-        del key
         losses, weights = self._each(state.data, state.world)
 
         def penalty(params: Params, split: Params) -> tuple[Array, Array]:
@@ -189,13 +188,15 @@ class Method(NamedTuple):
 
         def ascended() -> tuple[Params, optax.OptState]:
             ascent = jax.grad(lambda split: -penalty(state.params, split)[1])(state.split)
+            optimizer, own = self.optimizers[1], optimizer_key(key, state.step, 1)
             return transform(
-                "split_optimizer", self.optimizers[1], ascent, state.split, state.optimizers[1]
+                "split_optimizer", optimizer, ascent, state.split, state.optimizers[1], key=own
             )
 
         value, slope = jax.value_and_grad(objective)(state.params)
+        optimizer, own = self.optimizers[0], optimizer_key(key, state.step)
         params, of_model = transform(
-            "optimizer", self.optimizers[0], slope, state.params, state.optimizers[0]
+            "optimizer", optimizer, slope, state.params, state.optimizers[0], key=own
         )
         # The network costs most of a step, and its gradient nothing once the split stays.
         split, of_split = jax.lax.cond(early, ascended, lambda: (state.split, state.optimizers[1]))
