@@ -394,6 +394,18 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.linear_dynamics.spectrum": {"ratio": 0.5},
     "theory.linear_dynamics.vanishing_spread": {"ratio": 0.5, "sampler": "hetero"},
     "theory.order_parameters": {"world": Later(world)},
+    "theory.sparse.feature_thresholds": {"correlation": 0.5},
+    "theory.sparse.gradient_variances": {
+        "estimate": np.ones(2),
+        "second": np.eye(2),
+        "cross": np.eye(3, 2),
+    },
+    "theory.sparse.growth_exponents": {
+        "estimate": np.ones(2),
+        "second": np.eye(2),
+        "cross": np.eye(3, 2),
+    },
+    "theory.sparse.heterogeneity_lasso": {"second": np.eye(2), "cross": np.eye(3, 2)},
     "theory.sparse.hyperbolic_interpolator": {
         "inputs": np.eye(2, 3),
         "labels": np.ones(2),

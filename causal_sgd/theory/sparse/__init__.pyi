@@ -1,3 +1,9 @@
 from ._interpolators import hyperbolic_interpolator as hyperbolic_interpolator
 from ._interpolators import l1_interpolator as l1_interpolator
 from ._lasso import weighted_lasso as weighted_lasso
+from ._penalties import HeterogeneityLasso as HeterogeneityLasso
+from ._penalties import gradient_variances as gradient_variances
+from ._penalties import growth_exponents as growth_exponents
+from ._penalties import heterogeneity_lasso as heterogeneity_lasso
+from ._two_features import FeatureThresholds as FeatureThresholds
+from ._two_features import feature_thresholds as feature_thresholds

@@ -84,3 +84,49 @@ def _check_leading(**shapes: tuple[int, ...]) -> None:
         raise ValueError(
             f"leading axes of {names} must broadcast, got {[list(s) for s in shapes.values()]}"
         ) from None
+
+
+def check_environments(
+    estimate: ArrayLike | None,
+    second: ArrayLike,
+    cross: ArrayLike,
+    probabilities: ArrayLike | None,
+    label_squares: ArrayLike | None,
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    """The arrays theta [d] (zero for None), S_e [E, d, d], b_e [E, d], shares and E y^2 [E].
+
+    Raises:
+        ValueError: if they hold anything but finite numbers, or do not fit.
+    """
+    given = {
+        "estimate": estimate,
+        "second": second,
+        "cross": cross,
+        "label_squares": label_squares,
+    }
+    for name, value in given.items():
+        if value is not None:
+            checks.number(name, value, scalar=False)
+    s, b = jnp.asarray(second), jnp.asarray(cross)
+    if b.ndim != 2 or 0 in b.shape:
+        raise ValueError(f"cross must have shape [E, d], got {list(b.shape)}")
+    size, dim = b.shape
+    if s.shape not in ((dim, dim), (size, dim, dim)):
+        raise ValueError(
+            f"second must have shape [E, d, d] = {[size, dim, dim]} or [d, d], got {list(s.shape)}"
+        )
+    theta = jnp.zeros(dim) if estimate is None else jnp.asarray(estimate)
+    if theta.shape != (dim,):
+        raise ValueError(f"estimate must have shape [d] = [{dim}], got {list(theta.shape)}")
+    squares = None if label_squares is None else jnp.asarray(label_squares)
+    if squares is not None and squares.shape != (size,):
+        raise ValueError(f"label_squares must have shape [E] = [{size}], got {list(squares.shape)}")
+    if probabilities is None:
+        shares = jnp.full(size, 1 / size)
+    else:
+        checks.probabilities("probabilities", probabilities, size)
+        shares = jnp.asarray(probabilities)
+    dtype = jnp.result_type(float, theta, s, b)
+    s = jnp.broadcast_to(s, (size, dim, dim)).astype(dtype)
+    squares = None if squares is None else squares.astype(dtype)
+    return theta.astype(dtype), s, b.astype(dtype), shares.astype(dtype), squares
