@@ -103,13 +103,15 @@ def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) ->
     }
 
 
-def _laws(module: str, tests: str, **laws: tuple[str, ...]) -> dict[str, Mutant]:
-    """The functions of a module of `theory.invariance`, and the studies that judge them."""
+def _laws(
+    module: str, tests: str, *, room: str = "invariance", **laws: tuple[str, ...]
+) -> dict[str, Mutant]:
+    """The functions of a module of a room of `theory`, and the studies that judge them."""
     return {
         f"{name} of {module}": Mutant(
-            f"causal_sgd.theory.invariance.{module}:{name}",
+            f"causal_sgd.theory.{room}.{module}:{name}",
             result(),
-            (f"tests/theory/test_theory_invariance_{tests}.py",),
+            (f"tests/theory/test_theory_{room}_{tests}.py",),
             judged,
         )
         for name, judged in laws.items()
@@ -284,6 +286,14 @@ MUTANTS: dict[str, Mutant] = {
     **_laws("minority_groups", "losses", errors=("minority-groups",)),
     **_laws("mixtures", "environments", bayes_error=(), permuted_error=()),
     **_laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
+    **_laws(
+        "_features",
+        "features",
+        room="stability",
+        oscillation_end=("benign-oscillation",),
+        share_time=("benign-oscillation",),
+        weak_exponent=("benign-oscillation",),
+    ),
     **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     **{
         f"{law} of linear_dynamics": Mutant(

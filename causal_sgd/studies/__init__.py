@@ -52,6 +52,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "positive-spectra",
         "relu-network",
         "separable",
+        "benign-oscillation",
         "heterogeneity",
         "phase-diagram",
         "trajectories",

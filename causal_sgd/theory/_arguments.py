@@ -36,9 +36,11 @@ _POSITIVE = (
     "product",
     "ratio",
     "shares",
+    "strong",
     "time",
     "tolerance",
     "variance",
+    "weak",
 )
 _COUNTS = (
     "batch_size",
@@ -79,6 +81,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "minority_share": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
+    "start_share": {"above": 0, "maximum": 1},
 }
 
 _STATIC: dict[str, tuple[type, str]] = {

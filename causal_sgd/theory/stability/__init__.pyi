@@ -8,6 +8,10 @@ from ._edge import edge_mean as edge_mean
 from ._edge import edge_multiplier as edge_multiplier
 from ._edge import edges as edges
 from ._edge import two_cycle as two_cycle
+from ._features import OscillationEnd as OscillationEnd
+from ._features import oscillation_end as oscillation_end
+from ._features import share_time as share_time
+from ._features import weak_exponent as weak_exponent
 from ._moments import almost_sure_cap as almost_sure_cap
 from ._moments import critical_batch_size as critical_batch_size
 from ._moments import heterogeneity_cap as heterogeneity_cap
