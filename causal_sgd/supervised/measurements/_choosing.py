@@ -120,6 +120,8 @@ class Choosing(NamedTuple):
 def _largest(words: Array, number: int) -> Array:
     """Where the largest `number` of words [B, n] are, [B, n] bool."""
     size = words.shape[1]
+    if number == 1:
+        return jnp.argmax(words, 1)[:, None] == jnp.arange(size)[None]
     chosen = jax.lax.top_k(words, min(number, size))[1]
     return jnp.any(chosen[:, :, None] == jnp.arange(size)[None, None], 1)
 

@@ -246,6 +246,8 @@ def _sizes(number: object) -> int | tuple[int, ...] | None:
     """The numbers of examples as they are given, checked."""
     if number is None:
         return None
+    if isinstance(number, np.ndarray) and not number.ndim:
+        number = number[()]
     if isinstance(number, Sequence | np.ndarray) and not isinstance(number, str):
         if not len(number):
             raise ValueError("num_examples must be a number, or one of each environment, got none")

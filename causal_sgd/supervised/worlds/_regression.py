@@ -184,11 +184,9 @@ def _checked(
     square = None if covariance is None else array("covariance", covariance, (dim, dim))
     if square is not None:
         _check_covariance(square)
-    if np.ndim(noise):
-        deviations = array("noise", noise, (size,), minimum=0)
-    else:
-        checks.number("noise", noise, minimum=0)
-        deviations = jnp.full(size, jnp.asarray(noise, float))
+    checks.number("noise", noise, minimum=0, scalar=False)
+    shape = (size,) if np.ndim(noise) else ()
+    deviations = jnp.broadcast_to(array("noise", noise, shape), (size,))
     if probabilities is not None:
         checks.probabilities("probabilities", probabilities, size)
     if target is None:
