@@ -351,6 +351,14 @@ MUTANTS: dict[str, Mutant] = {
             ("streamed", "_gaussian", "law"),
         )
     },
+    **{
+        f"{name} of attention": Mutant(
+            f"causal_sgd.theory.attention:{name}",
+            result(),
+            ("tests/theory/test_theory_attention.py",),
+        )
+        for name in ("critical_spread", "exponent", "growth", "optimum")
+    },
     "choice of environments": Mutant(
         "causal_sgd.training.samplers:_choose", heavier("probabilities"), SAMPLERS
     ),

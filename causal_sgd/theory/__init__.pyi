@@ -1,3 +1,4 @@
+from . import attention as attention
 from . import invariance as invariance
 from . import limits as limits
 from . import linear_dynamics as linear_dynamics

@@ -25,6 +25,7 @@ _POSITIVE = (
     "init_scale",
     "invariant_eigenvalue",
     "input_variance",
+    "input_variances",
     "learning_rate",
     "largest",
     "length",
@@ -37,6 +38,7 @@ _POSITIVE = (
     "ratio",
     "shares",
     "strong",
+    "task_variances",
     "time",
     "tolerance",
     "variance",
@@ -44,6 +46,7 @@ _POSITIVE = (
 )
 _COUNTS = (
     "batch_size",
+    "context_length",
     "dim",
     "dim_spurious",
     "invariant_rank",
