@@ -81,6 +81,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "catapult",
         "edge",
         "divergence",
+        "where-it-sits",
     ),
     "By which method?": (
         "federated",

@@ -24,6 +24,7 @@ _POSITIVE = (
     "eigenvalue",
     "init_scale",
     "invariant_eigenvalue",
+    "invariant_eigenvalues",
     "input_variance",
     "input_variances",
     "learning_rate",

@@ -420,6 +420,12 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.stability.almost_sure_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
     "theory.stability.catapult_step": {"output": 0.1, "sharpness": 1.0, "eigenvalues": 0.0},
     "theory.stability.heterogeneity_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
+    "theory.stability.saddle_spectrum": {
+        "invariant_eigenvalues": np.ones(2),
+        "spurious_eigenvalues": np.ones(1),
+        "dim": 4,
+        "rank": 3,
+    },
     "trajectories": {"over": "spread"},
     "tell": {"state": REFINEMENT, "dataset": RESULTS.isel(spread=[0, 1])},
     "use_compilation_cache": {"folder": "cache"},

@@ -1,4 +1,4 @@
-"""How large a step may be: the edge of stability, the catapult, and finite batches.
+"""How large a step may be, and the curvature where it ends: edge, catapult, finite batches, saddle.
 
 Three maps are exact and small. A direction of U U' under population gradients is the cubic map
 u <- (1 + eta (s - u^2)) u. The output f and the sharpness S of U V' with one entry and any number
@@ -11,7 +11,8 @@ almost all of its runs contract up to a higher rate, at which `almost_sure_expon
 mean-square edge of other laws: Wu, Ma and Su, NeurIPS 2022; the gap between both: Chemnitz and
 Engel, arXiv 2407.20209). Environments keep the residual from vanishing, so that larger batches do
 not bring back the edge of gradient descent: they end at `heterogeneity_cap`. Smaller ones are
-limited by the noise of that residual, `stationary_error`. All formulas are derived here.
+limited by the noise of that residual, `stationary_error`. `saddle_spectrum` is the whole Hessian of
+the loss at A*, a strict saddle of the pooled loss. All formulas are derived here.
 
 The loss is (1/4m) sum_i (<X_i, UU'> - y_i)^2, so that the sharpness of U U' = A* is 2 sigma_1 and
 that of U V' in one dimension is S = (|u|^2 + |v|^2)/2.

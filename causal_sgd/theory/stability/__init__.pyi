@@ -18,3 +18,5 @@ from ._moments import heterogeneity_cap as heterogeneity_cap
 from ._moments import mean_square_edge as mean_square_edge
 from ._moments import second_moments as second_moments
 from ._moments import stationary_error as stationary_error
+from ._saddle import SaddleSpectrum as SaddleSpectrum
+from ._saddle import saddle_spectrum as saddle_spectrum
