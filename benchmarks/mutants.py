@@ -293,12 +293,8 @@ MUTANTS: dict[str, Mutant] = {
         oscillation_end=("benign-oscillation",),
         share_time=("benign-oscillation",),
         weak_exponent=("benign-oscillation",),
-    "saddle_spectrum": Mutant(
-        "causal_sgd.theory.stability:saddle_spectrum",
-        result(),
-        ("tests/theory/test_theory_saddle.py",),
-        ("where-it-sits",),
     ),
+    **_laws("_saddle", "saddle", room="stability", saddle_spectrum=("where-it-sits",)),
     **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     **{
         f"{law} of linear_dynamics": Mutant(

@@ -77,11 +77,11 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "How sparse?": ("sample-threshold",),
     "How flat?": (
+        "where-it-sits",
         "max-learning-rate",
         "catapult",
         "edge",
         "divergence",
-        "where-it-sits",
     ),
     "By which method?": (
         "federated",
