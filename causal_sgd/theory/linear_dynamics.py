@@ -29,8 +29,16 @@ descent like label noise of variance M^2 that is independent of the inputs:
     test     = int [c^(2t) + M^2 ratio (1 - c^t)^2/nu] dMP  ->  M^2 ratio/(1 - ratio),
     training = int nu c^(2t) dMP + M^2 [1 - ratio + ratio int c^(2t) dMP]  ->  M^2 (1 - ratio).
 
-Then the limits of both losses are equal at ratio = (3 - sqrt(5))/2 = 0.382. All losses are mean
-squared residuals in units of E|D|^2 at the start, and spreads are in units of its root.
+Then the limits of both losses are equal at ratio = (3 - sqrt(5))/2 = 0.382. The noise of HeteroSGD
+is that of the residuals which the fit leaves. For two environments with n/2 examples each, let the
+inputs be X = U (n S)^(1/2), with orthonormal columns of U, and R the diagonal matrix of the signs
+of a_e. At the fit the gradient of an environment is S^(1/2) (1 - C^2) S^(1/2) a_e/2 with C =
+U'RU, which is free of S. The means of C^2 and C^4 are ratio and 2 ratio^2 - ratio^3. Hence eta nu
+in the noise above becomes eta [(1 - ratio)^2 nu + ratio^2 (1 - ratio)] at late times, to first
+order in the learning rate; beyond ratio 1 the fit leaves nothing, and there is no noise.
+
+All losses are mean squared residuals in units of E|D|^2 at the start, and spreads are in units of
+its root.
 """
 
 from __future__ import annotations
@@ -162,9 +170,9 @@ def losses(
     """The losses after some steps of gradient descent, or of HeteroSGD.
 
     They are means over designs, starts and, of HeteroSGD, orders of the environments. One run
-    deviates from them by a relative order of 1/sqrt(p). With own designs the noise of HeteroSGD is
-    taken to be that of a shared one, which is true of two environments to first order in the
-    learning rate, and other terms are those of p to infinity.
+    deviates from them by a relative order of 1/sqrt(p). With own designs HeteroSGD is that of two
+    environments at small learning rates and late times: early ones have more noise, as the fit is
+    worse.
 
     Accuracy: relative 1e-5 in single precision, and absolute 1e-6.
 
@@ -417,7 +425,11 @@ def _parts(
 
     noise = jnp.zeros_like(values)
     if sampler == "hetero":
-        noise = (1 - left) * rate * values / (4 - rate * values)
+        driven = values
+        if design == "own":  # by the residuals that the fit leaves
+            rest = jnp.maximum(1 - aspect, 0)[..., None]
+            driven = rest**2 * values + aspect[..., None] ** 2 * rest
+        noise = (1 - left) * rate * driven / (4 - rate * values)
     test, training = mean(noise), mean(values * noise)
     if design == "shared":
         training = training + 1
