@@ -253,6 +253,16 @@ MUTANTS: dict[str, Mutant] = {
         },
     ),
     **_theory("_statistical_dimension", "statistical_dimension", studies={}),
+    **_laws(
+        "_sharpness_aware",
+        "sharpness_aware",
+        room="stability",
+        sam_edge=("sam-edge",),
+        sam_amplitude=("sam-edge",),
+        sam_balance_exponent=("sam-edge",),
+        sam_exponent=("sam-edge",),
+        sam_floor=("sam-edge",),
+    ),
     **_theory(
         "_tails",
         "tail_exponent",

@@ -79,6 +79,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "How flat?": (
         "where-it-sits",
         "max-learning-rate",
+        "sam-edge",
         "catapult",
         "edge",
         "divergence",

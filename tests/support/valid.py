@@ -257,6 +257,8 @@ VALID: dict[str, Any] = {
     "proximal": 0.1,
     "quantile": lambda u: u - 0.5,
     "radius": 0.1,
+    "curvature": 2.0,
+    "gradient_norm": 0.1,
     "rank": 3,
     "rate": 0.1,
     "rounds": 1,

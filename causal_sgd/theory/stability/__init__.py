@@ -12,7 +12,8 @@ mean-square edge of other laws: Wu, Ma and Su, NeurIPS 2022; the gap between bot
 Engel, arXiv 2407.20209). Environments keep the residual from vanishing, so that larger batches do
 not bring back the edge of gradient descent: they end at `heterogeneity_cap`. Smaller ones are
 limited by the noise of that residual, `stationary_error`. `saddle_spectrum` is the whole Hessian of
-the loss at A*, a strict saddle of the pooled loss. All formulas are derived here.
+the loss at A*, a strict saddle of the pooled loss. All formulas of these are derived here. SAM has
+an edge and a floor of its own, `sam_edge` and `sam_floor`.
 
 The loss is (1/4m) sum_i (<X_i, UU'> - y_i)^2, so that the sharpness of U U' = A* is 2 sigma_1 and
 that of U V' in one dimension is S = (|u|^2 + |v|^2)/2.

@@ -20,3 +20,8 @@ from ._moments import second_moments as second_moments
 from ._moments import stationary_error as stationary_error
 from ._saddle import SaddleSpectrum as SaddleSpectrum
 from ._saddle import saddle_spectrum as saddle_spectrum
+from ._sharpness_aware import sam_amplitude as sam_amplitude
+from ._sharpness_aware import sam_balance_exponent as sam_balance_exponent
+from ._sharpness_aware import sam_edge as sam_edge
+from ._sharpness_aware import sam_exponent as sam_exponent
+from ._sharpness_aware import sam_floor as sam_floor
