@@ -316,12 +316,12 @@ MUTANTS: dict[str, Mutant] = {
         for law, studies in {
             "accuracy": (),
             "critical_ratio": (),
-            "grokking_times": (),
+            "grokking_times": ("grokking-linear",),
             "late_gap": (),
             "loss_at": (),
             "losses": (),
             "spectrum": (),
-            "vanishing_spread": (),
+            "vanishing_spread": ("grokking-linear",),
         }.items()
     },
     "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),

@@ -71,6 +71,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "In which order?": ("incremental-learning",),
     "How fast?": (
         "over-specified-rank",
+        "grokking-linear",
         "finite-time",
         "preconditioning",
         "minority-groups",

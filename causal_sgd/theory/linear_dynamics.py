@@ -217,8 +217,8 @@ def grokking_times(
         training = (4 pi)^(-1/2) (eta t)^(-3/2),  test = (pi eta t)^(-1/2).
 
     Accuracy: relative 1e-4 in single precision, for times from 0.01 to 1e12 over the learning rate;
-    later ones are inf. A loss that stays below the level for less than a fifth of the time it took
-    to reach it may be overlooked.
+    earlier ones are 0, and later ones inf. A loss that stays below the level for less than a fifth
+    of the time it took to reach it may be overlooked.
 
     Args:
         learning_rate: eta [...].
@@ -237,32 +237,27 @@ def grokking_times(
     11.2 224.2
     """
     _check_kinds(design, sampler)
-    eta, aspect, goal, width = broadcast(learning_rate, ratio, level, spread)
+    given = broadcast(learning_rate, ratio, level, spread)
+    eta, aspect, goal, width = (jnp.stack([value, value]) for value in given)  # of both losses
 
-    def excess(log_time: Array) -> Losses:
+    def excess(log_time: Array) -> Array:
+        """Both losses over the level, [2, ...], at a time of each, [2, ...]."""
         parts = _parts(jnp.exp(log_time) / eta, eta, aspect, dim, design, sampler)
-        return Losses(*(loss - goal for loss in _combined(parts, width)))
+        found = _combined(parts, width)
+        return jnp.stack([found.training[0], found.test[1]]) - goal
 
     first, last = (math.log(10) * end for end in DECADES)
     logs = jnp.linspace(first, last, POINTS, dtype=eta.dtype)
-
-    def look(found: GrokkingTimes, log_time: Array) -> tuple[GrokkingTimes, None]:
-        reached = excess(jnp.full_like(eta, log_time))
-        pairs = zip(found, reached, strict=True)
-        return GrokkingTimes(
-            *(jnp.where((part < 0) & jnp.isinf(first), log_time, first) for first, part in pairs)
-        ), None
-
     never = jnp.full_like(eta, jnp.inf)
-    found, _ = jax.lax.scan(look, GrokkingTimes(never, never), logs)
-    start = _combined(_parts(jnp.zeros_like(eta), eta, aspect, dim, design, sampler), width)
-    times = []
-    for place, first in enumerate(found):
-        high = jnp.where(jnp.isinf(first), logs[-1], first)
-        low = high - logs[1] + logs[0]
-        between = bisect(lambda log_time, place=place: excess(log_time)[place], low, high)
-        time = jnp.where(jnp.isinf(first), jnp.inf, jnp.exp(between) / eta)
-        times.append(jnp.where(start[place] < goal, 0, time))
+
+    def look(found: Array, log_time: Array) -> tuple[Array, None]:
+        reached = excess(jnp.full_like(found, log_time)) < 0
+        return jnp.where(reached & jnp.isinf(found), log_time, found), None
+
+    found, _ = jax.lax.scan(look, never, logs)
+    high = jnp.where(jnp.isinf(found), logs[-1], found)
+    times = jnp.exp(bisect(excess, high - logs[1] + logs[0], high)) / eta
+    times = jnp.where(jnp.isinf(found), jnp.inf, jnp.where(found == logs[0], 0, times))
     return GrokkingTimes(*times)
 
 
