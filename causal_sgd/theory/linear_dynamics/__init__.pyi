@@ -1,0 +1,13 @@
+from ._losses import DESIGNS as DESIGNS
+from ._losses import SAMPLERS as SAMPLERS
+from ._losses import Losses as Losses
+from ._losses import accuracy as accuracy
+from ._losses import loss_at as loss_at
+from ._losses import losses as losses
+from ._spectrum import Spectrum as Spectrum
+from ._spectrum import spectrum as spectrum
+from ._times import GrokkingTimes as GrokkingTimes
+from ._times import critical_ratio as critical_ratio
+from ._times import grokking_times as grokking_times
+from ._times import late_gap as late_gap
+from ._times import vanishing_spread as vanishing_spread
