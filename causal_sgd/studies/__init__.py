@@ -81,6 +81,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "where-it-sits",
         "max-learning-rate",
         "sam-edge",
+        "layer-alignment",
         "catapult",
         "edge",
         "divergence",
