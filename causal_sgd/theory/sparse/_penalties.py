@@ -18,8 +18,7 @@ from causal_sgd.types import Array
 __all__ = ["HeterogeneityLasso", "gradient_variances", "growth_exponents", "heterogeneity_lasso"]
 
 ROUNDS = 40  # of penalties from a solution and a solution from penalties
-SWEEPS = 50  # of the Lasso in each round, from the last solution
-LAST_SWEEPS = 500
+SWEEPS = 30  # of the Lasso in each round, from the last solution
 
 
 class HeterogeneityLasso(NamedTuple):
@@ -27,7 +26,7 @@ class HeterogeneityLasso(NamedTuple):
 
     estimate: Array  # theta [d]
     penalties: Array  # (eta / 2) V_i [d], in units of S theta
-    change: Array  # [] the largest change of a penalty in the last round; 0 where it has settled
+    change: Array  # [] the largest change of a penalty in a further round; 0 if it has settled
 
 
 def gradient_variances(
@@ -245,15 +244,11 @@ def _fixed_point(
         found = _variances(theta, second, cross, shares, squares, label_noise, batch_size)
         return (learning_rate / 2 * found).astype(theta.dtype)
 
-    def solve(theta: Array, weights: Array, sweeps: int) -> Array:
-        return lasso(mean_second, mean_cross, weights, theta, signed=signed, sweeps=sweeps)
-
     def work(_: int | Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         theta, _ = carry
         weights = penalties(theta)
-        return solve(theta, weights, SWEEPS), weights
+        numbers = mean_second, mean_cross, weights, theta
+        return lasso(*numbers, signed=signed, sweeps=SWEEPS), weights
 
-    theta, before = jax.lax.fori_loop(0, ROUNDS, work, (theta, jnp.zeros_like(theta)))
-    weights = penalties(theta)
-    change = jnp.max(jnp.abs(weights - before))
-    return HeterogeneityLasso(solve(theta, weights, LAST_SWEEPS), weights, change)
+    theta, weights = jax.lax.fori_loop(0, ROUNDS, work, (theta, jnp.zeros_like(theta)))
+    return HeterogeneityLasso(theta, weights, jnp.max(jnp.abs(penalties(theta) - weights)))
