@@ -36,6 +36,7 @@ import numpy as np
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import late
 from causal_sgd.studies._tables import points
+from causal_sgd.studies._thresholds import half
 from causal_sgd.studies.sensing._first_examples import contradiction_cell, recovery_cell
 
 if TYPE_CHECKING:
@@ -264,23 +265,6 @@ def _early_levels(dataset: xr.Dataset) -> np.ndarray:
     share = (2 * np.log1p(-LINEAR) - before) / (after - before)
     logs = [np.log(np.take_along_axis(true, first - back, -1)) for back in (0, 1)]
     return np.exp(logs[1] + share * (logs[0] - logs[1]))[..., 0]
-
-
-def half(counts: np.ndarray, shares: np.ndarray, runs: int) -> float:
-    """The number of examples at which half of the runs succeed: a logistic curve, most likely.
-
-    Args:
-        counts: examples [n].
-        shares: of runs that succeed, [n].
-        runs: at each number.
-    """
-    centres = np.linspace(counts.min(), counts.max(), 400)[:, None, None]
-    widths = np.geomspace(0.005, 0.3, 40)[None, :, None] * counts.mean()
-    logits = np.clip((counts - centres) / widths, -30, 30)
-    likelihood = runs * np.sum(shares * logits - np.logaddexp(0, logits), -1)
-    # The mean of the centres over the likelihood of all, which separated shares leave flat.
-    weights = np.exp(likelihood - likelihood.max())
-    return float(np.sum(weights * centres[:, :, 0]) / weights.sum())
 
 
 def _counts(dim: int, rank: int, fractions: np.ndarray) -> np.ndarray:
