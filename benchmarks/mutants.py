@@ -305,6 +305,14 @@ MUTANTS: dict[str, Mutant] = {
         weak_exponent=("benign-oscillation",),
     ),
     **_laws("_saddle", "saddle", room="stability", saddle_spectrum=("where-it-sits",)),
+    **_laws(
+        "_gain",
+        "gain",
+        room="sparse",
+        effective_scale=(),
+        first_gain=(),
+        gain_per_step=("diagonal-networks",),
+    ),
     **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     **{
         f"{law} of linear_dynamics": Mutant(

@@ -76,7 +76,12 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "preconditioning",
         "minority-groups",
     ),
-    "How sparse?": ("label-noise-lasso", "sample-threshold", "heterogeneity-lasso"),
+    "How sparse?": (
+        "label-noise-lasso",
+        "diagonal-networks",
+        "sample-threshold",
+        "heterogeneity-lasso",
+    ),
     "How flat?": (
         "where-it-sits",
         "max-learning-rate",

@@ -396,7 +396,9 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.linear_dynamics.spectrum": {"ratio": 0.5},
     "theory.linear_dynamics.vanishing_spread": {"ratio": 0.5, "sampler": "hetero"},
     "theory.order_parameters": {"world": Later(world)},
+    "theory.sparse.effective_scale": {"positive": 0.1, "negative": 0.1},
     "theory.sparse.feature_thresholds": {"correlation": 0.5},
+    "theory.sparse.first_gain": {"target": np.ones(3)},
     "theory.sparse.gradient_variances": {
         "estimate": np.ones(2),
         "second": np.eye(2),

@@ -140,14 +140,18 @@ def features(dataset: xr.Dataset, rate: float, world: int) -> tuple[np.ndarray, 
 
 
 def shares(dataset: xr.Dataset, rate: float, world: int) -> np.ndarray:
-    """The strong feature's share in the first start, [seeds, frames].
-
-    It is that of the minimum to which the gradient flow would lead: v s^2 where log|s|/v -
-    log|w|/u is that of the run, and v s^2 + u w^2 = 1. The noise of the last steps is not in it.
-    """
+    """The strong feature's share in the first start, [seeds, frames]; see `share_at`."""
     strong, weak = features(dataset, rate, world)
     with np.errstate(divide="ignore"):
-        kept = np.log(strong) / 2 - np.log(weak / WEAK) / (2 * WEAK)
+        return share_at(np.log(strong) / 2 - np.log(weak / WEAK) / (2 * WEAK))
+
+
+def share_at(kept: np.ndarray) -> np.ndarray:
+    """The strong feature's share at the minimum to which the gradient flow would lead, [...].
+
+    It is v s^2 where log|s|/v - log|w|/u is that of the run, `kept`, and v s^2 + u w^2 = 1. The
+    noise of the last steps is not in it.
+    """
     middle = np.zeros(kept.shape)
     low, high = middle - 100, middle + 100
     for _ in range(60):  # bisection for the logarithm of the weak share over the strong one

@@ -1,3 +1,6 @@
+from ._gain import effective_scale as effective_scale
+from ._gain import first_gain as first_gain
+from ._gain import gain_per_step as gain_per_step
 from ._interpolators import hyperbolic_interpolator as hyperbolic_interpolator
 from ._interpolators import l1_interpolator as l1_interpolator
 from ._lasso import weighted_lasso as weighted_lasso

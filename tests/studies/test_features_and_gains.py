@@ -1,0 +1,53 @@
+"""What the studies of redundant features and of diagonal networks draw and compute."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from causal_sgd.studies.supervised import _benign_runs, _diagonal_runs, diagonal_networks
+
+
+def test_a_column_apart_is_orthogonal_to_the_others() -> None:
+    inputs, alone = (np.asarray(_diagonal_runs.design_of(3, apart)) for apart in (0.0, 1.0))
+    place = _diagonal_runs.SPURIOUS
+    square = alone.T @ alone / len(alone)
+    expected = np.eye(_diagonal_runs.DIM)[place]
+    np.testing.assert_allclose(square[place], expected, atol=1e-6)
+    cosine = alone[:, place] @ inputs[:, place] / np.linalg.norm(inputs[:, place])
+    assert cosine == pytest.approx(len(alone) ** 0.5, rel=1e-5)
+
+
+def test_the_error_of_a_ratio_of_gains_is_that_of_samples() -> None:
+    rng = np.random.default_rng(0)
+    weights = np.where(np.arange(_diagonal_runs.DIM) < _diagonal_runs.SPARSITY, 4.0, 1.0)
+    found = np.array(
+        [
+            diagonal_networks.shape(weights * rng.chisquare(3, size=(50, _diagonal_runs.DIM)))
+            for _ in range(400)
+        ]
+    )
+    assert found[:, 0].mean() == pytest.approx(4, rel=0.02)
+    assert found[:, 0].std() == pytest.approx(found[:, 1].mean(), rel=0.12)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_one_sampler_is_pooled_or_of_one_environment(pooled: bool) -> None:
+    sampler = _benign_runs._sampler(pooled)
+    state = sampler.init(jax.random.key(0), np.array([0.0, 0.5, 0.5]))
+    counts = np.array(
+        [sampler.draw(jax.random.key(i), np.int32(i), state)[0].counts for i in range(20)]
+    )
+    expected = [[0, 1, 1]] if pooled else [[0, 0, 2], [0, 2, 0]]
+    assert np.unique(counts, axis=0).tolist() == expected
+
+
+def test_the_share_of_a_state_is_that_of_the_minimum_to_which_it_flows() -> None:
+    """Plain gradient descent with a tiny step keeps the share."""
+    weak, s, w = _benign_runs.WEAK, 1.2, 0.7
+    for _ in range(40_000):
+        r = 1 - s**2 - weak * w**2
+        s, w = s * (1 + 1e-3 * r), w * (1 + 1e-3 * weak * r)
+    kept = np.log(1.2) - np.log(0.7) / weak
+    assert float(_benign_runs.share_at(np.array([kept]))[0]) == pytest.approx(s**2, abs=1e-3)
