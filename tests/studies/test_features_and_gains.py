@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from causal_sgd.studies.supervised import _benign_runs, _diagonal_runs, diagonal_networks
+from causal_sgd.studies.supervised import _benign_runs, _diagonal_numbers, _diagonal_runs
 
 
 def test_a_column_apart_is_orthogonal_to_the_others() -> None:
@@ -24,7 +25,7 @@ def test_the_error_of_a_ratio_of_gains_is_that_of_samples() -> None:
     weights = np.where(np.arange(_diagonal_runs.DIM) < _diagonal_runs.SPARSITY, 4.0, 1.0)
     found = np.array(
         [
-            diagonal_networks.shape(weights * rng.chisquare(3, size=(50, _diagonal_runs.DIM)))
+            _diagonal_numbers.shape(weights * rng.chisquare(3, size=(50, _diagonal_runs.DIM)))
             for _ in range(400)
         ]
     )
@@ -35,9 +36,9 @@ def test_the_error_of_a_ratio_of_gains_is_that_of_samples() -> None:
 @pytest.mark.parametrize("pooled", [True, False])
 def test_one_sampler_is_pooled_or_of_one_environment(pooled: bool) -> None:
     sampler = _benign_runs._sampler(pooled)
-    state = sampler.init(jax.random.key(0), np.array([0.0, 0.5, 0.5]))
+    state = sampler.init(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]))
     counts = np.array(
-        [sampler.draw(jax.random.key(i), np.int32(i), state)[0].counts for i in range(20)]
+        [sampler.draw(jax.random.key(i), jnp.asarray(i), state)[0].counts for i in range(20)]
     )
     expected = [[0, 1, 1]] if pooled else [[0, 0, 2], [0, 2, 0]]
     assert np.unique(counts, axis=0).tolist() == expected

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causal_sgd.studies.supervised import _diagonal_numbers as numbers
 from causal_sgd.studies.supervised import _diagonal_runs as runs
-from causal_sgd.studies.supervised import diagonal_networks as study
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 NAMES = {"full": "gradient descent", "single": "SGD, one example"}
-RATES = {"full": study.FULL_RATES, "single": study.SINGLE_RATES}
+RATES = {"full": numbers.FULL_RATES, "single": numbers.SINGLE_RATES}
 SHOWN = {"full": 0.1, "single": 0.04}  # learning rates whose gain is shown
 
 
@@ -27,7 +27,7 @@ def draw(data: Mapping[str, xr.Dataset]) -> Figure:
     from matplotlib import pyplot as plt
 
     fig, axes = plt.subplots(2, 3, figsize=(10.8, 6.4))
-    found = study.distances(data)
+    found = numbers.distances(data)
     _draw_shape(axes[0, 0], data)
     _draw_distances(axes[0, 1], found)
     _draw_steps(axes[0, 2], data)
@@ -52,7 +52,7 @@ def _draw_shape(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
         gain = runs.gains(runs.row_of(data[name], learning_rate=SHOWN[name])).mean(0)
         off = gain[runs.SPARSITY :].mean()
         ax.plot(places, gain / off, "os"[index], ms=4, color=COLOURS[index], label=label)
-        ax.hlines(study.first_shape(name), 1, runs.SPARSITY, color="black", ls="--", lw=1)
+        ax.hlines(numbers.first_shape(name), 1, runs.SPARSITY, color="black", ls="--", lw=1)
     ax.axhline(1, color="0.5", lw=0.8)
     ax.set(
         ylim=(0, None),
@@ -69,7 +69,7 @@ def _draw_distances(ax: Axes, found: Mapping[str, np.ndarray]) -> None:
     for index, (name, label) in enumerate(NAMES.items()):
         rows = [
             (settings["learning_rate"], i)
-            for i, (method, settings) in enumerate(study.COMPARED)
+            for i, (method, settings) in enumerate(numbers.COMPARED)
             if method == name and len(settings) == 1
         ]
         rates, places = map(list, zip(*rows, strict=True))
@@ -111,14 +111,14 @@ def _draw_steps(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 def _draw_alphas(ax: Axes, data: Mapping[str, xr.Dataset], found: Mapping[str, np.ndarray]) -> None:
     from causal_sgd.figures import COLOURS
 
-    alphas = sorted({*study.ALPHAS, study.ALPHA})
+    alphas = sorted({*numbers.ALPHAS, runs.ALPHA})
     errors = [
         np.nanmedian(runs.errors(runs.estimates(runs.row_of(data["full"], alpha=alpha))))
         for alpha in alphas
     ]
     law = {
         {**runs.SETTING, **settings}["alpha"]: np.median(found["error"][i])
-        for i, (_, settings) in enumerate(study.COMPARED)
+        for i, (_, settings) in enumerate(numbers.COMPARED)
     }
     ax.plot(alphas, errors, "o", color=COLOURS[0], label=r"gradient descent, $\eta = 0.1$")
     ax.plot(alphas, [law[a] for a in alphas], color="black", lw=1, ls="--", label="interpolator")
@@ -139,13 +139,13 @@ def _draw_gains(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd.figures import COLOURS
     from causal_sgd.theory import sparse
 
-    mean = study.MEANS[1]
-    rates = study.rejected_gains(data)
-    critical = float(theory.critical_spread(study.RATE, mean))
+    mean = numbers.MEANS[1]
+    rates = numbers.rejected_gains(data)
+    critical = float(theory.critical_spread(numbers.RATE, mean))
     dense = np.linspace(critical, 3.8, 100)
-    law = sparse.gain_per_step(study.RATE, mean, dense)
+    law = sparse.gain_per_step(numbers.RATE, mean, dense)
     error = rates.std(1, ddof=1) / rates.shape[1] ** 0.5
-    ax.errorbar(study.REJECTED, rates.mean(1), 2 * error, fmt="o", color=COLOURS[2], capsize=2)
+    ax.errorbar(numbers.REJECTED, rates.mean(1), 2 * error, fmt="o", color=COLOURS[2], capsize=2)
     ax.plot(dense, law, color="black", lw=1, ls="--", label=r"$\mathrm{E}\,q(\eta s)$")
     ax.axvline(critical, color="0.3", lw=1, ls=":", label="$M_c$")
     ax.set(
@@ -160,17 +160,17 @@ def _draw_gains(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
 def _draw_spreads(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
     from causal_sgd.figures import COLOURS
 
-    ends, constant = study.recovery(data, 0.0)
-    with_mean, _ = study.recovery(data, study.MEANS[1])
+    ends, constant = numbers.recovery(data, 0.0)
+    with_mean, _ = numbers.recovery(data, numbers.MEANS[1])
     low, middle, high = np.nanquantile(ends, (0.25, 0.5, 0.75), axis=1)
-    ax.fill_between(study.SPREADS, low, high, color=COLOURS[0], alpha=0.15, lw=0)
+    ax.fill_between(numbers.SPREADS, low, high, color=COLOURS[0], alpha=0.15, lw=0)
     for values, style, face, colour, label in (
         (with_mean, "s-", COLOURS[1], COLOURS[1], "mean 0.5, then pooled"),
         (constant, "o:", "white", COLOURS[0], "no mean, constant step"),
         (ends, "o-", COLOURS[0], COLOURS[0], "no mean, then pooled"),
     ):
         shown = middle if values is ends else np.nanmedian(values, axis=1)
-        ax.plot(study.SPREADS, shown, style, color=colour, mfc=face, label=label)
+        ax.plot(numbers.SPREADS, shown, style, color=colour, mfc=face, label=label)
     ax.set(
         ylim=(0, 3.1),
         xlabel="heterogeneity $M$ of one spurious input",

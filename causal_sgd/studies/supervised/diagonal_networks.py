@@ -36,38 +36,30 @@ from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import Cell, Options
 from causal_sgd.studies._frames import farthest_from_one
 from causal_sgd.studies._tables import points
+from causal_sgd.studies.supervised import _diagonal_numbers as numbers
 from causal_sgd.studies.supervised import _diagonal_runs as runs
-from causal_sgd.studies.supervised._diagonal_runs import (
-    ALPHA,
-    SETTING,
-    SPARSITY,
-    SPURIOUS,
-    TARGET,
+from causal_sgd.studies.supervised._diagonal_numbers import (
+    ALPHAS,
+    COMPARED,
+    FULL_RATES,
+    MEANS,
+    RATE,
+    REJECTED,
+    SINGLE_RATES,
+    SIZES,
+    SMALL,
+    SPREADS,
 )
+from causal_sgd.studies.supervised._diagonal_runs import ALPHA, SETTING, SPURIOUS
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-FULL_RATES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6)  # of gradient descent
-SINGLE_RATES = (0.02, 0.04, 0.07, 0.1)  # of SGD
 ORDERS = {"full": (0.1, 0.2), "single": (0.02, 0.04)}  # small steps, whose orders are judged
-ALPHAS = (0.1, 0.2, 0.5, 0.7, 1.0)  # besides ALPHA; 1.4 is beyond the edge of stability
 FIRST = {"full": (0.02, 160), "single": (0.005, 400)}  # learning rate and steps of a tiny start
 KEPT = 3  # frames of the start
 TINY = 1e-3  # the alpha of a start whose gradients do not change in these steps
-RATE = 0.2  # of environments
-SPREADS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-MEANS = (0.0, 0.5)
-REJECTED = (2.5, 3.0, 3.5)  # beyond the critical spread of a mean of 0.5, 2.29
-SMALL = 0.01  # the alpha of their start
-COMPARED = (
-    *(("full", {"learning_rate": rate}) for rate in FULL_RATES),
-    *(("single", {"learning_rate": rate}) for rate in SINGLE_RATES),
-    *(("full", {"learning_rate": 0.1, "alpha": alpha}) for alpha in ALPHAS),
-    *(("full", {"learning_rate": RATE, "spread": m, "mean": 0.0}) for m in (0.1, 0.25, 0.5)),
-)
-SIZES = {"full": 20, "single": 1}  # m, examples in a step
 SIMULATED = "independent simulation, 512 designs"
 CLAIMS = (
     {
@@ -218,11 +210,11 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     for name, (rate, steps) in FIRST.items():
         early = runs.row_of(data[name], learning_rate=rate, alpha=TINY)
         frame = int(np.flatnonzero(early.step.values == steps)[0])
-        ratio, error = shape(runs.gains(early, frame))
-        values[f"shape_first_{name}"] = abs(ratio - first_shape(name)) / error
+        ratio, error = numbers.shape(runs.gains(early, frame))
+        values[f"shape_first_{name}"] = abs(ratio - numbers.first_shape(name)) / error
     for name, rate in (("full", 0.1), ("single", 0.02)):
         late = runs.row_of(data[name], learning_rate=rate)
-        values[f"shape_{name}"] = shape(runs.gains(late))[0]
+        values[f"shape_{name}"] = numbers.shape(runs.gains(late))[0]
     for name, rates in (("full", (0.1, 0.6)), ("single", (0.02, 0.1))):
         ends = [
             runs.errors(runs.estimates(runs.row_of(data[name], learning_rate=r))) for r in rates
@@ -231,46 +223,9 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     return values | _of_interpolators(data) | _of_environments(data)
 
 
-def first_shape(name: str) -> float:
-    """The expected gain on the support over that off it, in the first step of a method."""
-    from causal_sgd.theory import sparse
-
-    gain = np.asarray(sparse.first_gain(1.0, TARGET, SIZES[name]))
-    return float(gain[0] / gain[-1])
-
-
-def shape(gain: np.ndarray) -> tuple[float, float]:
-    """The ratio of mean gains [designs, d] on and off the support, and its standard error."""
-    on, off = gain[:, :SPARSITY].mean(1), gain[:, SPARSITY:].mean(1)
-    ratio = on.mean() / off.mean()
-    # Of a ratio of means, to first order.
-    return float(ratio), float(np.std(on - ratio * off, ddof=1) / off.mean() / len(on) ** 0.5)
-
-
-def distances(data: Mapping[str, xr.Dataset]) -> dict[str, np.ndarray]:
-    """Distances [rows, designs] to the interpolators of "start" and "end", for `COMPARED`, and the
-    "error" of those of the start.
-    """
-    parts = [runs.row_of(data[name], **settings) for name, settings in COMPARED]
-    weights = np.stack([runs.estimates(part) for part in parts])
-    alphas, which = np.unique([float(part.alpha) for part in parts], return_inverse=True)
-    logs = [part.log_scale.isel(step=-1).transpose("design", ...).values for part in parts]
-    ends = np.exp(np.stack(logs))
-    starts = np.broadcast_to(alphas[:, None, None] ** 2, (len(alphas), *ends.shape[1:]))
-    # Diverged runs are NaN, and a scale may be too small for single precision.
-    ends = np.where(np.isfinite(ends), np.maximum(ends, 1e-30), 1)
-    found = runs.interpolators(np.concatenate([starts, ends]))
-    first, last = found[which], found[len(alphas) :]
-    return {
-        "start": np.linalg.norm(first - weights, axis=-1),
-        "end": np.linalg.norm(last - weights, axis=-1),
-        "error": runs.errors(first),
-    }
-
-
 def _of_interpolators(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """Where the runs end, against the interpolators of both scales."""
-    found = distances(data)
+    found = numbers.distances(data)
     places = {(name, *settings.values()): i for i, (name, settings) in enumerate(COMPARED)}
     medians = {kind: np.nanmedian(values, axis=1) for kind, values in found.items()}
     values, nearer = {}, []
@@ -296,7 +251,7 @@ def _of_environments(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     from causal_sgd.theory import sparse
 
     values = {}
-    for spread, rates in zip(REJECTED, rejected_gains(data), strict=True):
+    for spread, rates in zip(REJECTED, numbers.rejected_gains(data), strict=True):
         law = float(sparse.gain_per_step(RATE, MEANS[1], spread))
         error = rates.std(ddof=1) / len(rates) ** 0.5
         values[f"gain_{spread:g}"] = abs(rates.mean() - law) / error
@@ -307,8 +262,8 @@ def _of_environments(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     )
     values["untouched"] = float(np.abs(shaken - calm).max())
     half, last = SPREADS.index(0.5), SPREADS.index(3.0)
-    ends, constant = recovery(data, 0.0)
-    with_mean, _ = recovery(data, MEANS[1])
+    ends, constant = numbers.recovery(data, 0.0)
+    with_mean, _ = numbers.recovery(data, MEANS[1])
     upper = np.nanquantile(ends, 0.75, axis=1)
     return values | {
         "improves": float(np.nanmedian(ends[half] / ends[0])),
@@ -320,37 +275,20 @@ def _of_environments(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     }
 
 
-def recovery(data: Mapping[str, xr.Dataset], mean: float) -> tuple[np.ndarray, np.ndarray]:
-    """Errors [SPREADS, designs] at the end, and on the plateau before pooled training."""
-    parts = [
-        runs.row_of(data["full"], learning_rate=RATE, mean=mean, spread=spread)
-        for spread in SPREADS
-    ]
-    ends = [runs.errors(runs.estimates(part)) for part in parts]
-    return np.array(ends), np.array([runs.errors(runs.plateau(part)) for part in parts])
-
-
-def rejected_gains(data: Mapping[str, xr.Dataset]) -> np.ndarray:
-    """The gain per step of the rejected coordinate in the first frame, [REJECTED, designs]."""
-    apart = {"learning_rate": RATE, "mean": MEANS[1], "apart": 1.0, "alpha": SMALL}
-    parts = [runs.row_of(data["full"], **apart, spread=spread) for spread in REJECTED]
-    return np.array([runs.gains(p, 1)[:, SPURIOUS] / int(p.step[1]) for p in parts])
-
-
 def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """Distances to the interpolators, errors against step, alpha and spread, and gains."""
     from causal_sgd.theory import sparse
 
-    found = {kind: np.nanmedian(each, axis=1) for kind, each in distances(data).items()}
+    found = {kind: np.nanmedian(each, axis=1) for kind, each in numbers.distances(data).items()}
     rows = [{**SETTING, **settings} for _, settings in COMPARED]
     settings = {name: [row[name] for row in rows] for name in ("learning_rate", "alpha", "spread")}
-    settings["examples"] = [20.0 if name == "full" else 1.0 for name, _ in COMPARED]
+    settings["examples"] = [float(SIZES[name]) for name, _ in COMPARED]
     errors = [
         np.nanmedian(runs.errors(runs.estimates(runs.row_of(data[name], **settings))))
         for name, settings in COMPARED
     ]
-    ends, constant = (np.nanmedian(each, axis=1) for each in recovery(data, 0.0))
-    with_mean = np.nanmedian(recovery(data, MEANS[1])[0], axis=1)
+    ends, constant = (np.nanmedian(each, axis=1) for each in numbers.recovery(data, 0.0))
+    with_mean = np.nanmedian(numbers.recovery(data, MEANS[1])[0], axis=1)
     return {
         "interpolators": points(
             settings,
@@ -367,7 +305,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "gains": points(
             {"spread": REJECTED},
             {
-                "per_step": rejected_gains(data).mean(1),
+                "per_step": numbers.rejected_gains(data).mean(1),
                 "theory": np.asarray(sparse.gain_per_step(RATE, MEANS[1], np.array(REJECTED))),
             },
         ),
