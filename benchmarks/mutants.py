@@ -254,6 +254,23 @@ MUTANTS: dict[str, Mutant] = {
     ),
     **_theory("_statistical_dimension", "statistical_dimension", studies={}),
     **_laws(
+        "_interpolators",
+        "solvers",
+        room="sparse",
+        hyperbolic_interpolator=("heterogeneity-lasso",),
+        l1_interpolator=(),
+    ),
+    **_laws("_lasso", "solvers", room="sparse", weighted_lasso=("heterogeneity-lasso",)),
+    **_laws(
+        "_penalties",
+        "penalties",
+        room="sparse",
+        gradient_variances=(),
+        growth_exponents=(),
+        heterogeneity_lasso=("heterogeneity-lasso",),
+    ),
+    **_laws("_two_features", "penalties", room="sparse", feature_thresholds=()),
+    **_laws(
         "_sharpness_aware",
         "sharpness_aware",
         room="stability",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from causal_sgd.theory import critical_spread, sparse
+from support.cases import few
 
 RNG = np.random.default_rng(1)
 SHARES = np.array([0.2, 0.5, 0.3])
@@ -32,7 +33,7 @@ def environments(d: int, common: bool = False) -> tuple[np.ndarray, np.ndarray, 
     return second, cross, np.einsum("ei,ei->e", cross, betas) + 0.3
 
 
-@pytest.mark.parametrize("examples", [1, 6])
+@pytest.mark.parametrize("examples", few([1, 6], {1}))
 def test_the_variances_are_those_of_drawn_batches(examples: int) -> None:
     """10^5 batches of Gaussian examples, one at a time or several."""
     second, cross, squares = environments(3)
@@ -68,6 +69,7 @@ def test_the_exponents_are_those_of_drawn_steps() -> None:
     np.testing.assert_allclose(found, exact, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_to_first_order_the_exponents_vanish_on_the_support_alone() -> None:
     """The law itself: divided by eta they are the conditions of the Lasso as eta goes to zero."""
     second, cross, _ = environments(6, common=True)
@@ -113,6 +115,7 @@ def test_penalties_that_depend_on_the_solution_are_settled() -> None:
     assert found.change < 1e-9
 
 
+@pytest.mark.slow
 def test_one_coordinate_is_lost_at_the_critical_spread_to_first_order() -> None:
     eta, mu = 0.001, 0.5
     critical = float(critical_spread(eta, mu))
@@ -132,9 +135,10 @@ def two_features(
     return in_double(sparse.heterogeneity_lasso, second, cross, learning_rate=eta).estimate
 
 
-@pytest.mark.parametrize(
-    ("rho", "mu", "s1"), [(0.0, 0.5, 1.0), (0.5, 0.5, 1.0), (-0.6, 0.5, 8.0), (0.7, 0.5, 8.0)]
-)
+FEATURES = [(0.0, 0.5, 1.0), (0.5, 0.5, 1.0), (-0.6, 0.5, 8.0), (0.7, 0.5, 8.0)]
+
+
+@pytest.mark.parametrize(("rho", "mu", "s1"), few(FEATURES, {(0.7, 0.5, 8.0)}))
 def test_two_features_are_lost_at_the_thresholds_of_the_closed_form(
     rho: float, mu: float, s1: float
 ) -> None:
@@ -162,6 +166,7 @@ def test_two_features_are_lost_at_the_thresholds_of_the_closed_form(
     assert found.spurious_enters == np.inf
 
 
+@pytest.mark.slow
 def test_a_heavy_penalty_of_the_invariant_feature_pushes_the_spurious_one_in() -> None:
     """Beyond rho = (s2 / s1)^(1/6), against no mean or a negative one."""
     eta, s1 = 0.05, 40.0

@@ -51,7 +51,7 @@ def draw_features(
         vmax=1.2,
         rasterized=True,
     )
-    rho, spread = np.linspace(0, 0.92, 70), np.linspace(0, 30, 90)
+    rho, spread = np.linspace(0, 0.92, 93), np.linspace(0, 30, 241)
     lasso = problems.features_lasso(
         rho[:, None], spread[None, :], mean, FEATURES.learning_rate
     ).transpose(2, 1, 0)
@@ -69,7 +69,7 @@ def draw_features(
     if mean:
         ax.text(0.08, 3, "both", color="white", fontsize=9)
     ax.text(0.08, 17, "invariant only", color="white", fontsize=9)
-    ax.text(0.81, 25.5, "none", color="white", fontsize=9)
+    ax.text(0.9, 25.5, "none", color="white", fontsize=9, ha="right")
     return mesh
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import optimize
 
 from causal_sgd.theory import sparse
+from support.cases import few
 
 RNG = np.random.default_rng(0)
 
@@ -45,8 +46,15 @@ def problem(d: int, n: int, size: float) -> tuple[np.ndarray, np.ndarray, np.nda
     return x.T @ x / n, x.T @ y / n, size * RNG.uniform(0.5, 2, d)
 
 
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize(("d", "n", "size"), [(20, 50, 0.02), (60, 30, 0.01), (60, 30, 0.3)])
+PROBLEMS = [
+    (d, n, size, signed)
+    for d, n, size in ((20, 50, 0.02), (60, 30, 0.01), (60, 30, 0.3))
+    for signed in (False, True)
+]
+DEFAULT = {(60, 30, 0.01, True)}
+
+
+@pytest.mark.parametrize(("d", "n", "size", "signed"), few(PROBLEMS, DEFAULT))
 def test_the_lasso_is_optimal_and_that_of_plain_descent(
     d: int, n: int, size: float, signed: bool
 ) -> None:
@@ -56,6 +64,7 @@ def test_the_lasso_is_optimal_and_that_of_plain_descent(
     np.testing.assert_allclose(theta, descend(second, cross, weights, signed), atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_lasso_in_double_precision(signed: bool) -> None:
     second, cross, weights = problem(40, 20, 0.005)
@@ -71,6 +80,7 @@ def test_the_lasso_in_double_precision(signed: bool) -> None:
     assert loss(theta) <= found.fun + 1e-12
 
 
+@pytest.mark.slow
 def test_the_lasso_maps_over_leading_axes_and_keeps_dead_coordinates_at_zero() -> None:
     second, cross, weights = problem(6, 10, 0.1)
     second[2] = second[:, 2] = 0
@@ -87,20 +97,27 @@ def regression(d: int, n: int, s: int, noise: float) -> tuple[np.ndarray, np.nda
     return x, x[:, :s] @ RNG.normal(size=s) + noise * RNG.normal(size=n)
 
 
-@pytest.mark.parametrize(("d", "n", "s"), [(5, 2, 1), (30, 20, 3), (30, 20, 12)])
-@pytest.mark.parametrize("noise", [0.0, 0.3])
+CASES = [
+    (d, n, s, noise, double)
+    for d, n, s in ((5, 2, 1), (30, 20, 3), (30, 20, 12))
+    for noise in (0.0, 0.3)
+    for double in (False, True)
+]
+
+
+@pytest.mark.parametrize(("d", "n", "s", "noise", "double"), few(CASES, {(5, 2, 1, 0.3, True)}))
 def test_the_least_l1_norm_is_that_of_linear_programming(
-    d: int, n: int, s: int, noise: float
+    d: int, n: int, s: int, noise: float, double: bool
 ) -> None:
     x, y = regression(d, n, s, noise)
     program = optimize.linprog(np.ones(2 * d), A_eq=np.hstack([x, -x]), b_eq=y, method="highs")
-    with jax.enable_x64(True):
-        double = np.asarray(sparse.l1_interpolator(x, y))
-    np.testing.assert_allclose(double, program.x[:d] - program.x[d:], atol=1e-9)
-    single = np.asarray(sparse.l1_interpolator(x.astype("f4"), y.astype("f4")))
-    np.testing.assert_allclose(single, double, atol=2e-5)
+    with jax.enable_x64(double):
+        found = np.asarray(sparse.l1_interpolator(x, y))
+    expected = program.x[:d] - program.x[d:]
+    np.testing.assert_allclose(found, expected, atol=1e-9 if double else 2e-5)
 
 
+@pytest.mark.slow
 def test_nonnegative_interpolators_of_least_l1_norm_and_entropy() -> None:
     x, _ = regression(30, 15, 3, 0.0)
     y = x[:, :6] @ RNG.uniform(0.5, 2, 6)
@@ -114,8 +131,12 @@ def test_nonnegative_interpolators_of_least_l1_norm_and_entropy() -> None:
     np.testing.assert_allclose(x.T @ np.linalg.lstsq(x.T, logs)[0], logs, atol=1e-9)
 
 
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize(("n", "noise"), [(8, 0.3), (16, 0.3), (16, 0.0)])
+KINDS = [
+    (n, noise, double) for n, noise in ((8, 0.3), (16, 0.3), (16, 0.0)) for double in (False, True)
+]
+
+
+@pytest.mark.parametrize(("n", "noise", "double"), few(KINDS, {(16, 0.3, True)}))
 def test_the_interpolator_of_least_entropy_is_optimal(n: int, noise: float, double: bool) -> None:
     """X beta = y, and arcsinh(beta / a) in the span of the inputs."""
     x, y = regression(20, n, 3, noise)
@@ -134,6 +155,7 @@ def test_the_interpolator_of_least_entropy_is_optimal(n: int, noise: float, doub
             np.testing.assert_allclose(span, images, atol=spans * abs(images).max())
 
 
+@pytest.mark.slow
 def test_the_interpolator_is_where_gradient_flow_ends() -> None:
     """Small steps on beta = u^2 - v^2, each coordinate with a start of its own."""
     x, y = regression(8, 4, 2, 0.1)
@@ -148,6 +170,7 @@ def test_the_interpolator_is_where_gradient_flow_ends() -> None:
     np.testing.assert_allclose(u**2 - v**2, beta, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_large_scales_give_the_least_l2_norm() -> None:
     x, y = regression(10, 4, 2, 0.1)
     beta = sparse.hyperbolic_interpolator(x, y, 100.0)
