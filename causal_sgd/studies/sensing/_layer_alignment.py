@@ -221,13 +221,13 @@ def _next_eigenvalue(snapshot: Snapshot) -> Array:
 
 
 def _log_excess(snapshot: Snapshot) -> Array:
-    """Log|1 - (eta r/2)^2| of the next step less that for r = -s, in the direction of V."""
+    """Log|1 - (eta r/2)^2| in the direction of V less that for r = -s, the mean over the next s."""
     import jax.numpy as jnp
 
-    s = _next_eigenvalue(snapshot)
+    s = snapshot.world.spurious_cores[:, 0, 0]
     residuals = jnp.stack([snapshot.estimate[1, 1] - s, s])
     logs = jnp.log(jnp.abs(1 - (RATE * residuals / 2) ** 2))
-    return logs[0] - logs[1]
+    return jnp.mean(logs[0] - logs[1])
 
 
 def _rows(snapshot: Snapshot) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

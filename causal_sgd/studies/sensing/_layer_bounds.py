@@ -108,7 +108,7 @@ def balanced_across(points: np.ndarray, depth: int, sizes: np.ndarray) -> np.nda
         depth: L.
         sizes: |w|.
     """
-    length, last = 0.002, float(np.max(sizes))
+    length, last = 0.004, float(np.max(sizes))
     gradient = points.mean(0)
     w = length * gradient / np.linalg.norm(gradient)
     known, values = [], []

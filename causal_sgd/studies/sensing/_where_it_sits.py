@@ -37,7 +37,7 @@ DIM, RANK, RATE, MEAN = 6, 5, 0.1, 1.5
 SIGMA = np.array([1.0, 0.5625])  # with exact square roots: the start at A* has no rounding
 SPREADS = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.5, 7.25, 8.0])
 BEYOND = SPREADS[5:]  # M_c = 5.68
-POOLED = 2**24  # environments drawn for one batch
+POOLED = 2**28  # environments drawn for one batch
 ALPHA = 1e-3  # of a small start
 RELEASE = 1e-6  # of the component towards V of a start at A*
 STEPS, EVERY, LATE = 600, 10, 300

@@ -83,11 +83,12 @@ CLAIMS = {
         1e-4,
         HESSIAN,
     ),
-    # With 2^24 draws a batch's mean moves by 0.002, and u^2 by 0.0008.
+    # With 2^28 draws and M = 8 a batch's mean has the deviation 0.0005, u^2 0.0002, and the largest
+    # eigenvalue 0.0006: five of these.
     "minimum": Claim(
         "PooledSGD: largest deviation of the eigenvalues from those at A* + mean A_e",
         0,
-        0.01,
+        0.003,
         "Hessian at the minimum",
     ),
     "environment": Claim(
@@ -150,7 +151,7 @@ def run(
 ) -> dict[str, xr.Dataset]:
     """Population gradients in six dimensions with five columns, sigma* = 1 and 0.5625 and one
     spurious direction of mu = 1.5, from small starts and released at A*, 12 seeds (3 when quick):
-    one environment in each batch for M = 1 to 8, and 2^24 draws of one for two M.
+    one environment in each batch for M = 1 to 8, and 2^28 draws of one for two M.
     """
     from causal_sgd.sweeps import sweep, zipped
 
