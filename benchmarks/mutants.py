@@ -271,6 +271,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     **_laws("_two_features", "penalties", room="sparse", feature_thresholds=()),
     **_laws(
+        "_sharpening",
+        "sharpening",
+        room="stability",
+        sharpening_end=("progressive-sharpening",),
+        flattening_time=("progressive-sharpening",),
+    ),
+    **_laws(
         "_sharpness_aware",
         "sharpness_aware",
         room="stability",

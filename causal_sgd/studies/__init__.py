@@ -85,6 +85,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "How flat?": (
         "where-it-sits",
         "max-learning-rate",
+        "progressive-sharpening",
         "sam-edge",
         "layer-alignment",
         "catapult",

@@ -36,6 +36,7 @@ _POSITIVE = (
     "margins",
     "num_steps",
     "loss",
+    "overshoot",
     "product",
     "ratio",
     "shares",

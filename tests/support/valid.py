@@ -423,6 +423,13 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "theory.stability.almost_sure_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
     "theory.stability.catapult_step": {"output": 0.1, "sharpness": 1.0, "eigenvalues": 0.0},
+    "theory.stability.flattening_time": {
+        "start": 1.6,
+        "end": 1.2,
+        "target": 0.5,
+        "ratio": 0.1,
+    },
+    "theory.stability.sharpening_end": {"target": 0.5, "ratio": 0.1},
     "theory.stability.heterogeneity_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
     "theory.stability.saddle_spectrum": {
         "invariant_eigenvalues": np.ones(2),

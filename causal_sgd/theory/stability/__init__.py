@@ -13,7 +13,8 @@ Engel, arXiv 2407.20209). Environments keep the residual from vanishing, so that
 not bring back the edge of gradient descent: they end at `heterogeneity_cap`. Smaller ones are
 limited by the noise of that residual, `stationary_error`. `saddle_spectrum` is the whole Hessian of
 the loss at A*, a strict saddle of the pooled loss. All formulas of these are derived here. SAM has
-an edge and a floor of its own, `sam_edge` and `sam_floor`.
+an edge and a floor of its own, `sam_edge` and `sam_floor`. A sharpening minimum ends slightly below
+2 over its sharpness, `sharpening_end`, and environments take it away from there, `flattening_time`.
 
 The loss is (1/4m) sum_i (<X_i, UU'> - y_i)^2, so that the sharpness of U U' = A* is 2 sigma_1 and
 that of U V' in one dimension is S = (|u|^2 + |v|^2)/2.

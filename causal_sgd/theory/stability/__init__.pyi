@@ -20,6 +20,8 @@ from ._moments import second_moments as second_moments
 from ._moments import stationary_error as stationary_error
 from ._saddle import SaddleSpectrum as SaddleSpectrum
 from ._saddle import saddle_spectrum as saddle_spectrum
+from ._sharpening import flattening_time as flattening_time
+from ._sharpening import sharpening_end as sharpening_end
 from ._sharpness_aware import sam_amplitude as sam_amplitude
 from ._sharpness_aware import sam_balance_exponent as sam_balance_exponent
 from ._sharpness_aware import sam_edge as sam_edge
