@@ -161,7 +161,7 @@ def _spectrum(invariant: np.ndarray, spurious: np.ndarray) -> np.ndarray:
     from causal_sgd.theory import stability
 
     values, counts = stability.saddle_spectrum(invariant, spurious, dim=DIM, rank=RANK)
-    return np.sort(np.repeat(np.asarray(values, float), np.asarray(counts)))
+    return np.sort(np.repeat(np.asarray(values, float), np.asarray(counts, int)))
 
 
 def critical() -> float:
