@@ -162,6 +162,6 @@ def interpolators(scales: np.ndarray) -> np.ndarray:
 
     from causal_sgd.theory import sparse
 
-    inputs = jax.vmap(lambda number: design_of(number, 0.0))(np.arange(scales.shape[1]))
+    inputs = jax.jit(jax.vmap(lambda number: design_of(number, 0.0)))(np.arange(scales.shape[1]))
     labels = np.asarray(inputs) @ TARGET
     return np.asarray(sparse.hyperbolic_interpolator(inputs, labels, scales))
