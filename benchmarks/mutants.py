@@ -399,8 +399,14 @@ MUTANTS: dict[str, Mutant] = {
             f"causal_sgd.theory.attention:{name}",
             result(),
             ("tests/theory/test_theory_attention.py",),
+            judged,
         )
-        for name in ("critical_spread", "exponent", "growth", "optimum")
+        for name, judged in (
+            ("critical_spread", ("in-context",)),
+            ("exponent", ()),
+            ("growth", ()),
+            ("optimum", ("in-context",)),
+        )
     },
     "choice of environments": Mutant(
         "causal_sgd.training.samplers:_choose", heavier("probabilities"), SAMPLERS

@@ -53,6 +53,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "relu-network",
         "separable",
         "benign-oscillation",
+        "in-context",
         "heterogeneity",
         "phase-diagram",
         "trajectories",
