@@ -40,14 +40,18 @@ import numpy as np
 from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._cells import averaged
-from causal_sgd.studies._drawing import line_to_zero, mark
 from causal_sgd.studies._frames import farthest_from_one
 from causal_sgd.studies._tables import intervals, points
 from causal_sgd.studies.sensing._prompts import TASKS, map_of, prompts_cell, unit
+from causal_sgd.studies.sensing._prompts_panels import (
+    draw_diagram,
+    draw_growth,
+    draw_levels,
+    draw_optima,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from causal_sgd.analysis import Boundary
@@ -242,7 +246,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
         "relations": float(np.abs(deviations).max() / (RATE * MEAN / 2)),
         "covariances": float(covariances[0][-1] / covariances[0][0]),
         "covariance_rates": farthest_from_one(np.divide(*covariances)),
-        "boundary": _boundary(data["order"]).value / _critical(),
+        "boundary": _boundary(data["order"]).value / float(_critical()),
         "dead": _dead(data["diagram"]),
         "drawn": float(_shared(first.isel(spread=0))),
         **{
@@ -358,96 +362,30 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     from matplotlib import pyplot as plt
 
     fig, axes = plt.subplots(1, 4, figsize=(14.5, 3.5))
-    _draw_optima(axes[0], data)
-    _draw_growth(axes[1], data)
-    _draw_diagram(axes[2], data["diagram"])
-    _draw_levels(axes[3], data)
-    return fig
-
-
-def _draw_optima(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
-    from causal_sgd.figures import COLOURS
-
-    dense = np.geomspace(0.1, 3, 100)
-    found = _spectra(data)["optima"][:, -1]
-    for index, length in enumerate(LENGTHS):
-        line = dense / ((1 + 1 / length) * dense + TASKS.sum() / length)
-        ax.semilogx(dense, line, color=COLOURS[index], lw=1)
-        ax.semilogx(
-            TASKS, found[index], "osD"[index], color=COLOURS[index], label=f"$N = {length}$"
-        )
-    ax.set(xlabel=r"task variance $\omega$", ylabel="eigenvalue of $Q$", ylim=(0, 1))
-    ax.set_xticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
-    ax.set_title("one relation: trained and $Q^\\star$")
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
-
-
-def _draw_growth(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
-    from causal_sgd.figures import COLOURS
-
-    scale, levels = RATE * MEAN / 2, _spectra(data)
-    for index, (name, sizes, text) in enumerate(
-        (
-            ("relations", SPREADS, r"relations $\mu \pm M$"),
-            ("covariances", CONTRASTS, r"covariances $(1 \pm \rho) I$"),
-        )
-    ):
+    levels = _spectra(data)
+    draw_optima(axes[0], LENGTHS, levels["optima"][:, -1])
+    scale = RATE * MEAN / 2
+    kinds = (
+        ("relations", SPREADS, r"relations $\mu \pm M$"),
+        ("covariances", CONTRASTS, r"covariances $(1 \pm \rho) I$"),
+    )
+    for name, sizes, text in kinds:
         dense = np.linspace(0, sizes[-1], 200)
-        line = _exponents(name, dense) / scale
-        ax.plot(dense / sizes[-1], line, color=COLOURS[index], lw=1)
         rates = _growth(levels, name)[0] / scale
-        ax.plot(sizes / sizes[-1], rates, "os"[index], color=COLOURS[index], label=text)
-    ax.axhline(0, color="0.7", lw=0.6, zorder=0)
-    ax.set(
+        draw_growth(axes[1], (sizes, rates), (dense, _exponents(name, dense) / scale), text)
+    axes[1].set(
         xlabel=f"$M / {SPREADS[-1]:g}$ or $\\rho / {CONTRASTS[-1]:g}$",
-        ylabel=r"growth rate / $\frac{1}{2}\eta\mu$",
         title="what differs between sources",
     )
-    ax.legend(frameon=False, fontsize="small", loc="lower left")
-
-
-def _draw_diagram(ax: Axes, dataset: xr.Dataset) -> None:
-    from matplotlib.colors import Normalize
-
-    from causal_sgd import figures
-
-    level = _level(dataset).to_dataset(name="level")
-    level["diverged_at"] = dataset.diverged_at
+    level = _level(data["diagram"]).to_dataset(name="level")
+    level["diverged_at"] = data["diagram"].diverged_at
     rates = np.geomspace(DIAGRAM_RATES[0], DIAGRAM_RATES[-1], 200)
     critical = _critical(rates)
     inside = critical <= DIAGRAM_SPREADS[-1]
-    figures.phase_diagram(
-        ax,
-        level,
-        "level",
-        x="learning_rate",
-        y="spread",
-        logx=True,
-        norm=Normalize(0, 1.2),
-        label=r"level of $vv^\top$ over $\mu$",
-        legend=False,
-        theory={"$M_c$": (rates[inside], critical[inside])},
-    )
-    ax.set(xlabel=r"learning rate $\eta$", ylabel="spread $M$ of the relation")
-    ax.set_title(f"HeteroSGD, any $N$ (here {LENGTH})")
-
-
-def _draw_levels(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:
-    from causal_sgd.figures import COLOURS
-
-    level = _level(data["order"]).isel(learning_rate=0).mean("seed")
-    squares = level.spread.values**2
-    for index, size in enumerate(BATCHES):
-        values = _level(data[f"batch {size}"]).mean("seed").values.ravel()
-        ax.plot(
-            STREAMED_SPREADS**2, values, "sD"[index], color=COLOURS[index + 1], ls=":", lw=1,
-            label=f"batches of {size}",
-        )  # fmt: skip
-    ax.plot(squares, level, "o", ms=4, color=COLOURS[0], label="all prompts")
-    line_to_zero(ax, squares[BELOW], level[BELOW], color=COLOURS[0])
-    ax.axhline(MEAN, color="0.6", lw=0.8, zorder=0)
-    ax.annotate("mixed sources", (24, MEAN), (0, 4), textcoords="offset points", fontsize=8)
-    mark(ax, float(_critical()) ** 2, label="$M_c^2$")
-    ax.set(xlabel="$M^2$", ylabel=r"level of $vv^\top$ over $\mu$", ylim=(-0.03, 1.12))
-    ax.set_title(f"HeteroSGD, $\\eta = {RATE:g}$")
-    ax.legend(frameon=False, fontsize="small")
+    draw_diagram(axes[2], level, rates[inside], critical[inside])
+    axes[2].set(title=f"HeteroSGD, any $N$ (here {LENGTH})")
+    exact = _level(data["order"]).isel(learning_rate=0).mean("seed")
+    drawn = {size: _level(data[f"batch {size}"]).isel(batch_size=0) for size in BATCHES}
+    draw_levels(axes[3], exact, drawn, BELOW, float(_critical()))
+    axes[3].set(title=f"HeteroSGD, $\\eta = {RATE:g}$")
+    return fig
