@@ -260,6 +260,7 @@ MUTANTS: dict[str, Mutant] = {
         hyperbolic_interpolator=("heterogeneity-lasso",),
         l1_interpolator=(),
     ),
+    **_laws("_dimension", "dimension", room="sparse", sparse_dimension=()),
     **_laws("_lasso", "solvers", room="sparse", weighted_lasso=("heterogeneity-lasso",)),
     **_laws(
         "_penalties",

@@ -416,6 +416,7 @@ OWN: dict[str, dict[str, Any]] = {
         "scale": 0.1,
     },
     "theory.sparse.l1_interpolator": {"inputs": np.eye(2, 3), "labels": np.ones(2)},
+    "theory.sparse.sparse_dimension": {"dim": 10, "support": 2},
     "theory.sparse.weighted_lasso": {
         "second": np.eye(2),
         "cross": np.ones(2),

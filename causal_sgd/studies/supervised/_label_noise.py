@@ -155,29 +155,16 @@ def recovery_cell(steps: int) -> Cell:
 
 
 def dimension(dim: float, *, ordered: bool = True) -> float:
-    """The examples at which w* of SUPPORT ones among d inputs is recovered with weights >= 0.
-
-    The statistical dimension (Amelunxen et al. 2014) of the descent cone of the l1 norm over the
-    orthant,
-
-        min over tau >= 0 of k (1 + tau^2) + (d - k) E (g - tau)_+^2,
-
-    g a standard normal number and E (g - tau)_+^2 = (1 + tau^2) Phi(-tau) - tau phi(tau): the
-    expected squared distance of a Gaussian vector from tau times the subdifferential, {1 on the
-    support, at most 1 off it}. At tau = 0, k + (d - k) / 2, the norm does not count: beyond it w*
-    is the only interpolator.
+    """The examples at which w* among d inputs is recovered with weights >= 0, by theory.
 
     Args:
         dim: d.
-        ordered: whether the norm counts.
+        ordered: whether the l1 norm counts; else w* is the only solution beyond this number.
     """
-    import math
+    from causal_sgd.theory import sparse
 
-    grid = np.linspace(0, 8, 8001) if ordered else np.zeros(1)
-    tails = np.array([math.erfc(tau / 2**0.5) / 2 for tau in grid])
-    density = np.exp(-(grid**2) / 2) / (2 * np.pi) ** 0.5
-    excess = (1 + grid**2) * tails - grid * density
-    return float(np.min(SUPPORT * (1 + grid**2) + (dim - SUPPORT) * excess))
+    threshold = None if ordered else 0.0
+    return float(sparse.sparse_dimension(dim, SUPPORT, threshold, nonnegative=True))
 
 
 def _chosen(method: float | Array) -> Noise:

@@ -20,7 +20,7 @@ START = 0.5  # of normal entries of U
 LAST = 0.02
 RATES = {0.0: 0.005, 0.01: 0.05, 0.4: LAST}
 AFTER, EVERY = 0.7, 50
-ITERATIONS = 3000
+ITERATIONS = 1500
 
 
 def matrix_cell(steps: int) -> Cell:

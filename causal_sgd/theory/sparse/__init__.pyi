@@ -1,3 +1,4 @@
+from ._dimension import sparse_dimension as sparse_dimension
 from ._gain import effective_scale as effective_scale
 from ._gain import first_gain as first_gain
 from ._gain import gain_per_step as gain_per_step
