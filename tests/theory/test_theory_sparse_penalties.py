@@ -13,7 +13,14 @@ from causal_sgd.theory import critical_spread, sparse
 from support.cases import few
 
 RNG = np.random.default_rng(1)
+START = RNG.bit_generator.state
 SHARES = np.array([0.2, 0.5, 0.3])
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Every test draws the same numbers, whichever others run."""
+    RNG.bit_generator.state = START
 
 
 def in_double(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -80,7 +87,7 @@ def test_to_first_order_the_exponents_vanish_on_the_support_alone() -> None:
         exponents = in_double(sparse.growth_exponents, found.estimate, *problem, learning_rate=eta)
         on = found.estimate > 0
         assert 0 < on.sum() < 6
-        assert found.change == 0
+        assert found.change < 1e-12 * found.penalties.max()
         # The next order has three factors eta^(1/2) from the gradients.
         assert abs(exponents[on]).max() < 100 * eta**1.5
         assert exponents[~on].max() < -0.01 * eta**0.5
