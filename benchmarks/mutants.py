@@ -357,6 +357,22 @@ MUTANTS: dict[str, Mutant] = {
             "vanishing_spread": ("grokking-linear",),
         }.items()
     },
+    **{
+        f"{law} of single_index": Mutant(
+            f"causal_sgd.theory.single_index:{law}",
+            result(),
+            ("tests/theory/test_theory_single_index.py",),
+            studies,
+        )
+        for law, studies in {
+            "learning_time": (),
+            "link_moments": (),
+            "noise_level": (),
+            "rejecting_learning_rate": (),
+            "stopped_error": (),
+            "stopped_weights": ("single-index",),
+        }.items()
+    },
     "normals": Mutant("causal_sgd.random._normal:normals", result(), RANDOM),
     "normals by regions": Mutant("causal_sgd.random._normal:normal_regions", result(), RANDOM),
     "uniforms": Mutant("causal_sgd.random._bits:uniforms", result(0.95), RANDOM),

@@ -78,6 +78,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "minority-groups",
     ),
     "How sparse?": (
+        "single-index",
         "label-noise-lasso",
         "diagonal-networks",
         "sample-threshold",

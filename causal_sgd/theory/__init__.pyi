@@ -2,6 +2,7 @@ from . import attention as attention
 from . import invariance as invariance
 from . import limits as limits
 from . import linear_dynamics as linear_dynamics
+from . import single_index as single_index
 from . import sparse as sparse
 from . import stability as stability
 from ._boundaries import critical_learning_rate as critical_learning_rate

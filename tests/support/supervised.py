@@ -128,6 +128,12 @@ WORLDS = {
         {"points": np.array([[[1, 4], [2, 1]], [[1, -2], [2, 3]]], np.float32)},
         random=False,
     ),
+    "single_index": Row(
+        {"link": "sine"},
+        {"weights": np.diag(BIASES), "covariance": np.eye(3, dtype=np.float32)},
+        {"weights": np.diag(BIASES), "covariance": np.diag(BIASES**2)},
+        random=False,
+    ),
     "two_bit": Row(
         {},
         {"invariant_flip": 0.1, "spurious_flips": np.array([0.2, 0.25], np.float32)},

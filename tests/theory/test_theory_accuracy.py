@@ -71,6 +71,7 @@ def test_every_function_states_its_accuracy_and_is_compared() -> None:
         "invariance",
         "limits",
         "linear_dynamics",
+        "single_index",
         "sparse",
         "stability",
     }

@@ -49,7 +49,7 @@ MEASUREMENTS = Table(
     "measurement",
     _module,
     {
-        "moments": option("num_examples", "num_validation", curve=True),
+        "moments": option("num_examples", "known_inputs", "num_validation", curve=True),
         "batch-moments": option("num_validation"),
         "batch-directions": option("num_validation"),
         "quadrature": option(
@@ -148,6 +148,9 @@ class MeasurementFields:
     """Examples of each environment (moments, counts, examples). Default: the population (moments,
     counts), all of data-file, or the world's own data set (balancing). An axis of moments and
     counts only."""
+    known_inputs: bool = False
+    """Whether the moments of the inputs alone are those of the population, so that only those of
+    the label are estimated (moments)."""
     fresh_examples: int | None = None
     """In place of a data set, examples are drawn anew in every step, of each environment at most
     this many (examples, batch-projections)."""

@@ -26,7 +26,8 @@ class WorldFields:
     """Environments of inputs and labels: contradiction (one invariant and one spurious input,
     whose bias is mean +- spread), anticausal (the label causes the spurious input with slope
     mean +- spread), regression (weights of the spurious inputs mean +- spread), fixed-design (data
-    of it on one design), chain (of Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin
+    of it on one design), single-index (labels that are a function of one linear form), chain (of
+    Arjovsky et al. 2019), unit-test-regression (Example 1 of Aubin
     et al. 2021), sem (random linear structural equations under random shifts), eills-demo (of
     Fan et al. 2024), random-scm and additive-scm (of Gu et al. 2024; all three nonlinear, and
     need num-examples). With labels -1 and 1: unit-test-cows and unit-test-margin (Examples 2
@@ -35,7 +36,7 @@ class WorldFields:
     (after Wald et al. 2023) and minority-groups."""
     mean: Axis[float] = 0.5
     """Mean of the biases, slopes or spurious weights over the environments (contradiction,
-    anticausal; regression, fixed-design)."""
+    anticausal; regression, fixed-design, single-index)."""
     spread: Axis[float] = 1.0
     """Heterogeneity M: how far they lie from their mean; above the mean the environments contradict
     each other."""
@@ -50,7 +51,8 @@ class WorldFields:
     """Standard deviation of the spurious input's own noise (anticausal, gaussian-environments)."""
     signal: Axis[float] = 1.0
     """Mean of the invariant inputs where the label is 1 (gaussian-environments), or of the first
-    input (malign-overfitting); weight of the invariant inputs (regression, fixed-design)."""
+    input (malign-overfitting); weight of the invariant inputs (regression, fixed-design,
+    single-index)."""
     spurious_signal: Axis[float] = 1.0
     """Mean of the second input where label and shift are 1 (malign-overfitting)."""
     spurious_scale: Axis[float | None] = None
@@ -68,8 +70,8 @@ class WorldFields:
     """Angle in radians by which the invariant and the spurious input are rotated (contradiction,
     anticausal)."""
     dim_invariant: int | None = None
-    """Number of invariant inputs. Default: 1 (contradiction, anticausal, regression, fixed-design),
-    5 (chain, unit tests, zin-logit), 3 (gaussian-environments)."""
+    """Number of invariant inputs. Default: 1 (contradiction, anticausal, regression, fixed-design,
+    single-index), 5 (chain, unit tests, zin-logit), 3 (gaussian-environments)."""
     dim_spurious: int | None = None
     """Number of spurious inputs, with the same defaults; a chain has as many of both."""
     used_spurious: Axis[int | None] = None
@@ -80,11 +82,14 @@ class WorldFields:
     by default)."""
     dim: int | None = None
     """Number of inputs. Default: 5 (sem), 15 (random-scm), 100 (malign-overfitting), the invariant
-    and the spurious ones (regression, fixed-design; others have the weight 0)."""
+    and the spurious ones (regression, fixed-design, single-index; others have the weight 0)."""
     correlation: Axis[float] = 0.0
-    """Inputs i and j have the covariance correlation^|i - j| (regression, fixed-design)."""
+    """Inputs i and j have the covariance correlation^|i - j| (regression, fixed-design,
+    single-index)."""
     shared_noise: bool = False
     """Whether the noise of an example is the same in all environments (fixed-design)."""
+    link: Literal["linear", "sine", "tanh", "sign", "cubic"] = "tanh"
+    """The label's function of the linear form (single-index)."""
     degree: Axis[float] = 2.7
     """Expected number of edges at a node (sem)."""
     max_targets: int = 2

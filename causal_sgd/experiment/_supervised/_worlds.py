@@ -208,6 +208,7 @@ WORLDS = Table(
             "probabilities",
             num_examples="data_examples",
         ),
+        "single-index": option(REGRESSION, "link", "noise", "probabilities"),
         "sem": option(
             "dim",
             "degree",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from causal_sgd import random
+from causal_sgd import checks, random
 from causal_sgd.supervised._moments import MomentData, Moments
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
@@ -25,7 +25,10 @@ __all__ = ["moments", "population"]
 
 
 def moments(
-    num_examples: int | Array | None = None, *, num_validation: int | Array | None = None
+    num_examples: int | Array | None = None,
+    *,
+    known_inputs: bool = False,
+    num_validation: int | Array | None = None,
 ) -> Measurement:
     """The moments of every environment: of the population, or of a data set drawn once.
 
@@ -37,6 +40,9 @@ def moments(
     Args:
         num_examples: n of every environment; may be traced, so that from 10^2 to 10^9 it is an axis
             of one program. None for the population, or for all examples of a world that is data.
+        known_inputs: whether the moments of the inputs are those of the population, as where inputs
+            without labels abound; only those of the label are then estimated. The loss is
+            w'Sw/4 - w'b^/2 up to a constant, with b^ the mean of x y, and may be negative.
         num_validation: examples of every environment that nothing trains on, for the metric
             `validation_risk`; None for none.
 
@@ -47,12 +53,15 @@ def moments(
         ValueError: if a number of examples is not a whole number, at least 1.
     """
     check_examples(num_examples=num_examples, num_validation=num_validation)
+    checks.flags(known_inputs=known_inputs)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
         if num_examples is None:
             training = population(world)
         else:
             training = sampled(random.fold_in(key, 0), world, num_examples)
+            if known_inputs:
+                training = _with_inputs(training, world.second_moments)
         return MomentData(training, held_out(key, world, num_validation))
 
     def on_batch(
@@ -127,6 +136,14 @@ def population(world: SupervisedWorld) -> Moments:
     if counts is None:
         counts = jnp.full(second.shape[0], jnp.inf)
     return Moments(second, counts.astype(second.dtype))
+
+
+def _with_inputs(training: Moments, second: Array) -> Moments:
+    """Moments whose blocks of the inputs alone, with their means, are those of the population."""
+    dim = second.shape[-1] - 2
+    of_inputs = (jnp.arange(dim + 2) != dim).astype(jnp.int32)
+    known = (of_inputs[:, None] * of_inputs[None, :])[None] > 0
+    return training._replace(second=jnp.where(known, second, training.second))
 
 
 def _training(data: MomentData) -> Moments:

@@ -10,6 +10,8 @@ from ._from_moments import from_moments as from_moments
 from ._groups import balancing as balancing
 from ._groups import malign_overfitting as malign_overfitting
 from ._groups import zin_logit as zin_logit
+from ._index import IndexWorld as IndexWorld
+from ._index import single_index as single_index
 from ._linear import LinearWorld as LinearWorld
 from ._margins import minority_groups as minority_groups
 from ._margins import separable as separable

@@ -16,7 +16,7 @@ from causal_sgd.supervised.worlds._placement import Numbers, array, weights_of
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
-__all__ = ["fixed_design", "regression"]
+__all__ = ["checked", "fixed_design", "regression", "root_of"]
 
 
 def regression(
@@ -54,12 +54,12 @@ def regression(
     Raises:
         ValueError: if an argument is out of range or has a wrong shape.
     """
-    given = _checked(weights, covariance, noise, test_weights, target, causal, probabilities)
+    given = checked(weights, covariance, noise, test_weights, target, causal, probabilities)
 
     def world(key: Key) -> LinearWorld:
         del key
         size, dim = given.weights.shape
-        root = _root(given.covariance)
+        root = root_of(given.covariance)
         tests, variances = given.tests()
         return LinearWorld(
             mixing=_mixing(root, given.weights, given.noise),
@@ -117,7 +117,7 @@ def fixed_design(
     Raises:
         ValueError: if an argument is out of range or has a wrong shape.
     """
-    given = _checked(weights, covariance, noise, test_weights, target, causal, probabilities)
+    given = checked(weights, covariance, noise, test_weights, target, causal, probabilities)
     checks.flags(shared_noise=shared_noise)
     size, dim = given.weights.shape
     rows = None if design is None else array("design", design, ("n", dim))
@@ -131,7 +131,7 @@ def fixed_design(
         inputs = rows
         if inputs is None:
             inputs = random.normals(random.fold_in(key, 0), (number, dim), kind)
-            root = _root(given.covariance)
+            root = root_of(given.covariance)
             inputs = inputs if root is None else linalg.product(inputs, root)
         own = (1 if shared_noise else size, number)
         errors = given.noise[:, None] * random.normals(random.fold_in(key, 1), own, kind)
@@ -170,7 +170,7 @@ class _Regression(NamedTuple):
         return self.test_weights, jnp.full(len(self.test_weights), variance)
 
 
-def _checked(
+def checked(
     weights: Numbers,
     covariance: Numbers | None,
     noise: Numbers,
@@ -179,6 +179,7 @@ def _checked(
     causal: Sequence[int] | None,
     probabilities: Numbers | None,
 ) -> _Regression:
+    """Check the arguments that worlds of one covariance share."""
     values = array("weights", weights, ("E", "p"))
     size, dim = values.shape
     square = None if covariance is None else array("covariance", covariance, (dim, dim))
@@ -219,7 +220,7 @@ def _check_covariance(covariance: Array) -> None:
         raise ValueError(f"covariance must be positive semidefinite, got the eigenvalue {least:g}")
 
 
-def _root(covariance: Array | None) -> Array | None:
+def root_of(covariance: Array | None) -> Array | None:
     """The symmetric root [p, p] of a covariance; None for the identity."""
     if covariance is None:
         return None
