@@ -81,7 +81,8 @@ def link_moments(link: Callable[[Array], Array], scale: ArrayLike = 1.0) -> Link
     shape = (1,) * sigma.ndim + (-1,)
     g = jnp.asarray(points, sigma.dtype).reshape(shape)
     mass = jnp.asarray(weights, sigma.dtype).reshape(shape)
-    values = jnp.asarray(link(sigma[..., None] * g))
+    values = link(sigma[..., None] * g)
+    checks.instance("link", values, jax.Array, "a function that returns an array")
     if values.shape != (*sigma.shape, len(points)):
         raise ValueError(f"link must keep the shape of its argument, got {list(values.shape)}")
     square = values**2
@@ -251,6 +252,11 @@ def stopped_error(
             f"{np.shape(signals)} and {np.shape(variances)}"
         )
     numbers = (noise_variance, num_noise, num_examples, learning_rate, init_scale)
+    if any(np.ndim(number) for number in numbers):
+        raise ValueError(
+            "noise_variance, num_noise, num_examples, learning_rate and init_scale "
+            f"must be numbers, got shapes {[np.shape(number) for number in numbers]}"
+        )
     return _stopped_error(*(jnp.asarray(v, float) for v in (steps, signals, variances, *numbers)))
 
 

@@ -427,6 +427,7 @@ OWN: dict[str, dict[str, Any]] = {
     "theory.single_index.link_moments": {"link": jnp.sin},
     "theory.single_index.noise_level": {"num_noise": 10.0},
     "theory.single_index.rejecting_learning_rate": {"low": -0.5},
+    "theory.single_index.stopped_weights": {"signals": 0.5},
     "theory.single_index.stopped_error": {
         "signals": np.ones(2),
         "variances": np.ones(2),
