@@ -52,3 +52,19 @@ def test_the_share_of_a_state_is_that_of_the_minimum_to_which_it_flows() -> None
         s, w = s * (1 + 1e-3 * r), w * (1 + 1e-3 * weak * r)
     kept = np.log(1.2) - np.log(0.7) / weak
     assert float(_benign_runs.share_at(np.array([kept]))[0]) == pytest.approx(s**2, abs=1e-3)
+
+
+def test_the_plain_simulation_keeps_the_product_of_both_factors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = pytest.importorskip("benchmarks.plain_networks")
+    random = np.random.default_rng(0)
+    inputs = random.standard_normal((2, plain.EXAMPLES, plain.DIM))
+    errors, gain = plain.trained(random, inputs, 1e-3, 4000, single=False)
+    assert np.isnan(errors).all()  # 4000 steps of this size are too few
+    errors, gain = plain.trained(random, inputs, 0.1, 4000, single=False)
+    assert (gain[:, : plain.SPARSITY].mean(1) > 3 * gain[:, plain.SPARSITY :].mean(1)).all()
+    plain.show("mean", lambda chosen: float(errors[chosen].mean()), 2, 1)
+    low, _, high = capsys.readouterr().out.split(", ")[1].split()
+    assert float(low) == pytest.approx(errors.min(), rel=1e-3)
+    assert float(high) == pytest.approx(errors.max(), rel=1e-3)

@@ -60,7 +60,7 @@ ORDERS = {"full": (0.1, 0.2), "single": (0.02, 0.04)}  # small steps, whose orde
 FIRST = {"full": (0.02, 160), "single": (0.005, 400)}  # learning rate and steps of a tiny start
 KEPT = 3  # frames of the start
 TINY = 1e-3  # the alpha of a start whose gradients do not change in these steps
-SIMULATED = "independent simulation, 512 designs"
+SIMULATED = "plain simulation of 512 designs, 99.9 % of 32"
 CLAIMS = (
     {
         f"shape_first_{name}": Claim(
@@ -119,7 +119,7 @@ CLAIMS = (
             "gradient descent: error at eta = 0.6 over that at 0.1, median", 1.036, 1.12, SIMULATED
         ),
         "recovery_single": Claim(
-            "SGD: error at eta = 0.1 over that at 0.02, median", 0.764, 0.875, SIMULATED
+            "SGD: error at eta = 0.1 over that at 0.02, median", 0.765, 0.882, SIMULATED
         ),
     }
     | {
