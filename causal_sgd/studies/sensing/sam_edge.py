@@ -161,7 +161,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """U U' of rank 3 and U V' with one entry, 4 seeds; the growth of a small spurious direction
-    from 4000 seeds (1000 when quick); its level from 32 (8), and from 1024 (512) at a small step.
+    from 16,000 seeds; its level from 32 (8 when quick), and from 1024 (512) at a small step.
     """
     from causal_sgd.sweeps import sweep
 
@@ -195,7 +195,7 @@ def run(
                 "spread": SPREADS,
                 "start": [TINY],
             },
-            seeds=1000 if quick else 4000,
+            seeds=16_000,
             label="growth",
             **options,
         ),
