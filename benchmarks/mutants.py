@@ -257,7 +257,7 @@ MUTANTS: dict[str, Mutant] = {
         "_interpolators",
         "solvers",
         room="sparse",
-        hyperbolic_interpolator=("heterogeneity-lasso",),
+        hyperbolic_interpolator=("heterogeneity-lasso", "label-noise-lasso"),
         l1_interpolator=(),
     ),
     **_laws("_dimension", "dimension", room="sparse", sparse_dimension=()),
