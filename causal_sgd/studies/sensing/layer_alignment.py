@@ -7,8 +7,9 @@ Telgarsky 2019, 2020). The bounds here follow from the conserved matrices C_l: |
 at most the sum of tr C - lambda_min(C) over the layers above. Across the margin, the weights tend
 to those of a linear model, whatever the depth, so that the direction errs by a constant over |w|.
 But they do so like 1/|w|: with three layers the error is still 1.2 times as large at |w| = 11, as
-the flow of balanced layers has it. (A first version of this study expected 0.9 to 1.1 there, from
-the limit alone, and found 1.17.)
+the flow of balanced layers has it. (A first version of this study started at a scale of 0.3,
+expected 0.9 to 1.1 there from the limit alone, and found 1.17. It now starts at 0.1, where the
+balanced flow holds more closely.)
 
 With the square loss the layers of a direction stop growing once it is learned, and in pooled
 training, where environments might as well agree (M = 0), they keep most of their imbalance. Steps
