@@ -20,7 +20,7 @@ How many examples suffice: without noise w* is found where it is the only vector
 that fits, beyond about (d + 5) / 2. With label noise the threshold is the statistical dimension of
 l1 minimisation, of the order of 5 log d. Li, Wang and Arora (2021) prove such orders for large
 starts; the constants are ours. Close to a threshold runs are slow, so that finite ones recover w*
-from slightly more examples.
+from slightly more examples; the length of the runs and what counts as recovered were set in pilots.
 
 A product U U' with label noise finds the least trace (Blanc et al. 2020; Damian, Ma and Lee 2021),
 more precisely the minimiser of 2 L + (eta / 2) delta^2 <K, A>, where K is the mean of X_i^2 and
