@@ -167,9 +167,10 @@ def run(
     """Students of 63 inputs at the distance 1 from their teacher, at a learning rate of 0.5: 320
     steps on a quarter of the mean squared residual of all examples. One environment: eight numbers
     of examples. Two environments, which shift the teacher by opposite vectors of length M: eight
-    spreads M on the same 70 inputs, and four on own inputs, 70 or 210 in all, with both in a batch
-    or one. Own inputs have 256 seeds (32 when quick), and the same ones 128 (16). Spreads are in
-    units of the root of the level, the loss at which 95 % of squared residuals are below 0.1.
+    spreads M on the same 70 inputs, four on own inputs, 70 in all, and the widest on 210, with both
+    in a batch or one. Own inputs have 256 seeds (32 when quick), and the same ones 128 (16).
+    Spreads are in units of the root of the level, the loss at which 95 % of squared residuals are
+    below 0.1.
     """
     from causal_sgd.sweeps import sweep, zipped
 
@@ -186,8 +187,12 @@ def run(
 
 def _own_cases() -> list[tuple[float, float, float]]:
     """Numbers of examples, spreads over the root of the level, and whether batches are single."""
-    one = [(number, 0.0, 0.0) for number in EXAMPLES]
-    return one + list(itertools.product(OWN_EXAMPLES, OWN_SPREADS, SINGLE))
+    few, many = OWN_EXAMPLES
+    return [
+        *((number, 0.0, 0.0) for number in EXAMPLES),
+        *itertools.product((few,), OWN_SPREADS, SINGLE),
+        *itertools.product((many,), OWN_SPREADS[-1:], SINGLE),
+    ]
 
 
 def of_case(
