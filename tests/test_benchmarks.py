@@ -333,6 +333,15 @@ def test_the_tables_of_the_benchmarks_are_read():
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_weighed_batches_are_timed_beside_gathered_ones():
+    (rows,) = tables(run("gathered.py", "--quick").stdout)
+    assert [(row["examples"], row["batch"]) for row in rows] == [("40", "1")]
+    # A difference of times, which at this size is noise of either sign.
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_costs_of_invariance_are_shown_beside_peers():
     steps, search, sizes = tables(run("invariance.py", "--quick").stdout)
     assert {row["method"] for row in steps} == {"ERM", "IRMv1", "V-REx"}

@@ -131,6 +131,33 @@ def test_errors_of_a_data_set_are_those_of_its_rows() -> None:
     np.testing.assert_allclose(found["worst_test_error"], expected, rtol=1e-5)
 
 
+def test_margins_are_those_of_the_closest_example() -> None:
+    """Of rows in groups of different sizes, and of a table, against plain loops."""
+    weights, shift = np.array([0.7, -0.4]), 0.3
+    points = np.array([[[1.0, 5.0], [3.0, 1.0]], [[1.0, -3.0], [2.5, -2.0]]])
+    shares = np.array([[1.0, 0.0], [0.5, 0.5]])
+    table = seen(
+        worlds.separable(points, shares=shares),
+        weights,
+        shift,
+        measurements.counts(losses.logistic),
+    )
+    kept = points.reshape(-1, 2)[[0, 2, 3]]
+    sides = np.concatenate([kept @ weights + shift, kept @ weights - shift])  # of both labels
+    margin = values(table, "margin")["margin"]
+    np.testing.assert_allclose(margin, sides.min() / np.hypot(*weights), rtol=1e-5)
+    bits = worlds.gaussian_environments(dim_causal=1, dim_spurious=1)
+    rows = seen(bits, weights, shift, measurements.examples((9, 4, 6), loss=losses.logistic))
+    closest = np.inf
+    for e, size in enumerate((9, 4, 6)):
+        x, y = (np.asarray(v[e, :size], float) for v in (rows.data.rows[0], rows.data.rows[1]))
+        closest = min(closest, (y * (x @ weights + shift)).min())
+    margin = values(rows, "margin")["margin"]
+    np.testing.assert_allclose(margin, closest / np.hypot(*weights), rtol=1e-5)
+    with pytest.raises(ValueError, match="measurement must keep examples for the metric margin"):
+        metrics.margin(seen(bits, weights))
+
+
 def test_squared_residuals_are_refused_under_other_losses() -> None:
     names = ("test_risk", "worst_test_risk", "validation_risk")
     cases = (

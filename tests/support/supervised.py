@@ -261,6 +261,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "interval_low": ("p",),
     "invariance_gap": (),
     "l1_norm": (),
+    "margin": (),
     "noncausal_error": (),
     "risk_spread": (),
     "spurious_selected": (),
@@ -279,13 +280,13 @@ METRICS: dict[str, tuple[str, ...]] = {
     "worst_test_error": (),
     "worst_test_risk": (),
 }
-ERRORS = {name for name in METRICS if name.endswith(("_error", "_errors"))} - {
+ERRORS = {name for name in METRICS if name.endswith(("_error", "_errors", "margin"))} - {
     "causal_error",
     "estimation_error",
     "noncausal_error",
     "support_error",
 }
-"""The shares of wrong signs, which exist where labels are signs."""
+"""The shares of wrong signs and the margin, which exist where labels are signs."""
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
     "losses": (losses, LOSSES),

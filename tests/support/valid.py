@@ -164,7 +164,7 @@ def _kind(metric: str) -> str:
     of_signs = ("test_error", "test_errors", "worst_test_error", "training_error")
     if metric == "split":
         return metric
-    if metric in (*of_signs, "validation_error"):
+    if metric in (*of_signs, "validation_error", "margin"):
         return "error"
     fitted = ("support", "selected", "exact", "accepted", "interval")
     return "fit" if any(word in metric for word in fitted) else "risk"

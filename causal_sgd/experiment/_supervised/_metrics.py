@@ -26,6 +26,7 @@ METRICS = {
     "weights": MetricOption(_supervised),
     "l1_norm": MetricOption(_supervised),
     "support_error": MetricOption(_supervised),
+    "margin": MetricOption(_supervised),
     "gates": MetricOption(_supervised, of=TRAINED),
     "split": MetricOption(_supervised, of=TRAINED),
     "failed": MetricOption(_supervised),

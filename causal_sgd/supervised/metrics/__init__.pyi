@@ -1,3 +1,4 @@
+from ._errors import margin as margin
 from ._errors import split as split
 from ._errors import test_error as test_error
 from ._errors import test_errors as test_errors

@@ -12,6 +12,7 @@ from causal_sgd.supervised.worlds import TableWorld
 from causal_sgd.types import Array, Snapshot
 
 __all__ = [
+    "margin",
     "split",
     "test_error",
     "test_errors",
@@ -70,6 +71,31 @@ def worst_test_error(snapshot: Snapshot) -> Array:
     """The largest share of wrong signs in a test environment; []."""
     check(snapshot, "worst_test_error")
     return jnp.max(snapshot.once(_test_errors))
+
+
+def margin(snapshot: Snapshot) -> Array:
+    """The smallest y (x'w + b) / |w| over the examples of the run's data, or a table's points; [].
+
+    It is the distance of the closest example from the boundary, negative if one is on the wrong
+    side; NaN for weights of zero. Of a linear prediction, and labels -1 and 1.
+    """
+    check(snapshot, "margin")
+    coefficients = snapshot.once(vector)
+    world, weights, shift = snapshot.world, coefficients[:-2], coefficients[-1]
+    rows = getattr(snapshot.data, "rows", None)
+    if rows is not None:
+        inputs, labels = rows.inputs, rows.labels
+        used = jnp.arange(labels.shape[1])[None] < rows.counts[:, None]
+    elif isinstance(world, TableWorld):
+        inputs, labels = world.inputs[None], world.labels[None]
+        used = jnp.any(world.mass > 0, 0)[None]
+    else:
+        raise ValueError(
+            "measurement must keep examples for the metric margin, as measurements.examples does, "
+            f"or the world must be a table; got {type(world).__name__}"
+        )
+    sides = labels * (linalg.product(inputs, weights[:, None])[..., 0] + shift)
+    return jnp.min(jnp.where(used, sides, jnp.inf)) / jnp.sqrt(jnp.sum(weights**2))
 
 
 def split(snapshot: Snapshot) -> Array:
