@@ -136,6 +136,34 @@ def test_a_direction_moves_as_in_matrix_sensing_in_another_unit() -> None:
 
 
 @pytest.mark.slow
+def test_the_mean_of_a_merged_matrix_under_fresh_batches_is_the_optimum() -> None:
+    """The iteration is linear in Q, so that its stationary mean is Q*, whatever the batch size."""
+    tasks, length = np.array([2.0, 1.0, 0.5, 0.2, 0.1]), 20
+
+    def spectrum(key: jax.Array) -> jax.Array:
+        algorithm = sgd(
+            world=worlds.two_point(dim=5, invariant_rank=5, spurious_rank=0, basis="canonical"),
+            sampler=samplers.hetero(batch_size=200),
+            measurement=measurements.in_context(length, task_covariance=tasks),
+            model=models.deep(dim=5, depth=1, init_scale=0.5),
+            optimizer=optax.sgd(0.4),
+        )
+        trace = run(
+            key,
+            algorithm=algorithm,
+            metrics={"spectrum": lambda snapshot: jnp.diagonal(snapshot.estimate)},
+            num_steps=600,
+            record_every=2,
+        )
+        return jnp.mean(trace.metrics["spectrum"][150:], 0)
+
+    found = np.asarray(jax.jit(jax.vmap(spectrum))(jax.random.split(jax.random.key(0), 32)))
+    best = np.diagonal(attention.optimum(np.eye(5), length, np.eye(5), np.diag(tasks)))
+    scores = (found.mean(0) - best) / (found.std(0, ddof=1) / np.sqrt(len(found)))
+    assert np.abs(scores).max() < MAX_Z
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2, 20])
 def test_the_noise_of_batches_lowers_the_exponent(length: int) -> None:
     """The mean of log|1 + growth| over drawn batches, less its part of first order."""

@@ -107,10 +107,11 @@ def draw_levels(
             marker="sD"[index],
             ms=4,
             color=COLOURS[index + 1],
-            label=f"batches of {size}, $d = 5$",
+            label=f"batch {size}",
         )
     ax.axhline(1, color="0.6", lw=0.8, zorder=0)
     ax.annotate("mixed sources", (26, 1), (0, 4), textcoords="offset points", fontsize=8)
-    mark(ax, critical**2, label="$M_c^2$")
+    mark(ax, critical**2)
+    ax.annotate("$M_c^2$", (critical**2, 0.9), (4, 0), textcoords="offset points", fontsize=9)
     ax.set(xlabel="$M^2$", ylabel=LEVEL, ylim=(-0.03, 1.15))
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc=(0.55, 0.5))

@@ -95,7 +95,7 @@ PROMPTS = Experiment(
 )
 SHARES = np.array([0.0, 0.3, 0.5, 0.65, 0.8, 0.85, 0.9, 0.95, 1.1, 1.4])  # of M_c
 BELOW = slice(4, 8)  # where the order parameter is linear in M^2
-TILE, FEW = 256, 15
+TILE, FEW = 256, 5
 DIAGRAM_RATES = np.geomspace(0.03, 0.5, 16)
 DIAGRAM_SPREADS = np.linspace(0, 10, 16)
 STREAMED = PROMPTS.replace(
@@ -187,7 +187,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """Exact runs with the sources in turn; HeteroSGD in the mean over prompts: order parameters
-    from 128 seeds (64 when quick) and a diagram from 4 (1); drawn prompts from 12 seeds (3 when
+    from 128 seeds (64 when quick) and a diagram from 4 (1); drawn prompts from 8 seeds (3 when
     quick) and at the larger batch from 3 (1).
     """
     from causal_sgd.sweeps import sweep, zipped
@@ -216,7 +216,7 @@ def run(
     ):
         data[name] = sweep(cell, axes=axes, seeds=seeds, tile=TILE, label=name, **options)
     drawn = averaged(STREAMED.cell(), after=0.4)
-    for size, seeds in zip(BATCHES, (3, 1) if quick else (12, 3), strict=True):
+    for size, seeds in zip(BATCHES, (3, 1) if quick else (8, 3), strict=True):
         data[f"batch {size}"] = sweep(
             drawn,
             axes={"spread": STREAMED_SPREADS, "batch_size": [size]},
