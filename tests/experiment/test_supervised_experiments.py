@@ -178,6 +178,29 @@ def test_the_data_set_of_balancing_is_drawn_where_it_is_trained_on() -> None:
         assert jax.eval_shape(experiment.cell(), key).metrics["weights"].shape == (2, 5)
 
 
+def test_a_fixed_design_has_the_weights_of_its_fields() -> None:
+    experiment = SupervisedExperiment(
+        world="fixed-design",
+        dim=4,
+        dim_invariant=2,
+        signal=2.0,
+        mean=0.5,
+        spread=3.0,
+        noise=0.0,
+        correlation=0.5,
+        data_examples=6,
+    )
+    world = WORLDS.build(experiment, {})(jax.random.key(0))
+    weights = np.array([[2.0, 2.0, 3.5, 0.0], [2.0, 2.0, -2.5, 0.0]])
+    np.testing.assert_allclose(world.labels, weights @ np.asarray(world.inputs).T, rtol=1e-4)
+    places = np.arange(4)
+    covariance = 0.5 ** np.abs(places[:, None] - places)
+    np.testing.assert_allclose(world.test_covariance, covariance, rtol=1e-6)
+    assert world.inputs.shape == (6, 4)
+    with pytest.raises(ValueError, match="dim must be at least the number of .* 3, got 2"):
+        WORLDS.build(experiment.replace(dim=2), {})
+
+
 def test_the_target_is_that_of_the_loss() -> None:
     for loss, weight in (("squared", 1 / 2), ("logistic", 2)):
         experiment = SupervisedExperiment(

@@ -20,6 +20,13 @@ def arrays(experiment: SupervisedExperiment) -> Iterator[dict[str, int]]:
         yield {"dim_invariant": size(experiment, "dim_invariant") ** 2}
         yield {"dim_spurious": size(experiment, "dim_spurious") ** 2}
         yield {"num_environments": size(experiment, "num_environments")}
+        if experiment.world in ("regression", "fixed-design", "single-index"):
+            yield {"dim": size(experiment, "dim") ** 2}
+        if experiment.world == "fixed-design":
+            yield {
+                "data_examples": size(experiment, "data_examples"),
+                "dim": size(experiment, "dim"),
+            }
         if experiment.world == "balancing":
             yield {"dim_noise": size(experiment, "dim_noise") ** 2}
     if not experiment.fits:
