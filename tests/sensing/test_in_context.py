@@ -135,7 +135,7 @@ def test_a_prompt_has_the_distribution_of_one_that_is_drawn_example_by_example(k
                 assert np.asarray(stats.ks_2samp(one, other))[1] > 1e-4
 
 
-@pytest.mark.parametrize("kind", few(SETTINGS, {"covariances of environments"}))
+@pytest.mark.parametrize("kind", few(SETTINGS, {"covariances of tasks"}))
 def test_the_population_is_the_closed_form_and_the_mean_of_the_draws(kind: str) -> None:
     length, options = SETTINGS[kind]
     shares, noise = COUNTS / COUNTS.sum(), options.get("noise", 0)
