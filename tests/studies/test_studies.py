@@ -128,6 +128,7 @@ LONG = (
     "collapse",
     "federated",
     "finite-time",
+    "heterogeneity-lasso",
     "icp-power",
     "optimizers",
     "proportional-limit",
