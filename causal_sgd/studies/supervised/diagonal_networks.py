@@ -21,8 +21,8 @@ M of about one and then rises, as the penalty of the noise takes over (the Lasso
 With a spurious weight on average the prediction fails: the error rises with M from the start,
 because what the spurious coordinate must not learn is memorised by the others.
 
-The recovery by HeteroSGD was first judged at M = 1.5, where a run of 12 designs failed; it is judged
-at M = 0.5 now. Starts end at alpha = 1, since at 2 the steps are beyond the edge of stability.
+The recovery by HeteroSGD was first judged at M = 1.5, where a run of 12 designs failed; it is
+judged at M = 0.5 now. Starts end at alpha = 1: at 2 the steps are beyond the edge of stability.
 
 Formulas of the gain are derived in `theory.sparse`; its shape as a function of the batch, both
 orders, and all that concerns environments are ours.
