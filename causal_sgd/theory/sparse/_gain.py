@@ -81,6 +81,8 @@ def first_gain(
     >>> print(f"{gain[0] / gain[-1]:.1f}")
     8.0
     """
+    for name, number in (("learning_rate", learning_rate), ("batch_size", batch_size)):
+        checks.number(name, number)
     check(learning_rate=learning_rate, target=target, batch_size=batch_size)
     checks.number("noise", noise, minimum=0)
     beta = jnp.asarray(target, float)
