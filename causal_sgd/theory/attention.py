@@ -26,8 +26,11 @@ is lowered by (eta/2)^2 Var / (2 m (1 + (eta/2) g_e)^2), with the variance of on
 form (`growth`). The context length therefore moves the transition at second order only, and short
 contexts reject slightly more.
 
-The optimum for one relation, S = W up to whitening, is that of Zhang, Frei and Bartlett (2024) and
-Ahn et al. (2023); it is re-derived here for all S, W, B, label noise and rank. The rest is new.
+One relation is known: gradient flow on a merged query-key matrix finds the global minimum (Zhang,
+Frei and Bartlett 2024), a step of preconditioned gradient descent on the context (Ahn et al. 2023),
+and separate queries and keys follow scalar equations (Zhang, Singh, Latham and Saxe 2025); of these
+papers the abstracts were read. The formulas are derived here for all S, W, B, label noise, rank and
+finite steps. Several relations, their transition and the noise of batches are new.
 """
 
 from __future__ import annotations

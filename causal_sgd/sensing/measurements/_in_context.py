@@ -2,8 +2,8 @@
 
 A prompt of environment e holds a context of N inputs x_n ~ N(0, S_e) with labels w'x_n + noise, and
 a query x ~ N(0, S_e) with the label y = w'B_e x + noise. The task w ~ N(0, W_e) is new in every
-prompt. One head of linear self-attention whose weights have the form that gradient flow from small
-initialisation keeps (Zhang, Frei and Bartlett 2024; Ahn, Cheng, Daneshmand and Sra 2023) predicts
+prompt. One head of linear self-attention, reduced to the weights that such prompts use (the common
+form of theory: Ahn, Cheng, Daneshmand and Sra 2023; Zhang, Frei and Bartlett 2024), predicts
 
     h'Q x,    h = (1/N) sum_n x_n y_n,
 
@@ -12,11 +12,6 @@ measurement matrix X = h x', and all models of a matrix can be trained. The worl
 relation of query and context, B_e = A* + A_e. With B_e = I the query continues the context; in
 general the label of the query is that of the transformed input B_e x. Relations that differ between
 environments are sources of text that disagree on what a query asks for.
-
-Kept of a transformer: products of queries with keys, values that are the labels of the context,
-prediction in context of a task that no parameter knows, and separate matrices of queries and keys
-(`models.asymmetric`; `models.deep(depth=1)` merges them). Not kept: softmax, positions, further
-heads and layers, feed-forward layers, normalisation, and the scale of the values, which is one.
 
 Moments (Isserlis) with H = E h h':
 
@@ -34,7 +29,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from causal_sgd import checks, linalg, random
@@ -48,6 +42,7 @@ from causal_sgd.sensing.measurements._algebra import (
     pull_back,
     require_estimate,
 )
+from causal_sgd.sensing.measurements._covariances import Covariance, Roots, check, roots
 from causal_sgd.sensing.models import MatrixModel
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import (
@@ -64,31 +59,29 @@ __all__ = ["in_context", "in_context_population"]
 
 MOST = 256  # prompts drawn at once by default; batches are padded to a multiple of it
 LONGEST = 10**9  # context
-TOLERANCE = 1e-5  # of symmetry
-
-
-class Roots(NamedTuple):
-    """Symmetric square roots of the covariances, of one for all environments or of each."""
-
-    inputs: Array  # [1, d, d] or [E, d, d]  S^(1/2)
-    tasks: Array  # [1, d, d] or [E, d, d]  W^(1/2)
-
-    def of(self, environments: Array) -> Roots:
-        """Those of some environments [B], or the common ones."""
-        return Roots(*(part if part.shape[0] == 1 else part[environments] for part in self))
 
 
 def in_context(
     context_length: int | Array,
     *,
-    covariance: float | np.ndarray | Array = 1.0,
-    task_covariance: float | np.ndarray | Array = 1.0,
+    covariance: Covariance = 1.0,
+    task_covariance: Covariance = 1.0,
     noise: float | Array = 0.0,
     slab_size: int | None = None,
 ) -> Measurement:
     """Fresh prompts of in-context regression: X = h x' with h = (1/N) sum_n x_n y_n.
 
-    They train one head of linear self-attention; see the module for what is kept of a transformer.
+    A prompt has a context of N inputs of covariance S with labels w'x_n + noise, a task w of
+    covariance W, and a query x with the label w'B_e x + noise; B_e is the world's signal, the
+    relation of query and context in environment e. The estimate Q predicts h'Q x: it is the
+    query-key matrix of one head of linear self-attention.
+
+    Kept of a transformer: products of queries with keys, values that are the labels of the context,
+    prediction in context of a task that no parameter knows, and separate matrices of queries and
+    keys (`models.asymmetric`; `models.deep(depth=1)` merges them). Not kept: softmax, positions,
+    further heads and layers, feed-forward layers, normalisation, and the weight of the values,
+    which is one.
+
     The context is not drawn example by example. Given the task, with u = S^(1/2) w and
     tau^2 = |u|^2 + noise^2,
 
@@ -123,7 +116,7 @@ def in_context(
     checked_slab(slab_size, 1)
 
     def init(key: Key, world: World) -> Roots:
-        return _roots(world, covariance, task_covariance)
+        return roots(world, covariance, task_covariance)
 
     def of_span(
         key: Key,
@@ -171,8 +164,8 @@ def in_context(
 def in_context_population(
     context_length: int | Array,
     *,
-    covariance: float | np.ndarray | Array = 1.0,
-    task_covariance: float | np.ndarray | Array = 1.0,
+    covariance: Covariance = 1.0,
+    task_covariance: Covariance = 1.0,
     noise: float | Array = 0.0,
 ) -> Measurement:
     """The mean gradient of `in_context`: sum_e (m_e/m) (H_e Q S_e - S_e W_e B_e S_e) / 2.
@@ -197,7 +190,7 @@ def in_context_population(
     length = _checked(context_length, covariance, task_covariance, noise)
 
     def init(key: Key, world: World) -> Roots:
-        return _roots(world, covariance, task_covariance)
+        return roots(world, covariance, task_covariance)
 
     def on_batch(
         key: Key, step: Array, data: Roots, model: MatrixModel, world: World, batch: Batch
@@ -225,68 +218,15 @@ def in_context_population(
 
 def _checked(
     context_length: int | Array,
-    covariance: float | np.ndarray | Array,
-    task_covariance: float | np.ndarray | Array,
+    covariance: Covariance,
+    task_covariance: Covariance,
     noise: float | Array,
 ) -> int | Array:
     """The context length; all arguments are checked."""
     checks.number("noise", noise, minimum=0)
     for name, value in (("covariance", covariance), ("task_covariance", task_covariance)):
-        _check_covariance(name, value)
+        check(name, value)
     return checks.whole("context_length", context_length, maximum=LONGEST)
-
-
-def _check_covariance(name: str, value: float | np.ndarray | Array) -> None:
-    """Refuse what is no positive number, variances, matrix or matrices."""
-    checks.number(name, value, scalar=False, double=True)
-    shape = np.shape(value)
-    if len(shape) > 3 or (len(shape) > 1 and shape[-1] != shape[-2]) or 0 in shape:
-        raise ValueError(
-            f"{name} must be a number or have shape [d], [d, d] or [E, d, d], got shape {shape}"
-        )
-    given = checks.concrete(value)
-    if given is None:
-        return
-    if len(shape) < 2:
-        checks.number(name, value, above=0, scalar=False)
-        return
-    matrices = given.astype(float)
-    mirrored = np.swapaxes(matrices, -1, -2)
-    if np.abs(matrices - mirrored).max() > TOLERANCE * np.abs(matrices).max():
-        raise ValueError(f"{name} must be symmetric, got entries that differ from their mirrors")
-    least = np.linalg.eigvalsh((matrices + mirrored) / 2).min()
-    if least <= 0:
-        raise ValueError(f"{name} must be positive definite, got an eigenvalue {least:.3g}")
-
-
-def _roots(
-    world: World,
-    covariance: float | np.ndarray | Array,
-    task_covariance: float | np.ndarray | Array,
-) -> Roots:
-    return Roots(
-        _root("covariance", covariance, world), _root("task_covariance", task_covariance, world)
-    )
-
-
-def _root(name: str, value: float | np.ndarray | Array, world: World) -> Array:
-    """The symmetric square roots, [1, d, d] or [E, d, d]."""
-    dim, size = world.estimate_shape[0], world.probabilities.shape[0]
-    fits = ((), (dim,), (dim, dim), (size, dim, dim))
-    if np.shape(value) not in fits:
-        raise ValueError(
-            f"{name} must be a number or have shape {[dim]}, {[dim, dim]} or {[size, dim, dim]} in "
-            f"this world, got shape {list(np.shape(value))}"
-        )
-    values = jnp.asarray(value, world.invariant_basis.dtype)
-    if values.ndim < 2:
-        return jnp.diag(jnp.broadcast_to(jnp.sqrt(values), (dim,)))[None]
-    return jax.vmap(_root_of_matrix)(values.reshape(-1, dim, dim))
-
-
-def _root_of_matrix(matrix: Array) -> Array:
-    values, vectors = linalg.eigh((matrix + matrix.T) / 2)
-    return linalg.product(vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :], vectors.T)
 
 
 class _Drawn(NamedTuple):

@@ -10,11 +10,11 @@ critical heterogeneity, that of matrix sensing at half the learning rate, as que
 matrices of their own.
 
 The optimum for one relation is Q* = [(1 + 1/N) W + (tr W/N) I]^-1 W B for tasks of covariance W and
-white inputs. It is the one of Zhang, Frei and Bartlett (2024) and Ahn et al. (2023), of whose
-results the statements were at hand; it is re-derived with covariances, label noise and rank in
-`theory.attention`. Gradient descent on queries and keys finds it. Dimension 5, contexts of 20 and
-batches of 1000 prompts follow the experiments of Ahn et al. for orientation; theirs have three
-layers and other optimizers.
+white inputs. Gradient flow finds it (Zhang, Frei and Bartlett 2024; Ahn et al. 2023), with separate
+queries and keys by scalar equations (Zhang, Singh, Latham and Saxe 2025); the abstracts were read,
+and the formulas are re-derived with covariances, label noise, rank and finite steps in
+`theory.attention`. Dimension 5, contexts of 20 and batches of 1000 prompts are those of published
+experiments with three layers and other optimizers, for orientation.
 
 New is what several sources do to it. In common eigenvectors of S, W and B_e each direction is the
 scalar map of matrix sensing with the signal s^2 omega c_e, in a unit of the squared level that
