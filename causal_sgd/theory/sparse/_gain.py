@@ -117,5 +117,6 @@ def gain_per_step(
     >>> print(f"{gain_per_step(0.2, 0.5, 3.0):.4f}")
     0.4805
     """
+    check(learning_rate=learning_rate, mean=mean, spread=spread)
     (eta,) = broadcast(learning_rate)
     return -stability.balance_exponent(2 * eta, mean, spread, family)
