@@ -98,6 +98,12 @@ def train(
     elif transformation == "restarted":
         momentum = optax.sgd(learning_rate, momentum=0.9)
         optimizer = optimizers.restarted(momentum, **numbers)
+    elif transformation == "gates":
+        optimizer = optimizers.gates(
+            optimizer, learning_rate=learning_rate, where=lambda params: True, **numbers
+        )
+    elif transformation == "relative_cap":
+        optimizer = optax.chain(optimizer, optimizers.relative_cap(**numbers))
     elif transformation == "scaled":
         optimizer = optax.chain(optimizers.scaled(**numbers), optimizer)
     elif transformation == "langevin":

@@ -43,13 +43,16 @@ PARTS: dict[str, Any] = {
     "optimizer": optax.sgd(0.1),
 }
 """Of an algorithm."""
+WRAPPERS = ("gates", "restarted", "sam")  # of another optimizer
 
 
 def arguments(room: str, member: str, **changes: Any) -> dict[str, Any]:
     row = ROOMS[room][1][member]
     parts = PARTS if room == "algorithms" else {}
-    parts = {"optimizer": PARTS["optimizer"]} if member in ("sam", "restarted") else parts
+    parts = {"optimizer": PARTS["optimizer"]} if member in WRAPPERS else parts
     given = {**row.static, **row.numbers, **parts, **changes}
+    if member == "gates":  # which makes SGD of its learning rate
+        return given
     return {name: value for name, value in given.items() if name != "learning_rate"}
 
 

@@ -22,7 +22,8 @@ from causal_sgd.cli.computation import start
 __all__ = ["Doctor", "Finding", "examine"]
 
 PACKAGE = "causal_sgd"
-EXTRAS = ("distributed", "explorer", "netcdf4", "slurm")  # for users; the others are for developers
+# For users; the others are for developers.
+EXTRAS = ("distributed", "equinox", "explorer", "flax", "netcdf4", "slurm")
 GIB = 2**30
 
 

@@ -1,5 +1,5 @@
 """Optax transformations that optax lacks: sharpness-aware steps, restarts, preconditioned factors,
-noise of a run's own, averaged iterates.
+steps of gates, noise of a run's own, averaged iterates.
 
 Everything else is optax, unwrapped: `optax.clip_by_global_norm`, `optax.MultiSteps`, schedules,
 `optax.contrib`. All numbers may be traced.
@@ -17,12 +17,15 @@ import optax
 import optax.contrib
 
 from causal_sgd import checks, linalg, random
+from causal_sgd.training._gates import gates, relative_cap
 from causal_sgd.types import Array, Key, Params, PyTree
 
 __all__ = [
     "averaged",
+    "gates",
     "langevin",
     "moving_average",
+    "relative_cap",
     "restarted",
     "sam",
     "scaled",

@@ -93,7 +93,11 @@ class Sampler(NamedTuple):
 
 
 class Model(Protocol):
-    """Parameters and the estimate that they stand for. Each system defines its own models."""
+    """Parameters and the estimate that they stand for. Each system defines its own models.
+
+    A model whose `estimate` refuses, such as a network, has `check`: (params, the world's
+    estimate_shape) -> None, which refuses what does not fit when a run begins.
+    """
 
     @property
     def init(self) -> Callable[[Key], Params]:

@@ -46,6 +46,12 @@ NOT_FOR_THE_SHELL = {
         "separable",
         "on_tests",  # takes a world
     },
+    ("supervised", "model"): {
+        "network",  # takes functions
+        "from_flax",  # takes a module
+        "from_equinox",
+        "input_gates",  # takes a model
+    },
     ("supervised", "method"): {
         "from_value",  # takes a function
         "annealed",  # a row of annealing

@@ -49,6 +49,8 @@ def use(room: str, name: str, key: jax.Array, numbers: dict[str, Any]) -> Any:
         return member
     if room == "models":
         params = member.init(key)
+        if not member.has_weights:
+            return params, member.predict(params, jnp.array([0.5, -1.0]))
         return params, member.estimate(params)
     if room == "objectives":
         return train(key, objective=member)

@@ -186,6 +186,12 @@ OTHERS = {"algorithms": {"stream", "fitted", "fair", "zin"}}
 OPTIMIZERS = {
     "sam": Row({}, {"radius": 0.1}, {"radius": 0.5}),
     "restarted": Row({}, {"at": 1}, {"at": 5}),
+    "gates": Row(
+        {"where": lambda params: True},
+        {"cap": 0.5, "learning_rate": 0.5},
+        {"cap": 0.01, "learning_rate": 0.5},
+    ),
+    "relative_cap": Row({}, {"cap": 0.01}, {"cap": 0.001}),
     "scaled": Row({}, {"damping": 0.5}, {"damping": 0.1}),
     "langevin": Row({}, {"temperature": 0.5}, {"temperature": 0.1}),
     "moving_average": Row({}, {"decay": 0.5}, {"decay": 0.9}),

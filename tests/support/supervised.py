@@ -23,11 +23,13 @@ from causal_sgd.supervised import (
 )
 from causal_sgd.training import objectives
 from support.contracts import Row
+from support.networks import apply_mlp, init_mlp
 
 DIM = 2  # inputs of the worlds below
 BIASES = np.array([1.5, -0.5, 0.7], np.float32)
 EFFECTS = np.array([[0, 1.5, 0], [0, 0, -0.5], [0, 0, 0]], np.float32)  # node 0 -> 1 -> 2
 ROWS = np.random.default_rng(0).normal(size=(12, 3))
+MLP = models.network(init_mlp, apply_mlp)
 
 WORLDS = {
     "additive_scm": Row({"rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}),
@@ -207,6 +209,10 @@ MODELS = {
         {"dim": DIM}, {"init_scales": (0.1, 0.0)}, {"init_scales": (0.2, 0.5)}, random=False
     ),
     "gated": Row({"dim": DIM, "init_scale": 0.5}, {"init_logit": -3.0}, {"init_logit": 1.0}),
+    "input_gates": Row(
+        {"network": MLP, "groups": ["signal", "colour"]}, {"start": 0.7}, {"start": 0.5}
+    ),
+    "network": Row({"init": init_mlp, "apply": apply_mlp}),
 }
 ESTIMATORS = {
     "anchor": Row({"intercept": True}, {"strength": 4.0}, {"strength": 0.0}),
@@ -245,8 +251,13 @@ OBJECTIVES = {
         {"start": 0, "before": 0.5, "after": 2.0},
     ),
 }
-OTHERS = {"estimators": {"accepted_sets"}, "objectives": {"from_value"}, "metrics": {"split"}}
-"""Members of rooms that are not made of numbers; their own tests stand elsewhere."""
+OTHERS = {
+    "estimators": {"accepted_sets"},
+    "objectives": {"from_value"},
+    "metrics": {"split"},
+    "models": {"from_equinox", "from_flax"},
+}
+"""Members of rooms that are not made of numbers, or need another package: tested elsewhere."""
 
 # The shape of each metric: E environments, T of the test, p inputs.
 METRICS: dict[str, tuple[str, ...]] = {

@@ -25,6 +25,7 @@ from causal_sgd.sweeps.store import Manifest
 from causal_sgd.theory.invariance import separable
 from causal_sgd.training import algorithms, objectives, optimizers, samplers
 from causal_sgd.types import Snapshot, Trace
+from support.networks import apply_mlp, init_mlp, linen_module, make_equinox
 
 
 class Later(NamedTuple):
@@ -310,6 +311,12 @@ OWN: dict[str, dict[str, Any]] = {
     "from_value": {"value": lambda examples, params: 1.0},
     "linear_network": {"hidden": 3, "depth": 3},
     "hadamard": {"depth": 3},
+    "input_gates": {"network": supervised.models.linear(dim=2), "groups": 2, "start": 0.7},
+    "from_equinox": {"make": make_equinox, "example": np.ones(2)},
+    "from_flax": {"module": Later(linen_module), "example": np.ones(2)},
+    "supervised.models.network": {"init": init_mlp, "apply": apply_mlp},
+    "relative_cap": {"cap": 0.5},
+    "training.optimizers.gates": {"cap": 0.5},
     "training.algorithms.fair": {
         "world": supervised.worlds.contradiction(),
         "measurement": supervised.measurements.moments(),

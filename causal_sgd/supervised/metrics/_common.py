@@ -10,6 +10,7 @@ from causal_sgd.types import Array, Snapshot, check_world
 __all__ = [
     "average",
     "check",
+    "check_weights",
     "judged",
     "unknown",
     "vector",
@@ -19,6 +20,16 @@ __all__ = [
 def check(snapshot: Snapshot, metric: str) -> None:
     """Refuse what is no snapshot, or one of another system's run."""
     check_world(snapshot, metric, member="unscramble", system="supervised")
+
+
+def check_weights(snapshot: Snapshot, metric: str) -> None:
+    """Refuse what `check` refuses, and a network, which has no weights of its inputs."""
+    check(snapshot, metric)
+    if not getattr(snapshot.model, "has_weights", True):
+        raise ValueError(
+            f"metric {metric} must see a model with weights of its inputs, got a network; use "
+            "metrics of predictions, such as training_error"
+        )
 
 
 def unknown(snapshot: Snapshot) -> Array:
@@ -45,7 +56,7 @@ def vector(snapshot: Snapshot) -> Array:
     if model.predict is not None:
         raise ValueError(
             "model must predict linearly from its inputs for risks from moments, got one with a "
-            "predict of its own"
+            "predict of its own; use metrics of examples, such as training_error"
         )
     intercept = getattr(model, "intercept", None)
     return residual(snapshot.estimate, 0.0 if intercept is None else intercept(snapshot.params))

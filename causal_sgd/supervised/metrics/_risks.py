@@ -60,7 +60,7 @@ def invariance_gap(snapshot: Snapshot) -> Array:
     squared loss 16 times that of the losses R/4.
     """
     check(snapshot, "invariance_gap")
-    one = jnp.ones((), snapshot.estimate.dtype)
+    one = jnp.ones((), snapshot.batch_loss.dtype)
     risks = _risks(snapshot)
     _, slopes = jax.jvp(lambda scale: risks(snapshot.params, scale), (one,), (one,))
     return average(snapshot, slopes**2)

@@ -1,4 +1,4 @@
-"""Models: parameters and the vector of weights [p] that they stand for."""
+"""Models: parameters and the weights [p] that they stand for, or any network."""
 
 import lazy_loader
 

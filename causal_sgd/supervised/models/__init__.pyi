@@ -1,5 +1,11 @@
+from ._adapters import from_equinox as from_equinox
+from ._adapters import from_flax as from_flax
+from ._any_network import NetworkModel as NetworkModel
+from ._any_network import network as network
 from ._gated import GatedModel as GatedModel
 from ._gated import gated as gated
+from ._input_gates import InputGates as InputGates
+from ._input_gates import input_gates as input_gates
 from ._linear import featurised as featurised
 from ._linear import hadamard as hadamard
 from ._linear import linear as linear

@@ -40,6 +40,11 @@ class VectorModel:
     predict: Callable[[Params, Array], Array] | None = None
     reduce: Callable[[PyTree], PyTree] | None = None
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is an estimate; a network has none, and metrics of weights refuse it."""
+        return True
+
     def predictions(self, params: Params, inputs: Array) -> Array:
         """Return the predictions [...] for inputs [..., p].
 

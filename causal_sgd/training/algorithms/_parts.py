@@ -161,11 +161,16 @@ def init_run(key: Key, parts: Parts) -> Start:
     if not parts.sampler.checked:
         _check_sampler(parts.sampler, num_environments)
     _check_capacity(parts.measurement, parts.sampler, num_environments)
-    chex.assert_shape(
-        jax.eval_shape(parts.model.estimate, params),
-        world.estimate_shape,
-        custom_message="the model's estimate does not have the shape of the world's signals",
-    )
+    # A model without an estimate, such as a network, knows itself what fits the world.
+    check = getattr(parts.model, "check", None)
+    if check is not None:
+        check(params, world.estimate_shape)
+    else:
+        chex.assert_shape(
+            jax.eval_shape(parts.model.estimate, params),
+            world.estimate_shape,
+            custom_message="the model's estimate does not have the shape of the world's signals",
+        )
     with jax.debug_nans(False):  # this one is meant
         loss = jnp.full((), jnp.nan, jax.tree.leaves(params)[0].dtype)
     return Start(
