@@ -3,7 +3,8 @@
 Every environment has its own joint distribution of inputs x [p] and labels y; w* predicts y equally
 well in all of them. `worlds` draws the environments and `nonstationary` changes them during a run,
 `measurements` turns examples into losses, `models` are trained and `estimators` fit in one step,
-and `metrics` are recorded. Losses are mean squared residuals over 4, as in matrix sensing.
+and `metrics` are recorded. `data` has tables that come with other packages. Losses are mean squared
+residuals over 4, as in matrix sensing.
 """
 
 import lazy_loader

@@ -1,3 +1,4 @@
+from . import data as data
 from . import estimators as estimators
 from . import losses as losses
 from . import measurements as measurements
