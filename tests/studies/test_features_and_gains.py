@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from causal_sgd.studies.supervised import _benign_runs, _diagonal_numbers, _diagonal_runs
+from causal_sgd.studies.supervised._either_way import either_way
 
 
 def test_a_column_apart_is_orthogonal_to_the_others() -> None:
@@ -35,7 +36,7 @@ def test_the_error_of_a_ratio_of_gains_is_that_of_samples() -> None:
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_one_sampler_is_pooled_or_of_one_environment(pooled: bool) -> None:
-    sampler = _benign_runs._sampler(pooled)
+    sampler = either_way(pooled, batch_size=2)
     state = sampler.init(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]))
     counts = np.array(
         [sampler.draw(jax.random.key(i), jnp.asarray(i), state)[0].counts for i in range(20)]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causal_sgd.studies.supervised._either_way import either_way
+
 if TYPE_CHECKING:
     import xarray as xr
 
     from causal_sgd.supervised.worlds import WorldFactory
-    from causal_sgd.types import Array, Batch, Key, Sampler, State, Trace
+    from causal_sgd.types import Array, Key, Trace
 
 WEAK, LIKE = 0.2, 0.5  # sizes of the weak feature; that of the strong one is 1
 SPREADS, SIZE_SPREAD = (0.25, 0.5, 1.0), 0.5  # of labels, and of sizes of the strong feature
@@ -87,7 +89,7 @@ def _trained(
 
     algorithm = training.sgd(
         world=one_of(world),
-        sampler=_sampler(pooled),
+        sampler=either_way(pooled, batch_size=2),
         measurement=measurements.moments(),
         model=models.hadamard(dim=2, init_scale=start),
         optimizer=optax.sgd(learning_rate),
@@ -100,24 +102,6 @@ def _trained(
     return training.run(
         key, algorithm=algorithm, metrics=watched, num_steps=steps, record_every=every
     )
-
-
-def _sampler(pooled: bool | Array) -> Sampler:
-    """All environments in every step, or one."""
-    import jax.numpy as jnp
-
-    from causal_sgd.training import samplers
-    from causal_sgd.types import Batch, Sampler
-
-    together, alone = samplers.stratified(batch_size=2), samplers.hetero(batch_size=2)
-
-    def draw(key: Key, step: Array, state: State) -> tuple[Batch, State]:
-        batch, _ = together.draw(key, step, state)
-        one, _ = alone.draw(key, step, state)
-        single = jnp.where(batch.environments == one.environments, 2, 0)
-        return Batch(batch.environments, jnp.where(pooled, batch.counts, single)), state
-
-    return Sampler(together.init, draw, 2, checked=True)
 
 
 def exponents(data: Mapping[str, xr.Dataset]) -> xr.DataArray:
