@@ -83,6 +83,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "diagonal-networks",
         "sample-threshold",
         "heterogeneity-lasso",
+        "natural-tables",
     ),
     "How flat?": (
         "where-it-sits",

@@ -130,6 +130,7 @@ LONG = (
     "finite-time",
     "heterogeneity-lasso",
     "icp-power",
+    "natural-tables",
     "optimizers",
     "proportional-limit",
     "rotating-bases",
