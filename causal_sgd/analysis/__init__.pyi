@@ -14,3 +14,4 @@ from ._summaries import final as final
 from ._summaries import metric_names as metric_names
 from ._summaries import nan_quantiles as nan_quantiles
 from ._summaries import summary as summary
+from ._summaries import time_average as time_average

@@ -15,7 +15,16 @@ from causal_sgd import checks
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["divergences", "final", "metric_names", "nan_quantiles", "real", "summary", "valid"]
+__all__ = [
+    "divergences",
+    "final",
+    "metric_names",
+    "nan_quantiles",
+    "real",
+    "summary",
+    "time_average",
+    "valid",
+]
 
 
 def metric_names(dataset: xr.Dataset) -> list[str]:
@@ -39,6 +48,42 @@ def final(dataset: xr.Dataset) -> xr.Dataset:
         return dataset
     last = int(np.argmax(dataset["step"].values)) if "step" in dataset.coords else -1
     return dataset.isel(step=last)
+
+
+def time_average(dataset: xr.Dataset, *, after: float = 0.75) -> xr.Dataset:
+    """The mean of every metric over the recorded frames of the end of every run.
+
+    The last iterate of a method with batches of one environment depends on its last environments;
+    a mean over the last quarter does so much less. It needs frames, `record_every`: with the start
+    and the end only it is the last frame.
+
+    Args:
+        dataset: the result of a sweep.
+        after: the share of the run that is left out as its transient, from 0 and below 1. As in
+            `training.time_average` the frame at its end is left out, too.
+
+    Returns:
+        The dataset without the dim `step`, ready for `summary` and all figures; a dataset without
+        this dim as it is. NaN where one of the frames is; `diverged_at` as it is.
+
+    Raises:
+        ValueError: if `after` is out of range.
+    """
+    _check(dataset)
+    checks.number("after", after, minimum=0, maximum=1, double=True)
+    if float(after) == 1:
+        raise ValueError("after must be below 1, so that a frame is left, got 1")
+    if "step" not in dataset.dims:
+        return dataset
+    steps = dataset["step"].values if "step" in dataset.coords else np.arange(dataset.sizes["step"])
+    late = steps > steps.min() + float(after) * (steps.max() - steps.min())
+    frames = dataset.isel(step=np.flatnonzero(late | (steps == steps.max())))
+    means = {
+        name: frames[name].mean("step", skipna=False, keep_attrs=True)
+        for name in dataset.data_vars
+        if "step" in dataset[name].dims
+    }
+    return dataset.drop_dims("step").assign(means)
 
 
 def summary(

@@ -18,6 +18,7 @@ from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import Plain, aligned, draw, number, plain, take
 from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.experiment._base import BaseExperiment
+from causal_sgd.experiment._samplers import PURE, SAMPLERS
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ LEVELS = {"median": "median", "q10": "low", "q90": "high"}
 """Column of the table that `run` prints -> variable of a summary."""
 MOST_ENTRIES = 16  # of an array that are printed
 ORDER_PARAMETERS = "order-parameter-law"
+FRAMES = 100  # that are recorded where the table shows means over frames
 
 
 class Summaries(TypedDict):
@@ -57,17 +59,29 @@ class RunOf(Computation):
         self.check(self.plot)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         experiment = self.experiment.resolved()
-        if self.plot is not None and experiment.record_every is None:
-            experiment = experiment.replace(record_every=max(1, experiment.steps // 100))
+        frames = self.plot is not None or self.averages(experiment)
+        if frames and experiment.record_every is None:
+            experiment = experiment.replace(record_every=max(1, experiment.steps // FRAMES))
         begin = time.perf_counter()
         dataset = self.compute(experiment, seeds=self.seeds, key=self.seed, label=experiment.label)
         seconds = round(time.perf_counter() - begin, 3)
         take(
             lambda: self.write(dataset, experiment),
-            lambda: self._print(experiment, _summaries(dataset), seconds),
+            lambda: self._print(experiment, self._summaries(experiment, dataset), seconds),
             lambda: self._draw(experiment, dataset),
         )
         return 0
+
+    def averages(self, experiment: BaseExperiment) -> bool:
+        """Whether the table shows means over the last quarter, not the last frame."""
+        del experiment
+        return False
+
+    def _summaries(self, experiment: BaseExperiment, dataset: xr.Dataset) -> Summaries:
+        from causal_sgd.analysis import final, time_average
+
+        averages = self.averages(experiment)
+        return _summaries(time_average(dataset) if averages else final(dataset))
 
     def _draw(self, experiment: BaseExperiment, dataset: xr.Dataset) -> None:
         if self.plot is None:
@@ -87,7 +101,8 @@ class RunOf(Computation):
     def _print(self, experiment: BaseExperiment, summaries: Summaries, seconds: float) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
-            report = {"config": configuration, **summaries, "seconds": seconds}
+            averages = {"time_average": self.averages(experiment)}
+            report = {"config": configuration, **averages, **summaries, "seconds": seconds}
             print(json.dumps(report), flush=True)
             return
         rows = [["metric", *LEVELS]]
@@ -95,7 +110,8 @@ class RunOf(Computation):
             rows += _rows(name, levels)
         width = max(len(row[0]) for row in rows)
         header, *lines = aligned([[row[0].ljust(width), *row[1:]] for row in rows], least=(0, 12))
-        print(f"{header}   (over {self.seeds} seeds)")
+        means = "; means over the last quarter" if self.averages(experiment) else ""
+        print(f"{header}   (over {self.seeds} seeds{means})")
         print("\n".join(lines))
         diverged = summaries["diverged_fraction"]
         print(f"diverged: {diverged:.1%}   time: {seconds:.1f} s", flush=True)
@@ -139,6 +155,17 @@ class RunSupervised(RunOf):
     experiment: tyro.conf.OmitArgPrefixes[SupervisedExperiment] = dataclasses.field(
         default_factory=SupervisedExperiment
     )
+    last: bool = False
+    """Print the last frame also of methods with batches of one environment, of which the means over
+    the frames of the last quarter are printed by default: their last iterate depends on its last
+    environments."""
+
+    def averages(self, experiment: BaseExperiment) -> bool:
+        """Whether every batch of a run has one environment, and no average is measured anyway."""
+        assert isinstance(experiment, SupervisedExperiment)
+        if self.last or experiment.average != "none" or SAMPLERS not in experiment.tables:
+            return False
+        return experiment.sampler in PURE
 
 
 def _rows(name: str, levels: Mapping[str, Plain]) -> Iterator[list[str]]:
@@ -153,12 +180,12 @@ def _rows(name: str, levels: Mapping[str, Plain]) -> Iterator[list[str]]:
 
 
 def _summaries(dataset: xr.Dataset) -> Summaries:
-    """The final median and quantiles of every metric over the seeds that did not diverge."""
-    from causal_sgd.analysis import final, metric_names, summary
+    """The median and quantiles of every metric over the seeds that did not diverge."""
+    from causal_sgd.analysis import metric_names, summary
 
     metrics: dict[str, dict[str, Plain]] = {}
     for name in metric_names(dataset):
-        table = summary(final(dataset), name)
+        table = summary(dataset, name)
         metrics[name] = {level: plain(table[column].values) for level, column in LEVELS.items()}
     diverged = float((dataset["diverged_at"] >= 0).mean())
     return {"metrics": metrics, "diverged_fraction": diverged}

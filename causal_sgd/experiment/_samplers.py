@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from causal_sgd.experiment._fields import Axis
 from causal_sgd.experiment._table import Table, absent, option
 
-__all__ = ["SAMPLERS", "SamplerFields", "SamplerName"]
+__all__ = ["PURE", "SAMPLERS", "SamplerFields", "SamplerName"]
 
 EQUAL = (absent("probabilities", "it visits all environments equally often"),)
 
@@ -35,6 +35,9 @@ SAMPLERS = Table(
         "stratified": option("batch_size", requires=EQUAL),
     },
 )
+
+PURE = ("hetero", "cyclic", "shuffled", "block", "sticky")
+"""The samplers whose batches are of one environment."""
 
 if TYPE_CHECKING:
     SamplerName = str

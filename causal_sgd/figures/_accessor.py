@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.analysis import divergences, final, metric_names, summary
+from causal_sgd.analysis import divergences, final, metric_names, summary, time_average
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +53,10 @@ class Runs:
     def final(self) -> xr.Dataset:
         """The last recorded frame of every run; see `analysis.final`."""
         return final(self._dataset)
+
+    def time_average(self, *, after: float = 0.75) -> xr.Dataset:
+        """The means over the end of every run; see `analysis.time_average`."""
+        return time_average(self._dataset, after=after)
 
     def summary(self, metric: str, quantiles: tuple[float, float] = (0.1, 0.9)) -> xr.Dataset:
         """Median, band and diverged fraction over the seeds; see `analysis.summary`."""

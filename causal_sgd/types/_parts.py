@@ -179,6 +179,8 @@ class Risks(NamedTuple):
         each: (data, model, world) -> the losses of single examples as a function (params, scale) ->
             [E, n], and how much each counts in the mean over all of them, [E, n], sum one; None
             where no examples are kept.
+        loss: (predictions, labels [...]) -> the losses of single examples, [...]; None where only
+            means are known.
         shifted: whether the losses take a third argument `shift` [], added to the prediction.
         fresh: whether different keys give independent examples, so that a batch can be halved.
         squared: whether the losses are mean squared residuals over 4.
@@ -213,6 +215,7 @@ class Risks(NamedTuple):
         | None
     ) = None
     each: Callable[[PyTree, AnyModel, PyTree], tuple[Callable[..., Array], Array]] | None = None
+    loss: Callable[[Array, Array], Array] | None = None
 
 
 class Measurement(NamedTuple):

@@ -37,6 +37,7 @@ def refined() -> xr.Dataset:
 
 FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
     "final": analysis.final,
+    "time_average": analysis.time_average,
     "summary": lambda data: analysis.summary(data, "signal"),
     "order_parameter_boundary": lambda data: analysis.order_parameter_boundary(
         data.sel(learning_rate=0.2), metric="power", resamples=9

@@ -80,6 +80,26 @@ def test_losses_of_classes_want_their_labels(tmp_path: Path, capsys) -> None:
         assert len(err.splitlines()) == 1
 
 
+def test_accuracies_of_environments_that_are_held_out(tmp_path: Path, capsys) -> None:
+    """A weight that follows the colour in two environments and fails where it is turned round."""
+    draw = np.random.default_rng(2)
+    places = np.repeat(["one", "two", "turned"], ROWS)
+    y = draw.choice([-1, 1], 3 * ROWS)
+    right = np.concatenate([np.arange(2 * ROWS) % 10 > 0, np.arange(ROWS) % 10 == 0])
+    np.savez(tmp_path / "colour.npz", x=np.where(right, y, -y)[:, None], y=y, environment=places)
+    line = f"run supervised --data-file {tmp_path}/colour.npz --held-out turned --loss logistic"
+    line += " --batch-size 8 --slots 8 --replacement --steps 200 --seeds 1 --json --metrics"
+    line += " accuracy accuracies worst_accuracy training_accuracy environment_losses test_losses"
+    code, out, err = call(*words(line), capsys=capsys)
+    assert code == 0, err
+    found = {name: levels["median"] for name, levels in json.loads(out)["metrics"].items()}
+    assert found["training_accuracy"] == pytest.approx(0.9)
+    assert found["accuracies"] == pytest.approx([0.1])
+    assert found["accuracy"] == found["worst_accuracy"] == pytest.approx(0.1)
+    assert len(found["environment_losses"]) == 2
+    assert found["test_losses"][0] > max(found["environment_losses"])
+
+
 def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> None:
     frame = table()
     kept, rest = frame[frame["city"] == "rome"], frame[frame["city"] == "paris"]

@@ -51,6 +51,29 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path: Path
     assert (tmp_path / "run.png").stat().st_size > 10_000
 
 
+def test_methods_with_batches_of_one_environment_report_means_over_time(capsys) -> None:
+    line = "run supervised --sampler hetero --steps 250 --seeds 3 --metrics spurious_weight"
+    experiment = SupervisedExperiment(
+        sampler="hetero", steps=250, metrics=("spurious_weight",), record_every=2
+    )
+    runs = sweep(experiment.cell(), seeds=3)
+    late = runs.spurious_weight.sel(step=runs.step > 0.75 * 250).mean("step")
+    last = runs.spurious_weight.isel(step=-1)
+    assert late.sizes == {"seed": 3}
+    assert abs(float(late.median() - last.median())) > 0.01 * float(last.median())
+    for options, values in (("", late), ("--last", last), ("--average tail", None)):
+        code, out, _ = call(*words(f"{line} {options} --json"), capsys=capsys)
+        assert code == 0
+        report = json.loads(out)
+        assert report["time_average"] == (values is late)
+        if values is not None:
+            found = report["metrics"]["spurious_weight"]["median"]
+            assert found == pytest.approx(float(values.median()), rel=1e-4)
+    assert "(over 3 seeds; means over the last quarter)" in call(*words(line), capsys=capsys)[1]
+    pooled = call(*words(line.replace("hetero", "pooled")), capsys=capsys)[1]
+    assert "(over 3 seeds)" in pooled
+
+
 def test_without_a_system_a_run_is_of_sensing(capsys) -> None:
     line = "--sampler hetero --dim 4 --invariant-rank 1 --spurious-rank 1 --steps 5 --seeds 2"
     line += " --measurement population --basis canonical --model diagonal --json"

@@ -31,6 +31,13 @@ EFFECTS = np.array([[0, 1.5, 0], [0, 0, -0.5], [0, 0, 0]], np.float32)  # node 0
 ROWS = np.random.default_rng(0).normal(size=(12, 3))
 MLP = models.network(init_mlp, apply_mlp)
 
+
+def normal_draws(key: jax.Array, environment: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Two inputs, and a label that follows the second one with another sign in odd environments."""
+    x = jax.random.normal(key, (size, DIM))
+    return x, x[:, 0] + (-1.0) ** environment * x[:, 1]
+
+
 WORLDS = {
     "additive_scm": Row({"rejection_examples": 200}, {"least_bias": 0.1}, {"least_bias": 1e4}),
     "contradiction": Row(
@@ -72,6 +79,11 @@ WORLDS = {
         {"probabilities": np.array([0.5, 0.5], np.float32)},
         {"probabilities": np.array([0.25, 0.75], np.float32)},
         random=False,
+    ),
+    "from_draws": Row(
+        {"draw": normal_draws, "num_environments": 2, "num_tests": 1, "test_examples": 9},
+        {"probabilities": np.array([0.5, 0.5], np.float32)},
+        {"probabilities": np.array([0.25, 0.75], np.float32)},
     ),
     "from_moments": Row(
         {"second": np.stack([np.diag([1.0, 2.0, 3.0, 1.0]), np.eye(4)])},
@@ -251,10 +263,12 @@ OBJECTIVES = {
         {"start": 0, "before": 0.5, "after": 2.0},
     ),
 }
+OF_INTERVENTIONS = {"reliance", "flip_accuracy"}
+"""Members of the room of metrics that make one of a user's function."""
 OTHERS = {
     "estimators": {"accepted_sets"},
     "objectives": {"from_value"},
-    "metrics": {"split"},
+    "metrics": {"split"} | OF_INTERVENTIONS,
     "models": {"from_equinox", "from_flax"},
 }
 """Members of rooms that are not made of numbers, or need another package: tested elsewhere."""
@@ -262,8 +276,11 @@ OTHERS = {
 # The shape of each metric: E environments, T of the test, p inputs.
 METRICS: dict[str, tuple[str, ...]] = {
     "accepted_sets": (),
+    "accuracies": ("T",),
+    "accuracy": (),
     "batch_loss": (),
     "causal_error": (),
+    "environment_losses": ("E",),
     "estimation_error": (),
     "exact_support": (),
     "failed": (),
@@ -281,6 +298,9 @@ METRICS: dict[str, tuple[str, ...]] = {
     "support_error": (),
     "test_error": (),
     "test_errors": ("T",),
+    "test_losses": ("T",),
+    "training_accuracies": ("E",),
+    "training_accuracy": (),
     "training_error": (),
     "validation_error": (),
     "weights": ("p",),
@@ -288,16 +308,18 @@ METRICS: dict[str, tuple[str, ...]] = {
     "training_risk": (),
     "true_selected": (),
     "validation_risk": (),
+    "worst_accuracy": (),
     "worst_test_error": (),
     "worst_test_risk": (),
 }
-ERRORS = {name for name in METRICS if name.endswith(("_error", "_errors", "margin"))} - {
+OF_SIGNS = ("_error", "_errors", "margin", "accuracy", "accuracies", "test_losses")
+ERRORS = {name for name in METRICS if name.endswith(OF_SIGNS)} - {
     "causal_error",
     "estimation_error",
     "noncausal_error",
     "support_error",
 }
-"""The shares of wrong signs and the margin, which exist where labels are signs."""
+"""The shares of right and wrong signs, losses and the margin of a test of signs."""
 ROOMS: dict[str, tuple[ModuleType, dict[str, Row]]] = {
     "worlds": (worlds, WORLDS),
     "losses": (losses, LOSSES),

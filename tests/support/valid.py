@@ -162,10 +162,10 @@ def tested(key: jax.Array) -> Any:
 
 def _kind(metric: str) -> str:
     """The kind of snapshot that a metric of the second system takes."""
-    of_signs = ("test_error", "test_errors", "worst_test_error", "training_error")
+    of_signs = ("test_error", "test_errors", "worst_test_error", "training_error", "test_losses")
     if metric == "split":
         return metric
-    if metric in (*of_signs, "validation_error", "margin"):
+    if metric in (*of_signs, "validation_error", "margin") or "accura" in metric:
         return "error"
     fitted = ("support", "selected", "exact", "accepted", "interval")
     return "fit" if any(word in metric for word in fitted) else "risk"
@@ -219,6 +219,7 @@ VALID: dict[str, Any] = {
     "imbalance": 0.5,
     "init_scale": 0.01,
     "input_variance": 2.0,
+    "intervention": lambda x: (x + 1, x - 1),
     "invariant": np.diag([1.0, 0.0]),
     "invariant_flip": 0.1,
     "invariant_rank": 2,
@@ -364,6 +365,9 @@ OWN: dict[str, dict[str, Any]] = {
         "environment": np.array([0, 1] * 3),
     },
     "supervised.worlds.fixed_design": {"weights": np.eye(2), "num_examples": 3},
+    "supervised.worlds.from_draws": {
+        "draw": lambda key, environment, n: (jnp.ones((n, 2)), jnp.ones(n))
+    },
     "supervised.worlds.regression": {"weights": np.eye(2)},
     "supervised.worlds.single_index": {"weights": np.eye(2)},
     "supervised.worlds.separable": {"points": np.ones((1, 2, 2))},

@@ -80,6 +80,7 @@ MEASUREMENTS = Table(
             "subsampled",
             "label_noise",
             "num_validation",
+            "slots",
             loss=LOSS,
             fresh="fresh_examples",
             full="full_batch",
@@ -165,6 +166,9 @@ class MeasurementFields:
     most_examples: int | None = None
     """The most examples of one environment in a batch, which alone are then computed, so that a
     step costs no more in a larger data set (examples)."""
+    slots: int | None = None
+    """The same for the examples of all environments of a batch together, such as batch-size
+    (examples)."""
     label_noise: Axis[float] = 0.0
     """Standard deviation of noise that every step adds anew to the labels (examples)."""
     noisy_examples: int | None = None

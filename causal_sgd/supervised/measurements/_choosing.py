@@ -15,6 +15,7 @@ from causal_sgd.types import Array, Batch, Key
 __all__ = ["Choosing"]
 
 NOISE = 2**31 - 1  # folded into the key of a step, beside environments
+SLOTS = 2**31 - 2
 
 
 class Choosing(NamedTuple):
@@ -26,9 +27,17 @@ class Choosing(NamedTuple):
     most: int | None = None  # examples of an environment that are gathered; None to weigh all
     label_noise: float | Array = 0.0
     noisy: int | None = None  # examples of an environment that have it; None for all
+    slots: int | None = None  # examples of all environments together that are gathered
 
     def capacity(self, sizes: int | tuple[int, ...] | None, environments: int) -> int | None:
         """The most examples in a batch from B environments; None for no known limit."""
+        most = self._most(sizes, environments)
+        if self.slots is None or most is None:
+            return most if self.slots is None else self.slots
+        return min(most, self.slots)
+
+    def _most(self, sizes: int | tuple[int, ...] | None, environments: int) -> int | None:
+        """The most examples without a limit on all environments together."""
         gathered = self.fresh if self.most is None else self.most
         if gathered is not None and self.replacement:
             return gathered * environments
@@ -42,6 +51,9 @@ class Choosing(NamedTuple):
         self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
     ) -> tuple[Rows, Array]:
         """Examples of the batch's environments, and how often each is in the batch [B, n].
+
+        With slots these are inputs [1, n, p] of the whole batch, of which each environment uses its
+        own.
 
         Args:
             key: of the step.
@@ -73,11 +85,19 @@ class Choosing(NamedTuple):
                 jax.vmap(lambda k, e: world.draw_examples(k, e, size))(keys, batch.environments)
             )
             rows = Rows(x, y, jnp.full(len(batch.counts), size, x.dtype))
+            if self.slots is not None:
+                owners, offsets, own = _slots(batch, self.slots)
+                exceeded = _exceeded(batch, self.slots) | (batch.counts > size)
+                taken = owners, jnp.minimum(offsets, size - 1)
+                return _of_slots(rows, taken, taken), _poisoned(own.astype(x.dtype), exceeded)
             used = jnp.arange(size)[None] < batch.counts[:, None]
             return rows, _poisoned(used.astype(x.dtype), batch.counts > size)
         assert data.rows is not None
         if self.most is not None:
             return self._gathered(keys, data.rows, batch, self.most)
+        if self.slots is not None:
+            slots_key = random.fold_in(key, SLOTS)
+            return self._slotted(slots_key, keys, data.rows, batch, self.slots)
         rows = _rows_of(data.rows, batch.environments)
         if self.full:
             return rows, used_rows(rows)
@@ -115,6 +135,52 @@ class Choosing(NamedTuple):
         if not self.replacement:
             exceeded = exceeded | (batch.counts > among)
         return taken, _poisoned(used, exceeded)
+
+    def _slotted(
+        self, key: Key, keys: Key, rows: Rows, batch: Batch, slots: int
+    ) -> tuple[Rows, Array]:
+        """The chosen examples of the whole batch in a row, [1, slots]."""
+        owners, offsets, own = _slots(batch, slots)
+        environments = batch.environments[owners]
+        among = rows.counts[batch.environments]
+        exceeded = _exceeded(batch, slots)
+        if self.replacement:
+            words = random.bits(key, slots)
+            places = (words % among[owners].astype(jnp.uint32)).astype(jnp.int32)
+        else:
+            chosen = jax.vmap(lambda k, c, a: random.places(k, slots, c, a))
+            places = chosen(keys, batch.counts, among)[owners, offsets]
+            exceeded = exceeded | (batch.counts > among)
+        shared = jnp.zeros_like(owners) if len(rows.inputs) == 1 else environments
+        taken = _of_slots(rows, (shared, places), (environments, places))
+        return taken, _poisoned(own.astype(rows.labels.dtype), exceeded)
+
+
+def _slots(batch: Batch, number: int) -> tuple[Array, Array, Array]:
+    """Which example every slot holds, where the batch's environments follow one another.
+
+    Returns:
+        The place of its environment in the batch, [S]; its place among the environment's examples,
+        [S]; and whether an environment of the batch has the slot, [B, S].
+    """
+    ends = jnp.cumsum(batch.counts)
+    slot = jnp.arange(number, dtype=ends.dtype)
+    last = len(batch.counts) - 1
+    owners = jnp.sum(ends[None, :] <= slot[:, None], 1, dtype=jnp.int32)
+    own = owners[None] == jnp.arange(last + 1, dtype=jnp.int32)[:, None]
+    owners = jnp.minimum(owners, last)
+    return owners, slot - (ends - batch.counts)[owners], own
+
+
+def _exceeded(batch: Batch, slots: int) -> Array:
+    """Whether the batch asks for more examples than there are slots, [B] with one value."""
+    return jnp.broadcast_to(jnp.sum(batch.counts) > slots, batch.counts.shape)
+
+
+def _of_slots(rows: Rows, inputs: tuple[Array, Array], labels: tuple[Array, Array]) -> Rows:
+    """The rows at (environment, place) [S] each, as if all environments of the batch had them."""
+    size = jnp.full(1, len(labels[0]), rows.labels.dtype)
+    return Rows(rows.inputs[inputs][None], rows.labels[labels][None], size)
 
 
 def _largest(words: Array, number: int) -> Array:

@@ -150,6 +150,7 @@ def counts(
             shifted=True,
             fresh=fresh,
             squared=squared,
+            loss=loss,
         ),
         holds_labels=not fresh,
         differentiates_loss=True,

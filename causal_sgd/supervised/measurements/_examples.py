@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised import losses
 from causal_sgd.supervised._moments import MomentData, Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.measurements._choosing import Choosing
+from causal_sgd.supervised.measurements._examples_checks import (
+    check_classes,
+    check_gathering,
+    check_labels,
+    check_noise,
+    last_class,
+    sizes_of,
+)
 from causal_sgd.supervised.measurements._risks import (
     check_examples,
     check_held_out,
@@ -37,6 +44,7 @@ def examples(
     replacement: bool = False,
     subsampled: bool = False,
     most: int | None = None,
+    slots: int | None = None,
     label_noise: float | Array = 0.0,
     noisy: int | None = None,
     num_validation: int | Array | None = None,
@@ -62,6 +70,9 @@ def examples(
         most: the most examples of one environment in a batch, static, of which alone the losses are
             then computed: the law is the same, at a cost that is free of the size of the data set.
             Batches with more of them give NaN. None for any number.
+        slots: the same for all environments of a batch together, static, such as the batch size: a
+            step costs this many predictions, however many environments there are. Cheapest with
+            `replacement`.
         label_noise: standard deviation of Gaussian noise that every step adds anew to the labels of
             its examples, at least 0; may be traced. Gradients and losses of batches have it,
             metrics do not.
@@ -81,7 +92,7 @@ def examples(
         ValueError: if a number is not a whole number, at least 1, or the options contradict each
             other, or (when it runs) none is given and the world is no data.
     """
-    sizes = _sizes(num_examples)
+    sizes = sizes_of(num_examples)
     checks.instance("loss", loss, losses.Loss, "a loss, such as losses.logistic")
     checks.flags(full=full, replacement=replacement, subsampled=subsampled)
     squared = loss == losses.squared
@@ -104,15 +115,16 @@ def examples(
         checks.integer("num_validation", num_validation)
     if full and replacement:
         raise ValueError("replacement must be False with full, which chooses nothing, got True")
-    _check_gathering(full, most)
-    _check_noise(loss, label_noise, noisy, replacement and most is None)
-    choice = Choosing(fresh, full, replacement, most, label_noise, noisy)
+    check_gathering(full, most, slots)
+    check_noise(loss, label_noise, noisy, replacement and most is None and slots is None)
+    choice = Choosing(fresh, full, replacement, most, label_noise, noisy, slots)
 
     def init(key: Key, world: SupervisedWorld) -> MomentData:
         validation = held_out(key, world, num_validation) if squared else None
         held = None
         check_held_out(world, num_validation)
-        if not squared and isinstance(world, DataWorld):
+        check_labels(loss, world)
+        if isinstance(world, DataWorld):
             held = world.validation_rows
         elif not squared and isinstance(num_validation, int):
             held = _data_set(random.fold_in(key, 1), world, num_validation)
@@ -135,7 +147,7 @@ def examples(
         batch: Batch,
     ) -> RiskFunction:
         del step
-        return _risks(loss, model, *choice.rows(key, data, world, batch))
+        return _risks(loss, model, *choice.rows(key, data, world, batch), last_class(world))
 
     def features(
         key: Key,
@@ -178,7 +190,7 @@ def examples(
                     f"one, which a data set has, got {fresh}"
                 )
             return moment_risks(model, world.second_moments)
-        return _risks(loss, model, data.rows, used_rows(data.rows))
+        return _risks(loss, model, data.rows, used_rows(data.rows), last_class(world))
 
     def each(
         data: MomentData, model: VectorModel, world: SupervisedWorld
@@ -189,7 +201,7 @@ def examples(
 
         def single(params: Params, scale: float | Array = 1.0) -> Array:
             predictions = scale * model.predictions(params, rows.inputs)
-            _check_classes(loss, predictions, rows.labels)
+            check_classes(loss, predictions, rows.labels)
             return loss(predictions, rows.labels)
 
         return single, used / jnp.sum(used)
@@ -209,52 +221,11 @@ def examples(
             shifted=not loss.multiclass,
             fresh=not full,
             squared=squared,
+            loss=loss,
         ),
         holds_labels=fresh is None,
         differentiates_loss=True,
     )
-
-
-def _check_gathering(full: bool, most: object) -> None:
-    if most is not None:
-        checks.integer("most", most)
-        if full:
-            raise ValueError(f"most must be None with full, which uses all examples, got {most}")
-
-
-def _check_noise(
-    loss: losses.Loss, label_noise: float | Array, noisy: object, counted: bool
-) -> None:
-    """Refuse noise of labels that makes no sense; `counted` examples have no noise of their own."""
-    checks.number("label_noise", label_noise, minimum=0)
-    if noisy is not None:
-        checks.integer("noisy", noisy)
-        if checks.is_zero(label_noise):
-            raise ValueError(f"noisy must be None without label_noise, got {noisy}")
-    if checks.is_zero(label_noise):
-        return
-    if loss.binary or loss.multiclass:
-        raise ValueError("label_noise must be 0 under a loss of classes, whose labels are no sizes")
-    if counted:
-        raise ValueError(
-            "most must be given with replacement and label_noise, so that copies of an example "
-            "have noise of their own, got None"
-        )
-
-
-def _sizes(number: object) -> int | tuple[int, ...] | None:
-    """The numbers of examples as they are given, checked."""
-    if number is None:
-        return None
-    if isinstance(number, np.ndarray) and not number.ndim:
-        number = number[()]
-    if isinstance(number, Sequence | np.ndarray) and not isinstance(number, str):
-        if not len(number):
-            raise ValueError("num_examples must be a number, or one of each environment, got none")
-        return tuple(
-            checks.integer(f"num_examples[{place}]", each) for place, each in enumerate(number)
-        )
-    return checks.integer("num_examples", number)
 
 
 def _data_set(key: Key, world: SupervisedWorld, sizes: int | tuple[int, ...] | None) -> Rows:
@@ -302,7 +273,13 @@ def _average(values: Array, used: Array) -> Array:
     return jnp.sum(values * weights.reshape(*weights.shape, *(1,) * (values.ndim - 2)), 1)
 
 
-def _risks(loss: losses.Loss, model: VectorModel, rows: Rows, used: Array) -> Callable[..., Array]:
+def _risks(
+    loss: losses.Loss,
+    model: VectorModel,
+    rows: Rows,
+    used: Array,
+    last_class: float | None = None,
+) -> Callable[..., Array]:
     """(params, scale, shift) -> the losses [B] of weighted examples."""
 
     def risks(params: Params, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Array:
@@ -311,22 +288,17 @@ def _risks(loss: losses.Loss, model: VectorModel, rows: Rows, used: Array) -> Ca
             predictions = linalg.product(rows.inputs, vector[:-2, None])[..., 0] + vector[-1]
         else:
             predictions = scale * model.predictions(params, rows.inputs) + shift
-        _check_classes(loss, predictions, rows.labels)
+        check_classes(loss, predictions, rows.labels)
+        if loss.multiclass and last_class is not None and last_class >= predictions.shape[-1]:
+            raise ValueError(
+                f"model must have an output for every class, at least {last_class + 1:g}, got "
+                f"{predictions.shape[-1]}"
+            )
         if loss == losses.squared:
             return _average((predictions - rows.labels) ** 2, used) / 4
         return _average(loss(predictions, rows.labels), used)
 
     return risks
-
-
-def _check_classes(loss: losses.Loss, predictions: Array, labels: Array) -> None:
-    """Refuse a model with the predictions of another kind of loss."""
-    if predictions.ndim != labels.ndim + loss.multiclass:
-        kind = "a prediction of each class" if loss.multiclass else "one prediction"
-        raise ValueError(
-            f"model must have {kind} for this loss, as models.linear(outputs=...) makes them, got "
-            f"predictions of shape {[*predictions.shape]} for labels {[*labels.shape]}"
-        )
 
 
 def _variances(

@@ -1,6 +1,7 @@
 """What is recorded of a run: functions of a snapshot that return a number or a small array.
 
-Every member of `__all__` is a metric. Errors are in the original coordinates of the inputs, and NaN
+Every member of `__all__` is a metric, but `reliance` and `flip_accuracy`, which make one of a
+user's intervention. Errors are in the original coordinates of the inputs, and NaN
 where the world does not know its target. Risks are mean squared residuals, without the factor 1/4
 of the losses that are trained; training under another loss they are its values. Means over
 environments are weighted by the world's probabilities. Test risks are of the population; training

@@ -1,3 +1,10 @@
+from ._accuracies import accuracies as accuracies
+from ._accuracies import accuracy as accuracy
+from ._accuracies import flip_accuracy as flip_accuracy
+from ._accuracies import reliance as reliance
+from ._accuracies import training_accuracies as training_accuracies
+from ._accuracies import training_accuracy as training_accuracy
+from ._accuracies import worst_accuracy as worst_accuracy
 from ._errors import margin as margin
 from ._errors import split as split
 from ._errors import test_error as test_error
@@ -12,8 +19,10 @@ from ._estimators import interval_low as interval_low
 from ._estimators import spurious_selected as spurious_selected
 from ._estimators import support as support
 from ._estimators import true_selected as true_selected
+from ._risks import environment_losses as environment_losses
 from ._risks import invariance_gap as invariance_gap
 from ._risks import risk_spread as risk_spread
+from ._risks import test_losses as test_losses
 from ._risks import test_risk as test_risk
 from ._risks import training_risk as training_risk
 from ._risks import validation_risk as validation_risk

@@ -29,15 +29,7 @@ def training_error(snapshot: Snapshot) -> Array:
     zero counts one half. Labels are -1 and 1, or the classes of a model with an output of each.
     """
     check(snapshot, "training_error")
-    world, data = snapshot.world, snapshot.data
-    rows = getattr(data, "rows", None)
-    if rows is not None:
-        return average(snapshot, _row_errors(snapshot, rows))
-    if isinstance(world, TableWorld):
-        kept = getattr(data, "shares", None)
-        shares = world.mass if kept is None else kept
-        return average(snapshot, _table_errors(snapshot, shares))
-    return average(snapshot, _rates_of(snapshot, "error_rates"))
+    return average(snapshot, snapshot.once(errors_of_training))
 
 
 def validation_error(snapshot: Snapshot) -> Array:
@@ -58,19 +50,19 @@ def validation_error(snapshot: Snapshot) -> Array:
 def test_errors(snapshot: Snapshot) -> Array:
     """The share of wrong signs in every test environment; [T]."""
     check(snapshot, "test_errors")
-    return snapshot.once(_test_errors)
+    return snapshot.once(errors_of_tests)
 
 
 def test_error(snapshot: Snapshot) -> Array:
     """The share of wrong signs in a test environment, averaged over them; []."""
     check(snapshot, "test_error")
-    return jnp.mean(snapshot.once(_test_errors))
+    return jnp.mean(snapshot.once(errors_of_tests))
 
 
 def worst_test_error(snapshot: Snapshot) -> Array:
     """The largest share of wrong signs in a test environment; []."""
     check(snapshot, "worst_test_error")
-    return jnp.max(snapshot.once(_test_errors))
+    return jnp.max(snapshot.once(errors_of_tests))
 
 
 def margin(snapshot: Snapshot) -> Array:
@@ -109,7 +101,20 @@ def split(snapshot: Snapshot) -> Array:
     return jnp.sum(weights * snapshot.split, 1) / jnp.sum(weights, 1)
 
 
-def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
+def errors_of_training(snapshot: Snapshot) -> Array:
+    """The share of errors in the environments of the run's data, or of the population; [E]."""
+    world, data = snapshot.world, snapshot.data
+    rows = getattr(data, "rows", None)
+    if rows is not None:
+        return _row_errors(snapshot, rows)
+    if isinstance(world, TableWorld):
+        kept = getattr(data, "shares", None)
+        shares = world.mass if kept is None else kept
+        return _table_errors(snapshot, shares)
+    return _rates_of(snapshot, "error_rates")
+
+
+def wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
     """1 for a wrong sign and 1/2 for none, or 1 for a wrong class, [...], at inputs [..., p]."""
     predictions = predictions_of(snapshot.model, snapshot.params, inputs)
     if predictions.ndim > labels.ndim:
@@ -117,24 +122,33 @@ def _wrong(snapshot: Snapshot, inputs: Array, labels: Array) -> Array:
     return (1 - jnp.sign(labels * predictions)) / 2
 
 
+def mean_of_rows(values: Array, rows: Rows) -> Array:
+    """The mean of values [E, n, ...] over the examples of each environment, [E, ...]."""
+    used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
+    extra = (1,) * (values.ndim - 2)
+    total = jnp.sum(jnp.where(used.reshape(*used.shape, *extra), values, 0), 1)
+    return total / rows.counts.reshape(-1, *extra)
+
+
 def _row_errors(snapshot: Snapshot, rows: Rows) -> Array:
     """The share of errors among the examples of each environment, [E]."""
-    used = jnp.arange(rows.labels.shape[1])[None] < rows.counts[:, None]
-    wrong = _wrong(snapshot, rows.inputs, rows.labels)
-    return jnp.sum(jnp.where(used, wrong, 0), 1) / rows.counts
+    return mean_of_rows(wrong(snapshot, rows.inputs, rows.labels), rows)
 
 
 def _table_errors(snapshot: Snapshot, shares: Array) -> Array:
     world = snapshot.world
-    wrong = _wrong(snapshot, world.inputs, world.labels)
-    return linalg.product(shares, wrong[:, None])[:, 0]
+    errors = wrong(snapshot, world.inputs, world.labels)
+    return linalg.product(shares, errors[:, None])[:, 0]
 
 
-def _test_errors(snapshot: Snapshot) -> Array:
+def errors_of_tests(snapshot: Snapshot) -> Array:
     """The share of wrong signs in the test environments, [T]."""
     world = snapshot.world
     if not world.test_moments.shape[0]:
         raise ValueError("world must have test environments for a test error, got none")
+    rows = getattr(world, "test_rows", None)
+    if rows is not None:
+        return _row_errors(snapshot, rows)
     if isinstance(world, TableWorld):
         return _table_errors(snapshot, world.test_mass)
     return _rates_of(snapshot, "test_error_rates")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from causal_sgd.supervised._moments import quadratic
+from causal_sgd import linalg
+from causal_sgd.supervised._moments import Rows, quadratic
 from causal_sgd.supervised.metrics._common import average, check, vector
+from causal_sgd.supervised.metrics._errors import mean_of_rows
+from causal_sgd.supervised.models._model import predictions_of
+from causal_sgd.supervised.worlds import TableWorld
 from causal_sgd.types import Array, RiskFunction, Snapshot
 
 __all__ = [
+    "environment_losses",
     "invariance_gap",
     "risk_spread",
+    "test_losses",
     "test_risk",
     "training_risk",
     "validation_risk",
@@ -33,6 +39,38 @@ def worst_test_risk(snapshot: Snapshot) -> Array:
     return jnp.max(snapshot.once(_test_risks))
 
 
+def environment_losses(snapshot: Snapshot) -> Array:
+    """The risk R_e of every environment of the run's data; [E]."""
+    check(snapshot, "environment_losses")
+    return _risks(snapshot)(snapshot.params)
+
+
+def test_losses(snapshot: Snapshot) -> Array:
+    """The risk in every environment of the test, on the scale of `environment_losses`; [T].
+
+    It needs a table or examples of the test (`worlds.from_arrays`, `worlds.from_draws`) and a
+    measurement of examples or counts; under squared loss of a linear prediction moments are enough.
+    """
+    check(snapshot, "test_losses")
+    measurement = snapshot.measurement
+    world, rows = snapshot.world, getattr(snapshot.world, "test_rows", None)
+    offered = None if measurement is None else measurement.risks
+    if offered is None or offered.squared:
+        return snapshot.once(_test_risks)
+    if offered.loss is not None and rows is not None:
+        predictions = predictions_of(snapshot.model, snapshot.params, rows.inputs)
+        return mean_of_rows(offered.loss(predictions, rows.labels), rows)
+    if offered.loss is not None and isinstance(world, TableWorld):
+        predictions = predictions_of(snapshot.model, snapshot.params, world.inputs)
+        losses = offered.loss(predictions, world.labels)
+        return linalg.product(world.test_mass, losses[:, None])[:, 0]
+    raise ValueError(
+        "world must be a table or hold examples of the test for the metric test_losses, and the "
+        f"measurement must be examples or counts, got {type(world).__name__} and "
+        f"{getattr(measurement, 'name', 'none')}"
+    )
+
+
 def training_risk(snapshot: Snapshot) -> Array:
     """The risk R_e, averaged over the environments of the run's data; []."""
     check(snapshot, "training_risk")
@@ -43,6 +81,9 @@ def validation_risk(snapshot: Snapshot) -> Array:
     """The mean squared residual of examples that nothing trains on; []."""
     check(snapshot, "validation_risk")
     _check_squared(snapshot, "validation_risk")
+    rows = getattr(snapshot.data, "validation_rows", None)
+    if rows is not None and snapshot.model.predict is not None:
+        return average(snapshot, _mean_squares(snapshot, rows))
     held_out = getattr(snapshot.data, "validation", None)
     if held_out is None:
         raise ValueError(
@@ -90,7 +131,16 @@ def _test_risks(snapshot: Snapshot) -> Array:
     second = snapshot.world.test_moments
     if not second.shape[0]:
         raise ValueError("world must have test environments for a test risk, got none")
+    rows = getattr(snapshot.world, "test_rows", None)
+    if rows is not None and snapshot.model.predict is not None:
+        return _mean_squares(snapshot, rows)
     return quadratic(second, snapshot.once(vector))
+
+
+def _mean_squares(snapshot: Snapshot, rows: Rows) -> Array:
+    """The mean squared residuals of the rows of each environment."""
+    predictions = predictions_of(snapshot.model, snapshot.params, rows.inputs)
+    return mean_of_rows((predictions - rows.labels) ** 2, rows)
 
 
 def _risks(snapshot: Snapshot) -> RiskFunction:

@@ -6,6 +6,7 @@ from ._data import DataWorld as DataWorld
 from ._design import DesignWorld as DesignWorld
 from ._eills import eills_demo as eills_demo
 from ._from_arrays import from_arrays as from_arrays
+from ._from_draws import from_draws as from_draws
 from ._from_moments import from_moments as from_moments
 from ._groups import balancing as balancing
 from ._groups import malign_overfitting as malign_overfitting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,13 +21,15 @@ class Columns(NamedTuple):
     owners: np.ndarray  # [N] the number of each row's environment
     names: tuple[str, ...] | None  # of the inputs, where known
     environments: tuple[Hashable, ...]  # their names
+    images: bool = False  # whether an input was an array of its own, which is flattened
 
 
 def read(x: Any, y: Any, environment: Any, columns: Sequence[str] | None) -> Columns:
     """Read and check a user's data.
 
     Args:
-        x: inputs [N, p]: an array, a data frame, or an array or dataset of xarray.
+        x: inputs [N, p], or [N, ...] to flatten: an array, a data frame, or an array or dataset of
+            xarray.
         y: labels [N], or the name of a column of x.
         environment: [N] names of any kind, or the name of a column of x.
         columns: names of the inputs; those to take where x has names.
@@ -35,18 +38,23 @@ def read(x: Any, y: Any, environment: Any, columns: Sequence[str] | None) -> Col
         ValueError: if something is missing, of a wrong shape, not a number or not finite.
     """
     table, names = _table(x)
+    images = table.ndim > 2
+    if images:
+        table = table.reshape(len(table), math.prod(table.shape[1:]))
     size = len(table)
     taken = [name for name in (y, environment) if isinstance(name, str)]
     labels = _column("y", y, table, names) if isinstance(y, str) else _plain("y", y)
     owners = _column("environment", environment, table, names)
     chosen, kept = _chosen(table, names, columns, taken)
     _check_lengths(size, labels, owners)
-    inputs = np.column_stack(
-        [_numbers("x", table[:, place], _words(names or kept, place)) for place in chosen]
-    )
+    inputs = _plain_numbers(table, chosen)
+    if inputs is None:
+        inputs = np.column_stack(
+            [_numbers("x", table[:, place], _words(names or kept, place)) for place in chosen]
+        )
     target = _numbers("y", labels, "")
     numbers, environments = _enumerated(owners)
-    return Columns(inputs, target, numbers, kept, environments)
+    return Columns(inputs, target, numbers, kept, environments, images)
 
 
 def _table(x: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
@@ -66,7 +74,7 @@ def _table(x: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
         array = _plain("x", x)
         if hasattr(x, "dims") and array.ndim == 2 and x.dims[1] in x.coords:
             names = tuple(str(name) for name in np.asarray(x.coords[x.dims[1]]))
-    if array.ndim != 2 or not array.shape[1]:
+    if array.ndim < 2 or 0 in array.shape[1:]:
         raise ValueError(
             f"x must have shape [N, p], a row for every example, got {list(array.shape)}"
         )
@@ -127,6 +135,17 @@ def _check_lengths(size: int, labels: np.ndarray, owners: np.ndarray) -> None:
             )
     if not size:
         raise ValueError("environment must name at least one environment, got no rows")
+
+
+def _plain_numbers(table: np.ndarray, chosen: Sequence[int]) -> np.ndarray | None:
+    """The columns at these places in double precision, if all are finite; None to look closer."""
+    if table.dtype.kind not in "biuf":
+        return None
+    numbers = table[:, chosen].astype(np.float64)
+    if not np.isfinite(numbers).all():
+        return None
+    checks.representable("x", numbers)
+    return numbers
 
 
 def _words(names: tuple[str, ...] | None, place: int) -> str:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from causal_sgd import checks, random
-from causal_sgd.supervised._moments import Moments, Rows
+from causal_sgd.supervised._moments import Moments, Rows, used_rows, weighted_moments
 from causal_sgd.supervised.worlds._sampled import drawn_moments
 from causal_sgd.types import Array, Key
 
@@ -33,8 +33,9 @@ __all__ = ["DataWorld"]
         "scale",
         "validation",
         "validation_rows",
+        "test_rows",
     ],
-    meta_fields=["columns", "environments", "most"],
+    meta_fields=["columns", "environments", "most", "test_environments", "classes"],
 )
 @dataclasses.dataclass(frozen=True)
 class DataWorld:
@@ -45,8 +46,8 @@ class DataWorld:
         labels: [N].
         starts: the first row of each environment, [E] int32.
         counts: the number of its rows, [E].
-        second: its moments, [E, q, q].
-        tests: the moments of environments that were held out, [T, q, q].
+        second: its moments, [E, q, q]; None for so many inputs that they are computed on demand.
+        tests: the moments of environments that were held out, [T, q, q]; None as above.
         probabilities: how often each environment is drawn, [E].
         target: w* [p]; NaN where it is unknown.
         causal: [p] bool.
@@ -58,14 +59,18 @@ class DataWorld:
         validation: the moments of the rows that are held out of every environment, which are not
             among those above; None for none.
         validation_rows: these rows themselves.
+        test_rows: the rows of the environments that were held out, padded to the largest; None
+            where there is none.
+        test_environments: the names of these environments.
+        classes: the different labels, sorted, of training and test; None for more than a few.
     """
 
     inputs: Array
     labels: Array
     starts: Array
     counts: Array
-    second: Array
-    tests: Array
+    second: Array | None
+    tests: Array | None
     probabilities: Array
     target: Array
     causal: Array
@@ -76,6 +81,9 @@ class DataWorld:
     most: int
     validation: Moments | None = None
     validation_rows: Rows | None = None
+    test_rows: Rows | None = None
+    test_environments: tuple[Hashable, ...] = ()
+    classes: tuple[float, ...] | None = None
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:
@@ -95,12 +103,19 @@ class DataWorld:
     @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) over the rows of every environment, [E, q, q]."""
-        return self.second
+        if self.second is not None:
+            return self.second
+        return weighted_moments(self.rows, used_rows(self.rows))
 
     @property
     def test_moments(self) -> Array:
         """The moments over the rows of the environments that were held out, [T, q, q]."""
-        return self.tests
+        if self.tests is not None:
+            return self.tests
+        if self.test_rows is None:
+            size = self.target.shape[0] + 2
+            return jnp.zeros((0, size, size), self.inputs.dtype)
+        return weighted_moments(self.test_rows, used_rows(self.test_rows))
 
     @property
     def rows(self) -> Rows:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks
+from causal_sgd.supervised._moments import Rows
 from causal_sgd.supervised.worlds._columns import Columns, read
 from causal_sgd.supervised.worlds._data import DataWorld
 from causal_sgd.supervised.worlds._known import known_inputs, known_weights
@@ -22,6 +23,10 @@ __all__ = ["from_arrays"]
 
 FAR = 100.0
 """Means beyond this many standard deviations cost single precision too many digits."""
+MOST_INPUTS = 2000
+"""With more inputs, moments [q, q] are computed where they are asked for."""
+MOST_CLASSES = 1000
+"""Labels with more different values are no classes."""
 
 
 def from_arrays(
@@ -41,14 +46,16 @@ def from_arrays(
 
     A measurement of moments without a number of examples has the moments of the rows and their
     numbers, and `measurements.examples` without one the rows themselves, so that estimators and
-    their tests see the data as they are.
+    their tests see the data as they are. Any model trains on them by `measurements.examples`, under
+    any loss; labels are numbers, -1 and 1, or classes 0, 1, ...
 
     Args:
-        x: inputs [N, p]: an array, a data frame, or an array or dataset of xarray.
+        x: inputs [N, p]: an array, a data frame, or an array or dataset of xarray. Images
+            [N, height, width, ...] are flattened, the last axis fastest.
         y: labels [N], or the name of a column of x.
         environment: names of the environments, [N] of any kind, or the name of a column of x.
         columns: names of the inputs: those to take where x has names, else names for all of them.
-        tests: names of environments that are held out: only `test_moments` knows them.
+        tests: names of environments that are held out: only metrics of the test see their rows.
         validation_share: share of the rows of every environment that is held out for the metric
             `validation_risk`, above 0 and below 1; static. The rows are random ones of the world's
             key, and their number is rounded down; nothing trains on them. None for none.
@@ -82,9 +89,13 @@ def from_arrays(
     trains = training_rows(validation_share, data)
     _warn(data, trains, values)
     order = np.argsort(data.owners, kind="stable")
-    z = np.column_stack([values, np.ones(len(values))])
-    second = np.stack([_empirical(z[data.owners == e]) for e in range(len(counts))])
-    outside = [_empirical((part - moved) / scale, ones=True) for part in held_out]
+    outside = [(part - moved) / scale for part in held_out]
+    small = dim <= MOST_INPUTS
+    second = _stacked([values[data.owners == e] for e in range(len(counts))]) if small else None
+    second_of_tests = np.reshape(_stacked(outside), (-1, dim + 2, dim + 2)) if small else None
+    padded = _padded(outside)
+    moves = standardise and validation_share is not None  # every split moves the labels anew
+    classes = None if moves else _classes([values, *outside])
     weights = known_weights(target, dim)
     mask = known_inputs(causal, data.names, dim)
     if probabilities is not None:
@@ -98,8 +109,8 @@ def from_arrays(
             labels=jnp.asarray(values[order, -1], kind),
             starts=jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
             counts=jnp.asarray(counts, kind),
-            second=jnp.asarray(second, kind),
-            tests=jnp.asarray(np.reshape(outside, (-1, dim + 2, dim + 2)), kind),
+            second=None if second is None else jnp.asarray(second, kind),
+            tests=None if second_of_tests is None else jnp.asarray(second_of_tests, kind),
             probabilities=jnp.asarray(shares, kind),
             target=jnp.asarray(weights, kind),
             causal=jnp.asarray(mask),
@@ -108,6 +119,9 @@ def from_arrays(
             columns=data.names,
             environments=data.environments,
             most=int(counts.max()),
+            test_rows=None if padded is None else Rows(*(jnp.asarray(a, kind) for a in padded)),
+            test_environments=tuple(tests),
+            classes=classes,
         )
         if validation_share is None:
             return whole
@@ -162,7 +176,7 @@ def _warn(data: Columns, counts: np.ndarray, values: np.ndarray) -> None:
         for name, count in zip(data.environments, counts, strict=True)
         if count < dim
     ]
-    if small:
+    if small and not data.images:  # nobody regresses on pixels
         warnings.warn(
             f"environments with fewer training rows than the {dim} inputs: {', '.join(small)}; "
             "regressions within such an environment have no unique solution",
@@ -178,8 +192,23 @@ def _warn(data: Columns, counts: np.ndarray, values: np.ndarray) -> None:
         )
 
 
-def _empirical(z: np.ndarray, *, ones: bool = False) -> np.ndarray:
-    """The moments [q, q] of rows."""
-    if ones:
-        z = np.column_stack([z, np.ones(len(z))])
-    return z.T @ z / len(z)
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """The moments [K, q, q] of several lots of rows (x, y), [n, p + 1] each."""
+    rows = [np.column_stack([part, np.ones(len(part))]) for part in parts]
+    return np.array([z.T @ z / len(z) for z in rows])
+
+
+def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Inputs [T, n, p], labels [T, n] and numbers of rows [T]; None for no rows."""
+    if not parts:
+        return None
+    counts = np.array([len(part) for part in parts])
+    # Padding repeats the last row, at which every model has a finite value.
+    rows = np.stack([part[np.minimum(np.arange(counts.max()), len(part) - 1)] for part in parts])
+    return rows[..., :-1], rows[..., -1], counts
+
+
+def _classes(parts: list[np.ndarray]) -> tuple[float, ...] | None:
+    """The different labels of all rows (x, y), sorted; None for more than `MOST_CLASSES`."""
+    found = np.unique(np.concatenate([part[:, -1] for part in parts]))
+    return None if len(found) > MOST_CLASSES else tuple(found.tolist())

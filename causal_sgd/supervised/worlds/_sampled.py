@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks, linalg, random
+from causal_sgd.supervised._moments import Rows, used_rows, weighted_moments
 from causal_sgd.types import Array, Key, PyTree
 
 __all__ = ["SampledWorld", "drawn_moments", "first_accepted"]
@@ -22,7 +23,7 @@ MOST_EXAMPLES = 10**9
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["coefficients", "probabilities", "target", "causal", "accepted"],
+    data_fields=["coefficients", "probabilities", "target", "causal", "accepted", "test_rows"],
     meta_fields=["sample"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class SampledWorld:
         causal: [p] bool.
         accepted: whether the world has the properties that its factory promises, [] bool; false
             where every candidate was rejected.
+        test_rows: examples of environments of the test; None where there is none.
     """
 
     sample: Callable[[Key, PyTree, Array, int], tuple[Array, Array]]
@@ -45,6 +47,7 @@ class SampledWorld:
     target: Array
     causal: Array
     accepted: Array
+    test_rows: Rows | None = None
 
     @property
     def estimate_shape(self) -> tuple[int, ...]:
@@ -74,12 +77,15 @@ class SampledWorld:
         """
         raise ValueError(
             "world must know the moments of its population for this, but of a nonlinear structural "
-            "model only samples are known: give the measurement a number of examples"
+            "model or a function that draws only samples are known: give the measurement a number "
+            "of examples"
         )
 
     @property
     def test_moments(self) -> Array:
-        """There are no environments of the test; [0, q, q]."""
+        """The moments of the examples of the test, [T, q, q]; T is 0 where there are none."""
+        if self.test_rows is not None:
+            return weighted_moments(self.test_rows, used_rows(self.test_rows))
         size = self.target.shape[0] + 2
         return jnp.zeros((0, size, size), self.target.dtype)
 

@@ -73,7 +73,7 @@ def split(
         world = _standardised(world, order[np.flatnonzero(chosen)])
     held = _taken(world, order[np.flatnonzero(~chosen)], counts - trains)
     training = _taken(world, order[np.flatnonzero(chosen)], trains)
-    moments = Moments(held.second, held.counts)
+    moments = None if held.second is None else Moments(held.second, held.counts)
     return dataclasses.replace(training, validation=moments, validation_rows=held.rows)
 
 
@@ -87,6 +87,8 @@ def _taken(world: DataWorld, rows: Array, counts: np.ndarray) -> DataWorld:
         counts=jnp.asarray(counts, world.counts.dtype),
         most=int(counts.max()),
     )
+    if world.second is None:
+        return taken
     second = weighted_moments(taken.rows, used_rows(taken.rows))
     return dataclasses.replace(taken, second=second)
 
@@ -100,11 +102,20 @@ def _standardised(world: DataWorld, rows: Array) -> DataWorld:
     # z = (x, y, 1) becomes T z.
     turn = jnp.diag(jnp.append(1 / scale, jnp.ones((), scale.dtype)))
     turn = turn.at[:-1, -1].set(-center / scale)
+    tests, rows_of_tests = world.tests, world.test_rows
+    if tests is not None:
+        tests = linalg.product(linalg.product(turn[None], tests), turn.T[None])
+    if rows_of_tests is not None:
+        rows_of_tests = rows_of_tests._replace(
+            inputs=(rows_of_tests.inputs - center[None, None, :-1]) / scale[None, None, :-1],
+            labels=rows_of_tests.labels - center[-1],
+        )
     return dataclasses.replace(
         world,
         inputs=(world.inputs - center[None, :-1]) / scale[None, :-1],
         labels=world.labels - center[-1],
-        tests=linalg.product(linalg.product(turn[None], world.tests), turn.T[None]),
+        tests=tests,
+        test_rows=rows_of_tests,
         center=world.center + world.scale * center,
         scale=world.scale * scale,
     )
