@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from causal_sgd import analysis
+from causal_sgd.figures import Runs
 from causal_sgd.training import time_average
 from causal_sgd.types import Trace
 
@@ -65,7 +66,7 @@ def test_with_start_and_end_only_the_end_is_left() -> None:
     )
     once = analysis.time_average(data)
     xr.testing.assert_identical(analysis.time_average(once), once)
-    xr.testing.assert_identical(data.sgd.time_average(), once)
+    xr.testing.assert_identical(Runs(data).time_average(), once)
 
 
 @pytest.mark.parametrize("after", [1, 1.5, -0.1, float("nan"), "late"])

@@ -167,7 +167,8 @@ def test_networks_are_validated_by_rows() -> None:
 
 def test_images_are_flattened_and_need_no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     images = RNG.normal(size=(len(OWNERS), 2, 4, 1))
-    plain = worlds.from_arrays(images.reshape(-1, 8), SIGNS, OWNERS, tests=["far"])
+    with pytest.warns(UserWarning, match="fewer training rows than the 8 inputs"):
+        plain = worlds.from_arrays(images.reshape(-1, 8), SIGNS, OWNERS, tests=["far"])
     monkeypatch.setattr(_from_arrays, "MOST_INPUTS", 7)
     large = worlds.from_arrays(images, SIGNS, OWNERS, tests=["far"])  # and no warning of few rows
     one, other = draw_world(plain), draw_world(large)
