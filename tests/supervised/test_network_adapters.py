@@ -141,6 +141,8 @@ def test_a_network_predicts_as_the_package_does(adapter: Any, directly: Any) -> 
     assert not all(map(np.array_equal, jax.tree.leaves(other), jax.tree.leaves(params)))
 
 
+@pytest.mark.slow  # each compiles convolutions of several runs
+@pytest.mark.filterwarnings("ignore:environments with fewer training rows")
 @pytest.mark.parametrize(("adapter", "directly"), ADAPTERS)
 def test_a_network_of_a_package_is_trained_in_a_sweep(adapter: Any, directly: Any) -> None:
     del directly
