@@ -54,6 +54,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "separable",
         "benign-oscillation",
         "in-context",
+        "marker-transformer",
         "heterogeneity",
         "phase-diagram",
         "trajectories",
