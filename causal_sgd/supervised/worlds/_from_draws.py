@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,22 @@ __all__ = ["from_draws"]
 
 REAL = (jnp.bool_, jnp.integer, jnp.floating)
 Draw = Callable[[Key, Array, int], tuple[Array, Array]]
+
+
+class _Sample(NamedTuple):
+    """How the world draws; equal for equal functions, so that worlds have one structure."""
+
+    draw: Draw
+    dim: int
+
+    def __call__(
+        self, key: Key, nothing: PyTree, environment: Array, size: int
+    ) -> tuple[Array, Array]:
+        """Return inputs [n, p] and labels [n]."""
+        del nothing
+        x, y = self.draw(key, environment, size)
+        kind = jnp.result_type(float)
+        return jnp.asarray(x, kind).reshape(size, self.dim), jnp.asarray(y, kind)
 
 
 def from_draws(
@@ -66,11 +83,7 @@ def from_draws(
     if probabilities is not None:
         checks.probabilities("probabilities", probabilities, num_environments)
 
-    def sample(key: Key, nothing: PyTree, environment: Array, size: int) -> tuple[Array, Array]:
-        del nothing
-        x, y = draw(key, environment, size)
-        kind = jnp.result_type(float)
-        return jnp.asarray(x, kind).reshape(size, dim), jnp.asarray(y, kind)
+    sample = _Sample(draw, dim)
 
     def world(key: Key) -> SampledWorld:
         kind = jnp.result_type(float)
