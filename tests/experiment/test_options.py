@@ -44,6 +44,8 @@ NOT_FOR_THE_SHELL = {
     },
     ("supervised", "world"): {
         "from_draws",  # takes a function
+        "coloured_digits",  # images of packages beyond the dependencies
+        "recoloured",  # of its inputs
         "from_equations",  # takes arrays
         "from_moments",
         "separable",

@@ -53,6 +53,11 @@ WORLDS = {
         {"spurious_scale": 4.0, "noise_scale": 2.0, "deviation": 0.15},
         {"spurious_scale": 2.0, "noise_scale": 2.0, "deviation": 0.1},
     ),
+    "coloured_digits": Row(
+        {"images": (np.abs(ROWS), np.arange(12) % 10), "encoding": "chroma", "test_share": 0.25},
+        {"invariant_flip": 0.25, "spurious_flips": np.array([0.1, 0.6], np.float32)},
+        {"invariant_flip": 0.5, "spurious_flips": np.array([0.1, 0.6], np.float32)},
+    ),
     "chain": Row(
         {"hidden": True, "ones": False, "scramble": True},
         {"scales": np.array([0.2, 2.0, 5.0], np.float32)},
@@ -266,6 +271,7 @@ OBJECTIVES = {
 OF_INTERVENTIONS = {"reliance", "flip_accuracy"}
 """Members of the room of metrics that make one of a user's function."""
 OTHERS = {
+    "worlds": {"recoloured"},
     "estimators": {"accepted_sets"},
     "objectives": {"from_value"},
     "metrics": {"split"} | OF_INTERVENTIONS,

@@ -364,6 +364,8 @@ OWN: dict[str, dict[str, Any]] = {
         "y": np.arange(6.0),
         "environment": np.array([0, 1] * 3),
     },
+    "supervised.worlds.coloured_digits": {"images": (np.eye(4), np.arange(4))},
+    "supervised.worlds.recoloured": {"inputs": np.eye(4), "sign": 1.0},
     "supervised.worlds.fixed_design": {"weights": np.eye(2), "num_examples": 3},
     "supervised.worlds.from_draws": {
         "draw": lambda key, environment, n: (jnp.ones((n, 2)), jnp.ones(n))

@@ -4,6 +4,9 @@ from ._contradiction import anticausal as anticausal
 from ._contradiction import contradiction as contradiction
 from ._data import DataWorld as DataWorld
 from ._design import DesignWorld as DesignWorld
+from ._digits import DigitsWorld as DigitsWorld
+from ._digits import coloured_digits as coloured_digits
+from ._digits import recoloured as recoloured
 from ._eills import eills_demo as eills_demo
 from ._from_arrays import from_arrays as from_arrays
 from ._from_draws import from_draws as from_draws
