@@ -12,6 +12,7 @@ size, and names select some of them.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -65,7 +66,11 @@ def main() -> None:
     slowest = 0.0
     for name in options.studies or studies.NAMES:
         times.clear()
-        studies.load(name).run(quick=options.quick, key=0, progress=False)
+        study = studies.load(name)
+        if lacking := studies.lacking(study):
+            print(f"{name} is skipped: it {lacking}", file=sys.stderr)
+            continue
+        study.run(quick=options.quick, key=0, progress=False)
         print(
             f"| {name} | {len(times)} | {sum(times):.1f} | {max(times, default=0):.2f} |",
             flush=True,

@@ -196,7 +196,10 @@ def described(name: str, study: studies.Study) -> list[str]:
     if findings:
         section += ["", "Measured and reported, not judged:", ""]
         section += [f"- {table_cell(claim.text)}" for claim in findings]
-    return [*section, "", f"Repeat it with `causal-sgd reproduce {name}`.", ""]
+    needed = studies.requirements(study)
+    install = f"causal_sgd[{','.join(sorted(set(needed.values())))}]"
+    more = f" It needs {' and '.join(needed)}: `pip install '{install}'`." if needed else ""
+    return [*section, "", f"Repeat it with `causal-sgd reproduce {name}`.{more}", ""]
 
 
 def table_cell(text: str) -> str:

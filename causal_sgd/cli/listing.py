@@ -75,6 +75,8 @@ class List:
             time = self._times(name)["full"]
             print(f"\n{'*' if name in studies.CORE else ' '} {name}: {studies.title(study)}")
             print(f"    takes {self._in_words(name)}")
+            if lacking := studies.lacking(study):
+                print(f"    {lacking}")
             _print_claims(study)
             seconds = 0.0 if time is None else time.seconds
             unknown |= time is None
@@ -99,6 +101,8 @@ class List:
         print(f"method:   {inspect.cleandoc(study.run.__doc__ or '')}")
         print(f"figure:   {inspect.cleandoc(study.figure.__doc__ or '')}")
         print(f"takes     {self._in_words(name)}")
+        if needed := studies.requirements(study):
+            print(f"needs     {', '.join(needed)} ({studies.lacking(study) or 'installed'})")
         print("claims:")
         _print_claims(study)
         print(f"run it:   causal-sgd reproduce {name}")
@@ -118,6 +122,8 @@ class List:
             "title": studies.title(study),
             "finding": inspect.cleandoc(study.__doc__ or "").partition("\n")[2].strip(),
             "core": name in studies.CORE,
+            "requires": dict(studies.requirements(study)),
+            "lacking": studies.lacking(study) or None,
             "claims": [
                 {"name": short}
                 | claim._asdict()

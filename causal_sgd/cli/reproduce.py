@@ -27,7 +27,8 @@ class Reproduce:
     """Run studies, check their claims, and write figures and a report.
 
     The results of finished studies are cached, so that the same command continues where it was
-    stopped. The exit code is 1 if a claim or a study fails.
+    stopped. A study whose packages are not installed is skipped. The exit code is 1 if a claim or a
+    study fails, or a study that was named is skipped.
 
     For example: causal-sgd reproduce small-batch --quick
     """
@@ -92,7 +93,8 @@ class Reproduce:
             print(json.dumps(report), flush=True)
         else:
             _print_summary(done, self.out)
-        return 1 if any(outcome.failed or outcome.error for outcome in done) else 0
+        bad = any(outcome.failed or outcome.error for outcome in done)
+        return 1 if bad or (self.studies and any(outcome.skipped for outcome in done)) else 0
 
     def _names(self) -> tuple[str, ...]:
         """The studies to run; ValueError for options that cannot be followed."""
@@ -115,12 +117,17 @@ class Reproduce:
 
     def _plan(self, names: Sequence[str]) -> str:
         """The number of studies, cached ones, and the expected time."""
+        from causal_sgd import studies
         from causal_sgd.studies.reproduction import duration, pending, time_of
 
         left = names if self.fresh else pending(names, self.out, quick=self.quick, seed=self.seed)
         text = f"{len(names)} {'study' if len(names) == 1 else 'studies'}"
         if len(left) < len(names):
             text += f", of which {len(names) - len(left)} are cached"
+        skipped = [name for name in left if studies.lacking(studies.load(name))]
+        if skipped:
+            text += f"; packages are missing for {', '.join(skipped)}"
+            left = [name for name in left if name not in skipped]
         times = [time_of(name, self.out, quick=self.quick) for name in left]
         known = [time for time in times if time is not None]
         if known and len(known) == len(times):
@@ -167,6 +174,8 @@ def _print_outcome(outcome: Outcome) -> None:
     for verdict in outcome.findings.values():
         claim = verdict.claim
         print(f"  found  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}")
+    if outcome.skipped:
+        print(f"  SKIPPED  {outcome.skipped}")
     if outcome.error is not None:
         print(f"  ERROR  {outcome.problem}  (the traceback is in the report)")
     print(end="", flush=True)
@@ -182,12 +191,15 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:
         (outcome.name, verdict) for outcome in outcomes for verdict in outcome.failed.values()
     ]
     broken = [outcome for outcome in outcomes if outcome.error is not None]
+    skipped = [outcome for outcome in outcomes if outcome.skipped]
     print()
     for name, verdict in failed:
         claim = verdict.claim
         print(f"FAILS  {name}: {claim.text}: {verdict.measured:.4g}, not {claim.interval}")
     for outcome in broken:
         print(f"ERROR  {outcome.name}: {outcome.problem}")
+    for outcome in skipped:
+        print(f"SKIPPED  {outcome.name}: {outcome.skipped}")
     seconds = sum(
         outcome.record.seconds
         for outcome in outcomes
@@ -197,6 +209,7 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:
         f"{len(claims) - len(failed)} of {len(claims)} claims hold"
         + (f"; {findings} {'finding' if findings == 1 else 'findings'}" if findings else "")
         + (f"; {len(broken)} of {len(outcomes)} studies stopped with an error" if broken else "")
+        + (f"; {len(skipped)} of {len(outcomes)} studies skipped" if skipped else "")
         + f"; report in {out / 'report.html'}"
         + (f"; {duration(seconds)}" if seconds else "")
     )

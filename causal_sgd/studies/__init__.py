@@ -3,7 +3,9 @@
 A study is a module with `CLAIMS` and three functions: `run(quick=, key=, progress=)` returns
 datasets by name, `measure(data)` a number for each claim, and `figure(data)` a matplotlib figure.
 Where the figure derives numbers from these datasets, such as boundaries and lines of theory, a
-function `table(data)` returns them as further datasets, for the table beside the figure.
+function `table(data)` returns them as further datasets, for the table beside the figure. A study
+that needs packages beyond the dependencies, such as those with data, names them in `REQUIRES`, with
+the extra that installs each; without them its module still loads, and it is skipped.
 Its docstrings are published: that of the module is the finding, whose first line states it in one
 sentence; that of `run` states what was computed; that of `figure` is the caption. Adding a study is
 adding its module to the folder of a system, and its name to `QUESTIONS`. Importing this package
@@ -13,6 +15,7 @@ does not start jax.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import itertools
 import math
@@ -33,8 +36,10 @@ __all__ = [
     "Claim",
     "Study",
     "Verdict",
+    "lacking",
     "load",
     "question_of",
+    "requirements",
     "system_of",
     "title",
     "verdicts",
@@ -229,6 +234,25 @@ def system_of(name: str) -> str:
 def question_of(name: str) -> str:
     """The question that a study answers, which groups it in reports and in the atlas."""
     return next(question for question, names in QUESTIONS.items() if name in names)
+
+
+def requirements(study: Study) -> Mapping[str, str]:
+    """The packages that a study needs beyond the dependencies, each with the extra that has it."""
+    return getattr(study, "REQUIRES", {})
+
+
+def lacking(study: Study) -> str:
+    """What keeps a study from running here, and what to install; empty where nothing does."""
+    absent = {}
+    for package, extra in requirements(study).items():
+        try:
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
+            absent[package] = extra
+    if not absent:
+        return ""
+    extras = ",".join(sorted(set(absent.values())))
+    return f"needs {', '.join(absent)}: pip install 'causal_sgd[{extras}]'"
 
 
 def title(study: Study) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import math
+import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from packaging.requirements import Requirement
 
 from causal_sgd import studies, training
 from causal_sgd.studies.reproduction._running import outcomes
@@ -34,6 +36,22 @@ MODULES = {
 }
 
 UNDECIDED = {"fair": {"thresholds"}}  # claims about failures, of which a quick run may have none
+
+
+def installed(name: str) -> studies.Study:
+    """A study; the test is skipped where packages with its data are missing."""
+    study = studies.load(name)
+    if lacking := studies.lacking(study):
+        pytest.skip(f"{name} {lacking}")
+    return study
+
+
+def test_packages_that_a_study_requires_are_in_their_extra() -> None:
+    file = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for name in studies.NAMES:
+        for package, extra in studies.requirements(studies.load(name)).items():
+            assert package in {Requirement(text).name for text in extras[extra]}, name
 
 
 def test_every_module_is_a_listed_study() -> None:
@@ -145,7 +163,7 @@ NONSENSE = (ValueError, IndexError, ArithmeticError)  # what random values raise
 def test_a_study_tabulates_its_numbers_and_measures_what_it_claims(
     name: str, unsimulated: None, tmp_path: Path
 ) -> None:
-    study = studies.load(name)
+    study = installed(name)
     data = study.run(quick=True, key=0, progress=False)
     try:
         file = write(study, data, tmp_path / name)
@@ -194,6 +212,7 @@ def check_table(file: Path, data: Mapping[str, xr.Dataset]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", studies.NAMES)
 def test_a_quick_run_measures_every_claim_and_draws(name: str, tmp_path: Path) -> None:
+    installed(name)
     (outcome,) = outcomes([name], tmp_path, quick=True, progress=False)
     assert outcome.error is None
     assert list(outcome.verdicts) == list(studies.load(name).CLAIMS)

@@ -9,6 +9,7 @@ all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTING", "Environment", "Origin", "Record", "folder", "load", "lookup", "save"]
 
 COMPUTING = ("jax", "jaxlib", "optax", "numpy")
-"""The packages on whose versions results depend, besides this one."""
+"""The packages on whose versions all results depend, besides this one."""
 
 RECORD = "record.json"
 
@@ -46,14 +47,18 @@ class Origin:
     quick: bool
     seed: int
     source: str  # a fingerprint of the source that `run` reaches
-    versions: Mapping[str, str]  # of this package and of `COMPUTING`
+    versions: Mapping[str, str]  # of this package, of `COMPUTING` and of those with data
 
     @classmethod
     def now(cls, name: str, *, quick: bool, seed: int) -> Origin:
         """The origin of results that would be computed now."""
-        path = inspect.getfile(studies.load(name))  # pyright: ignore[reportArgumentType]
+        study = studies.load(name)
+        path = inspect.getfile(study)  # pyright: ignore[reportArgumentType]
         versions = {"causal_sgd": causal_sgd.__version__}
         versions |= {package: importlib.metadata.version(package) for package in COMPUTING}
+        for package in studies.requirements(study):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                versions[package] = importlib.metadata.version(package)
         source = fingerprint(Path(path), "run")
         return cls(study=name, quick=quick, seed=seed, source=source, versions=versions)
 

@@ -51,6 +51,7 @@ class ClaimsTable(TypedDict):
     claims: list[ClaimRow]
     seconds: dict[str, float]  # study -> wall time of `run`
     errors: dict[str, str | None]  # study -> the last line of its error
+    skipped: dict[str, str]  # study -> what to install for it to run
 
 
 def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> ClaimsTable:
@@ -74,7 +75,15 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> Clai
         outcome.name: outcome.record.seconds for outcome in outcomes if outcome.record is not None
     }
     errors = {outcome.name: outcome.problem for outcome in outcomes if outcome.error is not None}
-    return {"quick": quick, "seed": seed, "claims": claims, "seconds": times, "errors": errors}
+    skipped = {outcome.name: outcome.skipped for outcome in outcomes if outcome.skipped}
+    return {
+        "quick": quick,
+        "seed": seed,
+        "claims": claims,
+        "seconds": times,
+        "errors": errors,
+        "skipped": skipped,
+    }
 
 
 def described(
@@ -99,6 +108,7 @@ def described(
             "holding": sum(bool(verdict.holds) for verdict in judged),
             "findings": sum(len(outcome.findings) for outcome in outcomes),
             "errors": sum(outcome.error is not None for outcome in outcomes),
+            "skipped": sum(bool(outcome.skipped) for outcome in outcomes),
             "seconds": sum(outcome.record.seconds for outcome in outcomes if outcome.record),
         },
         "paths": {"report": str(out / "report.html"), "claims": str(out / "claims.json")},
@@ -135,6 +145,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
         "reused": outcome.reused,
         "outdated": list(outcome.outdated),
         "error": outcome.problem,
+        "skipped": outcome.skipped or None,
     }
 
 
@@ -162,6 +173,7 @@ def report(
         failing=[outcome for outcome in outcomes if outcome.failed],
         broken=[outcome for outcome in outcomes if outcome.error is not None],
         missing=[name for name in names if name not in finished],
+        skipped=[outcome for outcome in outcomes if outcome.skipped],
         groups=_groups(outcomes, names),
         claims=len(judged),
         holding=sum(bool(verdict.holds) for verdict in judged),

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causal_sgd import checks, studies
 from causal_sgd.studies import Study, Verdict
@@ -53,6 +53,8 @@ class Outcome:
     """Why the earlier results are stale."""
     error: str | None = None
     """The traceback of an exception that the study raised."""
+    skipped: str = ""
+    """What to install for the study to run, where packages with its data are missing."""
 
     @property
     def failed(self) -> dict[str, Verdict]:
@@ -88,6 +90,8 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Run studies, one at a time; an exception of one becomes part of its outcome.
 
+    A study whose packages are not installed (`REQUIRES`) is skipped, unless its results are saved.
+
     Figures (.png and .pdf) and tables of the plotted numbers (.csv) go to `out`, results to its
     folder `results`. Claims, figures and tables always come from results read back from disk,
     whether they were computed now or earlier.
@@ -108,31 +112,44 @@ def outcomes(
         try:
             study = studies.load(name)
             outcome = _described(outcome, study)
-            saved, outdated = _saved(name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw)
+            lacking = studies.lacking(study)
+            saved, outdated = _saved(
+                name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=not lacking
+            )
             results = saved
+            if results is None and lacking:
+                yield dataclasses.replace(outcome, skipped=lacking)
+                continue
             if results is None:
                 begin(name, place, len(names))
                 results = _computed(study, name, out, quick=quick, seed=seed, progress=progress)
-            data = results.datasets
-            paths = {"results": _cache.folder(out, name, quick=quick, seed=seed)}
             outcome = dataclasses.replace(
                 outcome,
-                data=data_of(data),
-                paths=paths,
+                data=data_of(results.datasets),
+                paths={"results": _cache.folder(out, name, quick=quick, seed=seed)},
                 record=results.record,
                 reused=saved is not None,
                 outdated=outdated,
             )
-            verdicts = zip(study.CLAIMS, studies.verdicts(study, data), strict=True)
-            outcome = dataclasses.replace(outcome, verdicts=dict(verdicts))
-            paths |= {"csv": write_table(study, data, out / name)}
-            outcome = dataclasses.replace(outcome, paths=paths)
-            drawing = draw(study, data, out / name)
-            paths |= {kind: out / f"{name}.{kind}" for kind in KINDS if drawing is not None}
-            outcome = dataclasses.replace(outcome, paths=paths, drawing=drawing)
+            for fields in _derived(study, results.datasets, outcome.paths, out / name):
+                outcome = dataclasses.replace(outcome, **fields)
         except Exception:
             outcome = dataclasses.replace(outcome, error=traceback.format_exc())
         yield outcome
+
+
+def _derived(
+    study: Study, data: Mapping[str, xr.Dataset], paths: Mapping[str, Path], path: Path
+) -> Iterator[Mapping[str, Any]]:
+    """The fields that follow from results, one after another, so that an exception loses none of
+    those before it.
+    """
+    yield {"verdicts": dict(zip(study.CLAIMS, studies.verdicts(study, data), strict=True))}
+    paths = {**paths, "csv": write_table(study, data, path)}
+    yield {"paths": paths}
+    drawing = draw(study, data, path)
+    drawn = {kind: path.with_name(f"{path.name}.{kind}") for kind in KINDS if drawing is not None}
+    yield {"paths": paths | drawn, "drawing": drawing}
 
 
 def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[str]:
@@ -170,9 +187,13 @@ def _described(outcome: Outcome, study: Study) -> Outcome:
 
 
 def _saved(
-    name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool
+    name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool, needed: bool
 ) -> tuple[_Results | None, list[str]]:
-    """The saved results of a study, None where they are not usable, and why they are stale."""
+    """The saved results of a study, None where they are not usable, and why they are stale.
+
+    Raises:
+        ValueError: if there is nothing to redraw, although it is needed.
+    """
     path = _cache.folder(out, name, quick=quick, seed=seed)
     record = None if fresh else _cache.lookup(path)
     outdated = []
@@ -185,7 +206,7 @@ def _saved(
                 outdated = [str(error)]
             else:
                 return _Results(data, record), outdated
-    if redraw:
+    if redraw and needed:
         problem = outdated[0] if outdated else "nothing: run it without redraw first"
         raise ValueError(f"{path} must hold results to redraw, got {problem}")
     return None, outdated
