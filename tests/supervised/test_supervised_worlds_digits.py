@@ -141,6 +141,7 @@ def test_fixed_examples_have_one_environment_one_label_and_one_colour() -> None:
     bits = [bit[image.tobytes()] for image in np.asarray(world.inputs[:, :2])]
     assert abs(np.mean(labels != bits) - ALPHA) < 4.5 * (ALPHA * (1 - ALPHA) / 2700) ** 0.5
     np.testing.assert_allclose(tests, populations(law)[1], atol=1e-6)
+    np.testing.assert_array_equal(world.test_rows.counts, [300] * 3)
     (other,) = (drawn(1, **options),)
     assert (np.asarray(other.labels) != labels).any()
 

@@ -385,6 +385,7 @@ def _fixed(key: Key, law: DigitsWorld, data: Images) -> DataWorld:
         counts=counts,
         second=weighted_moments(examples, used_rows(examples)),
         tests=law.test_moments,
+        test_rows=law.test_rows,
         probabilities=law.probabilities,
         target=law.target,
         causal=law.causal,
@@ -393,4 +394,5 @@ def _fixed(key: Key, law: DigitsWorld, data: Images) -> DataWorld:
         columns=None,
         environments=tuple(range(environments)),
         most=size,
+        classes=(-1.0, 1.0),
     )
