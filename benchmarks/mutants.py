@@ -473,6 +473,23 @@ MUTANTS: dict[str, Mutant] = {
     "eigenvalues of discrete": Mutant(
         "causal_sgd.sensing.worlds._families:discrete", argument("eigenvalues"), WORLDS
     ),
+    **{
+        f"{function} of a diagnosis": Mutant(
+            f"causal_sgd.experiment.diagnosis.{module}:{function}",
+            change,
+            (f"tests/experiment/test_diagnosis{tests}.py",),
+        )
+        for module, function, change, tests in (
+            ("_products", "exponents_of", argument("rate"), ""),
+            ("_products", "rejecting_steps", result(), ""),
+            ("_products", "with_errors", result(2.0), ""),
+            ("_growth", "_disturbances", result(), ""),
+            ("_growth", "_across", result(10.0), ""),
+            ("_report", "_left_out", result(), "_report"),
+            ("_report", "_path", argument("rates", 2.0), "_report"),
+            ("_report", "_stable", result(3.0), "_report"),
+        )
+    },
     "coupling of goe": Mutant(
         "causal_sgd.sensing.worlds._families:goe", argument("coupling"), WORLDS
     ),

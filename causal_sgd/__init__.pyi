@@ -5,6 +5,7 @@ from . import studies as studies
 from . import supervised as supervised
 from . import theory as theory
 from .experiment import Experiment as Experiment
+from .experiment import diagnosis as diagnosis
 from .sweeps import ExecutorError as ExecutorError
 from .sweeps import StoreError as StoreError
 from .sweeps import SweepError as SweepError

@@ -31,6 +31,7 @@ from causal_sgd.cli.phases import Phase, PhaseSupervised
 from causal_sgd.cli.reproduce import Reproduce
 from causal_sgd.cli.runs import Run, RunSupervised
 from causal_sgd.cli.stores import Export, Repair, Resume, Status
+from causal_sgd.cli.tables import Report
 from causal_sgd.experiment import SYSTEMS
 
 __all__ = ["main"]
@@ -51,6 +52,7 @@ COMMANDS = {
     "export": Export,
     "explore": Explore,
     "reproduce": Reproduce,
+    "report": Report,
     "list": List,
     "doctor": Doctor,
 }

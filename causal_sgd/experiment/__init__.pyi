@@ -1,3 +1,4 @@
+from . import diagnosis as diagnosis
 from ._curves import theory_curve as theory_curve
 from ._sensing._experiment import Experiment as Experiment
 from ._sensing._metrics import DEFAULT_METRICS as DEFAULT_METRICS

@@ -117,6 +117,18 @@ def layered_snapshot() -> Snapshot:
     return algorithm.snapshot(KEY, algorithm.init(KEY))
 
 
+@functools.cache
+def growing_snapshot() -> Snapshot:
+    """A snapshot of squares of weights."""
+    parts = PARTS | {
+        "world": supervised.worlds.contradiction(),
+        "measurement": supervised.measurements.moments(),
+        "model": supervised.models.hadamard(dim=2),
+    }
+    algorithm = algorithms.sgd(**parts)
+    return algorithm.snapshot(KEY, algorithm.init(KEY))
+
+
 def labelled() -> cs.supervised.worlds.SupervisedWorld:
     return cs.supervised.worlds.contradiction()(KEY)
 
@@ -465,6 +477,22 @@ OWN: dict[str, dict[str, Any]] = {
         "dim": 4,
         "rank": 3,
     },
+    "experiment.diagnosis.diagnose": {
+        "world": supervised.worlds.contradiction(),
+        "measurement": supervised.measurements.moments(),
+        "model": supervised.models.hadamard(dim=2),
+        "params": {"positive": np.ones(2, np.float32)},
+        "subspace": "positive",
+        "num_steps": 10,
+        "burn_in": 0,
+    },
+    "experiment.diagnosis.growth": {
+        "snapshot": Later(growing_snapshot),
+        "subspace": "positive",
+        "num_steps": 10,
+        "burn_in": 0,
+    },
+    "experiment.diagnosis.report": {"data": supervised.worlds.contradiction()},
     "trajectories": {"over": "spread"},
     "tell": {"state": REFINEMENT, "dataset": RESULTS.isel(spread=[0, 1])},
     "use_compilation_cache": {"folder": "cache"},
