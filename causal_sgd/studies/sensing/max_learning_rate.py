@@ -333,10 +333,10 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "critical_batch_size": [_learning_rate.knee(spread) for spread in SPREADS],
     }
     return {
-        "diagram": lost.to_dataset(name="lost_share"),
+        "lost runs": lost.to_dataset(name="lost_share"),
         "edges": points({"spread": spreads, "batch_size": sizes}, numbers),
         "caps": points({"spread": SPREADS}, caps),
-        "typical": points(
+        "typical edges": points(
             {"batch_size": TYPICAL},
             {
                 "measured_over_predicted": _typical(data["typical"]),

@@ -346,7 +346,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "window": points(
             {"spread": DIAGRAM_SPREADS[valid]}, {"low": low[valid], "high": high[valid]}
         ),
-        "levels": late(data["levels"], 0.2).mean(["seed", "step"]).drop_vars("diverged_at"),
+        "mean levels": late(data["levels"], 0.2).mean(["seed", "step"]).drop_vars("diverged_at"),
     }
     for place in PLACES:
         rates = {name: np.median(rate, 1) for name, rate in _rates(data[place]).items()}
