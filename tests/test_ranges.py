@@ -50,6 +50,8 @@ def arguments(room: str, member: str, **changes: Any) -> dict[str, Any]:
     parts = PARTS if room == "algorithms" else {}
     parts = {"optimizer": PARTS["optimizer"]} if member in ("sam", "restarted") else parts
     given = {**row.static, **row.numbers, **parts, **changes}
+    if member == "langevin":  # its step takes the rate, too
+        return {"learning_rate": 0.1} | given
     return {name: value for name, value in given.items() if name != "learning_rate"}
 
 
