@@ -6,8 +6,8 @@ descent is stable up to 1/sigma*, 2 over the sharpness. The second moments of SG
 `mean_square_edge`, linear in the batch size m for small m: the linear scaling rule with its
 constant. Typical runs hold up to the almost sure edge, where the Lyapunov exponent vanishes, and
 there half of the runs of the full dynamics are lost. (This was claimed of 64 and 256 examples, too,
-and is a finding there since the first run had 1.052 of .95 to 1.05.) Without environments both edges of SGD nearly
-coincide in 20 dimensions (in 6, at m = 4, they differ by 27 %).
+and is a finding there since the first run had 1.052 of .95 to 1.05.) Without environments both
+edges of SGD nearly coincide in 20 dimensions (in 6, at m = 4, they differ by 27 %).
 
 With environments the residual at A* does not vanish, and larger batches do not bring back the edge
 of gradient descent. A column of A* is multiplied by 1 + eta (s_e - sigma*) towards V, so that its

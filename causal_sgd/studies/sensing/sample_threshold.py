@@ -15,14 +15,14 @@ only one positive matrix fits. At r = 0 that is d (d + 1) / 4, the memorisation 
 The early phase is that of Stoeger and Soltanolkotabi: U grows by powers of I + eta A*A(A), up to a
 level that does not depend on alpha. Between the two numbers the final error is about alpha^0.44, so
 that what counts as recovered matters: with a relative error of 0.1, our first choice, in place of
-0.03 the thresholds are 11 % lower, some of them below 0.9 n*. (Too few examples for the isometry under which a power is
-proved.) A large start stays far from A* even beyond the cone's number, where only one matrix fits,
-because it gets there slowly. A third factor (Arora, Cohen, Hu and Luo 2019) was predicted to move
-the threshold below n*: at alpha = 0.05 it does, to 0.88 of that of two factors. What several
-environments cost: labels that contradict each other act as noise, of which only the number n E of
-all examples counts, and A* is found to 40 % where the law of `finite-data` says, at n E of order
-M^2 d^2 rather than n*, with 2 environments as with 8. Far below d (d + 1) / 4 in total all
-environments are memorised at once.
+0.03 the thresholds are 11 % lower, some of them below 0.9 n*. (Too few examples for the isometry
+under which a power is proved.) A large start stays far from A* even beyond the cone's number, where
+only one matrix fits, because it gets there slowly. A third factor (Arora, Cohen, Hu and Luo 2019)
+was predicted to move the threshold below n*: at alpha = 0.05 it does, to 0.88 of that of two
+factors. What several environments cost: labels that contradict each other act as noise, of which
+only the number n E of all examples counts, and A* is found to 40 % where the law of `finite-data`
+says, at n E of order M^2 d^2 rather than n*, with 2 environments as with 8. Far below d (d + 1) / 4
+in total all environments are memorised at once.
 """
 
 from __future__ import annotations
