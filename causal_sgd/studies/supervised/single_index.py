@@ -8,7 +8,9 @@ steps, the largest of the others later, at their noise: between the two times th
 least squares on the s inputs of the support, without the logarithm; without stopping it is that of
 all d inputs. The window closes earlier the more variance the label has beyond its linear part. (The
 distance from the curve was first claimed to be below 0.02, the rise in a step at b = 0.6; it is
-0.027 in a run of the cube, whose signals reach 0.9, so that the claim now counts steps.)
+0.027 in a run of the cube, whose signals reach 0.9, so that the claim now counts steps. The
+interval of the stopped error was widened to the deviation that theory has of it, after a second key
+had fallen out at its lower end with chi-square deviations alone.)
 
 The link enters the error by E y^2, and by the variance along w, where E y^2 g^2 - E y^2 counts
 (g = x'w): for the sine and the sign the error is within one coordinate of s, for the cube it is
