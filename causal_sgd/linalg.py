@@ -90,22 +90,26 @@ def solve_positive(matrix: Array, right: Array) -> Array:
     """
     size = matrix.shape[0]
 
-    def eliminate(index: int | Array, table: Array) -> Array:
-        row = jax.lax.dynamic_index_in_dim(table, index, 0, keepdims=False)
-        column = jax.lax.dynamic_index_in_dim(table, index, 1, keepdims=False)
-        pivot = jax.lax.dynamic_index_in_dim(row, index, 0, keepdims=False)
-        row = row / pivot
+    # The sides are kept apart, so that no index of a column ever reaches the right-hand sides.
+    def eliminate(index: int | Array, sides: tuple[Array, Array]) -> tuple[Array, Array]:
+        column = jax.lax.dynamic_index_in_dim(sides[0], index, 1, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(column, index, 0, keepdims=False)
         kept = jnp.where(jnp.arange(size) == index, 0, column)
-        table = table - kept[:, None] * row[None, :]
-        return jax.lax.dynamic_update_index_in_dim(table, row, index, 0)
 
-    table = jnp.concatenate([matrix, right], 1)
+        def without(table: Array) -> Array:
+            row = jax.lax.dynamic_index_in_dim(table, index, 0, keepdims=False) / pivot
+            table = table - kept[:, None] * row[None, :]
+            return jax.lax.dynamic_update_index_in_dim(table, row, index, 0)
+
+        return without(sides[0]), without(sides[1])
+
+    sides = matrix, right
     if size <= UNROLLED:
         for index in range(size):
-            table = eliminate(index, table)
+            sides = eliminate(index, sides)
     else:
-        table = jax.lax.fori_loop(0, size, eliminate, table)
-    return table[:, size:]
+        sides = jax.lax.fori_loop(0, size, eliminate, sides)
+    return sides[1]
 
 
 def orthonormal(matrix: Array, *, tolerance: float | None = None) -> Array:

@@ -53,6 +53,8 @@ def arguments(room: str, member: str, **changes: Any) -> dict[str, Any]:
     given = {**row.static, **row.numbers, **parts, **changes}
     if member == "gates":  # which makes SGD of its learning rate
         return given
+    if member == "langevin":  # its step takes the rate, too
+        return {"learning_rate": 0.1} | given
     return {name: value for name, value in given.items() if name != "learning_rate"}
 
 

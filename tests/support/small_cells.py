@@ -136,6 +136,8 @@ CELLS: dict[str, dict[str, object]] = {
         "model": "asymmetric",
         "measurement": "population",
         "optimizer": "scaled",
+        "init": "gaussian",  # others begin with balanced factors
+        "init_scale": 0.1,
         "metrics": ("trace", "imbalance", "layer_alignment"),
     },
     "clients": {"model": "deep", "algorithm": "fedavg", "optimizer": "lion", "init": "identity"},

@@ -204,6 +204,7 @@ VALID: dict[str, Any] = {
     "dataset": RESULTS,
     "datasets": {"one": DIAGRAM},
     "damping": 0.5,
+    "temperature": 1e-4,
     "decay": 0.5,
     "depth": 3.0,
     "description": EXPERIMENT.describe(),
@@ -471,6 +472,14 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "theory.stability.sharpening_end": {"target": 0.5, "ratio": 0.1},
     "theory.stability.heterogeneity_cap": {"invariant_eigenvalue": 1.0, "mean": 0.2},
+    "theory.stability.oscillation_end": {"learning_rate": 1.2, "strong": 1.0, "weak": 0.2},
+    "theory.stability.share_time": {
+        "share": 0.5,
+        "start_share": 0.9,
+        "strong": 1.0,
+        "weak": 0.2,
+    },
+    "theory.stability.weak_exponent": {"strong": 1.0, "weak": 0.2},
     "theory.stability.saddle_spectrum": {
         "invariant_eigenvalues": np.ones(2),
         "spurious_eigenvalues": np.ones(1),

@@ -149,7 +149,8 @@ def test_the_diagonal_model_is_the_factored_one_by_population_gradients(
             model=model,
             optimizer=getattr(optax, optimizer)(0.05),
         )
-        every = {name: getattr(metrics, name) for name in metrics.__all__}
+        names = set(metrics.__all__) - {"imbalance", "layer_alignment"}  # of several factors
+        every = {name: getattr(metrics, name) for name in sorted(names)}
         return jax.jit(
             lambda key: run(key, algorithm=algorithm, metrics=every, num_steps=40, record_every=10)
         )(jax.random.key(3))

@@ -258,7 +258,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "sharpness_theory": _flattening(SPREADS),
     }
     return {
-        "catapult": points({"sharpness_at_start": SHARPNESS}, {"sharpness_at_end": ends}),
+        "ends": points({"sharpness_at_start": SHARPNESS}, {"sharpness_at_end": ends}),
         "exponents": points({"spread": SPREADS}, numbers),
         "theory": points({}, {"critical_spread": _critical()}),
     }

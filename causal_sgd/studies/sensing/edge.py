@@ -235,14 +235,14 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     moving, lost, spreads = _diagram(data["diagram"])
     numbers = {"moves": moving, "diverged_share": lost, "spurious_power": _power(data["diagram"])}
     return {
-        "levels": points(
+        "mean levels": points(
             {"learning_rate": FINE},
             {
                 "mean": late(squares, 0.5).mean("step").values,
                 "theory": np.asarray(stability.edge_mean(FINE, 1.0)),
             },
         ),
-        "diagram": points({"learning_rate": RATES[:, None], "spread": spreads}, numbers),
+        "phases": points({"learning_rate": RATES[:, None], "spread": spreads}, numbers),
         "lines": points(
             {"learning_rate": RATES},
             {"critical_spread": _critical(RATES), "divergence_bound": _bound(RATES)},

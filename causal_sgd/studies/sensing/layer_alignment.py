@@ -277,7 +277,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "exponents": points(
             {"spread": SPREADS}, {"imbalance": exponents, "theory": _balance(RATE, SPREADS)}
         ),
-        "logistic": points(
+        "margin": points(
             {"step": data["logistic"].step.values},
             {name: np.median(values, 0) for name, values in numbers.items()},
         ),

@@ -33,6 +33,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.studies import Claim
 from causal_sgd.studies._frames import farthest_from_one, late
 from causal_sgd.studies._tables import points
+from causal_sgd.studies.sensing import _preconditioned_panels as panels
 from causal_sgd.studies.sensing._experiments import TWO_SCALARS
 from causal_sgd.studies.sensing._preconditioned import RATE, balance_cell, rate_cell
 from causal_sgd.studies.sensing._scalars import deviation, optimized_levels
@@ -346,7 +347,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         "window": points(
             {"spread": DIAGRAM_SPREADS[valid]}, {"low": low[valid], "high": high[valid]}
         ),
-        "levels": late(data["levels"], 0.2).mean(["seed", "step"]).drop_vars("diverged_at"),
+        "mean levels": late(data["levels"], 0.2).mean(["seed", "step"]).drop_vars("diverged_at"),
     }
     for place in PLACES:
         rates = {name: np.median(rate, 1) for name, rate in _rates(data[place]).items()}
@@ -361,43 +362,11 @@ def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     from matplotlib import pyplot as plt
 
     fig, axes = plt.subplots(1, 4, figsize=(14.0, 3.5))
-    _draw_convergence(axes[0], data["design"])
-    _draw_imbalance(axes[1], data["imbalance"])
+    panels.draw_convergence(axes[0], data["design"])
+    panels.draw_imbalance(axes[1], data["imbalance"])
     _draw_levels(axes[2], data)
     _draw_diagram(axes[3], data["diagram"])
     return fig
-
-
-def _draw_convergence(ax: Axes, dataset: xr.Dataset) -> None:
-    import matplotlib as mpl
-
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(CONDITIONS)))
-    for scaled, style in ((1, "-"), (0, "--")):
-        errors = dataset.relative_invariant_error.sel(scaled=scaled).median("seed")
-        for condition, colour in zip(CONDITIONS, shades, strict=True):
-            label = f"$\\kappa = {condition:g}$" if scaled else None
-            line = errors.sel(condition=condition)
-            ax.loglog(line.step[1:], line[1:], style, color=colour, label=label)
-    ax.plot([], [], "-", color="0.3", label="ScaledGD")
-    ax.plot([], [], "--", color="0.3", label="plain")
-    ax.set(xlabel="step", ylabel=r"$\|UU^\top - A^\star\| / \|A^\star\|$", ylim=(3e-7, None))
-    ax.set_title("$5dr$ measurements")
-    ax.legend(frameon=False, fontsize="x-small", ncols=2)
-
-
-def _draw_imbalance(ax: Axes, dataset: xr.Dataset) -> None:
-    from causal_sgd.figures import COLOURS
-
-    largest = dataset.imbalance.max("step").median("seed")
-    for index, method in enumerate(METHODS):
-        line = largest.sel(scaled=index)
-        ax.loglog(SCALES, line, "os"[index], color=COLOURS[index], ls="-", label=method)
-    first = float(largest.sel(scaled=0)[0])
-    ax.loglog(SCALES, first * (SCALES / SCALES[0]) ** 2, color="black", ls=(0, (4, 3)), lw=1)
-    ax.annotate(r"$\propto\alpha^2$", (SCALES[2], first * 30), fontsize=9)
-    ax.set(xlabel=r"initial scale $\alpha$", ylabel=r"largest $\|U^\top U - V^\top V\|$")
-    ax.set_title("$UV^\\top$: imbalance")
-    ax.legend(frameon=False)
 
 
 def _draw_levels(ax: Axes, data: Mapping[str, xr.Dataset]) -> None:

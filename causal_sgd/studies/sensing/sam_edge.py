@@ -361,7 +361,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
             {"mean": np.array(MEANS)[:, None], "spread": SPREADS},
             {"measured": _growth(data["growth"]), "theory": _exponents(SPREADS)},
         ),
-        "levels": points(
+        "median levels": points(
             {"radius": DIAGRAM_RADII[:, None], "spread": DIAGRAM_SPREADS},
             {"spurious_power": median.spurious_signal.values, "floor": np.asarray(floor)},
         ),

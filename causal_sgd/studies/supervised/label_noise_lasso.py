@@ -226,7 +226,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         name: np.array([np.median(each[what]) for each in found.values()])
         for name, what in columns.items()
     }
-    tables = {"methods": points({"method": np.array([*found])}, medians)}
+    tables = {"distances": points({"method": np.array([*found])}, medians)}
     for name in DIMS:
         dims, counts, _ = _points(name)
         shares = _recovered(data, name).mean(1)
@@ -237,7 +237,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     traces, away = _matrices(data["matrices"])
     labels = data["matrices"].label.values
     middle = {"trace": np.median(traces, 1), "distance_from_limit": np.median(away, 1)}
-    tables["matrices"] = points({"label": labels}, middle)
+    tables["traces"] = points({"label": labels}, middle)
     return tables
 
 

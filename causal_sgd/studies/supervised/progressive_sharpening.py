@@ -365,7 +365,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     ratio, target, multiple = _grid()
     mean = _means(data["entry"]).mean("seed")
     return {
-        "ends": points(
+        "ends over the law": points(
             {"ratio": ratio, "target": target, "overshoot": multiple},
             {"measured_over_law": _shares(data["ends"])},
         ),

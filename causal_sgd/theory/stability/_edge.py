@@ -78,7 +78,7 @@ def two_cycle(learning_rate: ArrayLike, eigenvalue: ArrayLike) -> TwoCycle:
         The levels, each [...], in units of s. They repel beyond eta s = sqrt(5) - 1.
 
     >>> print([f"{level:.4f}" for level in two_cycle(1.2, 1.0)])
-    ['0.5347', '1.2986']
+    ['0.5348', '1.2985']
     """
     eta, s = broadcast(learning_rate, eigenvalue)
     a = eta * s

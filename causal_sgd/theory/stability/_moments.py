@@ -194,7 +194,7 @@ def mean_square_edge(
 
     >>> sizes = jnp.array([1.0, 16.0, 256.0, 4096.0])
     >>> print([f"{edge:.4f}" for edge in mean_square_edge(sizes, dim=50, invariant_rank=3)])
-    ['0.0129', '0.1868', '0.9520', '0.9976']
+    ['0.0129', '0.1866', '0.9515', '0.9982']
     """
     m, sigma, mu, spread, noise, dim, rank, spurious = broadcast(
         batch_size,
@@ -378,7 +378,7 @@ def almost_sure_cap(invariant_eigenvalue: ArrayLike, mean: ArrayLike, spread: Ar
         which begins at `theory.critical_learning_rate` of s - sigma*; 0 if there is none.
 
     >>> print([f"{cap:.3f}" for cap in almost_sure_cap(1.0, 0.0, jnp.array([0.0, 2.0, 4.0]))])
-    ['1.000', '0.549', '0.304']
+    ['1.000', '0.549', '0.305']
     """
     sigma, mu, spread = broadcast(invariant_eigenvalue, mean, spread)
     gap = sigma - mu
