@@ -111,3 +111,27 @@ def test_smaller_tables_share_a_program_with_larger_ones() -> None:
     distances = np.abs(weights[:, None, :3] - np.array(reached)[None]).max(2)
     assert distances.min(1).max() < 1e-6
     assert len(set(distances.argmin(1))) > 3
+
+
+@pytest.mark.slow
+def test_plain_numpy_is_as_far_from_the_lasso() -> None:
+    """In the table of diabetes the law is missed by more than was expected, by our steps or not."""
+    found, rate, runs, steps = tables.moments(Problem("diabetes")), 0.2, 64, 20_000
+    rng = np.random.default_rng(0)
+    u = np.full((runs, 9), tables.INIT_SCALE)
+    v, mean = u.copy(), np.zeros((runs, 9))
+    for step in range(steps):
+        place = rng.choice(4, runs, p=found.shares)
+        slope = np.einsum("rij,rj->ri", found.inputs[place], u**2 - v**2) - found.cross[place]
+        u, v = u * (1 - rate * slope), v * (1 + rate * slope)
+        mean += (step >= tables.AVERAGED * steps) * (u**2 - v**2)
+    mean /= (1 - tables.AVERAGED) * steps
+    law, least = tables.lasso(Problem("diabetes"), rate), tables.pooled(Problem("diabetes"))
+
+    def ratio(runs: np.ndarray) -> float:
+        whole = mean[runs].mean(0)
+        return float(np.abs(whole - law).sum() / np.abs(whole - least).sum())
+
+    error = np.std([ratio(rng.integers(0, runs, runs)) for _ in range(200)])
+    assert abs(ratio(np.arange(runs)) - 0.176) < 3 * np.hypot(error, 0.014)
+    assert error < 0.02

@@ -33,7 +33,7 @@ TABLES = ("diabetes", "munnell", "occupation", "year", "gapminder", "grunfeld")
 GROUPS = (("munnell",), ("diabetes", "occupation", "year", "gapminder", "grunfeld"))
 """Tables that share a program: that of 48 states has one of its own."""
 INIT_SCALE = 0.3
-AVERAGED = 0.5  # of a run that is left out of its time mean
+AVERAGED = 0.75  # of a run that is left out of its time mean
 EVERY = 10
 STEPS = np.geomspace(1e-2, 1e3, 2001)  # on which a threshold is sought
 

@@ -1,4 +1,4 @@
-"""On natural tables HeteroSGD follows its Lasso, and predicts new environments no better for it.
+"""On natural tables HeteroSGD is near its Lasso, and predicts new environments no better for it.
 
 Six tables whose environments are a column: diabetes by quartile of age, American states, wages by
 occupation and by year, countries by continent, firms. Weights are u^2 - v^2, and each step takes
@@ -8,7 +8,7 @@ collinear inputs (three blood serums, public capital and its parts) it differs f
 whole coefficients, as that of utilities in `munnell`, which both lose.
 
 It does not help. With one environment left out, the mean error there is that of least squares
-within 0.2 percent for diabetes, wages and continents; that of states is 1 percent less at best,
+within 0.3 percent for diabetes, wages and continents; that of states is 1 percent less at best,
 with 11 to 14 percent more in the worst state; that of firms is 6 percent more at 0.2, and at 0.4
 all fits of firms diverge. Natural inputs rarely contradict themselves: what is left of the label
 pulls most of them in the same direction in most environments, and those that it does not pull hard.
@@ -16,13 +16,14 @@ The learning rates at which inputs would be rejected are beyond the largest stab
 of 37, all of them public capital: the usual answer on tables is that this mechanism cannot reject
 anything.
 
-Two claims were changed after they failed. Distances were first computed by an independent
-simulation at its learning rate of 0.1, which we took for 0.2 here. There the distance in the table
-of diabetes is 0.162 +- 0.011 of that from least squares, beyond 0.15. But the simulation's distance
-from least squares, 0.388, is 0.254 at 0.2 and 0.394 at 0.4, where the claim now is; other tables
-leave the scale open. And errors in environments left out were to change by less than 2 percent in
-all tables but `munnell`: firms break this. Centred within states the Lasso is farther away, 0.17 to
-0.25 of the distance. The law is that of `heterogeneity-lasso`.
+Two expectations of an independent simulation do not hold. At its learning rate of 0.1, which is 0.2
+here, the mean weights were to be closer to the Lasso than 0.15 of their distance from least
+squares, in diabetes as in `munnell`. In `munnell` they are, at 0.007. In diabetes they are at 0.176
++- 0.014: the law is of first order, and nothing in our runs explains the difference. The
+simulation's distance from least squares, 0.388, is 0.25 at 0.2 and 0.39 at 0.4, where the ratio is
+0.116; its distances in other tables fit neither scale. And errors in environments left out were to
+change by less than 2 percent in all tables but `munnell`: firms break this. Centred within states
+the Lasso is farther away, 0.18 to 0.25 of the distance. The law is that of `heterogeneity-lasso`.
 """
 
 from __future__ import annotations
@@ -44,29 +45,30 @@ if TYPE_CHECKING:
 
 REQUIRES = {"scikit-learn": "data", "linearmodels": "data", "causaldata": "data"}
 RATES = np.array([0.1, 0.2, 0.4])
-SLOW, JUDGED = 0.2, 0.4
+JUDGED, FAST = 0.2, 0.4
 NAMES = ("states", "others")  # of the groups of tables
 CALM = ("diabetes", "occupation", "year", "gapminder")
 SAME = ("sex", "bmi", "bp")  # inputs of diabetes that no quartile contradicts
 LAW = "optimality conditions of the Lasso, to first order in the learning rate"
 CLAIMS = {
-    "diabetes": Claim(
-        "diabetes by quartile of age, learning rate 0.4: distance of the mean weights from the "
-        "Lasso over that from least squares",
+    "munnell": Claim(
+        "output of states, learning rate 0.2: distance of the mean weights from the Lasso over "
+        "that from least squares",
         0,
         0.15,
-        f"{LAW}; independent simulation: 0.085",
+        f"{LAW}; independent simulation: 0.015",
     ),
-    "munnell": Claim(
-        "output of states: the same", 0, 0.15, f"{LAW}; independent simulation: 0.015"
+    "diabetes": Claim.finding(
+        "diabetes by quartile of age, learning rate 0.2: the same (expected below 0.15, which does "
+        "not hold)"
     ),
-    "left_out": Claim(
-        "diabetes, wages and continents, learning rates 0.1 to 0.4: largest relative change of the "
-        "error in environments that were left out, from that of least squares",
-        0,
-        0.02,
-        "independent simulation: at most 0.016",
+    "diabetes_error": Claim.finding("diabetes, learning rate 0.2: its standard error"),
+    "left_out": Claim.finding(
+        "all tables but munnell, learning rates 0.1 to 0.4: largest relative change of the error "
+        "in environments that were left out, from that of least squares (expected below 0.02, "
+        "which does not hold for firms)"
     ),
+    "calm": Claim.finding("diabetes, wages and continents: the same"),
     "agreement": Claim(
         "diabetes: largest share of patients in whose quartile sex, mass or blood pressure are "
         "pulled against their mean",
@@ -80,20 +82,20 @@ CLAIMS = {
         "simulation: -0.016 to 0)"
     ),
     "munnell_change": Claim.finding(
-        "munnell: relative change of the error in states left out, at the learning rate 0.4"
+        "munnell: relative change of the error in states left out, at the learning rate 0.2"
     ),
     "munnell_worst": Claim.finding("munnell: the same for the worst state"),
     "utilities": Claim.finding(
-        "munnell, learning rate 0.4: mean weight of utilities (least squares: -0.325; Lasso: 0)"
+        "munnell, learning rate 0.2: mean weight of utilities (least squares: -0.325; Lasso: 0)"
     ),
     "diabetes_centred": Claim.finding(
-        "diabetes, centred within quartiles: distance from the Lasso over that from least squares"
+        "diabetes, centred within quartiles, learning rate 0.2: distance from the Lasso over that "
+        "from least squares"
     ),
-    "munnell_centred": Claim.finding("munnell, centred within states: the same"),
-    "others": Claim.finding("wages and continents: the same, largest of them"),
-    "slow": Claim.finding("diabetes, learning rate 0.2: the same"),
-    "slow_error": Claim.finding("diabetes, learning rate 0.2: its standard error"),
-    "slow_munnell": Claim.finding("munnell, learning rate 0.2: the same"),
+    "munnell_centred": Claim.finding("munnell, centred within states, learning rate 0.2: the same"),
+    "others": Claim.finding("wages and continents, learning rate 0.2: the same, largest of them"),
+    "fast": Claim.finding("diabetes, learning rate 0.4: the same"),
+    "fast_munnell": Claim.finding("munnell, learning rate 0.4: the same"),
     "lost": Claim.finding("firms, learning rate 0.4: share of runs that diverge"),
     "rejectable": Claim.finding(
         "inputs of all tables that a stable step would reject, one at a time"
@@ -111,7 +113,7 @@ def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
     """HeteroSGD on u^2 - v^2 with full gradients, one environment a step, drawn in proportion to
-    its rows, at three learning rates; means over the last half of 20,000 steps. Every table is
+    its rows, at three learning rates; means over the last quarter of 20,000 steps. Every table is
     fitted as a whole and centred within environments (32 seeds), and without each of its
     environments (4 seeds), standardised by the rows that train. When quick, fewer steps and seeds.
     """
@@ -137,28 +139,30 @@ def run(
 def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """Distances from the Lasso, errors in environments left out, and what inputs agree upon."""
     changes = {name: changes_of(data, name) for name in TABLES}
-    others = [changes[name].mean for name in TABLES if name in CALM]
+    calm = [changes[name].mean for name in CALM]
     looks = {name: tables.outlook(Problem(name)) for name in TABLES}
     agree = [tables.columns("diabetes").index(name) for name in SAME]
     lost = {name: int(np.sum(look.threshold <= look.stable)) for name, look in looks.items()}
     utilities = tables.columns("munnell").index("UTIL")
+    judged = RATES == JUDGED
     return {
-        "diabetes": distance(data, Problem("diabetes"), JUDGED),
         "munnell": distance(data, Problem("munnell"), JUDGED),
-        "left_out": float(np.nanmax(np.abs(others))),
+        "diabetes": distance(data, Problem("diabetes"), JUDGED),
+        "diabetes_error": error_of(data, Problem("diabetes"), JUDGED),
+        "left_out": float(np.nanmax(np.abs([*calm, changes["grunfeld"].mean]))),
+        "calm": float(np.nanmax(np.abs(calm))),
         "agreement": float(looks["diabetes"].dissent[agree].max()),
         "gain": -float(np.nanmin([each.mean for each in changes.values()])),
-        "firms": float(changes["grunfeld"].mean[RATES == SLOW][0]),
-        "munnell_change": float(changes["munnell"].mean[-1]),
-        "munnell_worst": float(changes["munnell"].worst[-1]),
+        "firms": float(changes["grunfeld"].mean[judged][0]),
+        "munnell_change": float(changes["munnell"].mean[judged][0]),
+        "munnell_worst": float(changes["munnell"].worst[judged][0]),
         "utilities": float(weights(data, Problem("munnell"), JUDGED)[utilities]),
         "diabetes_centred": distance(data, Problem("diabetes", centred=True), JUDGED),
         "munnell_centred": distance(data, Problem("munnell", centred=True), JUDGED),
         "others": max(distance(data, Problem(name), JUDGED) for name in CALM[1:]),
-        "slow": distance(data, Problem("diabetes"), SLOW),
-        "slow_error": error_of(data, Problem("diabetes"), SLOW),
-        "slow_munnell": distance(data, Problem("munnell"), SLOW),
-        "lost": float(_runs(data, Problem("grunfeld"), JUDGED).isnull().any("weights_0").mean()),
+        "fast": distance(data, Problem("diabetes"), FAST),
+        "fast_munnell": distance(data, Problem("munnell"), FAST),
+        "lost": float(_runs(data, Problem("grunfeld"), FAST).isnull().any("weights_0").mean()),
         "rejectable": float(sum(lost.values())),
         "inputs": float(sum(len(look.threshold) for look in looks.values())),
         "rejectable_collinear": float(lost["munnell"]),
@@ -195,7 +199,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 def figure(data: Mapping[str, xr.Dataset]) -> Figure:
     """Weights in the table of states by HeteroSGD (points), the Lasso (crosses) and least squares
-    (bars), at the learning rate 0.4; the path of the Lasso over the learning rate in the table of
+    (bars), at the learning rate 0.2; the path of the Lasso over the learning rate in the table of
     diabetes, with runs and the largest stable step (dotted); the change of the error in
     environments that were left out, with the band of two percent; and the learning rate at which
     an input would be rejected over the stable one, against the share of rows whose environment
