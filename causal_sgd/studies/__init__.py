@@ -59,6 +59,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "separable",
         "benign-oscillation",
         "in-context",
+        "linear-attention",
         "marker-transformer",
         "heterogeneity",
         "phase-diagram",
