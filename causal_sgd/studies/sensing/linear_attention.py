@@ -126,7 +126,7 @@ def table(data: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     for name, shares in SHARES.items():
         disputed, error = _disputed(data[name])
         columns = {"disputed": disputed, "standard_error": error, "shared": _shared(data[name])}
-        tables[name] = points({"share": shares}, columns)
+        tables[f"means, {name}"] = points({"share": shares}, columns)
     return tables
 
 
