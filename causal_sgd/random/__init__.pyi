@@ -17,6 +17,7 @@ from ._normal import goe_summand_size as goe_summand_size
 from ._normal import normal_regions as normal_regions
 from ._normal import normals as normals
 from ._sharing import SHAREABLE as SHAREABLE
+from ._sharing import held as held
 from ._sharing import shareable as shareable
 from ._wishart import bartlett as bartlett
 from ._wishart import bartlett_normals as bartlett_normals

@@ -78,7 +78,7 @@ class Choosing(NamedTuple):
         self, key: Key, data: MomentData, world: SupervisedWorld, batch: Batch
     ) -> tuple[Rows, Array]:
         """The examples without noise on their labels."""
-        keys = random.fold_in(key, batch.environments)
+        keys = random.held(random.fold_in(key, batch.environments))
         if self.fresh is not None:
             size = self.fresh
             x, y = random.shareable(

@@ -143,7 +143,7 @@ class DigitsWorld:
             environment: [] int32.
             size: n.
         """
-        words = random.bits(key, size, jnp.arange(3))
+        words = random.held(random.bits(key, size, jnp.arange(3)))
         row = (words[0] % jnp.full(size, len(self.bits), jnp.uint32)).astype(jnp.int32)
         labels = _flipped(self.bits[row], words[1], self.invariant_flip)
         colours = _flipped(labels, words[2], self.spurious_flips[environment])
