@@ -63,6 +63,19 @@ def test_commands_for_stores_and_world_files_use_all_cores(folder: Path) -> None
     assert_all_cores([*map(command, lines), f"{code}; cs.sweep(cell, seeds=2)"], folder)
 
 
+def test_worlds_of_data_outside_of_a_cell_start_no_devices(folder: Path) -> None:
+    first = "import causal_sgd as cs, numpy as np; from causal_sgd.supervised import worlds;"
+    last = "cs.sweep(lambda key: None, seeds=2)"
+    x = "np.random.default_rng(0).normal(size=(8, 2))"
+    drawn = "lambda key, environment, n: (np.ones((n, 2)), np.ones(n))"
+    calls = [
+        f"worlds.from_arrays({x}, np.ones(8), [0] * 4 + [1] * 4, tests=[1], target=[1.0, 0.0])",
+        f"worlds.from_draws({drawn}, 2, num_tests=1, probabilities=[0.5, 0.5])",
+        "worlds.coloured_digits(images=(np.ones((9, 4)), np.arange(9)), fixed=True)",
+    ]
+    assert_all_cores([f"{first} {call}; {last}" for call in calls], folder)
+
+
 @pytest.mark.slow
 def test_every_other_command_and_function_that_sweeps_uses_all_cores(folder: Path) -> None:
     lines = [

@@ -14,7 +14,7 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import Rows, used_rows, weighted_moments
 from causal_sgd.supervised.worlds._data import DataWorld
 from causal_sgd.supervised.worlds._images import Images, images_of
-from causal_sgd.supervised.worlds._placement import Numbers, array, weights_of
+from causal_sgd.supervised.worlds._placement import Numbers, numbers_of, weights_of
 from causal_sgd.supervised.worlds._sampled import drawn_moments
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
@@ -175,6 +175,8 @@ class DigitsWorld:
         All inputs are linear in (w, c w) with w = (image, 1) and the colour c.
         """
         count, pixels = images.shape
+        # XLA would multiply constants while it compiles, which takes seconds.
+        images, bits = jax.lax.optimization_barrier((images, bits))
         kept, ones = 1 - 2 * self.invariant_flip, jnp.ones((count, 1), images.dtype)
         w = jnp.concatenate([images, ones], 1)
         plain = linalg.product(w.T, w) / count
@@ -248,8 +250,8 @@ def coloured_digits(
         ImportError: if the package that has the images is not installed.
     """
     checks.number("invariant_flip", invariant_flip, minimum=0, maximum=1)
-    betas = array("spurious_flips", spurious_flips, ("E",), minimum=0, maximum=1)
-    tests = array("test_flips", test_flips, ("T",), minimum=0, maximum=1)
+    betas = numbers_of("spurious_flips", spurious_flips, ("E",), minimum=0, maximum=1)
+    tests = numbers_of("test_flips", test_flips, ("T",), minimum=0, maximum=1)
     checks.number("colour", colour, minimum=0)
     checks.choice("encoding", encoding, ENCODINGS)
     checks.flags(fixed=fixed)
@@ -266,6 +268,7 @@ def coloured_digits(
         kind = jnp.result_type(float)
         bits, test_bits = (jnp.asarray(each, kind) for each in (data.bits, data.test_bits))
         alpha, size = jnp.asarray(invariant_flip, kind), len(test_bits)
+        flips = jnp.asarray(tests, kind)
         words = random.bits(random.fold_in(key, 0), size * len(tests), jnp.arange(2))
         words = words.reshape(2, len(tests), size)
         labels = _flipped(test_bits[None], words[0], alpha)
@@ -275,10 +278,10 @@ def coloured_digits(
             test_images=jnp.asarray(data.test_images, kind),
             test_bits=test_bits,
             test_labels=labels,
-            test_colours=_flipped(labels, words[1], tests[:, None]),
+            test_colours=_flipped(labels, words[1], flips[:, None]),
             invariant_flip=alpha,
-            spurious_flips=betas,
-            test_flips=tests,
+            spurious_flips=jnp.asarray(betas, kind),
+            test_flips=flips,
             colour=jnp.asarray(colour, kind),
             probabilities=weights_of(probabilities, len(betas)),
             encoding=encoding,

@@ -11,7 +11,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.supervised.worlds._known import known_inputs, known_weights
 from causal_sgd.supervised.worlds._linear import LinearWorld
-from causal_sgd.supervised.worlds._placement import Numbers, array, weights_of
+from causal_sgd.supervised.worlds._placement import Numbers, numbers_of, weights_of
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
@@ -52,7 +52,7 @@ def from_moments(
     means = values[:, :-1, -1]
     rows = None
     if counts is not None:
-        rows = array("counts", counts, (size,), minimum=1)
+        rows = numbers_of("counts", counts, (size,), minimum=1)
     weights, mask = known_weights(target, dim), known_inputs(causal, None, dim)
     if probabilities is not None:
         checks.probabilities("probabilities", probabilities, size)
@@ -61,8 +61,9 @@ def from_moments(
         del key
         mixing = jnp.asarray(roots, float)
         shares = weights_of(probabilities, size)
-        if probabilities is None and rows is not None:
-            shares = rows / jnp.sum(rows)
+        sizes = None if rows is None else jnp.asarray(rows, float)
+        if probabilities is None and sizes is not None:
+            shares = sizes / jnp.sum(sizes)
         return LinearWorld(
             mixing=mixing,
             means=jnp.asarray(means, float),
@@ -72,7 +73,7 @@ def from_moments(
             test_mixing=mixing[:0],
             test_means=jnp.zeros((0, dim + 1)),
             probabilities=shares,
-            counts=rows,
+            counts=sizes,
         )
 
     return world

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks
-from causal_sgd.supervised.worlds._placement import Numbers, array
+from causal_sgd.supervised.worlds._placement import Numbers, numbers_of
 from causal_sgd.types import Array
 
 __all__ = ["known_inputs", "known_weights"]
 
 
-def known_weights(target: Numbers | None, dim: int) -> Array:
+def known_weights(target: Numbers | None, dim: int) -> np.ndarray | Array:
     """The weights w* [p]; NaN where it is unknown."""
     if target is None:
-        with jax.debug_nans(False):  # these are meant
-            return jnp.full(dim, jnp.nan)
-    return array("target", target, (dim,))
+        return np.full(dim, np.nan)
+    return numbers_of("target", target, (dim,))
 
 
 def known_inputs(

@@ -12,7 +12,15 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.supervised.worlds._linear import LinearWorld
 from causal_sgd.types import Array, Key
 
-__all__ = ["Placement", "array", "check_placement", "place", "rotation", "weights_of"]
+__all__ = [
+    "Placement",
+    "array",
+    "check_placement",
+    "numbers_of",
+    "place",
+    "rotation",
+    "weights_of",
+]
 
 Numbers = float | Sequence[float] | np.ndarray | Array
 
@@ -64,7 +72,23 @@ def array(
     above: float | None = None,
     maximum: float | None = None,
 ) -> Array:
-    """A value as an array of numbers of a shape, in which words stand for any size of at least 1.
+    """A value as an array of jax of a shape, see `numbers_of`."""
+    numbers = numbers_of(name, value, shape, minimum=minimum, above=above, maximum=maximum)
+    return jnp.asarray(numbers, float)
+
+
+def numbers_of(
+    name: str,
+    value: Numbers,
+    shape: tuple[int | str, ...],
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+) -> np.ndarray | Array:
+    """A value as numbers of a shape, in which words stand for any size of at least 1.
+
+    They are traced or NumPy's: no use of jax yet, whose first one fixes its devices.
 
     Raises:
         ValueError: if its shape or a number differs from what is allowed.
@@ -78,7 +102,8 @@ def array(
     if not fits:
         words = ", ".join(map(str, shape))
         raise ValueError(f"{name} must have shape [{words}], got {list(found)}")
-    return jnp.asarray(value, float)
+    concrete = checks.concrete(value)
+    return jnp.asarray(value, float) if concrete is None else np.array(concrete, float)
 
 
 def weights_of(probabilities: Numbers | None, size: int) -> Array:
