@@ -143,6 +143,47 @@ def test_metrics_of_gated_models() -> None:
             jax.eval_shape(run(model, metrics.weights), KEY)
 
 
+W, V = (np.random.default_rng(5).normal(size=size) for size in ((4, 3), (4,)))
+NETWORKS: dict[str, tuple[bool, Any]] = {  # whether a matrix takes the factors, and what is applied
+    "rows": (True, lambda p, x: jnp.tanh(x @ p["w"]) @ p["last"]),
+    "columns": (True, lambda p, x: jnp.tanh(p["w"].T @ x) @ p["last"]),
+    "two matrices": (True, lambda p, x: jnp.tanh(x @ p["w"]) @ p["last"] + V.astype(x.dtype) @ x),
+    "jitted": (False, jax.jit(lambda p, x: jnp.tanh(x @ p["w"]) @ p["last"])),
+    "a layer beside": (False, lambda p, x: jnp.tanh(x @ p["w"]) @ p["last"] + x[0]),
+    "a shape": (False, lambda p, x: jnp.tanh(x.reshape(2, 2) @ p["w"][:2]).sum(0) @ p["last"]),
+    "with itself": (False, lambda p, x: x @ x * p["last"][0]),
+    "nothing": (False, lambda p, x: p["last"][0]),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_factors_in_the_first_matrices_change_nothing(name: str) -> None:
+    """The prediction and all derivatives are those of x * g^2, with one product less."""
+    folded, apply = NETWORKS[name]
+    with jax.enable_x64(True):
+        network = models.network(
+            lambda key: {"w": jnp.asarray(W), "last": jnp.asarray(V[:3])}, apply
+        )
+        model = models.input_gates(network, groups=["a", "b", None, "a"], start=[0.6, 0.8])
+        params, rows = model.init(KEY), jnp.asarray(ROWS)
+
+        def multiplied(params: Any, rows: jax.Array) -> jax.Array:
+            return jax.vmap(lambda x: apply(params["network"], x * model.gates(params)))(rows)
+
+        functions = model.predictions, multiplied
+        found, expected = jax.jit(
+            lambda p: [(each(p, rows), jax.jacrev(each)(p, rows)) for each in functions]
+        )(params)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, expected)
+        products = [
+            str(jax.make_jaxpr(jax.grad(lambda p, f=f: f(p, rows).sum()))(params)).count(
+                "[7,4] = dot"
+            )
+            for f in functions
+        ]
+    assert (products[0] < products[1]) is folded, products
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks
+from causal_sgd.supervised.models._factors import with_factors
 from causal_sgd.supervised.models._model import VectorModel
 from causal_sgd.types import Array, Key, Params
 
@@ -123,7 +124,7 @@ def input_gates(
 
     def behind(params: Params, x: Array) -> Array:
         assert network.predict is not None
-        return network.predict(params["network"], x * model.gates(params))
+        return with_factors(network.predict, params["network"], x, model.gates(params))
 
     def features(params: Params) -> Array:
         factors = model.gates(params)
