@@ -88,8 +88,13 @@ class Choosing(NamedTuple):
             if self.slots is not None:
                 owners, offsets, own = _slots(batch, self.slots)
                 exceeded = _exceeded(batch, self.slots) | (batch.counts > size)
-                taken = owners, jnp.minimum(offsets, size - 1)
-                return _of_slots(rows, taken, taken), _poisoned(own.astype(x.dtype), exceeded)
+                if len(batch.counts) > 1 or self.slots > size:  # else they are the first rows
+                    taken = owners, jnp.minimum(offsets, size - 1)
+                    rows = _of_slots(rows, taken, taken)
+                else:
+                    full = jnp.full(1, self.slots, x.dtype)
+                    rows = Rows(x[:, : self.slots], y[:, : self.slots], full)
+                return rows, _poisoned(own.astype(x.dtype), exceeded)
             used = jnp.arange(size)[None] < batch.counts[:, None]
             return rows, _poisoned(used.astype(x.dtype), batch.counts > size)
         assert data.rows is not None
