@@ -134,7 +134,10 @@ def test_every_room_of_ingredients_has_a_table() -> None:
         for info in pkgutil.iter_modules(supervised.__path__)
         if not info.name.startswith("_")
     }
-    assert tables == rooms | {objectives.__name__}
+    own = {"supervised.data"}  # tables of others, which tests/supervised judge by themselves
+    assert tables == {each for each in rooms if each.split(".", 1)[1] not in own} | {
+        objectives.__name__
+    }
 
 
 @pytest.mark.parametrize(("room", "name"), members())
