@@ -60,6 +60,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "benign-oscillation",
         "in-context",
         "linear-attention",
+        "diagnostic",
         "marker-transformer",
         "heterogeneity",
         "phase-diagram",

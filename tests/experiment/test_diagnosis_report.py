@@ -123,15 +123,25 @@ def test_noise_of_batches_adds_to_the_penalties() -> None:
     assert np.abs(noisy.path[-1]).sum() < np.abs(found().path[-1]).sum()
 
 
+BIASES = np.linspace(-1, 1.5, 9)  # of nine environments, of which four are negative
+
+
+@functools.cache
+def of_many() -> diagnosis.Report:
+    return diagnosis.report(worlds.contradiction(biases=BIASES))
+
+
 def test_any_world_with_moments_has_a_report() -> None:
-    result = diagnosis.report(worlds.contradiction(mean=0.3, spread=0.9))
-    assert result.features == ("x0", "x1")
-    assert result.environments == ("0", "1")
-    np.testing.assert_allclose(result.dissent, [0, 0.5])
-    assert np.isnan(result.standard_errors).all()
-    drawn: Any = worlds.contradiction(mean=0.3, spread=0.9)
+    assert of_many().features == ("x0", "x1")
+    assert of_many().environments == tuple("012345678")
+    np.testing.assert_allclose(of_many().dissent, [0, 4 / 9])
+    np.testing.assert_allclose(
+        of_many().drives[:, 1] / BIASES, 8**-0.5, rtol=1e-5
+    )  # V = 4, E y^2 = 2
+    assert np.isnan(of_many().standard_errors).all()
+    drawn: Any = worlds.contradiction(biases=BIASES)
     again = diagnosis.report(drawn(jax.random.key(1)))
-    np.testing.assert_allclose(again.path, result.path)
+    np.testing.assert_allclose(again.path, of_many().path)
 
 
 def test_it_prints_as_text_and_in_a_notebook() -> None:
@@ -139,8 +149,7 @@ def test_it_prints_as_text_and_in_a_notebook() -> None:
     assert all(name in text for name in (*NAMES, "r in north", "largest stable step"))
     assert "&lt;spurious&gt;" in page
     assert "<spurious>" not in page
-    many = diagnosis.report(worlds.contradiction(biases=np.linspace(-1, 1.5, 9)))
-    assert "least r" in str(many)
+    assert "least r" in str(of_many())
 
 
 @pytest.mark.parametrize(

@@ -501,6 +501,16 @@ OWN: dict[str, dict[str, Any]] = {
         "num_steps": 10,
         "burn_in": 0,
     },
+    "experiment.diagnosis.exponents": {
+        "snapshot": Later(growing_snapshot),
+        "subspace": "positive",
+        "num_steps": 10,
+        "burn_in": 0,
+    },
+    "experiment.diagnosis.disturbances": {
+        "snapshot": Later(growing_snapshot),
+        "subspace": "positive",
+    },
     "experiment.diagnosis.report": {"data": supervised.worlds.contradiction()},
     "trajectories": {"over": "spread"},
     "tell": {"state": REFINEMENT, "dataset": RESULTS.isel(spread=[0, 1])},

@@ -2,7 +2,8 @@
 
 `diagnose` looks at a trained model of any kind: Lyapunov exponents of its linearised steps in a
 part of its parameters, and whether the environments leave this part alone. `growth` are its numbers
-as a function of a snapshot, for metrics and sweeps. `report` looks at a table and trains nothing.
+as a function of a snapshot, and `exponents` and `disturbances` are their parts, for metrics of
+sweeps. `report` looks at a table and trains nothing.
 
 A diagnosis certifies the parameters at which it is made. It is no forecast of training: the weights
 behind a gate, and with them its exponent, change on the way.

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from causal_sgd import checks, random
+from causal_sgd.experiment.diagnosis._disturbances import disturbed, with_whole
 from causal_sgd.experiment.diagnosis._products import (
     exponents_of,
     orthonormalised,
@@ -27,21 +27,17 @@ from causal_sgd.types import (
     Batch,
     Key,
     Measurement,
-    Params,
     RiskFunction,
     Risks,
     Sampler,
     Snapshot,
-    World,
 )
 
-__all__ = ["Growth", "growth"]
+__all__ = ["Disturbances", "Growth", "disturbances", "exponents", "growth"]
 
 DENSE = 16  # parameters of a subspace up to which the Hessians of its batches are formed
 MOST_DIRECTIONS = 4  # of a subspace given as a mask
 COARSE, FINE = 64, 23  # learning rates among which the window is looked for
-PROBES = 4  # random vectors of the coupling
-WHOLE = 32  # batches of an environment that stand for all of its examples where these are endless
 STREAMS = ("batches", "start", "whole", "probes")
 
 
@@ -85,7 +81,7 @@ def growth(
     beyond, only their products with the frame are (`jvp` of `grad`).
 
     A pure function: under `vmap` and `jit` one program serves many runs and learning rates. As a
-    metric it is `lambda snapshot: growth(snapshot, ...).exponents`.
+    metric of a sweep, take `exponents`, which leaves out what else is here.
 
     Args:
         snapshot: of a run with any model and a measurement that has risks on a batch.
@@ -108,41 +104,114 @@ def growth(
     Raises:
         ValueError: if an argument is out of range, or the measurement has no risks on a batch.
     """
-    checks.instance("snapshot", snapshot, Snapshot, "a Snapshot, such as metrics see")
-    _check_sampler(sampler)
-    _check_numbers(learning_rate, value, num_steps, burn_in, num_blocks)
-    measurement, on_batch = _offers(snapshot.measurement)
-    space = subspace_of(snapshot.params, subspace, MOST_DIRECTIONS)
-    if cap is not None:
-        checks.number("cap", cap, above=0)
-        if space.whole or space.size > DENSE:
-            raise ValueError(
-                f"cap must be None but for a mask of at most {DENSE} parameters, got {cap:g}"
-            )
-    keys = _keys(snapshot, key)
-    if value is not None and not space.whole:
-        closed = space.put(snapshot.params, jnp.full(space.size, value, float))
-        snapshot = dataclasses.replace(snapshot, params=closed, next_batch=None)
-    rates = jnp.atleast_1d(jnp.asarray(learning_rate, float))
-    system = _System(snapshot, sampler, measurement, on_batch, space)
-    counts = num_steps, burn_in, num_blocks
-    frame = start_frame(keys["start"], space.size, space.directions)
+    numbers = num_steps, burn_in, num_blocks
+    prepared = _prepared(snapshot, sampler, subspace, learning_rate, value, cap, numbers, key)
+    system, keys, rates, frame = prepared
+    space = system.space
     if space.size <= DENSE:
-        logs, frames, window = _from_matrices(system, keys["batches"], rates, frame, counts, cap)
+        matrices = _matrices(system, keys["batches"], burn_in + num_steps)
+        logs, frames = _all_exponents(matrices, rates, frame, cap)
+        window = _window(matrices, frame[:, :1], cap, burn_in, num_blocks)
     else:
         logs, frames = _from_products(system, keys["batches"], rates, frame, burn_in + num_steps)
-        logs, window = logs[:, burn_in:], None
-    exponents, errors = with_errors(logs, num_blocks)
+        window = None
+    values, errors = with_errors(logs[:, burn_in:], num_blocks)
     if window is None:
-        window = rejecting_steps(rates, exponents[:, 0], errors[:, 0])
+        window = rejecting_steps(rates, values[:, 0], errors[:, 0])
     if space.directions == space.size:  # the parameters themselves, in their order
         frames = jnp.broadcast_to(jnp.eye(space.size, dtype=frames.dtype), frames.shape)
-    known = _with_whole(system, keys["whole"])
-    disturbed = _disturbances(known, space, frames, keys["probes"])
+    known = with_whole(system.snapshot, sampler, keys["whole"])
+    found = disturbed(known, space, frames, keys["probes"])
     sharpest = jnp.max(curvature.environment_sharpness(known))
     sharpness = jnp.stack([sharpest, curvature.sharpness(known)])
     steps = jnp.where(sharpness > 0, 2 / jnp.where(sharpness > 0, sharpness, 1), jnp.inf)
-    return Growth(exponents, errors, *disturbed, *window, steps)
+    return Growth(values, errors, *found, *window, steps)
+
+
+def exponents(
+    snapshot: Snapshot,
+    *,
+    sampler: Sampler,
+    subspace: object,
+    learning_rate: ArrayLike | Sequence[float],
+    value: float | Array | None = 0.0,
+    cap: float | None = None,
+    num_steps: int = 300,
+    burn_in: int = 50,
+    num_blocks: int = 10,
+    key: Key | None = None,
+) -> tuple[Array, Array]:
+    """The exponents of `growth` and their standard errors, [L, m] each, and nothing else.
+
+    For metrics of sweeps: the same numbers from a program that is traced faster and holds less.
+
+    Args:
+        snapshot: as for `growth`.
+        sampler: as for `growth`.
+        subspace: as for `growth`.
+        learning_rate: as for `growth`.
+        value: as for `growth`.
+        cap: as for `growth`.
+        num_steps: as for `growth`.
+        burn_in: as for `growth`.
+        num_blocks: as for `growth`.
+        key: as for `growth`.
+
+    Raises:
+        ValueError: as for `growth`.
+    """
+    numbers = num_steps, burn_in, num_blocks
+    prepared = _prepared(snapshot, sampler, subspace, learning_rate, value, cap, numbers, key)
+    system, keys, rates, frame = prepared
+    if system.space.size <= DENSE:
+        matrices = _matrices(system, keys["batches"], burn_in + num_steps)
+        logs, _ = _all_exponents(matrices, rates, frame, cap)
+    else:
+        logs, _ = _from_products(system, keys["batches"], rates, frame, burn_in + num_steps)
+    return with_errors(logs[:, burn_in:], num_blocks)
+
+
+class Disturbances(NamedTuple):
+    """What single environments do to a part of a model: its members of `Growth`, [E] each."""
+
+    defect: Array
+    coupling: Array
+    stiffness: Array
+    slope: Array
+
+
+def disturbances(
+    snapshot: Snapshot,
+    *,
+    sampler: Sampler,
+    subspace: object,
+    value: float | Array | None = 0.0,
+    key: Key | None = None,
+) -> Disturbances:
+    """Whether environments leave a part of a model alone: what `growth` says of it, without steps.
+
+    For metrics of sweeps. A part that could be rejected has no defect and no coupling.
+
+    Args:
+        snapshot: as for `growth`.
+        sampler: as for `growth`.
+        subspace: the name of a part of the parameters, or a tree of True and False.
+        value: as for `growth`.
+        key: as for `growth`.
+
+    Raises:
+        ValueError: as for `growth`, or if the subspace is a number of directions, which only steps
+            can tell.
+    """
+    numbers = 10, 0, 10  # of steps that are not taken
+    system, keys, _, frame = _prepared(snapshot, sampler, subspace, 1.0, value, None, numbers, key)
+    if system.space.whole:
+        raise ValueError(f"subspace must be a name or a mask, got {subspace} directions")
+    known = with_whole(system.snapshot, sampler, keys["whole"])
+    _, defect, coupling, stiffness, slope = disturbed(
+        known, system.space, frame[None], keys["probes"]
+    )
+    return Disturbances(defect[0], coupling[0], stiffness[0], slope)
 
 
 class _System(NamedTuple):
@@ -150,7 +219,6 @@ class _System(NamedTuple):
 
     snapshot: Snapshot
     sampler: Sampler
-    measurement: Measurement
     on_batch: Callable[..., RiskFunction]
     space: Subspace
 
@@ -178,31 +246,66 @@ class _System(NamedTuple):
         return self.sampler.init(random.fold_in(key, 2), probabilities)
 
 
-def _from_matrices(
-    system: _System,
-    key: Key,
-    rates: Array,
-    frame: Array,
-    counts: tuple[int, int, int],
+def _prepared(
+    snapshot: Snapshot,
+    sampler: Sampler,
+    subspace: object,
+    learning_rate: ArrayLike | Sequence[float],
+    value: float | Array | None,
     cap: float | None,
-) -> tuple[Array, Array, tuple[Array, Array]]:
-    """The logarithms [L, T, m], the last frames [L, k, m], and the window, from all Hessians."""
-    num_steps, burn_in, num_blocks = counts
+    numbers: tuple[int, int, int],
+    key: Key | None,
+) -> tuple[_System, dict[str, Key], Array, Array]:
+    """Checked arguments: the system, its keys, learning rates [L] and the first frame [k, m]."""
+    checks.instance("snapshot", snapshot, Snapshot, "a Snapshot, such as metrics see")
+    _check_sampler(sampler)
+    _check_numbers(learning_rate, value, *numbers)
+    on_batch = _on_batch(snapshot.measurement)
+    space = subspace_of(snapshot.params, subspace, MOST_DIRECTIONS)
+    if cap is not None:
+        checks.number("cap", cap, above=0)
+        if space.whole or space.size > DENSE:
+            raise ValueError(
+                f"cap must be None but for a mask of at most {DENSE} parameters, got {cap:g}"
+            )
+    keys = _keys(snapshot, key)
+    if value is not None and not space.whole:
+        closed = space.put(snapshot.params, jnp.full(space.size, value, float))
+        snapshot = dataclasses.replace(snapshot, params=closed, next_batch=None)
+    rates = jnp.atleast_1d(jnp.asarray(learning_rate, float))
+    frame = start_frame(keys["start"], space.size, space.directions)
+    return _System(snapshot, sampler, on_batch, space), keys, rates, frame
+
+
+def _matrices(system: _System, key: Key, num_steps: int) -> Array:
+    """The Hessians of the batches within the subspace, [T, k, k]."""
     point = system.space.take(system.snapshot.params)
 
     def step(state: object, number: Array) -> tuple[object, Array]:
         risk, state = system.draw(key, number, state)
-        return state, jax.jacfwd(jax.grad(risk))(point)
+        if system.space.size > 1:
+            return state, jax.jacfwd(jax.grad(risk))(point)
+        # Without an axis of one direction the products of a network's layers are faster.
+        return state, jax.jvp(jax.grad(risk), (point,), (jnp.ones_like(point),))[1][:, None]
 
-    numbers = jnp.arange(burn_in + num_steps)
-    _, matrices = jax.lax.scan(step, system.first(key), numbers)
+    return jax.lax.scan(step, system.first(key), jnp.arange(num_steps))[1]
 
-    def of(rates: Array, frame: Array) -> tuple[Array, Array]:
-        logs, frames = jax.vmap(lambda rate: exponents_of(matrices, rate, frame, cap))(rates)
-        return logs[:, burn_in:], frames
+
+def _all_exponents(
+    matrices: Array, rates: Array, frame: Array, cap: float | None
+) -> tuple[Array, Array]:
+    """The logarithms [L, T, m] and the last frames [L, k, m]."""
+    return jax.vmap(lambda rate: exponents_of(matrices, rate, frame, cap))(rates)
+
+
+def _window(
+    matrices: Array, first: Array, cap: float | None, burn_in: int, num_blocks: int
+) -> tuple[Array, Array]:
+    """Between which learning rates the largest exponent is negative, and the errors, [2] each."""
 
     def largest(rates: Array) -> tuple[Array, Array]:
-        mean, error = with_errors(of(rates, frame[:, :1])[0], num_blocks)
+        logs, _ = _all_exponents(matrices, rates, first, cap)
+        mean, error = with_errors(logs[:, burn_in:], num_blocks)
         return mean[:, 0], error[:, 0]
 
     size = jnp.max(jnp.sqrt(jnp.sum(matrices**2, (1, 2))))
@@ -220,9 +323,7 @@ def _from_matrices(
     found = jnp.stack([window[place] for place, (window, _) in enumerate(refined)])
     spread = jnp.stack([error[place] for place, (_, error) in enumerate(refined)])
     sharp = exists & jnp.isfinite(found) & (found > 0)
-    window = jnp.where(sharp, found, ends), jnp.where(sharp, spread, 0)
-    logs, frames = of(rates, frame)
-    return logs, frames, window
+    return jnp.where(sharp, found, ends), jnp.where(sharp, spread, 0)
 
 
 def _from_products(
@@ -246,105 +347,8 @@ def _from_products(
     return jnp.swapaxes(logs, 0, 1), frames
 
 
-def _disturbances(
-    snapshot: Snapshot, space: Subspace, frames: Array, key: Key
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Drive, defect, coupling, stiffness and slope; see `Growth`."""
-    params, rates = snapshot.params, len(frames)
-    point, (flat, restore) = space.take(params), ravel_pytree(params)
-
-    def one(environment: Array) -> tuple[Array, ...]:
-        risk = snapshot.environment_risk(environment)
-        slope, product = jax.linearize(jax.grad(lambda v: risk(space.put(params, v))), point)
-        images = jax.vmap(jax.vmap(product, 1, 1))(frames)
-        drive = -jnp.sum(frames * images, 1)
-        total = jnp.sqrt(jnp.sum(jax.grad(lambda v: risk(restore(v)))(flat) ** 2))
-        if space.whole:
-            along = jnp.sum(frames * slope[None, :, None], 1)
-            inner = jnp.sqrt(jnp.sum(images**2, (1, 2)))
-            return drive, jnp.sqrt(jnp.sum(along**2, 1)), jnp.zeros(rates), inner, total
-        if space.directions == space.size:
-            inner = jnp.sqrt(jnp.sum(images[0] ** 2))
-        else:  # as for the coupling
-            inner = _norm(jax.vmap(product)(_normals(key, (PROBES, space.size), point)))
-        outer = _norm(_across(risk, space, flat, restore, key))
-        defect = jnp.sqrt(jnp.sum(slope**2))
-        return drive, *(jnp.full(rates, each) for each in (defect, outer, inner)), total
-
-    size = snapshot.world.probabilities.shape[0]
-    drive, *others, slope = jax.lax.map(one, jnp.arange(size))
-    defect, coupling, stiffness = (jnp.swapaxes(each, 0, 1) for each in others)
-    return jnp.swapaxes(drive, 0, 1), defect, coupling, stiffness, slope
-
-
-def _across(
-    risk: Callable[[Params], Array],
-    space: Subspace,
-    flat: Array,
-    restore: Callable[[Array], Params],
-    key: Key,
-) -> Array:
-    """P H z for random vectors z outside the subspace, [PROBES, k]."""
-    params = restore(flat)
-    inside = space.put(jax.tree.map(jnp.zeros_like, params), jnp.ones(space.size, flat.dtype))
-    outside = 1 - ravel_pytree(inside)[0]
-
-    def slope(vector: Array) -> Array:
-        return space.take(restore(jax.grad(lambda v: risk(restore(v)))(vector)))
-
-    product = jax.linearize(slope, flat)[1]
-    return jax.vmap(product)(_normals(key, (PROBES, flat.size), flat) * outside[None])
-
-
-def _normals(key: Key, shape: tuple[int, int], like: Array) -> Array:
-    return random.normals(key, shape, like.dtype)
-
-
-def _norm(images: Array) -> Array:
-    """The Frobenius norm of a matrix, from its products [n, k] with independent normals."""
-    return jnp.sqrt(jnp.mean(jnp.sum(images**2, 1)))
-
-
-def _with_whole(system: _System, key: Key) -> Snapshot:
-    """The snapshot with risks of all examples, which are means over batches if there is no end."""
-    snapshot, measurement = system.snapshot, system.measurement
-    try:
-        jax.eval_shape(snapshot.environment_risk(jnp.asarray(0)), snapshot.params)
-    except ValueError:
-        pass
-    else:
-        return snapshot
-    most = None if measurement.capacity is None else measurement.capacity(1)
-    number = jnp.asarray(system.sampler.batch_size, jnp.int32)
-    count = number if most is None else jnp.minimum(number, most)
-
-    def single(data: object, model: object, world: World, environment: Array) -> RiskFunction:
-        batch = Batch(jnp.asarray(environment, jnp.int32)[None], count[None])
-
-        def risks(params: Params, scale: float | Array = 1.0) -> Array:
-            def of_one(index: Array) -> Array:
-                part = random.fold_in(key, index), jnp.asarray(0)
-                return system.on_batch(*part, data, model, world, batch)(params, scale)
-
-            return jnp.mean(jax.vmap(of_one)(jnp.arange(WHOLE)), 0)
-
-        return risks
-
-    def whole(data: object, model: object, world: World) -> RiskFunction:
-        each = [
-            single(data, model, world, jnp.asarray(place))
-            for place in range(world.probabilities.shape[0])
-        ]
-        return lambda params, scale=1.0: jnp.concatenate([risk(params, scale) for risk in each])
-
-    offered = measurement.risks
-    assert offered is not None
-    endless = measurement._replace(risks=offered._replace(whole=whole, single=single))
-    return dataclasses.replace(snapshot, measurement=endless)
-
-
-def _offers(measurement: Measurement | None) -> tuple[Measurement, Callable[..., RiskFunction]]:
-    """The measurement and its risks on a batch.
+def _on_batch(measurement: Measurement | None) -> Callable[..., RiskFunction]:
+    """The measurement's risks on a batch.
 
     Raises:
         ValueError: if it has none that can be differentiated twice.
@@ -356,7 +360,7 @@ def _offers(measurement: Measurement | None) -> tuple[Measurement, Callable[...,
             "measurement must offer risks on a batch for Hessians of its losses, as examples, "
             f"moments and batch_moments do, got {name}"
         )
-    return measurement, risks.batch
+    return risks.batch
 
 
 def _keys(snapshot: Snapshot, key: Key | None) -> dict[str, Key]:

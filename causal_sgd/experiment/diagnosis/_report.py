@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -281,13 +280,13 @@ def _path(
     squares: np.ndarray,
 ) -> np.ndarray:
     noise = {} if batch_size is None else {"batch_size": batch_size, "label_squares": squares}
-
-    def one(rate: jax.Array) -> jax.Array:
-        return heterogeneity_lasso(
+    paths = [  # one compiled program for all learning rates, and for tables of the same size
+        heterogeneity_lasso(
             second, cross, learning_rate=rate, probabilities=shares, signed=True, **noise
         ).estimate
-
-    return np.asarray(jax.lax.map(one, jnp.asarray(rates, float)))
+        for rate in rates
+    ]
+    return np.stack([np.asarray(weights) for weights in paths])
 
 
 def _first_zero(values: np.ndarray, rates: np.ndarray) -> float:
