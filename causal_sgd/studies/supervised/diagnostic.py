@@ -1,20 +1,22 @@
 """The exponent of a gate says which trained networks reject a colour, and forecasts none of them.
 
 A network of 32 rectified units learns coloured digits behind a gate g^2 for each input, as in
-`digits-gate`, by HeteroSGD: three worlds, five step sizes, eight seeds. At the weights in which a
+`digits-gate`, by HeteroSGD: three worlds, five step sizes, eight seeds. At the weights with which a
 run ends, the gate of the colour is set to zero, and `diagnosis.exponents` finds by how much a small
-one grows in a step, in the mean over 300 batches. Runs that reject the colour have a negative
-exponent, and runs that keep it a positive one, in at least nine of ten. Where the sign is wrong the
-exponent is next to zero: behind a gate that is closed nothing holds it.
+one grows in a step, in the mean over 300 batches. The exponent is negative in the runs that reject
+the colour and positive in those that keep it: 115 of 119, as 107 of 112 in the independent
+simulation. The other four reject the colour with exponents of at most 0.002: nothing holds the
+weights behind a gate that is closed, and the exponent may drift back to zero.
 
-At the initial weights the sign is that of a coin, thrown once for each network: the weights behind
-the gate are random, and only training makes them agree with the label. So the exponent certifies
-what has been trained, and does not forecast what training will do. It forecasts where no weights
-are behind: for u^2 - v^2, trained without any colour, it tells which runs with the colour will
-reject it.
+At the initial weights the sign is right in 63 of 119, like a coin that is thrown once for each
+network: the weights behind the gate are random, and only training makes them agree with the label.
+So the exponent certifies what has been trained, and does not forecast what training will do. It
+forecasts where no weights are behind: for u^2 - v^2, after training without any colour, it tells
+which runs with the colour will reject it, but for 2 of 55 that are close to the boundary.
 
-Weights of the colour in a plain network have no exponent that matters. Set to zero they have a
-gradient in every environment, so that they are no fixed point: the verdict is "not invariant".
+Weights of the colour in a plain network have no such exponent. Set to zero they have a gradient in
+every environment, which is larger than their curvature: they are no common fixed point, and the
+verdict is "not invariant".
 """
 
 from __future__ import annotations
@@ -173,7 +175,8 @@ def _of_squares(data: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, np.ndarray,
     """Gaps of runs with the colour, and exponents and errors of those without it; or NaN."""
     squares = data.get("squares")
     if squares is None:  # when quick
-        return (np.full((1, len(AGREEMENTS), 1), np.nan),) * 3
+        none = np.full((1, len(AGREEMENTS), 1), np.nan)
+        return none, none, none
     gaps = _arranged(squares, "gap")[:, :, 1]
     exponents, errors = (_arranged(squares, name)[:, :, 0] for name in ("exponent", "error"))
     return gaps, exponents, errors
