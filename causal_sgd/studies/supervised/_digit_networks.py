@@ -143,6 +143,8 @@ def trained(
     objective: Objective | None = None,
     probabilities: Array | None = None,
     metrics: Mapping[str, Callable[[Snapshot], Array]] | None = None,
+    test_share: float = 0.2,
+    of_each: int | None = None,
 ) -> Trace:
     """One run on fresh examples, as the mean of its metrics over the last quarter.
 
@@ -158,6 +160,9 @@ def trained(
         probabilities: of the environments [E]; None for equal ones.
         metrics: of a snapshot, by name; None for the gap of the colour, [], and the shares of
             right signs, [4] (`digits.accuracies`).
+        test_share: of the images that nothing trains on.
+        of_each: the most examples of one environment in a batch, which makes a step cheaper than
+            None, for as many as the batch has.
     """
     from causal_sgd import training
     from causal_sgd.supervised import losses, measurements, worlds
@@ -169,9 +174,12 @@ def trained(
             spurious_flips=1 - agreements,
             encoding=encoding,
             probabilities=probabilities,
+            test_share=test_share,
         ),
         sampler=sampler,
-        measurement=measurements.examples(fresh=BATCH, slots=BATCH, loss=losses.logistic),
+        measurement=measurements.examples(
+            fresh=of_each or BATCH, slots=None if of_each else BATCH, loss=losses.logistic
+        ),
         model=model,
         objective=objectives.mean() if objective is None else objective,
         optimizer=optimizer,

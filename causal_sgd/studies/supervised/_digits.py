@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from causal_sgd.types import Array, Snapshot
 
 __all__ = [
@@ -17,9 +19,12 @@ __all__ = [
     "MEAN",
     "SAME_SIGN",
     "accuracies",
+    "expected",
     "exponent",
     "flips",
     "gap",
+    "predictions",
+    "right",
 ]
 
 ALPHA = 0.25  # share of flipped labels
@@ -39,7 +44,7 @@ def gap(snapshot: Snapshot) -> Array:
     """The mean difference of the predictions for the two colours of an image of the test, []."""
     import jax.numpy as jnp
 
-    one, other = snapshot.once(_both)
+    one, other = snapshot.once(predictions)
     return jnp.mean(one - other)
 
 
@@ -51,31 +56,53 @@ def accuracies(snapshot: Snapshot) -> Array:
     """
     import jax.numpy as jnp
 
-    world, both = snapshot.world, jnp.stack(snapshot.once(_both))
-    bits = world.test_bits
-    right = {y: (1 + jnp.sign(y * both)) / 2 for y in (1, -1)}  # [colour, image]
-
-    def share(agreement: float, flip: float) -> Array:
-        values = jnp.zeros_like(bits)
-        for y in (1, -1):
-            like, unlike = (right[y][0], right[y][1]) if y > 0 else (right[y][1], right[y][0])
-            chance = jnp.where(bits == y, 1 - flip, flip)
-            values = values + chance * (agreement * like + (1 - agreement) * unlike)
-        return jnp.mean(values)
-
-    noisy = [share(agreement, ALPHA) for agreement in AGREEMENTS]
-    return jnp.stack([*noisy, share(0.5, 0.0)])
+    pairs = [(agreement, ALPHA) for agreement in AGREEMENTS] + [(0.5, 0.0)]
+    both, bits = snapshot.once(predictions), snapshot.world.test_bits
+    return jnp.stack([expected(right, both, bits, *pair) for pair in pairs])
 
 
-def _both(snapshot: Snapshot) -> tuple[Array, Array]:
-    """The predictions [n] for the images of the test in the colours 1 and -1."""
+def right(margins: Array) -> Array:
+    """1 where the label times the prediction is positive, 1/2 where it is 0."""
+    import jax.numpy as jnp
+
+    return (1 + jnp.sign(margins)) / 2
+
+
+def expected(
+    function: Callable[[Array], Array],
+    both: Array,
+    bits: Array,
+    agreement: float | Array,
+    flip: float | Array = ALPHA,
+) -> Array:
+    """The mean of a function of the label times the prediction over images, labels and colours, [].
+
+    Args:
+        function: of the label times the prediction, such as `right`.
+        both: predictions for images in the colours 1 and -1, [2, n].
+        bits: of these images, [n].
+        agreement: how often the colour agrees with the label, [].
+        flip: how often the label differs from the bit.
+    """
+    import jax.numpy as jnp
+
+    total = jnp.zeros_like(bits)
+    for label in (1, -1):
+        like, unlike = function(label * both)[::label]
+        chance = jnp.where(bits == label, 1 - flip, flip)
+        total = total + chance * (agreement * like + (1 - agreement) * unlike)
+    return jnp.mean(total)
+
+
+def predictions(snapshot: Snapshot) -> Array:
+    """The predictions for the images of the test in the colours 1 and -1, [2, n]."""
+    import jax.numpy as jnp
+
     from causal_sgd.supervised.models._model import predictions_of
 
     world, model, params = snapshot.world, snapshot.model, snapshot.params
-    one, other = (
-        predictions_of(model, params, world.shown(world.test_images, sign)) for sign in (1.0, -1.0)
-    )
-    return one, other
+    inputs = [world.shown(world.test_images, sign) for sign in (1.0, -1.0)]
+    return jnp.stack([predictions_of(model, params, x) for x in inputs])
 
 
 def exponent(learning_rate: float, agreements: np.ndarray, residuals: np.ndarray) -> np.ndarray:
