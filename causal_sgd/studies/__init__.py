@@ -109,6 +109,8 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "orders",
         "mixing",
         "contradiction",
+        "digits-methods",
+        "digits-memorised",
         "two-bit",
         "overfitting",
         "coloured-bits",

@@ -117,7 +117,15 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Trace:
         names = [metric if isinstance(metric, str) else metric.__name__ for metric in metrics]
         frames = np.unique(np.append(np.arange(0, num_steps, record_every or num_steps), num_steps))
-        inner = {"singular_values": (5,), "environment_losses": (2,)}
+        inner = {
+            "singular_values": (5,),
+            "environment_losses": (2,),
+            "accuracies": (4,),
+            "validation": (2,),
+            "validation_losses": (2,),
+            "halves": (2, 3),
+            "fit": (2,),
+        }
         recorded[len(frames)] = frames
         values = {name: jnp.ones((len(frames), *inner.get(name, ()))) for name in names}
         return Trace(jnp.asarray(frames), values, jnp.asarray(-1))
