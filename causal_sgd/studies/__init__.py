@@ -60,6 +60,8 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "benign-oscillation",
         "in-context",
         "linear-attention",
+        "digits-gate",
+        "digits-diagram",
         "diagnostic",
         "marker-transformer",
         "heterogeneity",

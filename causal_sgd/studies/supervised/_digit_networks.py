@@ -71,10 +71,11 @@ def mlp(encoding: str = "feature") -> VectorModel:
 
 
 def cnn() -> VectorModel:
-    """Two layers of 3 x 3 convolutions of luminance and chroma, and a linear one.
+    """Two layers of convolutions of luminance and chroma, and a linear one.
 
-    The first has 8 channels, the second 16, both with steps of two pixels (6 x 6 and 2 x 2 places);
-    weights of rectified units have variances of 2 over inputs.
+    The first is of 2 x 2 pixels to 8 channels at 7 x 7 places, the second of 3 x 3 places to 16
+    channels at 3 x 3; both have steps of 2. Weights of rectified units have variances of 2 over
+    inputs.
     """
     import jax
     import jax.numpy as jnp
@@ -82,22 +83,27 @@ def cnn() -> VectorModel:
     from causal_sgd.supervised import models
 
     first, second = CHANNELS
-    shapes = (9 * 2, first), (9 * first, second)
+    half = SIDE // 2
+    size = (half - 1) // 2
+    shapes = {"first": (8, first), "second": (9 * first, second), "last": (size**2 * second,)}
 
     def init(key: Key) -> Params:
-        layers = [_layer(key, place, shape, 2 / shape[0]) for place, shape in enumerate(shapes)]
-        return {
-            "kernels": layers,
-            "offsets": [jnp.zeros(shape[1]) for shape in shapes],
-            "last": _layer(key, 2, (4 * second,), 1 / (4 * second)),
-            "intercept": jnp.zeros(()),
+        kernels = {
+            name: _layer(key, place, shape, (1 if name == "last" else 2) / shape[0])
+            for place, (name, shape) in enumerate(shapes.items())
         }
+        offsets = {f"{name}_offsets": jnp.zeros(shape[1:]) for name, shape in shapes.items()}
+        return kernels | offsets
 
     def apply(params: Params, x: Array) -> Array:
-        image = jnp.moveaxis(x.reshape(2, SIDE, SIDE), 0, -1)
-        for kernel, offsets in zip(params["kernels"], params["offsets"], strict=True):
-            image = jax.nn.relu(_patches(image) @ kernel + offsets)
-        return image.ravel() @ params["last"] + params["intercept"]
+        blocks = x.reshape(2, half, 2, half, 2).transpose(1, 3, 0, 2, 4)
+        image = blocks.reshape(half, half, 8) @ params["first"]
+        image = jax.nn.relu(image + params["first_offsets"][None, None])
+        ends = (2 * size + i - 1 for i in range(3))
+        spans = [slice(i, end, 2) for i, end in enumerate(ends)]
+        patches = jnp.concatenate([image[rows, columns] for rows in spans for columns in spans], -1)
+        image = jax.nn.relu(patches @ params["second"] + params["second_offsets"][None, None])
+        return image.ravel() @ params["last"] + params["last_offsets"]
 
     return models.network(init, apply)
 
@@ -190,15 +196,6 @@ def trained(
         key, algorithm=algorithm, metrics=metrics, num_steps=steps, record_every=EVERY
     )
     return training.time_average(trace, after=LATE)
-
-
-def _patches(image: Array) -> Array:
-    """The 3 x 3 pixels at every other place of an image [rows, columns, c], [n, m, 9 c]."""
-    import jax.numpy as jnp
-
-    rows, columns = (2 * ((size - 3) // 2) + 1 for size in image.shape[:2])
-    shifted = [image[i : i + rows : 2, j : j + columns : 2] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, -1)
 
 
 def _layer(key: Key, place: int, shape: tuple[int, ...], variance: float) -> Array:

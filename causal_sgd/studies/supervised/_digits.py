@@ -102,7 +102,7 @@ def predictions(snapshot: Snapshot) -> Array:
 
     world, model, params = snapshot.world, snapshot.model, snapshot.params
     inputs = [world.shown(world.test_images, sign) for sign in (1.0, -1.0)]
-    return jnp.stack([predictions_of(model, params, x) for x in inputs])
+    return predictions_of(model, params, jnp.stack(inputs))
 
 
 def exponent(learning_rate: float, agreements: np.ndarray, residuals: np.ndarray) -> np.ndarray:
