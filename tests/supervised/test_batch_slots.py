@@ -26,8 +26,8 @@ DRAWS = 20_000
 SLOPE = np.array([0.3, -0.2, 0.5])
 
 
-def slotted(counts: tuple[int, ...], options: dict[str, Any]) -> np.ndarray:
-    """The losses [DRAWS, B] of single inputs' squares, in environments of 3 and 4 rows."""
+def slotted(counts: tuple[int, ...], options: dict[str, Any], draws: int = DRAWS) -> np.ndarray:
+    """The losses [draws, B] of single inputs' squares, in environments of 3 and 4 rows."""
     x, y = np.linspace(1, 2, 7)[:, None] ** 3, np.zeros(7)
     factory = worlds.from_arrays(x, y, [0] * 3 + [1] * 4)
     measurement, model = measurements.examples(**options), models.linear(dim=1)
@@ -47,7 +47,7 @@ def slotted(counts: tuple[int, ...], options: dict[str, Any]) -> np.ndarray:
 
         return jax.vmap(risks)(keys)
 
-    return np.asarray(found(jax.random.split(jax.random.key(2), DRAWS)), float)
+    return np.asarray(found(jax.random.split(jax.random.key(2), draws)), float)
 
 
 @pytest.mark.parametrize("replacement", [False, True])
@@ -74,13 +74,13 @@ def test_slots_have_the_law_of_all_choices(replacement: bool) -> None:
 
 
 def test_batches_that_slots_cannot_hold_give_nan() -> None:
-    assert np.isnan(slotted((3, 3), {"slots": 5})).all()
+    assert np.isnan(slotted((3, 3), {"slots": 5}, 9)).all()
     # More than an environment has is only possible with replacement.
-    found = slotted((4, 2), {"slots": 6})
+    found = slotted((4, 2), {"slots": 6}, 9)
     assert np.isnan(found[:, 0]).all()
     assert np.isfinite(found[:, 1]).all()
-    assert np.isfinite(slotted((4, 2), {"slots": 6, "replacement": True})).all()
-    assert (slotted((0, 2), {"slots": 6})[:, 0] == 0).all()
+    assert np.isfinite(slotted((4, 2), {"slots": 6, "replacement": True}, 9)).all()
+    assert (slotted((0, 2), {"slots": 6}, 9)[:, 0] == 0).all()
 
 
 SAMPLERS = {
@@ -112,33 +112,27 @@ def test_slots_hold_the_batches_of_every_sampler(name: str) -> None:
     @jax.jit
     def all_of(key: jax.Array) -> Any:
         world = factory(key)
-        state = sampler.init(key, world.probabilities)
-        found = []
-        for step in range(4):
-            batch, state = sampler.draw(jax.random.fold_in(key, step), jnp.asarray(step), state)
+
+        def drawn(state: Any, step: jax.Array) -> Any:
+            batch, state = sampler.draw(jax.random.fold_in(key, step), step, state)
             results = []
             for kind in kinds:
                 measurement = measurements.examples(**kind)
-                data = measurement.init(key, world)
-                gradient, loss = measurement.gradient(
-                    key,
-                    jnp.asarray(step),
-                    data,
-                    models.linear(dim=1),
-                    {"weights": jnp.array([weight])},
-                    world,
-                    batch,
-                )
+                data, model = measurement.init(key, world), models.linear(dim=1)
+                params = {"weights": jnp.array([weight])}
+                gradient, loss = measurement.gradient(key, step, data, model, params, world, batch)
                 results.append((gradient["weights"][0], loss))
-            found.append((batch, results))
-        return found
+            return state, (batch, results)
 
-    for batch, results in all_of(jax.random.key(6)):
-        x = CONSTANT[np.asarray(batch.environments)]
-        shares = np.asarray(batch.counts) / 6
-        expected = (shares @ x**2 * weight / 2, shares @ x**2 * weight**2 / 4)
-        for result in results:
-            np.testing.assert_allclose(result, expected, rtol=1e-5)
+        return jax.lax.scan(drawn, sampler.init(key, world.probabilities), jnp.arange(4))[1]
+
+    batches, results = all_of(jax.random.key(6))
+    x = CONSTANT[np.asarray(batches.environments)]
+    shares = np.asarray(batches.counts) / 6
+    square = np.sum(shares * x**2, 1)
+    for gradient, loss in results:
+        np.testing.assert_allclose(gradient, square * weight / 2, rtol=1e-5)
+        np.testing.assert_allclose(loss, square * weight**2 / 4, rtol=1e-5)
 
 
 OF_ALL_ROWS: tuple[dict[str, Any], ...] = ({"full": True}, {"slots": 19})

@@ -139,7 +139,8 @@ def test_accuracies_of_tables_are_those_of_their_law() -> None:
 
 def test_rows_of_the_test_have_the_units_of_training() -> None:
     options: dict[str, Any] = {"standardise": True, "tests": TESTS, "validation_share": 0.4}
-    world: Any = worlds.from_arrays(X, X[:, 0] ** 2, OWNERS, **options)(jax.random.key(1))
+    world: Any = worlds.from_arrays(X, X[:, 0] ** 2, OWNERS, **options)
+    world = jax.jit(world)(jax.random.key(1))
     center, scale = (np.asarray(part, float) for part in (world.center, world.scale))
     for place, name in enumerate(TESTS):
         size = SIZES[name]
@@ -196,13 +197,14 @@ def draw(key: jax.Array, environment: jax.Array, size: int) -> tuple[jax.Array, 
 
 def test_a_function_that_draws_is_a_world() -> None:
     factory = worlds.from_draws(draw, 2, num_tests=2, test_examples=4000, causal=[0])
-    world: Any = factory(jax.random.key(0))
+    world: Any = jax.jit(factory)(jax.random.key(0))
     assert world.test_rows.inputs.shape == (2, 4000, 2)
     assert world.estimate_shape == (2,)
     np.testing.assert_array_equal(world.causal, [True, False])
     np.testing.assert_allclose(world.probabilities, [0.5, 0.5])
-    x, y = world.draw_examples(jax.random.key(5), jnp.asarray(1), 7)
-    expected = draw(jax.random.key(5), jnp.asarray(1), 7)
+    (x, y), expected = jax.jit(
+        lambda key, one: (world.draw_examples(key, one, 7), draw(key, one, 7))
+    )(jax.random.key(5), jnp.asarray(1))
     np.testing.assert_array_equal(x, expected[0].reshape(7, 2))
     np.testing.assert_array_equal(y, expected[1])
     params = {"weights": jnp.array([0.1, 1.0])}
@@ -263,9 +265,9 @@ def test_reliance_of_classes_is_that_of_every_output() -> None:
     params = {"weights": jnp.asarray(weights, float)}
     softmax = measurements.examples(loss=losses.softmax)
     snapshot = seen(world, softmax, models.linear(dim=3, outputs=3), params)
-    found = metrics.reliance(shortcut)(snapshot)
+    found = jax.jit(metrics.reliance(shortcut))(snapshot)
     np.testing.assert_allclose(found, 2 * weights[2], rtol=1e-4)
-    assert metrics.flip_accuracy(shortcut)(snapshot).shape == ()
+    assert jax.eval_shape(metrics.flip_accuracy(shortcut), snapshot).shape == ()
     with pytest.raises(ValueError, match="intervention must return two inputs of shape"):
         metrics.reliance(lambda x: x)(snapshot)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"got \(3,\) and \(2,\)"):
