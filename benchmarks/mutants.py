@@ -2,128 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from benchmarks.mutant_changes import (
+    PER_CENT,
+    Mutant,
+    argument,
+    heavier,
+    laws,
+    of_theory,
+    off_diagonal,
+    replaced,
+    result,
+)
+from benchmarks.mutants_of_networks import NETWORKS
 
-import numpy as np
-
-PER_CENT = 1.05
-
-
-class Mutant(NamedTuple):
-    """A function of the package, its change, and what should notice."""
-
-    function: str  # the module that defines it, and its name
-    change: Callable[[Callable[..., Any]], Callable[..., Any]]
-    tests: tuple[str, ...] = ()  # files and expressions of pytest, by place of the function
-    studies: tuple[str, ...] = ()  # about the law that it changes
-
-
-def result(factor: float = PER_CENT) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Multiply all numbers that a function returns."""
-
-    def change(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def changed(*args: Any, **kwargs: Any) -> Any:
-            import jax
-
-            return jax.tree.map(lambda leaf: leaf * factor, function(*args, **kwargs))
-
-        return changed
-
-    return change
-
-
-def argument(
-    name: str, factor: float = PER_CENT
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Multiply an argument that is given, by name or place."""
-    return replaced(name, lambda value: value * factor)
-
-
-def heavier(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Multiply the first of some probabilities; the others take what is left."""
-
-    def change(probabilities: Any) -> Any:
-        import jax.numpy as jnp
-
-        if len(probabilities) == 1:
-            return probabilities
-        rest = (1 - PER_CENT * probabilities[:1]) / (1 - probabilities[:1])
-        return jnp.where(jnp.arange(len(probabilities)) == 0, PER_CENT, rest) * probabilities
-
-    return replaced(name, change)
-
-
-def replaced(
-    name: str, new: Callable[[Any], Any]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a function another value of an argument, unless it is left out or None."""
-
-    def change(function: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(function)
-        if name not in signature.parameters:
-            raise LookupError(f"{function.__name__} must have the argument {name!r}")
-
-        @functools.wraps(function)
-        def changed(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs)
-            if given.arguments.get(name) is not None:
-                given.arguments[name] = new(given.arguments[name])
-            return function(*given.args, **given.kwargs)
-
-        return changed
-
-    return change
-
-
-def off_diagonal(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Multiply a square matrix outside its diagonal."""
-
-    @functools.wraps(function)
-    def changed(normals: Any, dim: int) -> Any:
-        return function(normals, dim) * np.where(np.eye(dim, dtype=bool), 1, PER_CENT)
-
-    return changed
-
-
-def _theory(module: str, *names: str, studies: Mapping[str, tuple[str, ...]]) -> dict[str, Mutant]:
-    """The functions of a module of theory whose results are numbers."""
-    tests = OF_THEORY.get(module, f"tests/theory/test_theory{module}.py")
-    return {
-        name: Mutant(
-            f"causal_sgd.theory:{name}",
-            result(),
-            (tests, "tests/theory"),  # the second only if the first does not notice
-            studies.get(name, ()),
-        )
-        for name in names
-    }
-
-
-def _laws(
-    module: str, tests: str, *, room: str = "invariance", **laws: tuple[str, ...]
-) -> dict[str, Mutant]:
-    """The functions of a module of a room of `theory`, and the studies that judge them."""
-    return {
-        f"{name} of {module}": Mutant(
-            f"causal_sgd.theory.{room}.{module}:{name}",
-            result(),
-            (f"tests/theory/test_theory_{room}_{tests}.py",),
-            judged,
-        )
-        for name, judged in laws.items()
-    }
-
-
-OF_THEORY = {
-    "_batch_ratios": "tests/theory/test_theory_noise.py",
-    "limits": "tests/theory/test_theory_limits.py",
-    "_products": "tests/theory/test_theory_exponents.py",
-    "_variances": "tests/theory/test_theory_finite_time.py",
-}
+__all__ = ["MUTANTS", "SURVIVORS"]
 
 
 RANDOM = ("tests/random",)
@@ -133,7 +25,7 @@ MODELS = ("tests/sensing/test_models.py",)
 WORLDS = ("tests/sensing/test_worlds.py",)
 MEASUREMENTS = "causal_sgd.sensing.measurements"
 MUTANTS: dict[str, Mutant] = {
-    **_theory(
+    **of_theory(
         "_batch_ratios",
         "annealing_window",
         "batch_critical_spread",
@@ -145,7 +37,7 @@ MUTANTS: dict[str, Mutant] = {
             ("proportional-limit",),
         ),
     ),
-    **_theory(
+    **of_theory(
         "_boundaries",
         "critical_learning_rate",
         "critical_learning_rate_asymmetric",
@@ -162,13 +54,13 @@ MUTANTS: dict[str, Mutant] = {
             "mixing_critical_spread": ("mixing",),
         },
     ),
-    **_theory(
+    **of_theory(
         "_depth",
         "crossing_spread",
         "deep_spurious_quantile",
         studies={"crossing_spread": ("depth",), "deep_spurious_quantile": ("depth",)},
     ),
-    **_theory(
+    **of_theory(
         "_exponents",
         "log_variance_environments",
         "log_variance_two_point",
@@ -181,13 +73,13 @@ MUTANTS: dict[str, Mutant] = {
         "lyapunov_uniform",
         studies={"lyapunov_log_normal": ("positive-spectra",)},
     ),
-    **_theory(
+    **of_theory(
         "_finite_time",
         "finite_time_critical_spread",
         "finite_time_rejection",
         studies={"finite_time_critical_spread": ("finite-time",)},
     ),
-    **_theory(
+    **of_theory(
         "_incremental",
         "incremental_level",
         "incremental_scale",
@@ -196,7 +88,7 @@ MUTANTS: dict[str, Mutant] = {
         "reversing_spread",
         studies={"incremental_times": ("incremental-learning",)},
     ),
-    **_theory(
+    **of_theory(
         "_methods",
         "federated_factors",
         "lyapunov_federated",
@@ -204,8 +96,8 @@ MUTANTS: dict[str, Mutant] = {
         "scaffold_factors",
         studies={"lyapunov_federated": ("federated",)},
     ),
-    **_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
-    **_theory(
+    **of_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
+    **of_theory(
         "_overspecified",
         "balancing_spread",
         "overspecified_error",
@@ -222,13 +114,13 @@ MUTANTS: dict[str, Mutant] = {
             ("over-specified-rank",),
         ),
     ),
-    **_theory(
+    **of_theory(
         "_preconditioning",
         "damping_window",
         studies={"damping_window": ("preconditioning",)},
     ),
-    **_theory("_products", "lyapunov_exponents", studies={}),
-    **_theory(
+    **of_theory("_products", "lyapunov_exponents", studies={}),
+    **of_theory(
         "_rotations",
         "critical_spread_of",
         "lyapunov_goe",
@@ -236,7 +128,7 @@ MUTANTS: dict[str, Mutant] = {
         "top_exponent",
         studies={},
     ),
-    **_theory(
+    **of_theory(
         "_stationary",
         "complement_power",
         "error_floor",
@@ -252,17 +144,17 @@ MUTANTS: dict[str, Mutant] = {
             "growth_time": ("over-parameterisation",),
         },
     ),
-    **_theory("_statistical_dimension", "statistical_dimension", studies={}),
-    **_laws(
+    **of_theory("_statistical_dimension", "statistical_dimension", studies={}),
+    **laws(
         "_interpolators",
         "solvers",
         room="sparse",
         hyperbolic_interpolator=("heterogeneity-lasso", "label-noise-lasso"),
         l1_interpolator=(),
     ),
-    **_laws("_dimension", "dimension", room="sparse", sparse_dimension=()),
-    **_laws("_lasso", "solvers", room="sparse", weighted_lasso=("heterogeneity-lasso",)),
-    **_laws(
+    **laws("_dimension", "dimension", room="sparse", sparse_dimension=()),
+    **laws("_lasso", "solvers", room="sparse", weighted_lasso=("heterogeneity-lasso",)),
+    **laws(
         "_penalties",
         "penalties",
         room="sparse",
@@ -270,15 +162,15 @@ MUTANTS: dict[str, Mutant] = {
         growth_exponents=(),
         heterogeneity_lasso=("heterogeneity-lasso",),
     ),
-    **_laws("_two_features", "penalties", room="sparse", feature_thresholds=()),
-    **_laws(
+    **laws("_two_features", "penalties", room="sparse", feature_thresholds=()),
+    **laws(
         "_sharpening",
         "sharpening",
         room="stability",
         sharpening_end=("progressive-sharpening",),
         flattening_time=("progressive-sharpening",),
     ),
-    **_laws(
+    **laws(
         "_sharpness_aware",
         "sharpness_aware",
         room="stability",
@@ -288,21 +180,21 @@ MUTANTS: dict[str, Mutant] = {
         sam_exponent=("sam-edge",),
         sam_floor=("sam-edge",),
     ),
-    **_theory(
+    **of_theory(
         "_tails",
         "tail_exponent",
         studies={"tail_exponent": ("tilt", "intermittency", "divergence", "proportional-limit")},
     ),
-    **_theory("_variances", "log_variance", studies={}),
-    **_theory("limits", "limit_step", "limit_trajectory", "order_statistics", studies={}),
-    **_laws(
+    **of_theory("_variances", "log_variance", studies={}),
+    **of_theory("limits", "limit_step", "limit_trajectory", "order_statistics", studies={}),
+    **laws(
         "coloured_logistic",
         "losses",
         pooled=(),
         critical_learning_rate=("coloured-logistic",),
         largest_learning_rate=(),
     ),
-    **_laws(
+    **laws(
         "contradiction",
         "contradiction",
         erm=("contradiction",),
@@ -311,17 +203,17 @@ MUTANTS: dict[str, Mutant] = {
         group_dro=("contradiction",),
         eills_threshold=(),
     ),
-    **_laws(
+    **laws(
         "environments_needed",
         "environments",
         gain_distribution=("environments-needed",),
         bayes_risk=(),
         flipped_error=(),
     ),
-    **_laws("minority_groups", "losses", errors=("minority-groups",)),
-    **_laws("mixtures", "environments", bayes_error=(), permuted_error=()),
-    **_laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
-    **_laws(
+    **laws("minority_groups", "losses", errors=("minority-groups",)),
+    **laws("mixtures", "environments", bayes_error=(), permuted_error=()),
+    **laws("separable", "losses", direction_gap=("separable",), scaled_loss=("separable",)),
+    **laws(
         "_features",
         "features",
         room="stability",
@@ -329,8 +221,8 @@ MUTANTS: dict[str, Mutant] = {
         share_time=("benign-oscillation",),
         weak_exponent=("benign-oscillation",),
     ),
-    **_laws("_saddle", "saddle", room="stability", saddle_spectrum=("where-it-sits",)),
-    **_laws(
+    **laws("_saddle", "saddle", room="stability", saddle_spectrum=("where-it-sits",)),
+    **laws(
         "_gain",
         "gain",
         room="sparse",
@@ -338,7 +230,7 @@ MUTANTS: dict[str, Mutant] = {
         first_gain=(),
         gain_per_step=("diagonal-networks",),
     ),
-    **_laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
+    **laws("two_bit", "two_bit", feasible_points=(), critical_correlation=("two-bit",)),
     **{
         f"{law} of linear_dynamics": Mutant(
             f"causal_sgd.theory.linear_dynamics:{law}",
@@ -473,26 +365,10 @@ MUTANTS: dict[str, Mutant] = {
     "eigenvalues of discrete": Mutant(
         "causal_sgd.sensing.worlds._families:discrete", argument("eigenvalues"), WORLDS
     ),
-    **{
-        f"{function} of a diagnosis": Mutant(
-            f"causal_sgd.experiment.diagnosis.{module}:{function}",
-            change,
-            (f"tests/experiment/test_diagnosis{tests}.py",),
-        )
-        for module, function, change, tests in (
-            ("_products", "exponents_of", argument("rate"), ""),
-            ("_products", "rejecting_steps", result(), ""),
-            ("_products", "with_errors", result(2.0), ""),
-            ("_growth", "_disturbances", result(), ""),
-            ("_growth", "_across", result(10.0), ""),
-            ("_report", "_left_out", result(), "_report"),
-            ("_report", "_path", argument("rates", 2.0), "_report"),
-            ("_report", "_stable", result(3.0), "_report"),
-        )
-    },
     "coupling of goe": Mutant(
         "causal_sgd.sensing.worlds._families:goe", argument("coupling"), WORLDS
     ),
+    **NETWORKS,
 }
 SURVIVORS: dict[str, str] = {
     **{
