@@ -310,6 +310,7 @@ WRONG_DRAWS: list[tuple[dict[str, Any], str]] = [
         {"draw": lambda k, e, n: (jnp.ones((n, 1)) * np.array([1, 2])[e], jnp.ones(n))},
         "draw must be a function that jax can trace",
     ),
+    ({"draw": type}, r"of \(key, environment, n\) = .*, got a TypeError: type"),
     ({"num_environments": 0}, "num_environments must be a whole number, at least 1"),
     ({"num_tests": -1}, "num_tests must be a whole number, at least 0"),
     ({"test_examples": 0}, "test_examples must be a whole number, at least 1"),

@@ -127,6 +127,11 @@ def _inputs(draw: Draw) -> int:
             "jnp.asarray(rates)[environment] where it looks something up; got "
             f"{type(error).__name__}"
         ) from error
+    except TypeError as error:
+        raise ValueError(
+            f"draw must return (x [n, p], y [n]) of (key, environment, n) = (key, [], {number}), "
+            f"got a TypeError: {str(error).partition(chr(10))[0]}"
+        ) from error
     allowed = f"inputs [n, p] and labels [n] for n = {number}"
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise ValueError(f"draw must return a pair, {allowed}, got {_shown(found)}")
