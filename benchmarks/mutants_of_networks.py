@@ -64,7 +64,9 @@ NETWORKS: dict[str, Mutant] = {
         f"{SUPERVISED}.worlds._placement:weights_of", result(), (OWN,)
     ),
     "units of rows of the test": Mutant(
-        f"{SUPERVISED}.worlds._validation:_standardised", argument("rows", 0), (OWN,)
+        f"{SUPERVISED}.worlds._validation:_standardised",
+        argument("rows", 0),
+        ("tests/supervised/test_supervised_worlds_data.py",),
     ),
     "places in slots": Mutant(
         f"{SUPERVISED}.measurements._choosing:_slots", of_result(_one_place_back), (SLOTS,)

@@ -342,6 +342,20 @@ def test_weighed_batches_are_timed_beside_gathered_ones():
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_networks_are_timed_beside_pytorch():
+    found = tables(run("networks.py", "--quick", "--threads", "1").stdout)
+    assert len(found) == 2
+    for rows, kind in zip(
+        found, ("labels and colours drawn anew", "rows of fixed arrays"), strict=True
+    ):
+        assert rows[0][kind].startswith("causal_sgd (the first call")
+        assert rows[0]["times the engine"] == "1"
+        names = [row[kind].split(",")[0] for row in rows[1:]]
+        assert names in ([], ["PyTorch", "PyTorch"])
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_costs_of_invariance_are_shown_beside_peers():
     steps, search, sizes = tables(run("invariance.py", "--quick").stdout)
     assert {row["method"] for row in steps} == {"ERM", "IRMv1", "V-REx"}
