@@ -5,9 +5,9 @@ in 25 % of the examples of two environments. A network of 32 rectified units on 
 keeps the colour under HeteroSGD as under mixed batches. Its weights of the colour have a gradient
 in each environment even where they vanish, so that environments shake them and cannot hold them at
 zero. With inputs x * g^2 a gate at zero has none in any environment: at a step size of 0.8
-HeteroSGD closes the gate of the colour, and the share of right signs where colours mislead rises
-from 0.656 to 0.724 (flipped labels allow 0.75). Mixed batches leave it open. Without gates the
-change is -0.006 +- 0.005.
+HeteroSGD closes the gate of the colour (mean gap of the logit between both colours 0.001, against
+0.76 by mixed batches), and the share of right signs where colours mislead rises from 0.656 to 0.724
+(flipped labels allow 0.75). Without gates the change is -0.006 +- 0.005.
 
 A gate for each pixel is not needed. With one gate for the luminance of all pixels and one for their
 chroma, which have a step of their own and a cap on its relative change, all runs reject the colour.
