@@ -16,10 +16,10 @@ large step kills a gate whatever the sampling. And the accuracy where the marker
 0.77 in the mean of HeteroSGD's runs at 8, against 0.80 of the majority and of the plain network:
 HeteroSGD here pays for the rejection.
 
-Gating the inputs is the wrapper `models.input_gates` and its step `optimizers.gates`, as for any
-network. All numbers are findings: the independent simulation, in which six of eight runs rejected
-the marker and two diverged, was not clean enough for a claim. It had batches of 128 examples; here
-gradients are exact.
+Gating the inputs is the wrapper `supervised.models.input_gates` and its step `optimizers.gates`, as
+for any network. All numbers are findings: the independent simulation, in which six of eight runs
+rejected the marker and two diverged, was not clean enough for a claim. It had batches of 128
+examples; here gradients are exact.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ Module = Any
 def from_flax(module: Module, example: object, *, outputs: int | None = None) -> NetworkModel:
     """A network of flax: a module of linen, or what makes a module of nnx.
 
-    The module is called with a batch of one input, [1, *example.shape], and batches are `vmap`s of
-    that: inputs [p] of the world are brought to the shape of the example. What the module keeps
+    The module is called with a batch of one input, [1, *example.shape], and batches are that under
+    `vmap`: inputs [p] of the world are brought to the shape of the example. What the module keeps
     beside parameters is refused.
 
     Args:

@@ -80,7 +80,7 @@ def network(
     Args:
         init: key -> params, any pytree of arrays of floating-point numbers.
         apply: (params, input [p]) -> the prediction for this input: a number, [] or [1], or with
-            `outputs` [C]. Batches and runs are `vmap`s of it.
+            `outputs` [C]. Batches and runs are this under `vmap`.
         outputs: C, the number of classes, at least 2, for `losses.softmax`; None for one number.
 
     Returns:
