@@ -148,17 +148,18 @@ NETWORKS: dict[str, Mutant] = {
         f"{function} of a diagnosis": Mutant(
             f"causal_sgd.experiment.diagnosis.{module}:{function}",
             change,
-            (f"tests/experiment/test_diagnosis{tests}.py",),
+            tuple(f"tests/experiment/test_diagnosis{part}.py" for part in tests),
         )
         for module, function, change, tests in (
-            ("_products", "exponents_of", argument("rate"), ""),
-            ("_products", "rejecting_steps", result(), ""),
-            ("_products", "with_errors", result(2.0), ""),
-            ("_growth", "_disturbances", result(), ""),
-            ("_growth", "_across", result(10.0), ""),
-            ("_report", "_left_out", result(), "_report"),
-            ("_report", "_path", argument("rates", 2.0), "_report"),
-            ("_report", "_stable", result(3.0), "_report"),
+            ("_products", "exponents_of", argument("rate"), ("", "_networks")),
+            ("_products", "rejecting_steps", result(), ("",)),
+            ("_products", "with_errors", result(2.0), ("",)),
+            ("_growth", "_matrices", result(), ("", "_networks")),
+            ("_disturbances", "disturbed", result(), ("", "_networks")),
+            ("_disturbances", "_across", result(10.0), ("_networks",)),
+            ("_report", "_left_out", result(), ("_report",)),
+            ("_report", "_path", argument("rates", 2.0), ("_report",)),
+            ("_report", "_stable", result(3.0), ("_report",)),
         )
     },
 }

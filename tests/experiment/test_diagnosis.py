@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,6 +18,7 @@ from causal_sgd.experiment.diagnosis._diagnose import _judged as judged
 from causal_sgd.experiment.diagnosis._products import rejecting_steps, with_errors
 from causal_sgd.supervised import losses, measurements, models, worlds
 from causal_sgd.training import algorithms, samplers
+from causal_sgd.types import Snapshot
 from support.diagnosed import snapshot_of
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -156,17 +158,15 @@ def test_leading_exponents_of_turning_subspaces_are_those_of_a_plain_loop(dim: i
     second = roots @ roots.transpose(0, 2, 1) / 60
     second[:, -1], second[:, :, -1] = 0, 0
     second[:, -1, -1] = 1
-    snapshot = snapshot_of(
-        {"weights": jnp.zeros(dim)},
-        worlds.from_moments(second=second),
-        measurements.moments(),
-        models.linear(dim=dim),
-    )
     options: Any = {"sampler": TURNS, "subspace": 2, "num_steps": 400, "burn_in": 400}
+
+    def snapshot() -> Snapshot:
+        world, model = worlds.from_moments(second=second), models.linear(dim=dim)
+        return snapshot_of({"weights": jnp.zeros(dim)}, world, MOMENTS, model)
 
     @jax.jit
     def exponents(rates: jax.Array) -> jax.Array:
-        return diagnosis.exponents(snapshot, learning_rate=rates, **options)[0]
+        return diagnosis.exponents(snapshot(), learning_rate=rates, **options)[0]
 
     found = exponents(jnp.array([0.2, 1.5]))
     matrices = np.tile(second[:, :dim, :dim] / 2, (400, 1, 1))  # losses are over 4
@@ -174,7 +174,7 @@ def test_leading_exponents_of_turning_subspaces_are_those_of_a_plain_loop(dim: i
         expected = plain_exponents(matrices, rate, 400)[:2]
         np.testing.assert_allclose(values, expected, atol=2e-3 if dim == 20 else 2e-5)
     if dim == 20:  # the whole gradient is what the environments add; two directions have a part
-        whole = diagnosis.growth(snapshot, learning_rate=0.2, **options)
+        whole = diagnosis.growth(snapshot(), learning_rate=0.2, **options)
         slopes = np.linalg.norm(second[:, :dim, dim], axis=1) / 2
         np.testing.assert_allclose(whole.slope, slopes, rtol=1e-5)
         assert (np.asarray(whole.defect) <= np.asarray(whole.slope)[None] * (1 + 1e-5)).all()
@@ -335,7 +335,7 @@ def test_a_snapshot_of_a_run_can_be_diagnosed() -> None:
 
 def test_it_prints_as_text_and_in_a_notebook() -> None:
     text, page = str(turns()), turns()._repr_html_()
-    assert "rejected between the learning rates" in text
+    assert "rejected at learning rates from 0.4" in text
     assert "no forecast" in text
     assert page.count("<table>") == 2
     assert max(map(len, text.splitlines())) < 140
@@ -389,14 +389,38 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a number": ({"world": lambda key: 3}, "world's result must be a world"),
     "another model": (
         {"model": models.hadamard(dim=3)},
-        r"params\['positive'\] must have shape \(3,\), got \(2,\)",
+        r"params\['positive'\] must have shape \[3\], got \[2\]: of one run",
     ),
-    "another structure": ({"model": models.linear(dim=2)}, "params must have the structure"),
+    "another structure": (
+        {"model": models.linear(dim=2)},
+        r"params must have the structure of the model's, {'weights': \*}, got {'positive': \*}",
+    ),
+    "too many examples": (
+        {"measurement": measurements.examples(most=2)},
+        "batch_size must be at most 2, the examples that the measurement has, got 4",
+    ),
+    "two values": ({"value": np.zeros(2)}, "value must be a finite number, got an array"),
+    "too large a cap": ({"cap": 2.0}, "cap must be a finite number above 0 and at most 1"),
+    "a list of masks": ({"subspace": {"positive": [False, True]}}, r"an array or a single value"),
     "no risks": (
         {"measurement": measurements.batch_directions()},
         "measurement must offer risks on a batch .* got batch_directions",
     ),
 }
+
+
+@pytest.mark.slow
+def test_a_sampler_with_arrays_is_no_name_of_a_program() -> None:
+    @dataclasses.dataclass
+    class Drawn:
+        init: Any
+        draw: Any
+        batch_size: Any = dataclasses.field(default_factory=lambda: jnp.asarray(4))
+        checked: bool = True
+
+    own: Any = Drawn(TURNS.init, TURNS.draw)  # without a hash, as a dataclass that can change
+    found = squares(sampler=own)
+    np.testing.assert_allclose(found.numbers.exponents, turns().numbers.exponents, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", WRONG)

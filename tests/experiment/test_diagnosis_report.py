@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,22 +128,17 @@ def test_noise_of_batches_adds_to_the_penalties() -> None:
 BIASES = np.linspace(-1, 1.5, 9)  # of nine environments, of which four are negative
 
 
-@functools.cache
-def of_many() -> diagnosis.Report:
-    return diagnosis.report(worlds.contradiction(biases=BIASES))
-
-
+@pytest.mark.slow
 def test_any_world_with_moments_has_a_report() -> None:
-    assert of_many().features == ("x0", "x1")
-    assert of_many().environments == tuple("012345678")
-    np.testing.assert_allclose(of_many().dissent, [0, 4 / 9])
-    np.testing.assert_allclose(
-        of_many().drives[:, 1] / BIASES, 8**-0.5, rtol=1e-5
-    )  # V = 4, E y^2 = 2
-    assert np.isnan(of_many().standard_errors).all()
-    drawn: Any = worlds.contradiction(biases=BIASES)
-    again = diagnosis.report(drawn(jax.random.key(1)))
-    np.testing.assert_allclose(again.path, of_many().path)
+    factory: Any = worlds.contradiction(biases=BIASES)
+    result = diagnosis.report(factory)
+    assert result.features == ("x0", "x1")
+    assert result.environments == tuple("012345678")
+    np.testing.assert_allclose(result.dissent, [0, 4 / 9])
+    np.testing.assert_allclose(result.drives[:, 1] / BIASES, 8**-0.5, rtol=1e-5)  # V = 4, E y^2 = 2
+    assert np.isnan(result.standard_errors).all()
+    again = diagnosis.report(factory(jax.random.key(1)))
+    np.testing.assert_allclose(again.path, result.path)
 
 
 def test_it_prints_as_text_and_in_a_notebook() -> None:
@@ -149,7 +146,10 @@ def test_it_prints_as_text_and_in_a_notebook() -> None:
     assert all(name in text for name in (*NAMES, "r in north", "largest stable step"))
     assert "&lt;spurious&gt;" in page
     assert "<spurious>" not in page
-    assert "least r" in str(of_many())
+    names, shares = tuple("123456789"), np.linspace(-0.5, 0.25, 9)
+    many = dataclasses.replace(found(), environments=names, correlations=np.stack([shares] * 3, 1))
+    assert "least r" in str(many)
+    assert str(many).count("-0.50") == str(many).count("+0.25") == 3
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,16 @@ def test_it_prints_as_text_and_in_a_notebook() -> None:
         ({"batch_size": 0}, "batch_size must be a finite number at least 1"),
         ({"within": 1}, "within must be True or False"),
         (
-            {"data": worlds.from_moments(second=np.diag([1.0, 0.0, 1.0, 1.0])[None])},
-            "no constant column, got input 1",
+            {"data": worlds.from_moments(second=np.diag([1.0, 0.0, 1.0, 1.0])[None].repeat(2, 0))},
+            "no constant column, got the input 'x1'",
+        ),
+        (
+            {"data": worlds.from_moments(second=np.eye(4)[None])},
+            "at least two environments, got one",
+        ),
+        (
+            {"data": worlds.from_draws(lambda key, e, n: (jnp.ones((n, 2)), jnp.ones(n)), 2)},
+            "or another one with known moments, got a SampledWorld",
         ),
     ],
 )

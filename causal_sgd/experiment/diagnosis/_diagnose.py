@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from causal_sgd import checks
 from causal_sgd.experiment.diagnosis._growth import Growth, growth
-from causal_sgd.experiment.diagnosis._subspaces import Masks, hashable
+from causal_sgd.experiment.diagnosis._subspaces import Masks, hashable, structure_of
 from causal_sgd.experiment.diagnosis._tables import Table, number
-from causal_sgd.training.algorithms import stream
+from causal_sgd.training import algorithms
 from causal_sgd.types import (
     Array,
     Key,
@@ -24,7 +26,6 @@ from causal_sgd.types import (
     Params,
     Sampler,
     Snapshot,
-    World,
     WorldFactory,
     check_snapshot,
 )
@@ -96,7 +97,7 @@ class Diagnosis:
         ]
         low, high = found.stable_steps
         notes = [
-            f"rejected between the learning rates {_interval(found)}",
+            _interval(found),
             f"largest stable step: {number(float(high))} of the pooled loss, "
             f"{number(float(low))} of the sharpest environment",
             "valid at these parameters; no forecast of training",
@@ -180,15 +181,20 @@ def diagnose(
             batch.
     """
     checks.number("tolerance", tolerance, above=0)
-    snapshot = _snapshot(params, world, measurement, model, key)
+    snapshot = _snapshot(params, world, sampler, measurement, model, key)
     checks.number("learning_rate", learning_rate, above=0, scalar=False)
+    if value is not None:
+        checks.number("value", value)
     rates = np.atleast_1d(np.asarray(learning_rate, float))
     options = _Options(
         sampler, hashable(snapshot.params, subspace), value, cap, num_steps, burn_in, num_blocks
     )
     batches = None if key is None else jax.random.fold_in(key, BATCHES)
-    program = _compiled if _is_hashable(options) else jax.jit(_program, static_argnums=3)
-    found = program(snapshot, jnp.asarray(rates, float), batches, options)
+    arguments = snapshot, jnp.asarray(rates, float), batches
+    if _is_hashable(options):
+        found = _compiled(*arguments, options)
+    else:  # compiled each time
+        found = jax.jit(functools.partial(_program, options=options))(*arguments)
     found = jax.tree.map(np.asarray, found)
     judged = [_judged(found, place, float(rate), tolerance) for place, rate in enumerate(rates)]
     verdicts, reasons = zip(*judged, strict=True)
@@ -227,6 +233,7 @@ def _is_hashable(value: object) -> bool:
 def _snapshot(
     params: Params | Snapshot,
     world: WorldFactory | None,
+    sampler: Sampler,
     measurement: Measurement | None,
     model: Model | None,
     key: Key | None,
@@ -241,26 +248,22 @@ def _snapshot(
     for name, part in parts.items():
         if part is None:
             raise ValueError(f"{name} must be given with the parameters of a model, got None")
-    checks.world_factory("world", world)
-    checks.made_of("measurement", measurement, ("init", "gradient"), "a Measurement")
     checks.made_of("model", model, ("init", "estimate"), "a Model")
     assert world is not None
     assert measurement is not None
     assert model is not None
+    # A run's own checks of its parts, world and data; its optimizer is not used.
+    run = algorithms.sgd(
+        world=world,
+        sampler=sampler,
+        measurement=measurement,
+        model=model,
+        optimizer=optax.identity(),
+    )
     root = jax.random.key(0) if key is None else checks.key("key", key)
     _check_params(params, model, root)
-    drawn = world(stream(root, "world"))
-    allowed = "a world with `probabilities` and `estimate_shape`"
-    checks.instance("world's result", drawn, World, allowed)
-    return Snapshot(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        world=drawn,
-        batch_loss=jnp.zeros(()),
-        model=model,
-        measurement=measurement,
-        data=measurement.init(stream(root, "data"), drawn),
-    )
+    found = run.snapshot(root, run.init(root))
+    return dataclasses.replace(found, params=params, next_batch=None)
 
 
 def _check_params(params: Params, model: Model, key: Key) -> None:
@@ -272,13 +275,18 @@ def _check_params(params: Params, model: Model, key: Key) -> None:
     expected = jax.eval_shape(model.init, key)
     structure, given = jax.tree.structure(expected), jax.tree.structure(params)
     if structure != given:
-        raise ValueError(f"params must have the structure of the model's, {structure}, got {given}")
+        raise ValueError(
+            f"params must have the structure of the model's, {structure_of(expected)}, got "
+            f"{structure_of(params)}"
+        )
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     for (path, leaf), like in zip(paths, jax.tree.leaves(expected), strict=True):
         name = f"params{jax.tree_util.keystr(path)}"
         checks.number(name, leaf, scalar=False)
         if np.shape(leaf) != like.shape:
-            raise ValueError(f"{name} must have shape {like.shape}, got {np.shape(leaf)}")
+            raise ValueError(
+                f"{name} must have shape {list(like.shape)}, got {list(np.shape(leaf))}: of one run"
+            )
 
 
 def _judged(found: Growth, place: int, rate: float, tolerance: float) -> tuple[str, str]:
@@ -341,14 +349,14 @@ def _coupled(found: Growth, place: int, worst: int) -> str:
 def _interval(found: Growth) -> str:
     (low, high), (low_error, high_error) = found.window, found.window_error
     if np.isinf(low):
-        return "none that were looked at"
-    start = f"{number(float(low))} +- {number(float(low_error))}" if low > 0 else "0"
+        return "rejected at none of the learning rates that were looked at"
+    start = f"from {number(float(low))} +- {number(float(low_error))}" if low > 0 else "from 0"
     end = (
-        "the largest ones"
+        "the largest that were looked at"
         if np.isinf(high)
-        else f"{number(float(high))} +- " + number(float(high_error))
+        else f"{number(float(high))} +- {number(float(high_error))}"
     )
-    return f"{start} and {end}"
+    return f"rejected at learning rates {start} to {end}"
 
 
 def _ratio(value: float, whole: float) -> str:

@@ -25,6 +25,7 @@ def disturbed(
     """Drive, defect, coupling, stiffness and slope; see `Growth`."""
     params, rates = snapshot.params, len(frames)
     point, (flat, restore) = space.take(params), ravel_pytree(params)
+    frames = frames.astype(point.dtype)
 
     def one(environment: Array) -> tuple[Array, ...]:
         risk = snapshot.environment_risk(environment)

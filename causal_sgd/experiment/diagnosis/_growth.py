@@ -22,13 +22,13 @@ from causal_sgd.experiment.diagnosis._products import (
 )
 from causal_sgd.experiment.diagnosis._subspaces import Subspace, subspace_of
 from causal_sgd.training import curvature
+from causal_sgd.training.algorithms._parts import check_capacity
 from causal_sgd.types import (
     Array,
     Batch,
     Key,
     Measurement,
     RiskFunction,
-    Risks,
     Sampler,
     Snapshot,
 )
@@ -260,10 +260,11 @@ def _prepared(
     checks.instance("snapshot", snapshot, Snapshot, "a Snapshot, such as metrics see")
     _check_sampler(sampler)
     _check_numbers(learning_rate, value, *numbers)
-    on_batch = _on_batch(snapshot.measurement)
+    measurement, on_batch = _on_batch(snapshot.measurement)
+    check_capacity(measurement, sampler, snapshot.world.probabilities.shape[0])
     space = subspace_of(snapshot.params, subspace, MOST_DIRECTIONS)
     if cap is not None:
-        checks.number("cap", cap, above=0)
+        checks.number("cap", cap, above=0, maximum=1)
         if space.whole or space.size > DENSE:
             raise ValueError(
                 f"cap must be None but for a mask of at most {DENSE} parameters, got {cap:g}"
@@ -310,15 +311,15 @@ def _window(
 
     size = jnp.max(jnp.sqrt(jnp.sum(matrices**2, (1, 2))))
     coarse = jnp.geomspace(1e-3, 8, COARSE) / jnp.where(size > 0, size, 1)
-    (low, high), _ = rejecting_steps(coarse, *largest(coarse))
+    (low, high), _ = rejecting_steps(coarse, *largest(coarse), ordered=True)
     ends = jnp.stack([low, high])
     exists = jnp.isfinite(ends) & (ends > 0)
     middle = jnp.where(exists, ends, coarse[0])
     fine = middle[:, None] * jnp.geomspace(0.85, 1.18, FINE)[None]
     values, errors = (each.reshape(2, FINE) for each in largest(fine.ravel()))
     refined = [
-        rejecting_steps(fine[place], values[place], errors[place], rising=place == 1)
-        for place in (0, 1)
+        rejecting_steps(each, value, error, rising=place == 1, ordered=True)
+        for place, (each, value, error) in enumerate(zip(fine, values, errors, strict=True))
     ]
     found = jnp.stack([window[place] for place, (window, _) in enumerate(refined)])
     spread = jnp.stack([error[place] for place, (_, error) in enumerate(refined)])
@@ -341,26 +342,29 @@ def _from_products(
         frames, logs = jax.vmap(orthonormalised)(frames - rates[:, None, None] * images)
         return (state, frames), logs
 
+    rates, frame = rates.astype(point.dtype), frame.astype(point.dtype)
     frames = jnp.broadcast_to(frame, (len(rates), *frame.shape))
     numbers = jnp.arange(num_steps)
     (_, frames), logs = jax.lax.scan(step, (system.first(key), frames), numbers)
     return jnp.swapaxes(logs, 0, 1), frames
 
 
-def _on_batch(measurement: Measurement | None) -> Callable[..., RiskFunction]:
-    """The measurement's risks on a batch.
+def _on_batch(
+    measurement: Measurement | None,
+) -> tuple[Measurement, Callable[..., RiskFunction]]:
+    """The measurement and its risks on a batch.
 
     Raises:
         ValueError: if it has none that can be differentiated twice.
     """
-    risks: Risks | None = None if measurement is None else measurement.risks
+    risks = None if measurement is None else measurement.risks
     if measurement is None or risks is None or risks.batch is None:
         name = "none" if measurement is None else measurement.name
         raise ValueError(
             "measurement must offer risks on a batch for Hessians of its losses, as examples, "
             f"moments and batch_moments do, got {name}"
         )
-    return risks.batch
+    return measurement, risks.batch
 
 
 def _keys(snapshot: Snapshot, key: Key | None) -> dict[str, Key]:

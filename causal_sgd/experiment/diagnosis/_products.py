@@ -75,7 +75,12 @@ def with_errors(logs: Array, num_blocks: int) -> tuple[Array, Array]:
 
 
 def rejecting_steps(
-    rates: Array, exponents: Array, errors: Array, *, rising: bool = False
+    rates: Array,
+    exponents: Array,
+    errors: Array,
+    *,
+    rising: bool = False,
+    ordered: bool = False,
 ) -> tuple[Array, Array]:
     """The first interval of learning rates in which an exponent is negative, [2], and its errors.
 
@@ -89,9 +94,12 @@ def rejecting_steps(
         errors: [L], of the exponents.
         rising: whether only the end is wanted, which may then be where the exponent first rises
             above zero.
+        ordered: whether the learning rates rise, which saves a sort.
     """
-    order = jnp.argsort(rates)
-    x, y, e = rates[order], jnp.maximum(exponents[order], LOWEST), errors[order]
+    if not ordered:
+        order = jnp.argsort(rates)
+        rates, exponents, errors = rates[order], exponents[order], errors[order]
+    x, y, e = rates, jnp.maximum(exponents, LOWEST), errors
     negative = y < 0
     falls, rises = ~negative[:-1] & negative[1:], negative[:-1] & ~negative[1:]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -148,7 +149,11 @@ def report(
     if batch_size is not None:
         checks.number("batch_size", batch_size, minimum=1)
     shares = np.asarray(world.probabilities, float)
-    second, cross, squares = _standardised(world, shares, within)
+    if len(shares) < 2:
+        raise ValueError("data must have at least two environments, got one")
+    dim = world.estimate_shape[0]
+    names = getattr(world, "columns", None) or [f"x{j}" for j in range(dim)]
+    second, cross, squares = _standardised(world, shares, within, names)
     pooled = np.einsum("e,eij->ij", shares, second)
     weights = np.linalg.lstsq(pooled, shares @ cross, rcond=None)[0]
     drives, correlations, variances = _left_out(second, cross, squares, shares)
@@ -164,8 +169,6 @@ def report(
     path = _path(second, cross, shares, rates, batch_size, squares)
     rejected = np.array([_first_zero(path[:, j], rates) for j in range(len(weights))])
     dissent, clear_dissent = against.mean(0), clear.mean(0)
-    dim = len(weights)
-    names = getattr(world, "columns", None) or [f"x{j}" for j in range(dim)]
     environments = getattr(world, "environments", None) or range(len(shares))
     return Report(
         features=tuple(map(str, names)),
@@ -190,13 +193,21 @@ def report(
 
 def _world(data: object) -> SupervisedWorld:
     allowed = "the world of a table, such as worlds.from_arrays(x, y, environment)"
-    if not hasattr(data, "second_moments"):
+    if not hasattr(data, "draw_moments"):
         checks.function("data", data, 1, allowed)
         assert callable(data)
         data = data(jax.random.key(0))
-    if not hasattr(data, "second_moments"):
-        raise ValueError(f"data must be {allowed}, got one that draws a {type(data).__name__}")
-    return data  # type: ignore[return-value]
+        if not hasattr(data, "draw_moments"):
+            raise ValueError(f"data must be {allowed}, got one that draws a {type(data).__name__}")
+    world: SupervisedWorld = data  # type: ignore[assignment]
+    try:
+        jnp.shape(world.second_moments)
+    except ValueError as error:  # only samples can be drawn
+        kind = type(world).__name__
+        raise ValueError(
+            f"data must be {allowed}, or another one with known moments, got a {kind}"
+        ) from error
+    return world
 
 
 class _Standardised(NamedTuple):
@@ -207,7 +218,9 @@ class _Standardised(NamedTuple):
     squares: np.ndarray  # [E] of the label
 
 
-def _standardised(world: SupervisedWorld, shares: np.ndarray, within: bool) -> _Standardised:
+def _standardised(
+    world: SupervisedWorld, shares: np.ndarray, within: bool, names: Sequence[str]
+) -> _Standardised:
     moments = np.asarray(world.second_moments, float)
     means = moments[:, -1, :-1]
     values = moments[:, :-1, :-1]
@@ -222,7 +235,7 @@ def _standardised(world: SupervisedWorld, shares: np.ndarray, within: bool) -> _
     constant = np.flatnonzero(~(scale > 1e-4 * peak))
     if len(constant):
         place = int(constant[0])
-        name = "the label" if place == len(scale) - 1 else f"input {place}"
+        name = "the label" if place == len(scale) - 1 else f"the input {names[place]!r}"
         where = " within environments" if within else ""
         raise ValueError(f"data must have no constant column{where}, got {name}")
     values = values / scale[:, None] / scale

@@ -12,7 +12,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.types import Array, Params, PyTree
 
-__all__ = ["Masks", "Subspace", "hashable", "subspace_of"]
+__all__ = ["Masks", "Subspace", "hashable", "structure_of", "subspace_of"]
 
 ALLOWED = (
     "a whole number of leading directions, the name of a part of the parameters, or a tree of "
@@ -161,12 +161,16 @@ def _masks(params: Params, tree: PyTree) -> list[np.ndarray]:
     except ValueError as error:
         if str(error).startswith("subspace"):
             raise
-        structure = jax.tree.structure(params)
         raise ValueError(
-            f"subspace must have the structure of the parameters, {structure}, got "
-            f"{jax.tree.structure(tree)}"
+            f"subspace must have the structure of the parameters, {structure_of(params)}, with an "
+            f"array or a single value for each *, got {structure_of(tree)}"
         ) from None
     return found
+
+
+def structure_of(tree: PyTree) -> str:
+    """The keys of a tree, with a * for every array."""
+    return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def _shown(value: object) -> str:

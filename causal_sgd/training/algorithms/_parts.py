@@ -32,6 +32,7 @@ __all__ = [
     "Parts",
     "RunState",
     "Start",
+    "check_capacity",
     "check_evaluate",
     "check_world",
     "draw_batch",
@@ -160,7 +161,7 @@ def init_run(key: Key, parts: Parts) -> Start:
     num_environments = world.probabilities.shape[0]
     if not parts.sampler.checked:
         _check_sampler(parts.sampler, num_environments)
-    _check_capacity(parts.measurement, parts.sampler, num_environments)
+    check_capacity(parts.measurement, parts.sampler, num_environments)
     # A model without an estimate, such as a network, knows itself what fits the world.
     check = getattr(parts.model, "check", None)
     if check is not None:
@@ -340,8 +341,17 @@ def _check_batch(batch: Batch, num_environments: int) -> None:
         )
 
 
-def _check_capacity(measurement: Measurement, sampler: Sampler, num_environments: int) -> None:
-    """Refuse batches that are known to hold more examples than there are."""
+def check_capacity(measurement: Measurement, sampler: Sampler, num_environments: int) -> None:
+    """Refuse batches that are known to hold more examples than there are.
+
+    Args:
+        measurement: how examples become losses.
+        sampler: which environments feed a step.
+        num_environments: E.
+
+    Raises:
+        ValueError: if they are larger than the measurement allows.
+    """
     batch_size = checks.concrete(sampler.batch_size)
     if measurement.capacity is None or batch_size is None:
         return
