@@ -77,6 +77,21 @@ def test_worlds_of_data_outside_of_a_cell_start_no_devices(folder: Path) -> None
 
 
 @pytest.mark.slow
+def test_networks_of_other_packages_start_no_devices(folder: Path) -> None:
+    for package in ("equinox", "flax"):
+        pytest.importorskip(package)
+    first = "import causal_sgd as cs, numpy as np; from causal_sgd.supervised import models;"
+    last = "cs.sweep(lambda key: None, seeds=2)"
+    x = "np.zeros(2)"
+    calls = [
+        "import equinox; models.from_equinox(lambda key: equinox.nn.Linear(2, 1, key=key))",
+        f"from flax import linen; models.from_flax(linen.Dense(1), {x})",
+        f"from flax import nnx; models.from_flax(lambda rngs: nnx.Linear(2, 1, rngs=rngs), {x})",
+    ]
+    assert_all_cores([f"{first} {call}; {last}" for call in calls], folder)
+
+
+@pytest.mark.slow
 def test_every_other_command_and_function_that_sweeps_uses_all_cores(folder: Path) -> None:
     lines = [
         f"run {SMALL}",

@@ -98,7 +98,7 @@ def from_equinox(
     shape = None if example is None else _shape(example)
     check_outputs(outputs)
     with _Naming("make", "a function key -> equinox module"):
-        frame = eqx.filter_eval_shape(make, jax.random.key(0))
+        frame = eqx.filter_eval_shape(make, _abstract_key())
     if isinstance(frame, tuple):
         raise ValueError(f"make must return a module alone, got a tuple: {STATELESS}")
     if not isinstance(frame, eqx.Module) or not callable(frame):
@@ -132,7 +132,7 @@ def _of_linen(module: Module, shape: tuple[int, ...], outputs: int | None) -> Ne
         return module.init(key, jnp.zeros((1, *shape)))
 
     with _Naming("module", "a linen module that is called with inputs alone"):
-        collections = jax.eval_shape(variables, jax.random.key(0))
+        collections = jax.eval_shape(variables, _abstract_key())
     if others := sorted(set(collections) - {"params"}):
         raise ValueError(f"module must have parameters alone, got {', '.join(others)}: {STATELESS}")
     if "params" not in collections:
@@ -169,7 +169,7 @@ def _of_nnx(
         return nnx.to_pure_dict(params)
 
     with _Naming("module", "a linen module, or a function rngs -> nnx module"):
-        jax.eval_shape(shapes, jax.random.key(0))
+        jax.eval_shape(shapes, _abstract_key())
     if kinds:
         raise ValueError(
             f"module must have parameters alone, got {', '.join(sorted(kinds))}: {STATELESS}"
@@ -202,8 +202,13 @@ def _of_example(
         return model.predict(model.init(key), x)
 
     with _Naming(argument, f"a network for inputs {list(shape)}"):
-        jax.eval_shape(tried, jax.random.key(0), sample)
+        jax.eval_shape(tried, _abstract_key(), sample)
     return model
+
+
+def _abstract_key() -> jax.ShapeDtypeStruct:
+    """A key without its words: a key itself would start jax, and fix its devices."""
+    return jax.eval_shape(jax.random.key, 0)
 
 
 def _first(result: Any) -> Any:
