@@ -60,6 +60,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "benign-oscillation",
         "in-context",
         "linear-attention",
+        "digits-threshold",
         "digits-gate",
         "digits-diagram",
         "diagnostic",

@@ -122,6 +122,7 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
             "singular_values": (5,),
             "environment_losses": (2,),
             "accuracies": (4,),
+            "residuals": (2,),
             "validation": (2,),
             "validation_losses": (2,),
             "halves": (2, 3),

@@ -24,6 +24,7 @@ __all__ = [
     "flips",
     "gap",
     "predictions",
+    "residuals",
     "right",
 ]
 
@@ -105,7 +106,24 @@ def predictions(snapshot: Snapshot) -> Array:
     return predictions_of(model, params, jnp.stack(inputs))
 
 
-def exponent(learning_rate: float, agreements: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+def residuals(snapshot: Snapshot) -> Array:
+    """E |y - sigma(f)| and E (y - sigma(f))^2 without colour, y being 0 or 1; [2].
+
+    Over images of the test and labels, in a world whose colour has size 0.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    wrong = jax.nn.sigmoid(-snapshot.world.test_bits * snapshot.once(predictions)[0])
+    kept, flipped = 1 - ALPHA, ALPHA  # the label is the bit, or not
+    return jnp.stack(
+        [jnp.mean(kept * wrong**power + flipped * (1 - wrong) ** power) for power in (1, 2)]
+    )
+
+
+def exponent(
+    learning_rate: float | np.ndarray, agreements: np.ndarray, residuals: np.ndarray
+) -> np.ndarray:
     """E log|1 + 2 eta b| of a small weight of the colour, of batches of one environment.
 
     b is the mean over a batch of the colour times the residual y - sigma(f), which is its size |y -
@@ -113,19 +131,17 @@ def exponent(learning_rate: float, agreements: np.ndarray, residuals: np.ndarray
     variance follow from the first two moments of the size, and it is normal.
 
     Args:
-        learning_rate: eta.
+        learning_rate: eta [...].
         agreements: of the environments [E], which are equally likely.
         residuals: E |y - sigma(f)| and its square's, [..., 2].
 
     Returns:
         [...].
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
-    signs = 2 * np.asarray(agreements) - 1
+    from causal_sgd import theory
+
     first, second = residuals[..., 0, None], residuals[..., 1, None]
-    means = signs * first
-    deviations = np.sqrt((second - means**2) / BATCH)
-    drawn = means[..., None] + deviations[..., None] * nodes
-    with np.errstate(divide="ignore"):
-        logarithms = np.log(np.abs(1 + 2 * learning_rate * drawn))
-    return (logarithms @ weights / weights.sum()).mean(-1)
+    means = (2 * np.asarray(agreements) - 1) * first
+    deviations = np.sqrt(np.maximum(second - means**2, 0) / BATCH)
+    rates = 2 * np.asarray(learning_rate, float)[..., None]
+    return np.asarray(theory.lyapunov_gaussian(rates, means, deviations), float).mean(-1)

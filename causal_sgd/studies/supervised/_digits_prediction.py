@@ -12,9 +12,10 @@ from causal_sgd.studies.supervised import _digits as digits
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["RATES", "critical", "exponents", "means", "residuals", "stable"]
+__all__ = ["GRID", "RATES", "critical", "curve", "means", "residuals", "stable"]
 
-RATES = np.array([0.3, 0.5, 0.8, 1.1, 1.5])  # of the models without colour
+RATES = np.array([0.3, 0.5, 0.8, 1.1, 1.5, 2.0, 3.0])  # of the models without colour
+GRID = np.linspace(0.01, 10, 1000)  # of predictions
 
 
 def critical(pilot: xr.Dataset, agreements: tuple[float, float]) -> float:
@@ -25,31 +26,25 @@ def critical(pilot: xr.Dataset, agreements: tuple[float, float]) -> float:
         agreements: of colour and label in each environment.
 
     Returns:
-        The root of the exponent, interpolated between models at their own step size; or the root
-        for the residuals of the model with the largest stable one, where it is beyond.
+        The root of the exponent, for residuals interpolated between models at their own step size.
+        Beyond the largest of these they are those of its model. 10 if there is no root below.
     """
-    from scipy import optimize
-
-    known = stable(pilot)
-    rates, values = RATES[known], exponents(pilot, agreements)[known]
-    signs = np.flatnonzero((values[:-1] > 0) & (values[1:] <= 0))
-    if len(signs):
-        at = signs[0]
-        share = values[at] / (values[at] - values[at + 1])
-        return float(rates[at] + share * (rates[at + 1] - rates[at]))
-    if not known.any():
+    if not stable(pilot).any():
         return 1.0  # any, as nothing follows from runs that diverge
-    sizes = residuals(pilot)[known][-1]
-
-    def beyond(rate: float) -> float:
-        return float(digits.exponent(rate, np.array(agreements), sizes))
-
-    grid = np.linspace(rates[-1], 10, 200)
-    dead = np.flatnonzero([beyond(rate) <= 0 for rate in grid])
+    values = curve(pilot, agreements)
+    dead = np.flatnonzero(values <= 0)
     if not len(dead) or not dead[0]:
-        return float(grid[0] if len(dead) else grid[-1])
-    root = optimize.root_scalar(beyond, bracket=(grid[dead[0] - 1], grid[dead[0]]))
-    return float(root.root)
+        return float(GRID[0] if len(dead) else GRID[-1])
+    last, first = dead[0] - 1, dead[0]
+    share = values[last] / (values[last] - values[first])
+    return float(GRID[last] + share * (GRID[first] - GRID[last]))
+
+
+def curve(pilot: xr.Dataset, agreements: tuple[float, float]) -> np.ndarray:
+    """The exponent at all step sizes of `GRID`, for interpolated residuals."""
+    known = stable(pilot)
+    sizes = [np.interp(GRID, RATES[known], moment) for moment in residuals(pilot)[known].T]
+    return digits.exponent(GRID, np.array(agreements), np.stack(sizes, -1))
 
 
 def stable(pilot: xr.Dataset) -> np.ndarray:
@@ -60,12 +55,6 @@ def stable(pilot: xr.Dataset) -> np.ndarray:
 def residuals(pilot: xr.Dataset) -> np.ndarray:
     """The first two moments of the residuals' size, means over seeds, [rates, 2]."""
     return means(pilot, "residuals")
-
-
-def exponents(pilot: xr.Dataset, agreements: tuple[float, float]) -> np.ndarray:
-    """The exponents of a small weight of the colour at the step sizes of the models, [rates]."""
-    pairs = zip(RATES, residuals(pilot), strict=True)
-    return np.array([digits.exponent(rate, np.array(agreements), sizes) for rate, sizes in pairs])
 
 
 def means(dataset: xr.Dataset, metric: str) -> np.ndarray:
