@@ -56,7 +56,7 @@ def relative_cap(*, cap: float | Array) -> optax.GradientTransformation:
 
         return jax.tree.map(capped, updates, params), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return optax.GradientTransformation(optax.identity().init, update)
 
 
 def gates(

@@ -177,7 +177,7 @@ def scaled(*, damping: float | Array) -> optax.GradientTransformation:
         pairs = zip(gradients, reversed(factors), strict=True)
         return jax.tree.unflatten(structure, [precondition(*pair) for pair in pairs]), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return optax.GradientTransformation(optax.identity().init, update)
 
 
 class LangevinState(NamedTuple):
