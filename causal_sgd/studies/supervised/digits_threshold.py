@@ -79,13 +79,14 @@ CLAIMS = {
     },
     **{
         f"beyond_{name}": Claim(
-            f"{WORDS[images]}agreements {one:g} and {other:g}: gap at 1.05 of the predicted step "
-            "size, after 12000 steps",
+            f"agreements {one:g} and {other:g}: gap at 1.05 of the predicted step size, steps "
+            "12000 to 24000",
             -0.005,
             0.005,
             "negative exponent: zero after the transient",
         )
         for name, ((one, other), images) in WORLDS.items()
+        if images == "mnist"
     },
     "linear": Claim(
         "linear weights: least gap at step sizes up to 1",
@@ -104,7 +105,8 @@ CLAIMS = {
     ),
     **{
         f"early_{name}": Claim.finding(
-            f"{WORDS[images]}agreements {one:g} and {other:g}: the same gap, steps 2000 to 6000"
+            f"{WORDS[images]}agreements {one:g} and {other:g}: gap at 1.05 of the predicted step "
+            "size, steps 2000 to 6000"
         )
         for name, ((one, other), images) in WORLDS.items()
     },
@@ -134,8 +136,8 @@ def run(
     model without colour at seven step sizes (2 seeds), then seven multiples of the predicted step
     size in two worlds, and in one of scikit-learn's digits (8 seeds). At three or four step sizes
     (4 seeds): batches of 64 examples of each environment, linear weights, agreements of one sign,
-    and a weak contradiction. Last, 1.05 of the predicted step size for 24,000 steps, of which the
-    second half counts. When quick, 2000 steps and half of the seeds.
+    and a weak contradiction. Last, on MNIST, 1.05 of the predicted step size for 24,000 steps, of
+    which the second half counts. When quick, 2000 steps and half of the seeds.
     """
     from causal_sgd.sweeps import sweep
 
@@ -164,10 +166,11 @@ def run(
         "weak": (cells["mnist"], WEAK, LARGE),
     }
     data |= {name: over(*each, seeds // 2) for name, each in others.items()}
-    long = cells if quick else {images: _cell(images, steps=LONG) for images in PIXELS}
+    long = cells["mnist"] if quick else _cell("mnist", steps=LONG)
     for name, (agreements, images) in WORLDS.items():
-        rates = JUST_BEYOND * _critical(data, name)
-        data[f"late_{name}"] = over(long[images], agreements, rates, seeds)
+        if images == "mnist":
+            rates = JUST_BEYOND * _critical(data, name)
+            data[f"late_{name}"] = over(long, agreements, rates, seeds)
     return data
 
 
@@ -188,7 +191,7 @@ def measure(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
     beyond = int(np.flatnonzero(FACTORS > 1)[0])
     return {
         **{f"zero_{name}": _zero(data, name) for name in WORLDS},
-        **{f"beyond_{name}": float(_gaps(data, f"late_{name}")[0]) for name in WORLDS},
+        **{f"beyond_{name}": float(_gaps(data, f"late_{name}")[0]) for name in ("first", "second")},
         **{f"early_{name}": float(_gaps(data, name)[beyond]) for name in WORLDS},
         **{name: float(_gaps(data, name).min()) for name in ("linear", "pooled", "same_sign")},
         "gain": float(right[beyond] - mixed[-1]),
