@@ -96,7 +96,13 @@ SAMPLERS = {
 CONSTANT = np.array([0.5, -1.0, 2.0])  # what every row of an environment is
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+OF_ONE = {"cyclic", "block", "shuffled", "sticky"}  # environment in a batch, as of hetero
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in OF_ONE else []) for name in SAMPLERS],
+)
 def test_slots_hold_the_batches_of_every_sampler(name: str) -> None:
     """Rows that are alike within an environment tell which environments are in a batch."""
     owners = np.repeat(np.arange(3), [4, 9, 6])
