@@ -112,6 +112,27 @@ def trained(rate: float, steps: int = 4000) -> np.ndarray:
     return total / (steps - steps // 4)
 
 
+def test_stable_steps_are_two_over_the_sharpness_of_squares() -> None:
+    x, y, owners = standardised()
+
+    @jax.jit
+    def hessian(weights: jax.Array, own: jax.Array) -> jax.Array:
+        def loss(roots: jax.Array) -> jax.Array:
+            residuals = x @ (roots[:3] ** 2 - roots[3:] ** 2) - y
+            return jnp.sum(own * residuals**2) / jnp.sum(own) / 4
+
+        roots = jnp.sqrt(jnp.concatenate([jnp.maximum(weights, 0), jnp.maximum(-weights, 0)]))
+        return jax.hessian(loss)(roots)
+
+    parts = [owners == name for name in ("north", "south", "west")]
+    weights = jnp.asarray(found().weights)
+    steps = [
+        2 / np.linalg.eigvalsh(hessian(weights, jnp.asarray(own, float)))[-1]
+        for own in (*parts, np.ones(len(y), bool))
+    ]
+    np.testing.assert_allclose(found().stable_steps, [min(steps[:3]), steps[3]], rtol=1e-3)
+
+
 def test_training_finds_the_path_and_diverges_beyond_stable_steps() -> None:
     rates = found().learning_rates
     small = int(np.searchsorted(rates, 0.2 * found().largest_stable_step))

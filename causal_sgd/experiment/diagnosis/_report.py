@@ -164,7 +164,7 @@ def report(
     sign = np.sign(shares @ drives)
     against = drives * sign < 0
     clear = against & (np.abs(drives) > CLEAR * np.nan_to_num(errors))
-    stable = _stable(weights, second, pooled)
+    stable = _stable(weights, second, cross, shares)
     rates = _rates(learning_rates, stable[1])
     path = _path(second, cross, shares, rates, batch_size, squares)
     rejected = np.array([_first_zero(path[:, j], rates) for j in range(len(weights))])
@@ -263,15 +263,24 @@ def _left_out(
     return found[0], found[1], found[2]
 
 
-def _stable(weights: np.ndarray, second: np.ndarray, pooled: np.ndarray) -> tuple[float, float]:
-    """1 / the largest eigenvalue of U S U, u_j^2 = |w_j|: the Hessian of the loss is 2 U S U."""
-    root = np.sqrt(np.abs(weights))
+def _stable(
+    weights: np.ndarray, second: np.ndarray, cross: np.ndarray, shares: np.ndarray
+) -> tuple[float, float]:
+    """2 / sharpness of the loss in (u, v): of the sharpest environment, and of the pooled one.
 
-    def largest(matrix: np.ndarray) -> float:
-        return float(np.linalg.eigvalsh(root[:, None] * matrix * root)[-1])
+    The Hessian is 2 R S R + diag(g) with the roots R = (u, -v), S for both of them, and the
+    gradients g = (S w - c, c - S w), which vanish for the pooled loss alone.
+    """
+    roots = np.sqrt(np.concatenate([np.clip(weights, 0, None), np.clip(-weights, 0, None)]))
+    signs = np.repeat([1.0, -1.0], len(weights))
 
-    sharpest = max(largest(matrix) for matrix in second)
-    return tuple(1 / max(value, 1e-12) for value in (sharpest, largest(pooled)))  # type: ignore[return-value]
+    def step(matrix: np.ndarray, products: np.ndarray) -> float:
+        scaled = np.tile(matrix, (2, 2)) * np.outer(signs * roots, signs * roots)
+        slopes = signs * np.tile(matrix @ weights - products, 2)
+        return 2 / max(float(np.linalg.eigvalsh(2 * scaled + np.diag(slopes))[-1]), 1e-12)
+
+    sharpest = min(step(*each) for each in zip(second, cross, strict=True))
+    return sharpest, step(np.einsum("e,eij->ij", shares, second), shares @ cross)
 
 
 def _rates(learning_rates: ArrayLike | Sequence[float] | None, largest: float) -> np.ndarray:
