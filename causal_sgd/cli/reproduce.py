@@ -117,14 +117,13 @@ class Reproduce:
 
     def _plan(self, names: Sequence[str]) -> str:
         """The number of studies, cached ones, and the expected time."""
-        from causal_sgd import studies
         from causal_sgd.studies.reproduction import duration, pending, time_of
 
         left = names if self.fresh else pending(names, self.out, quick=self.quick, seed=self.seed)
         text = f"{len(names)} {'study' if len(names) == 1 else 'studies'}"
         if len(left) < len(names):
             text += f", of which {len(names) - len(left)} are cached"
-        skipped = [name for name in left if studies.lacking(studies.load(name))]
+        skipped = [name for name in left if _lacks_packages(name)]
         if skipped:
             text += f"; packages are missing for {', '.join(skipped)}"
             left = [name for name in left if name not in skipped]
@@ -148,6 +147,16 @@ class Reproduce:
         )
         with replacing(self.out / "report.html") as draft:
             draft.write_text(page, encoding="utf-8")
+
+
+def _lacks_packages(name: str) -> bool:
+    """Whether a study will be skipped; one that cannot be loaded fails when its turn comes."""
+    from causal_sgd import studies
+
+    try:
+        return bool(studies.lacking(studies.load(name)))
+    except Exception:  # of a module of any content
+        return False
 
 
 def _print_start(name: str, place: int, count: int) -> None:

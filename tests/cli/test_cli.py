@@ -29,7 +29,8 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> N
     code, out, _ = call("run", *SMALL, *QUICK, "--json", "--seed", "4", *files, capsys=capsys)
     report = json.loads(out)
     assert code == 0
-    assert set(report) == {"config", "metrics", "diverged_fraction", "seconds"}
+    assert set(report) == {"config", "time_average", "metrics", "diverged_fraction", "seconds"}
+    assert not report["time_average"]  # of matrix sensing the last frame
     assert {
         "invariant_error",
         "pooled_error",
@@ -129,10 +130,10 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("run --dim x", "--dim"),
         ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
         ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
-        ("", "Expected one of {run, phase, .*reproduce, list"),
+        ("", "Expected one of {run, phase, .*reproduce, report, list"),
         (
             "runn",
-            "command must be one of run, phase, .*reproduce, list.* got 'runn'; did you mean 'run'",
+            "command must be one of run, phase, .*report, list.* got 'runn'; did you mean 'run'",
         ),
         ("--tyro-print-completion tcsh", "completion must be for bash, zsh or fish"),
         ("run --seeds 1.5", "--seeds must be a whole number, got '1.5' .see causal-sgd run --help"),

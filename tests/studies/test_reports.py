@@ -178,6 +178,7 @@ def test_json_is_one_object_with_claims_paths_and_errors(
         "holding": 3,
         "findings": 2,
         "errors": 1,
+        "skipped": 0,
         "seconds": None,
     }
     assert (report["quick"], report["seed"]) == (True, 0)
