@@ -45,6 +45,7 @@ def test_the_network_is_that_of_plain_matrices(encoding: str, size: int) -> None
     )
 
 
+@pytest.mark.slow
 def test_convolutions_are_those_of_scipy() -> None:
     model, x = networks.cnn(), inputs(392)
     params = model.init(jax.random.key(1))

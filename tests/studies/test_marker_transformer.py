@@ -56,6 +56,7 @@ def test_the_world_is_that_of_single_tokens() -> None:
     assert pytest.approx(0.8, abs=1e-3) == marker.BAYES
 
 
+@pytest.mark.slow
 def test_without_the_field_of_the_marker_nothing_tells_it() -> None:
     model = models.input_gates(models.network(marker.init, marker.apply), groups=marker.FIELD)
     params = model.init(jax.random.key(2))

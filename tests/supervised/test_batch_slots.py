@@ -73,6 +73,7 @@ def test_slots_have_the_law_of_all_choices(replacement: bool) -> None:
     assert abs(np.corrcoef(found.T)[0, 1]) < 4.5 / DRAWS**0.5
 
 
+@pytest.mark.slow
 def test_batches_that_slots_cannot_hold_give_nan() -> None:
     assert np.isnan(slotted((3, 3), {"slots": 5}, 9)).all()
     # More than an environment has is only possible with replacement.
@@ -144,6 +145,7 @@ def test_slots_hold_the_batches_of_every_sampler(name: str) -> None:
 OF_ALL_ROWS: tuple[dict[str, Any], ...] = ({"full": True}, {"slots": 19})
 
 
+@pytest.mark.slow
 def test_objectives_and_classes_work_in_slots() -> None:
     """All rows of a data set in the slots give what `full` gives, in every statistic."""
     world = draw_world(worlds.from_arrays(X, CLASSES, OWNERS))

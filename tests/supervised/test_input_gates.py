@@ -257,6 +257,7 @@ def test_any_part_of_the_parameters_may_be_gates() -> None:
     np.testing.assert_array_equal(found["network"]["kernel"], PARAMS["network"]["kernel"])
 
 
+@pytest.mark.slow
 def test_optimizers_that_look_elsewhere_see_the_other_parameters() -> None:
     """Sharpness-aware steps ask for gradients, and L-BFGS for losses, of the other parameters."""
 

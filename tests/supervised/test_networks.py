@@ -118,6 +118,7 @@ def cell(key: jax.Array, *, learning_rate: Any) -> Any:
     return cs.run(key, algorithm=method, metrics=watched, num_steps=60)
 
 
+@pytest.mark.slow
 def test_seeds_of_a_network_are_lanes_of_one_program() -> None:
     runs = cs.sweep(cell, axes={"learning_rate": [0.01, 0.1]}, seeds=3, progress=False)
     assert runs.training_risk.shape == (2, 3, 2)
