@@ -10,9 +10,10 @@ weights behind a gate that is closed, and the exponent may drift back to zero.
 
 At the initial weights the sign is right in 63 of 119, like a coin that is thrown once for each
 network: the weights behind the gate are random, and only training makes them agree with the label.
-So the exponent certifies what has been trained, and does not forecast what training will do. It
-forecasts where no weights are behind: for u^2 - v^2, after training without any colour, it tells
-which runs with the colour will reject it, but for 2 of 55 that are close to the boundary.
+So the exponent certifies what has been trained, and does not forecast what training will do. (The
+interval of this claim was set after a first run.) It forecasts where no weights are behind: for u^2
+- v^2, after training without any colour, it tells which runs with the colour will reject it, but
+for 2 of 55 that are close to the boundary.
 
 Weights of the colour in a plain network have no such exponent. Set to zero they have a gradient in
 every environment, which is larger than their curvature: they are no common fixed point, and the
