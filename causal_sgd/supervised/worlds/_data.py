@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from causal_sgd import checks, random
 from causal_sgd.supervised._moments import Moments, Rows, used_rows, weighted_moments
-from causal_sgd.supervised.worlds._sampled import drawn_moments
+from causal_sgd.supervised.worlds._sampled import DrawnMoments
 from causal_sgd.types import Array, Key
 
 __all__ = ["DataWorld"]
@@ -38,7 +38,7 @@ __all__ = ["DataWorld"]
     meta_fields=["columns", "environments", "most", "test_environments", "classes"],
 )
 @dataclasses.dataclass(frozen=True)
-class DataWorld:
+class DataWorld(DrawnMoments):
     """A user's rows, sorted by environment; drawn examples are rows with replacement.
 
     Attributes:
@@ -96,11 +96,6 @@ class DataWorld:
         return jnp.eye(self.target.shape[0], dtype=self.inputs.dtype)
 
     @property
-    def gaussian(self) -> bool:
-        """Whether (x, y) is Gaussian in every environment: nothing is known."""
-        return False
-
-    @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) over the rows of every environment, [E, q, q]."""
         if self.second is not None:
@@ -123,19 +118,6 @@ class DataWorld:
         last = self.counts.astype(jnp.int32)[:, None] - 1
         rows = self.starts[:, None] + jnp.minimum(jnp.arange(self.most)[None], last)
         return Rows(self.inputs[rows], self.labels[rows], self.counts)
-
-    def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
-        """Moments of rows drawn with replacement, [B, q, q].
-
-        Args:
-            key: of the draw.
-            environments: [B] int32.
-            counts: rows to draw, [B], at most 10^9; may be traced.
-
-        Raises:
-            ValueError: if a concrete number is not finite or too large.
-        """
-        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Rows of one environment with replacement: inputs [n, p] and labels [n].

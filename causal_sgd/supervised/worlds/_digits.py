@@ -15,7 +15,7 @@ from causal_sgd.supervised._moments import Rows, used_rows, weighted_moments
 from causal_sgd.supervised.worlds._data import DataWorld
 from causal_sgd.supervised.worlds._images import Images, images_of
 from causal_sgd.supervised.worlds._placement import Numbers, numbers_of, weights_of
-from causal_sgd.supervised.worlds._sampled import drawn_moments
+from causal_sgd.supervised.worlds._sampled import DrawnMoments
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
@@ -42,7 +42,7 @@ ENCODINGS = ("feature", "channels", "chroma")
     meta_fields=["encoding"],
 )
 @dataclasses.dataclass(frozen=True)
-class DigitsWorld:
+class DigitsWorld(DrawnMoments):
     """Images with labels and colours that are drawn anew with every example.
 
     Attributes:
@@ -101,11 +101,6 @@ class DigitsWorld:
         """The world is a law and does not rest upon examples."""
 
     @property
-    def gaussian(self) -> bool:
-        """Whether (x, y) is Gaussian in every environment: no."""
-        return False
-
-    @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) over all images, labels and colours, [E, q, q]."""
         return self._moments(self.images, self.bits, self.spurious_flips)
@@ -121,19 +116,6 @@ class DigitsWorld:
         inputs = _encoded(self.test_images[None], self.test_colours, self.colour, self.encoding)
         size = jnp.full(len(inputs), inputs.shape[1], inputs.dtype)
         return Rows(inputs, self.test_labels, size)
-
-    def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
-        """Moments of fresh samples, [B, q, q].
-
-        Args:
-            key: of the draw.
-            environments: [B] int32.
-            counts: examples of each, [B], at most 10^9; may be traced.
-
-        Raises:
-            ValueError: if a concrete number is not finite or too large.
-        """
-        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Random images with fresh labels and colours: inputs [n, p] and labels [n].

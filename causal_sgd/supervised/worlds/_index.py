@@ -14,7 +14,7 @@ from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import augmented
 from causal_sgd.supervised.worlds._placement import Numbers
 from causal_sgd.supervised.worlds._regression import checked, root_of
-from causal_sgd.supervised.worlds._sampled import drawn_moments
+from causal_sgd.supervised.worlds._sampled import DrawnMoments
 from causal_sgd.supervised.worlds._world import WorldFactory
 from causal_sgd.types import Array, Key
 
@@ -48,7 +48,7 @@ LINKS: dict[str, Link] = {
     meta_fields=["link"],
 )
 @dataclasses.dataclass(frozen=True)
-class IndexWorld:
+class IndexWorld(DrawnMoments):
     """Environments with x ~ N(0, S) and y = f(x'w_e) + noise N.
 
     Attributes:
@@ -90,11 +90,6 @@ class IndexWorld:
         """The world is a law and does not rest upon examples."""
 
     @property
-    def gaussian(self) -> bool:
-        """Whether (x, y) is Gaussian in every environment: no."""
-        return False
-
-    @property
     def second_moments(self) -> Array:
         """The moments of z = (x, y, 1) in every environment, [E, q, q]."""
         return _population(self.link, self.weights, self.covariance, self.noise)
@@ -103,19 +98,6 @@ class IndexWorld:
     def test_moments(self) -> Array:
         """The moments in every test environment, [T, q, q]."""
         return _population(self.link, self.test_weights, self.covariance, self.test_noise)
-
-    def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
-        """Moments of fresh samples, which are drawn slab by slab and not kept; [B, q, q].
-
-        Args:
-            key: of the draw.
-            environments: [B] int32.
-            counts: examples n of each, [B], at most 10^9; may be traced.
-
-        Raises:
-            ValueError: if a concrete number is not finite or too large.
-        """
-        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Fresh examples of one environment: inputs [n, p] and labels [n].

@@ -12,13 +12,40 @@ import numpy as np
 
 from causal_sgd import checks, linalg, random
 from causal_sgd.supervised._moments import Rows, used_rows, weighted_moments
+from causal_sgd.supervised.worlds._world import SupervisedWorld
 from causal_sgd.types import Array, Key, PyTree
 
-__all__ = ["SampledWorld", "drawn_moments", "first_accepted"]
+__all__ = ["DrawnMoments", "SampledWorld", "drawn_moments", "first_accepted"]
 
 SLAB = 1024
 """Examples that are drawn at a time where only their moments are kept."""
 MOST_EXAMPLES = 10**9
+
+
+class DrawnMoments:
+    """What worlds share that draw examples, and whose moments of samples are those of examples."""
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether (x, y) is Gaussian in every environment: not known to be."""
+        return False
+
+    def draw_moments(self: SupervisedWorld, key: Key, environments: Array, counts: Array) -> Array:
+        """Moments of fresh samples, which are drawn slab by slab and not kept; [B, q, q].
+
+        The cost is proportional to the number of examples, the largest one of all runs where it is
+        traced and mapped over.
+
+        Args:
+            key: of the draw.
+            environments: [B] int32.
+            counts: examples n of each, [B], at most 10^9; may be traced, and the result is NaN
+                where a traced one is larger.
+
+        Raises:
+            ValueError: if a concrete number is not finite or too large.
+        """
+        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
 
 @functools.partial(
@@ -27,7 +54,7 @@ MOST_EXAMPLES = 10**9
     meta_fields=["sample"],
 )
 @dataclasses.dataclass(frozen=True)
-class SampledWorld:
+class SampledWorld(DrawnMoments):
     """Environments of any structural model, of which moments are those of drawn examples.
 
     Attributes:
@@ -64,11 +91,6 @@ class SampledWorld:
         """The world is a law and does not rest upon examples."""
 
     @property
-    def gaussian(self) -> bool:
-        """Whether (x, y) is Gaussian in every environment: no."""
-        return False
-
-    @property
     def second_moments(self) -> Array:
         """The population's moments, which are unknown.
 
@@ -88,23 +110,6 @@ class SampledWorld:
             return weighted_moments(self.test_rows, used_rows(self.test_rows))
         size = self.target.shape[0] + 2
         return jnp.zeros((0, size, size), self.target.dtype)
-
-    def draw_moments(self, key: Key, environments: Array, counts: Array) -> Array:
-        """Moments of fresh samples, which are drawn slab by slab and not kept; [B, q, q].
-
-        The cost is proportional to the number of examples, the largest one of all runs where it is
-        traced and mapped over.
-
-        Args:
-            key: of the draw.
-            environments: [B] int32.
-            counts: examples n of each, [B], at most 10^9; may be traced, and the result is NaN
-                where a traced one is larger.
-
-        Raises:
-            ValueError: if a concrete number is not finite or too large.
-        """
-        return drawn_moments(self.draw_examples, key, environments, counts, self.target)
 
     def draw_examples(self, key: Key, environment: Array, size: int) -> tuple[Array, Array]:
         """Fresh examples of one environment: inputs [n, p] and labels [n].
