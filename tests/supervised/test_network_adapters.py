@@ -106,7 +106,7 @@ def of_equinox(kind: str = "") -> models.NetworkModel:
 
 
 def linen_directly(key: jax.Array) -> Any:
-    module, images = linen_cnn(), jnp.asarray(PIXELS, jnp.float32).reshape(-1, SIDE, SIDE, 1)
+    module, images = linen_cnn(), jnp.asarray(PIXELS, float).reshape(-1, SIDE, SIDE, 1)
     return module.apply(module.init(key, images[:1]), images)
 
 
@@ -114,11 +114,11 @@ def nnx_directly(key: jax.Array) -> Any:
     from flax import nnx
 
     module = nnx_cnn()(nnx.Rngs(key))
-    return module(jnp.asarray(PIXELS, jnp.float32).reshape(-1, SIDE, SIDE, 1))
+    return module(jnp.asarray(PIXELS, float).reshape(-1, SIDE, SIDE, 1))
 
 
 def equinox_directly(key: jax.Array) -> Any:
-    module, images = eqx_cnn()(key), jnp.asarray(PIXELS, jnp.float32).reshape(-1, 1, SIDE, SIDE)
+    module, images = eqx_cnn()(key), jnp.asarray(PIXELS, float).reshape(-1, 1, SIDE, SIDE)
     return jax.vmap(module)(images)
 
 
@@ -133,7 +133,7 @@ ADAPTERS = [
 def test_a_network_predicts_as_the_package_does(adapter: Any, directly: Any) -> None:
     model = adapter()
     params = jax.jit(model.init)(KEY)
-    found = jax.jit(model.predictions)(params, jnp.asarray(PIXELS, jnp.float32))
+    found = jax.jit(model.predictions)(params, jnp.asarray(PIXELS, float))
     assert found.shape == (12, 3)
     np.testing.assert_allclose(found, jax.jit(directly)(KEY), rtol=1e-4, atol=1e-5)
     other = jax.jit(model.init)(jax.random.key(6))
