@@ -123,7 +123,8 @@ class Folder:
         try:
             try:
                 self._write(draft, content)
-            except FileNotFoundError:  # the folder of a chunk, but never that of the store
+            except FileNotFoundError:  # make the folder of a chunk, but never that of the store
+                os.stat(self._root)
                 os.makedirs(folder, exist_ok=True)
                 self._write(draft, content)
             os.replace(draft, path)
@@ -156,8 +157,10 @@ class Folder:
         """Append to a log whose length is `offset` bytes."""
         log = os.open(f"{self._root}/{name}", os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            if os.fstat(log).st_size != offset:
-                os.ftruncate(log, offset)
+            size = os.fstat(log).st_size
+            if size < offset:
+                raise OSError(f"{name} has {size} bytes instead of {offset}")
+            os.ftruncate(log, offset)
             os.lseek(log, offset, os.SEEK_SET)
             _write_all(log, content)
             if self._fsync:
