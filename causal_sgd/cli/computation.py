@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from causal_sgd.experiment._base import BaseExperiment
+    from causal_sgd.sweeps._sweep import Sweep
     from causal_sgd.types import Trace
 
 __all__ = ["Computation", "Workplace", "start"]
@@ -102,8 +104,8 @@ class Computation(Workplace):
     ) -> xr.Dataset:
         """Sweep an experiment, into the store if --out is one; the arguments are as in `sweep`."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
-        if by is None and self.out is not None and store is None:
-            by = _sweep_for_netcdf
+        if self.out is not None and store is None:
+            by = _sweep_for_netcdf if by is None else functools.partial(_refine_for_netcdf, by)
         return self.sweep(experiment.cell(), store=store, by=by, **options)
 
     def write(self, dataset: xr.Dataset, experiment: BaseExperiment) -> None:
@@ -122,12 +124,29 @@ class Computation(Workplace):
 
 def _sweep_for_netcdf(cell: Callable[..., Trace], **options: object) -> xr.Dataset:
     """`sweep`, refused before it computes if a netCDF file could not hold the results."""
-    import jax
-
-    from causal_sgd.sweeps._netcdf import netcdf_engine
     from causal_sgd.sweeps._sweep import Sweep
 
     sweep = Sweep.make(cell, known=None, **options)
+    _check_for_netcdf(sweep)
+    return sweep.run()
+
+
+def _refine_for_netcdf(
+    by: Callable[..., xr.Dataset], cell: Callable[..., Trace], **options: object
+) -> xr.Dataset:
+    """`refine`, refused before it computes if a netCDF file could not hold the full grid."""
+    from causal_sgd.sweeps._sweep import Sweep
+
+    _check_for_netcdf(Sweep.make(cell, axes=options["axes"], seeds=options["max_seeds"]))
+    return by(cell, **options)
+
+
+def _check_for_netcdf(sweep: Sweep) -> None:
+    """Raise ValueError if a netCDF file could not hold the results of a sweep."""
+    import jax
+
+    from causal_sgd.sweeps._netcdf import netcdf_engine
+
     arrays = {
         name: jax.ShapeDtypeStruct((*sweep.grid.shape, *leaf.shape), leaf.dtype)
         for name, leaf in sweep.shapes.metrics.items()
@@ -136,7 +155,6 @@ def _sweep_for_netcdf(cell: Callable[..., Trace], **options: object) -> xr.Datas
         netcdf_engine({**arrays, "seed": sweep.grid.seeds})
     except ValueError as error:
         raise ValueError(f"--out: {error}") from None
-    return sweep.run()
 
 
 def start(cache: Path | None = None) -> None:

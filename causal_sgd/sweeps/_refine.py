@@ -11,6 +11,7 @@ import xarray as xr
 from causal_sgd import checks
 from causal_sgd.analysis import rejection_boundary
 from causal_sgd.sweeps._grid import Grid
+from causal_sgd.sweeps._kept import KeptResults
 from causal_sgd.sweeps._refinement import (
     FIRST_SEEDS,
     Refinement,
@@ -59,7 +60,7 @@ def refine(
         coarse: initial cells along each axis.
         first_seeds: seeds of every cell that is run.
         max_seeds: seeds of a cell that stays undecided.
-        budget: the maximal number of runs; None for no limit.
+        budget: the maximal number of runs, at least `first_seeds`; None for no limit.
         precision: limit the seeds to twice the first seeds, and double the limit, up to
             `max_seeds`, until the median half-width of the boundary's interval is at most this, in
             units of the axis `along`. None for `max_seeds` at once.
@@ -67,9 +68,11 @@ def refine(
         **options: as for `sweep`: key, store, executor, progress, ...
 
     Returns:
-        A dataset with the metric and `diverged_at`, dims (*axes, seed), and the coordinate `done`:
-        False where a run was not needed, with NaN and -1 as values. `rejection_boundary` finds the
-        boundary in it.
+        The dataset of the full grid, as `sweep` returns it: all metrics at all recorded steps, and
+        `diverged_at`. The coordinate `done` [*axes, seed] is False where a run was not needed, with
+        NaN and -1 as values. Values are expanded to the grid on access, so the memory holds those
+        of the runs alone; with a store, they are read from disk. `rejection_boundary` finds the
+        boundary in it. `open_results(store, unzip=True)` has the runs of the store in this form.
 
     Raises:
         ValueError: if an argument is out of range; see `sweep`.
@@ -81,14 +84,16 @@ def refine(
     along = checks.choice("along", next(iter(axes)) if along is None else along, axes)
     if budget is not None:
         checks.integer("budget", budget)
+        if budget < first_seeds:
+            raise ValueError(f"budget must be at least first_seeds, {first_seeds}, got {budget}")
     if precision is not None:
         checks.number("precision", precision, above=0, double=True)
         state = limited(state, min(2 * first_seeds, max_seeds))
     if (store := options.get("store")) is not None:
-        options["store"] = checks.path("store", store)
+        options["store"] = store = checks.path("store", store)
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}
-    attributes: dict[str, object] = {}
+    kept = KeptResults()
     traced = TracedCell(cell)  # once for all requests
     while True:
         request = ask(state)
@@ -106,9 +111,14 @@ def refine(
             if request is None:
                 break
         results = _sweep(cell, traced, request, options)
-        attributes = attributes or dict(results.attrs)
+        if store is None:
+            kept.add(request, results)
         state = tell(state, results)
-    return state.dataset().assign_attrs(attributes)
+    if store is None:
+        return kept.dataset(state)
+    from causal_sgd.sweeps.store import Store
+
+    return Store(store).dataset(state.grid, only=state.done)
 
 
 def _is_precise(state: Refinement, along: str, precision: float) -> bool:

@@ -24,9 +24,18 @@ from causal_sgd.analysis import final, metric_names
 from causal_sgd.analysis._crossings import clopper_pearson
 from causal_sgd.analysis._summaries import real
 from causal_sgd.sweeps._datasets import with_nan
-from causal_sgd.sweeps._grid import Zipped, axis_values, zipped
+from causal_sgd.sweeps._grid import Grid, Zipped, axis_values, zipped
 
-__all__ = ["FIRST_SEEDS", "Refinement", "Request", "ask", "limited", "refinement", "tell"]
+__all__ = [
+    "FIRST_SEEDS",
+    "Refinement",
+    "Request",
+    "ask",
+    "cells",
+    "limited",
+    "refinement",
+    "tell",
+]
 
 FIRST_SEEDS = 8  # if all agree, the 95 % interval excludes 1/2, even with one seed less
 COARSE_STEP = 8  # the most cells between neighbours of the coarse grid
@@ -56,8 +65,14 @@ class Refinement(NamedTuple):
         """The number of runs with results."""
         return int(self.done.sum())
 
+    @property
+    def grid(self) -> Grid:
+        """The full grid, with all seeds."""
+        axes = {name: {name: values} for name, values in self.axes.items()}
+        return Grid(axes, np.arange(self.max_seeds))
+
     def dataset(self) -> xr.Dataset:
-        """The results over the full grid, dims (*axes, seed), with the coordinate `done`."""
+        """The final values over the full grid, dims (*axes, seed), with the coordinate `done`."""
         dims = (*self.axes, "seed")
         coordinates = {**self.axes, "seed": np.arange(self.max_seeds), "done": (dims, self.done)}
         variables = {self.metric: (dims, self.values), "diverged_at": (dims, self.diverged_at)}
@@ -190,9 +205,7 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     dims = [str(dim) for dim in table["diverged_at"].dims if dim != "seed"]
     real(table[state.metric])
     flat = table.stack(cell=dims, create_index=False).transpose("cell", "seed")
-    indices = [
-        _indices(name, values, flat[name].values)[:, None] for name, values in state.axes.items()
-    ]
+    indices = cells(state, {name: flat[name].values[:, None] for name in state.axes})
     seeds = flat["seed"].values
     valid = np.broadcast_to(seeds < state.max_seeds, flat["diverged_at"].shape)
     if "done" in names:
@@ -207,6 +220,15 @@ def tell(state: Refinement, dataset: xr.Dataset) -> Refinement:
     diverged_at[where] = flat["diverged_at"].values[valid]
     done[where] = True
     return state._replace(values=values, diverged_at=diverged_at, done=done)
+
+
+def cells(state: Refinement, points: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The indices of points on each axis, in the shape of their values.
+
+    Raises:
+        ValueError: if a point is not on the grid.
+    """
+    return [_indices(name, axis, points[name]) for name, axis in state.axes.items()]
 
 
 def _check_state(state: object) -> None:

@@ -122,10 +122,19 @@ def test_an_export_with_large_seeds_is_refused_before_anything_is_written(tmp_pa
 
 
 @pytest.mark.usefixtures("scipy_alone")
-def test_a_command_is_refused_before_it_computes(tmp_path, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --seeds 2000000",
+        "phase --refine --x spread=0:9:300 --y learning-rate=0.02:0.2:300 --seeds 32",
+    ],
+)
+def test_a_command_is_refused_before_it_computes(
+    command: str, tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.setattr("causal_sgd.sweeps._sweep.Sweep.run", None)  # it is not reached
     out = tmp_path / "own.nc"
-    command = ["run", "--seeds", "2000000", "--steps", "400", "--record-every", "1"]
+    command = [*command.split(), "--steps", "400", "--record-every", "1"]
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--out", str(out)])
     assert stop.value.code == 2

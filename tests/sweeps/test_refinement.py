@@ -1,5 +1,6 @@
 """Refined diagrams: synthetic transitions with a known boundary, three phases, budgets, stores."""
 
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -159,9 +160,55 @@ def test_a_refinement_with_a_store_resumes(tmp_path: Path) -> None:
     runs = int(whole.done.sum())
     assert Store(path).progress() == (runs, runs), "a run was lost, or computed twice"
     full = sweep(CELL, axes=REAL, seeds=16, tile=64)
-    same = full.spurious_signal.isel(step=-1).where(whole.done)
-    np.testing.assert_array_equal(whole.spurious_signal, same)
+    assert whole.equals(masked(full, whole.done))
     assert 2 * runs < full.diverged_at.size
+
+
+def masked(full: xr.Dataset, done: xr.DataArray) -> xr.Dataset:
+    """The dataset of a full sweep as if only some runs were done."""
+    metrics = full.drop_vars("diverged_at").where(done)
+    return metrics.assign(diverged_at=full.diverged_at.where(done, -1)).assign_coords(done=done)
+
+
+def test_a_refinement_returns_all_metrics_at_all_steps(tmp_path: Path) -> None:
+    experiment = EXPERIMENT.replace(steps=20, record_every=5)
+    axes = {"spread": np.linspace(2, 8, 6), "learning_rate": [0.1, 1e5]}  # the second diverges
+    options = {"axes": axes, "level": 0.1, "max_seeds": 12, "coarse": 2, "budget": 60}
+    options |= {"tile": 16, "progress": False}
+    refined = sweeps.refine(experiment.cell(), **options)
+    full = sweep(experiment.cell(), axes=axes, seeds=refined.sizes["seed"], tile=16)
+    assert 0 < int(refined.done.sum()) < full.diverged_at.size
+    assert set(full.data_vars) == {"spurious_signal", "invariant_signal", "diverged_at"}
+    assert full.sizes["step"] == 5
+    expected = masked(full, refined.done)
+    assert refined.equals(expected)
+    assert (expected.diverged_at >= 0).any()
+    assert refined.attrs == full.attrs
+    chosen = {"spread": [4, 1], "seed": slice(3, 9, 2), "step": [0, 3]}
+    fresh = sweeps.refine(experiment.cell(), **options)
+    assert fresh.isel(chosen).equals(expected.isel(chosen)), "parts are read without the rest"
+
+    path = tmp_path / "shared.zarr"
+    sweep(experiment.cell(), axes=axes, seeds=12, tile=16, store=path)
+    assert sweeps.refine(experiment.cell(), **options, store=path).equals(expected), (
+        "the runs of another sweep in the store change nothing"
+    )
+
+
+@pytest.mark.slow
+def test_a_refinement_takes_the_memory_of_its_runs() -> None:
+    """The full grid would take 2 * 200 * 200 * 64 * 151 * 4 bytes, 3.1 GB."""
+    experiment = EXPERIMENT.replace(record_every=1)
+    axes = {"spread": np.linspace(2, 8, 200), "learning_rate": np.linspace(0.08, 0.2, 200)}
+    options = {"level": 0.1, "max_seeds": 64, "budget": 400, "tile": 64, "progress": False}
+    tracemalloc.start()
+    refined = sweeps.refine(experiment.cell(), axes=axes, **options)
+    frame = refined.spurious_signal.isel(step=75, seed=0).load()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refined.nbytes > 3e9
+    assert frame.notnull().sum() == int(refined.done.isel(seed=0).sum()) > 0
+    assert peak < 4e8
 
 
 def test_seeds_are_added_until_the_band_is_narrow() -> None:
@@ -187,6 +234,7 @@ def test_seeds_are_added_until_the_band_is_narrow() -> None:
         ({"max_seeds": 4}, "max_seeds must be a whole number, at least 8"),
         ({"coarse": 1}, "coarse must be"),
         ({"budget": 0}, "budget must be"),
+        ({"budget": 7}, "budget must be at least first_seeds, 8, got 7"),
         ({"precision": 0}, "precision must be"),
         ({"along": "spraed"}, "did you mean 'spread'"),
         ({"metric": "spurious_sgnal"}, "did you mean 'spurious_signal'"),

@@ -200,16 +200,25 @@ class StoreReader:
         columns = tuple(column[rows] for column in self._table.columns)
         return of_one_seed(columns) if self.by_seed else columns
 
-    def dataset(self, grid: Grid | None = None) -> xr.Dataset:
+    def rows(self, grid: Grid) -> np.ndarray:
+        """The row of every run of a grid, in the shape of the grid; -1 for missing runs."""
+        rows = self._table.rows(grid)
+        done = np.append(np.repeat(self.done, self.tile), False)[rows]
+        return np.where(done, rows, -1).reshape(grid.shape)
+
+    def dataset(self, grid: Grid | None = None, *, only: np.ndarray | None = None) -> xr.Dataset:
         """The labelled results of a grid (by default, of all requests), read on access.
 
         Missing runs are NaN, whatever the type of a metric, and False in the coordinate `done`;
-        `diverged_at` is -1 there.
+        `diverged_at` is -1 there. Runs that are False in `only` [*axes, seed] count as missing.
         """
         grid = self.hull() if grid is None else grid
-        rows = self._table.rows(grid)
-        done = np.append(np.repeat(self.done, self.tile), False)[rows].reshape(grid.shape)
-        rows = np.where(done, rows.reshape(grid.shape), -1)
+        rows = self.rows(grid)
+        if only is not None:
+            if only.shape != grid.shape:
+                raise ValueError(f"only must have shape {grid.shape}, got {only.shape}")
+            rows = np.where(only, rows, -1)
+        done = rows >= 0
         variables = {name: lazily(self, name, rows) for name in self.variables}
         origin = self.environments[0] if self.environments else NO_ORIGIN
         key, implementation = self.configuration["key"], self.configuration["key_implementation"]
