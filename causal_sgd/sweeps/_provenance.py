@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import reprlib
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import NotRequired, TypedDict
 
 from causal_sgd import checks
 
-__all__ = ["Environment", "Machine", "Origin", "plain_values", "provenance"]
+__all__ = ["Environment", "Machine", "Origin", "now", "plain_values", "provenance"]
 
 
 class Origin(TypedDict):
@@ -80,3 +81,8 @@ def plain_values(name: str, values: Mapping[str, object]) -> dict[str, object]:
     except (TypeError, ValueError, RecursionError) as error:
         shown = reprlib.repr(values)
         raise ValueError(f"{name} must hold {allowed}, got {shown}: {error}") from None
+
+
+def now() -> str:
+    """The local time with its zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

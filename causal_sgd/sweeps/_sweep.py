@@ -61,6 +61,7 @@ def sweep(
     seeds: Seeds = 1,
     key: int | Key = 0,
     store: str | Path | None = None,
+    fsync: bool = False,
     executor: Executor | Callable[[], Executor] | None = None,
     config: Mapping[str, object] | None = None,
     tile: int | None = None,
@@ -92,6 +93,8 @@ def sweep(
         store: path of a store for the results (a folder, conventionally named .zarr). The same call
             resumes an interrupted sweep; more seeds or other axis values compute only new runs;
             another configuration is refused.
+        fsync: whether the store waits after every unit until the disk has it, so that a power failure
+            costs as little as a kill does.
         executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
             which is called again when a worker dies or hangs; None for this process's devices.
             Each worker uses one device. Processes must not be forked, since jax has started.
@@ -141,6 +144,7 @@ def sweep(
         seeds=seeds,
         key=key,
         store=store,
+        fsync=fsync,
         executor=executor,
         config=config,
         tile=tile,
@@ -163,6 +167,7 @@ class Sweep:
     seeds: Seeds
     key: int | Key
     store: Path | None
+    fsync: bool
     executor: Executor | Callable[[], Executor] | None
     config: Mapping[str, object] | None
     tile: int | None
@@ -199,7 +204,7 @@ class Sweep:
             self.config = plain_values("config", self.config)
         checks.integer("tiles_per_task", self.tiles_per_task)
         checks.integer("retries", self.retries, minimum=0)
-        checks.flags(progress=self.progress is None or self.progress)
+        checks.flags(fsync=self.fsync, progress=self.progress is None or self.progress)
         if self.timeout is not None:
             checks.number("timeout", self.timeout, above=0)
             if self.executor is None:
@@ -211,7 +216,7 @@ class Sweep:
             check_executor(self.executor, self.timeout)
         if (check_memory := getattr(self.cell, "check_memory", None)) is not None:
             check_memory(free_bytes(self.local_devices, self.memory))
-        self.opened = None if self.store is None else _open(self.store)
+        self.opened = None if self.store is None else _open(self.store, self.fsync)
         if self.opened is not None and self.tile not in (None, self.opened.tile):
             raise ValueError(
                 f"tile must be that of the store, {self.opened.tile}, got {self.tile}: "
@@ -263,7 +268,7 @@ class Sweep:
             key=encode_key(self.root),
             config=self.config,
         )
-        results = StoredResults(store, self.opened, manifest, units, environment)
+        results = StoredResults(store, self.opened, manifest, units, environment, fsync=self.fsync)
         return Plan(program, units, devices, results)
 
     @_machine.applied({})
@@ -367,8 +372,8 @@ class Plan(NamedTuple):
     results: Results
 
 
-def _open(path: Path) -> Store | None:
+def _open(path: Path, fsync: bool) -> Store | None:
     """The store at a path; None if there is none yet."""
     from causal_sgd.sweeps.store import Store
 
-    return Store(path) if path.exists() else None
+    return Store(path, fsync=fsync) if path.exists() else None

@@ -1,12 +1,12 @@
 """Results of a sweep on disk: a zarr group that is filled unit by unit and can grow.
 
-A store is a table of runs. A *unit* is a fixed number of rows, the tile of the sweep. It is
-computed and written whole, as one chunk of every variable; its row of `status` is written last,
-with the checksums of these chunks. A unit without a valid status does not count, so a store
-survives a kill at any moment. A run is identified by its seed and parameter values: a sweep with
-more seeds, other axis values or another order computes only the missing rows and appends them as
-new units. Nothing is ever unpickled, and jax is not imported: results open quickly, and anywhere.
-`xarray.open_zarr` reads the table too.
+A store is a table of runs in *tiles*, which a sweep computes, and *units* of some tiles, which are
+one chunk of every variable. The chunks of a unit are written first, then its record in a journal,
+with the checksums of these chunks and of the input of its runs. A unit without a valid record does
+not count, so a store survives a kill at any moment and vouches for what it returns. A run is
+identified by its seed and parameter values: a sweep with more seeds, other axis values or another
+order computes only the missing runs and appends them. Nothing is ever unpickled, and jax is not
+imported: results open quickly, and anywhere. `xarray.open_zarr` reads the table too.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import os
 import shutil
 import socket
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
-from causal_sgd.sweeps.store._layout import (
+from causal_sgd.sweeps.store._files import Folder
+from causal_sgd.sweeps.store._header import (
+    Header,
     check_environment,
-    lay_out,
+    first_header,
     places,
-    put_attributes,
-    put_chunk,
+    put_header,
 )
-from causal_sgd.sweeps.store._lock import locked, writer
+from causal_sgd.sweeps.store._journal import MOST_TILES
+from causal_sgd.sweeps.store._ledger import JournalLedger
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
 
@@ -60,15 +61,22 @@ class Store(StoreReader):
 
     @classmethod
     def create(
-        cls, path: str | Path, manifest: Manifest, tile: int, *, by_seed: bool = False
+        cls,
+        path: str | Path,
+        manifest: Manifest,
+        tile: int,
+        *,
+        by_seed: bool = False,
+        fsync: bool = False,
     ) -> Store:
         """Create a store without runs, atomically.
 
         Args:
             path: where.
             manifest: of the sweep.
-            tile: runs per unit.
-            by_seed: whether the runs of a unit have one seed.
+            tile: runs per tile.
+            by_seed: whether the runs of a tile have one seed.
+            fsync: whether writes wait until the disk has them.
 
         Raises:
             StoreError: if the path is taken, cannot be written, or a name cannot be stored.
@@ -76,7 +84,7 @@ class Store(StoreReader):
         path = checks.path("path", path)
         _check_manifest(manifest)
         checks.integer("tile", tile)
-        checks.flags(by_seed=by_seed)
+        checks.flags(by_seed=by_seed, fsync=fsync)
         reserved = {"status", "seed", "step", *manifest.parameters}
         for name in manifest.variables:
             if name in reserved or "/" in name or name.startswith((".", "_")):
@@ -84,18 +92,20 @@ class Store(StoreReader):
         draft = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}")
         try:
             draft.mkdir()
-            lay_out(draft, manifest, tile, by_seed=by_seed)
+            files = Folder(draft, fsync=fsync)
+            header = put_header(files, first_header(path, manifest, tile, by_seed=by_seed))
+            JournalLedger(files, header).export()
             os.rename(draft, path)
         except OSError as error:
             if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
                 # Another process created it first; or it is not a store, which raises here.
-                return cls(path)
+                return cls(path, fsync=fsync)
             raise StoreError(
                 f"{path} must be a place that can be written: {error.strerror or error}"
             ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return cls(path)
+        return cls(path, fsync=fsync)
 
     def check(self, manifest: Manifest, environment: Environment) -> None:
         """Refuse a sweep that does not belong to this store.
@@ -141,8 +151,25 @@ class Store(StoreReader):
         Raises:
             StoreError: if another process is writing, or the store cannot be written.
         """
-        with locked(self.path), self._naming_store():
+        with self._files.writing(), self._naming_store():
             self.refresh()
+            self._ledger.check()
+            for array in self._arrays.values():
+                if self._is_recoded(array):
+                    raise StoreError(
+                        f"{self.path} cannot be written: the array {array.name} has another "
+                        "layout than stores are written with; give this sweep a store of its own"
+                    )
+            yield
+
+    @contextlib.contextmanager
+    def mending(self) -> Iterator[None]:
+        """Hold the store's lock, whatever is wrong with the store.
+
+        Raises:
+            StoreError: if another process is writing, or the store cannot be written.
+        """
+        with self._files.writing(), self._naming_store():
             yield
 
     def locate(self, files: Mapping[str, str]) -> None:
@@ -152,69 +179,82 @@ class Store(StoreReader):
             checks.instance(f"files[{name!r}]", file, str, "a path, as text")
         if (current := places(self.path, files)) != self.files:
             with self._naming_store():
-                self._put({"files": current})
-                self.files = current
+                self._change({"files": current})
 
     def writer(self) -> str | None:
         """The process that is writing; None if there is none."""
-        return writer(self.path)
+        return self._files.writer()
 
     def request(self, grid: Grid) -> None:
-        """Request the runs of a grid; new runs become new units.
+        """Request the runs of a grid; new runs become new tiles.
 
         Raises:
             StoreError: if the store cannot be written.
         """
         with self._naming_store():
-            self._request(grid)
+            self._ledger.extend(grid)
+            # Also if a process was killed between the request and this.
+            self._ledger.export()
 
-    def _request(self, grid: Grid) -> None:
-        if (self._table.rows(grid) < 0).any():
-            self._put({"requests": [request.describe() for request in (*self.requests, grid)]})
-            self.refresh()
-        # A process may have been killed after the request and before the arrays grew.
-        size = self._table.size
-        names = (*self.variables, "seed", *self.parameters)
-        if (
-            any(self.array(name).shape[0] < size for name in names)
-            or self.array("status").shape[0] < self.num_units
-        ):
-            self._grow()
+    def settle(self, tiles_per_unit: int) -> None:
+        """Set the number of tiles in a unit of a store that has no results yet.
+
+        Raises:
+            ValueError: if the store has a size of units, or this is none.
+            StoreError: if the store cannot be written.
+        """
+        checks.integer("tiles_per_unit", tiles_per_unit, maximum=MOST_TILES)
+        if self.settled:
+            raise ValueError(f"tiles_per_unit must stay {self.tiles_per_unit}")
+        with self._naming_store():
+            self._ledger.settle(tiles_per_unit)
+            self._ledger.export()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the number of tiles in a unit is set."""
+        return self.format_version < 3 or self._header.get("tiles_per_unit") is not None
 
     def write(
         self,
         unit: int,
-        values: Mapping[str, np.ndarray],
+        tiles: Mapping[int, Mapping[str, np.ndarray]],
         steps: np.ndarray,
-        environment: Environment,
+        environments: Sequence[Environment],
     ) -> None:
-        """Write a unit: its data, then its status.
+        """Write a unit: its data, then its record.
 
         Args:
             unit: its number.
-            values: variable -> [tile, ...].
+            tiles: place in the unit -> variable -> [tile, ...]. The runs of tiles that are absent
+                here get new rows when they are requested again.
             steps: the recorded steps [F].
-            environment: what computed it.
+            environments: what computed the tiles.
 
         Raises:
             ValueError: if they do not fit the store.
-            StoreError: if the store cannot be written.
+            StoreError: if the store cannot be written, or is no longer where it was.
         """
         self._check_unit(unit)
-        self._check_values(values, steps)
-        check_environment(environment)
+        checks.instance("tiles", tiles, Mapping, "a mapping of places in the unit to their values")
+        for place, values in tiles.items():
+            checks.integer("tiles", place, minimum=0, maximum=self.tiles_per_unit - 1)
+            self._check_values(values, steps)
+        for environment in environments:
+            check_environment(environment)
         with self._naming_store():
-            self._write(unit, values, steps, environment)
+            self._files.check()
+            self._write(unit, tiles, steps, environments)
 
     def _check_values(self, values: Mapping[str, np.ndarray], steps: np.ndarray) -> None:
-        """Check that the results of a unit have the shapes and types of the arrays."""
-        checks.instance("values", values, Mapping, "a mapping of variables to arrays")
-        for name in self.variables:
-            array, block = self.array(name), checks.concrete(values.get(name))
-            shape = (self.tile, *array.shape[1:])
-            if block is None or block.shape != shape or block.dtype != array.dtype:
+        """Check that the results of a tile have the shapes and types of the arrays."""
+        checks.instance("tiles", values, Mapping, "mappings of variables to arrays")
+        for name, array in self._arrays.items():
+            block = checks.concrete(values.get(name))
+            shape = (self.tile, *array.inner)
+            if block is None or block.shape != shape or block.dtype != array.kind:
                 raise ValueError(
-                    f"values must have {array.dtype} of shape {shape} for {name!r}, "
+                    f"tiles must have {array.kind} of shape {shape} for {name!r}, "
                     f"got {None if block is None else (block.dtype, block.shape)}"
                 )
         given = checks.concrete(steps)
@@ -228,6 +268,7 @@ class Store(StoreReader):
         try:
             yield
         except OSError as error:
+            self._files.check()  # the folder may be gone
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror or error}; "
                 "what was done before is kept, and the same call resumes"
@@ -236,63 +277,39 @@ class Store(StoreReader):
     def _write(
         self,
         unit: int,
-        values: Mapping[str, np.ndarray],
+        tiles: Mapping[int, Mapping[str, np.ndarray]],
         steps: np.ndarray,
-        environment: Environment,
+        environments: Sequence[Environment],
     ) -> None:
-        environment_index = self._index_of(environment)
+        new = [each for each in environments if each not in self.environments]
+        changes: dict[str, object] = {}
+        if new:
+            changes["environments"] = [*self.environments, *new]
         if not np.array_equal(self.steps, steps):
-            self.steps = np.asarray(steps)
-            self._put({"steps": self.steps.tolist()})
-            self.array("step")[:] = self.steps
+            changes["steps"] = np.asarray(steps).tolist()
+        if changes:
+            self._change(changes)
         sums = []
-        for name in self.variables:
-            block = np.ascontiguousarray(values[name])
-            self._put_chunk(name, unit, block)
-            sums.append(zlib.crc32(block.data))
-        row = np.array([1, environment_index, int(self.hash[:8], 16), *sums], np.uint32)
-        self._put_chunk("status", unit, row[None])
-        self._status[unit] = row
-        self.damaged.pop(unit, None)
+        for name, array in self._arrays.items():
+            block = np.full((array.rows, *array.inner), array.fill)
+            for place, values in tiles.items():
+                block[place * self.tile : (place + 1) * self.tile] = values[name]
+            content, _ = array.encode(block)
+            self._files.put(array.chunk(unit), content)
+            sums.append(self._ledger.checksum(content))
+        indices = [self.environments.index(each) for each in environments]
+        self._ledger.record(unit, sorted(tiles), indices, sums)
 
-    def repair(self) -> dict[int, str]:
-        """Mark damaged units as missing, for the same sweep to recompute; return their faults."""
-        with self.writing():
-            self._grow()  # this also restores the coordinates, which follow from the requests
-            faults = self.faults()
-            for unit in faults:
-                self.array("status")[unit] = 0
-            self.refresh()
-        return faults
+    def _change(self, changes: Mapping[str, object]) -> None:
+        """Write the header with changes that concern no row."""
+        header = cast("Header", {**self._header, **changes})
+        self._ledger.header = put_header(self._files, header)
 
-    def _put_chunk(self, name: str, unit: int, block: np.ndarray) -> None:
-        put_chunk(self.array(name), unit, block, self.path / name)
-
-    def _put(self, attributes: Mapping[str, object]) -> None:
-        put_attributes(self._group, attributes)
-
-    def _grow(self) -> None:
-        """Resize all arrays to the requests, and write the coordinates."""
-        for name in self.variables:
-            array = self.array(name)
-            array.resize((self._table.size, *array.shape[1:]))
-        status = self.array("status")
-        status.resize((self.num_units, status.shape[1]))
-        seeds, *values = self._table.columns
-        coordinates = {"seed": np.where(self._table.filled, seeds.astype(np.int64), -1)}
-        coordinates |= dict(zip(sorted(self.parameters), values, strict=True))
-        for name, column in coordinates.items():
-            array = self.array(name)
-            array.resize((self._table.size,))
-            array[:] = column
-        self.array("step")[:] = self.steps
-        self.refresh()
-
-    def _index_of(self, environment: Environment) -> int:
-        if environment not in self.environments:
-            self.environments.append(environment)
-            self._put({"environments": self.environments})
-        return self.environments.index(environment)
+    def finish(self) -> None:
+        """Write what other readers of the folder need, after the last unit."""
+        with self._naming_store():
+            self._files.check()
+            self._ledger.export()
 
 
 def _check_manifest(manifest: Manifest) -> None:

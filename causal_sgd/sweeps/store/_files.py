@@ -28,6 +28,10 @@ class Files(Protocol):
         """The path or URL, for messages."""
         ...
 
+    def exists(self) -> bool:
+        """Whether there is anything at this place."""
+        ...
+
     def get(self, name: str) -> bytes:
         """The content of a file.
 
@@ -57,6 +61,10 @@ class Files(Protocol):
 
         A process killed meanwhile leaves some part of the content, from its beginning.
         """
+        ...
+
+    def put_log(self, name: str, content: bytes) -> None:
+        """Replace a whole log atomically."""
         ...
 
     def size(self, name: str) -> int:
@@ -101,6 +109,10 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether there is anything at the path."""
+        return os.path.exists(self._root)
 
     def get(self, name: str) -> bytes:
         """The content of a file."""
@@ -167,6 +179,10 @@ class Folder:
                 os.fsync(log)
         finally:
             os.close(log)
+
+    def put_log(self, name: str, content: bytes) -> None:
+        """Replace a whole log atomically."""
+        self.put(name, content)
 
     def size(self, name: str) -> int:
         """The length of a log or file in bytes; 0 if there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from xarray.backends import BackendArray
@@ -10,12 +10,9 @@ from xarray.core import indexing
 
 from causal_sgd.sweeps._datasets import nullable, with_nan
 
-if TYPE_CHECKING:
-    import zarr
-
 __all__ = ["lazily"]
 
-READ_AT_ONCE = 64  # units
+READ_AT_ONCE = 2**26  # bytes
 
 Indices: TypeAlias = tuple[int | np.integer | slice | np.ndarray, ...]
 """One index for each axis."""
@@ -24,14 +21,12 @@ Indices: TypeAlias = tuple[int | np.integer | slice | np.ndarray, ...]
 class Reader(Protocol):
     """The part of a store that its variables use."""
 
-    tile: int
-
-    def array(self, name: str) -> zarr.Array:
-        """The zarr array of a variable, [row, ...]."""
+    def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
+        """The type of a variable, the shape of a run's values, and the rows of a unit."""
         ...
 
     def read(self, name: str, units: np.ndarray) -> np.ndarray:
-        """The values of a variable in some units, [len(units), tile, ...]."""
+        """The values of a variable in some units, [len(units), rows of a unit, ...]."""
         ...
 
 
@@ -55,13 +50,12 @@ class _Stored(BackendArray):
     """A variable of some runs in xarray's interface; row -1 is a missing run."""
 
     def __init__(self, store: Reader, name: str, rows: np.ndarray) -> None:
-        inner = store.array(name)
+        kind, self.inner_shape, self.unit = store.layout(name)
         self.store, self.name, self.rows = store, name, rows
-        self.inner_shape = inner.shape[1:]
         self.shape = (*rows.shape, *self.inner_shape)
         # The step of divergence is -1 for missing runs, as for those that did not diverge.
         self.widened = name != "diverged_at" and bool((rows < 0).any())
-        self.dtype = nullable(inner.dtype) if self.widened else inner.dtype
+        self.dtype = nullable(kind) if self.widened else kind
         self.fill = np.nan if self.widened else -1 if name == "diverged_at" else 0
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
@@ -70,17 +64,27 @@ class _Stored(BackendArray):
         )
 
     def _read(self, key: Indices) -> np.ndarray:
-        ndim, tile = self.rows.ndim, self.store.tile
+        ndim = self.rows.ndim
         chosen = _outer(self.rows, key[:ndim])
         flat = chosen.ravel()
         out = np.full((flat.size, *self.inner_shape), self.fill, self.dtype)
-        units = np.unique(flat[flat >= 0] // tile)
-        for start in range(0, len(units), READ_AT_ONCE):
-            batch = units[start : start + READ_AT_ONCE]
+        order = np.flatnonzero(flat >= 0)
+        rows = flat[order]
+        if (np.diff(rows) < 0).any():
+            ascending = np.argsort(rows, kind="stable")
+            order, rows = order[ascending], rows[ascending]
+        units = np.unique(rows // self.unit)
+        bytes_of_unit = self.unit * max(int(np.prod(self.inner_shape)), 1) * self.dtype.itemsize
+        at_once = max(READ_AT_ONCE // bytes_of_unit, 1)
+        for start in range(0, len(units), at_once):
+            batch = units[start : start + at_once]
+            first, last = np.searchsorted(rows, [batch[0] * self.unit, (batch[-1] + 1) * self.unit])
+            here = rows[first:last]
             values = self.store.read(self.name, batch)
             values = with_nan(self.name, values) if self.widened else values
-            here = (flat >= 0) & np.isin(flat // tile, batch)
-            out[here] = values[np.searchsorted(batch, flat[here] // tile), flat[here] % tile]
+            values = values.reshape(-1, *self.inner_shape)
+            place = np.searchsorted(batch, here // self.unit) * self.unit + here % self.unit
+            out[order[first:last]] = values[place]
         return _outer(
             out.reshape(*chosen.shape, *self.inner_shape),
             (*(slice(None),) * chosen.ndim, *key[ndim:]),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from causal_sgd.sweeps.store._layout import now
+from causal_sgd.sweeps._provenance import now
 from causal_sgd.sweeps.store._manifest import StoreError
 
 __all__ = ["locked", "writer"]

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-import zlib
-from collections.abc import Iterator
+import functools
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-import zarr
 
 from causal_sgd import checks
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._provenance import Environment, Origin, provenance
 from causal_sgd.sweeps._units import of_one_seed
-from causal_sgd.sweeps.store._layout import (
-    FIELDS,
-    FORMAT,
-    FORMAT_VERSION,
-    REMEDY,
-    check_attributes,
-    first_line,
-    get_attributes,
-    open_group,
-)
+from causal_sgd.sweeps.store._arrays import Array, DamagedChunk
+from causal_sgd.sweeps.store._files import Folder
+from causal_sgd.sweeps.store._header import Header, read_header
 from causal_sgd.sweeps.store._lazy import lazily
-from causal_sgd.sweeps.store._manifest import Configuration, StoreError, digest
-from causal_sgd.sweeps.store._rows import Table
+from causal_sgd.sweeps.store._ledger import JournalLedger, Ledger
+from causal_sgd.sweeps.store._manifest import Configuration, StoreError
+from causal_sgd.sweeps.store._old_ledger import OldLedger
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,163 +38,199 @@ NO_ORIGIN: Origin = {
 class StoreReader:
     """The part of a store that reads."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, fsync: bool = False, lenient: bool = False) -> None:
         """Open an existing store, for reading.
+
+        Args:
+            path: of the store.
+            fsync: whether writes wait until the disk has them.
+            lenient: whether its journal may be gone, because it is to be mended.
 
         Raises:
             StoreError: if there is no store at the path, or it has a newer format or was altered.
         """
         self.path = checks.path("path", path)
-        self._group = open_group(self.path)
-        attributes = get_attributes(self._group)
-        if attributes.get("format") != FORMAT:
-            raise StoreError(f"{path} is a zarr group but not a sweep's results")
-        version = attributes.get("format_version")
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-            raise StoreError(
-                f"{path} has format {version}, which a newer causal_sgd wrote; "
-                f"this one reads up to {FORMAT_VERSION}: upgrade"
-            )
-        check_attributes(self.path, attributes)
-        if digest(attributes["configuration"]) != attributes["configuration_hash"]:
-            raise StoreError(
-                f"{path} was altered: its configuration does not match its hash "
-                f"{attributes['configuration_hash'][:12]}; restore its zarr.json or "
-                "begin a new store"
-            )
-        self.tile: int = attributes["tile"]
-        self.by_seed: bool = attributes.get("by_seed", False)
-        self.configuration: Configuration = attributes["configuration"]
-        self.hash: str = attributes["configuration_hash"]
-        self.parameters: dict[str, str] = attributes["parameters"]
-        self.variables: list[str] = attributes["variables"]
-        self.created: str = attributes["created"]
-        self.source: str | None = attributes["source"]
-        try:
-            array = self._group["diverged_at"]
-            if not isinstance(array, zarr.Array) or array.chunks[0] != self.tile:
-                raise ValueError(f"tile is {self.tile}")
-            self.refresh()
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            OverflowError,
-            TypeError,
-            ValueError,
-        ) as error:
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(
-                f"{path} was altered: its zarr.json and its arrays do not fit together "
-                f"({type(error).__name__}: {first_line(error)}); {REMEDY}"
-            ) from error
+        self._files = Folder(self.path, fsync=fsync)
+        self._ledger = self._open(lenient)
 
-    def _check_arrays(self) -> None:
-        """Refuse arrays whose headers do not fit the configuration, before anything is read.
-
-        Their lengths may differ from those of the requests: another process may let them grow.
-        """
-        metrics = self.configuration["metrics"]
-        inner = {name: tuple(cast("list[int]", metrics[name][1])) for name in self.variables}
-        frames = next(shape[0] for name, shape in inner.items() if name != "diverged_at")
-        headers: dict[str, tuple[object, tuple[int, ...]]] = {
-            "status": ("uint32", (len(FIELDS) + len(self.variables),)),
-            "seed": ("int64", ()),
-            **{name: (kind, ()) for name, kind in self.parameters.items()},
-            **{name: (metrics[name][0], inner[name]) for name in self.variables},
-        }
-        for name, (kind, shape) in headers.items():
-            array = self.array(name)
-            chunks = (self.tile, *(max(size, 1) for size in shape))
-            if (str(array.dtype), array.shape[1:]) != (kind, shape) or (
-                name in inner and array.chunks != chunks
-            ):
-                raise ValueError(
-                    f"array {name} must have {kind} of shape {('runs', *shape)}, "
-                    f"got {array.dtype} of shape {array.shape} in chunks {array.chunks}"
-                )
-        if self.array("step").shape != (frames,):
-            raise ValueError(f"array step must have shape {(frames,)}")
+    def _open(self, lenient: bool = False) -> Ledger:
+        header = read_header(self._files)
+        if header["format_version"] >= 3:
+            return JournalLedger(self._files, header, lenient=lenient)
+        return OldLedger(self._files, header)
 
     def refresh(self) -> None:
-        """Read again which runs are requested and which are done."""
-        self._group = open_group(self.path)
-        self._arrays: dict[str, zarr.Array] = {}
-        attributes = get_attributes(self._group)
-        self.requests = [Grid.parse(request) for request in attributes["requests"]]
-        self.environments: list[Environment] = list(attributes["environments"])
-        self.files: dict[str, list[str]] = attributes.get("files", {})
-        self._table = Table.make(self.requests, self.parameters, self.tile, self.by_seed)
-        self._check_arrays()
-        self._status, self.damaged = self._read_status()
-        steps = attributes["steps"]
-        frames = self.array("step").shape[0]
-        if steps is not None and len(steps) != frames:
-            raise ValueError(f"there are {len(steps)} steps for {frames} frames")
-        self.steps = np.full(frames, -1, np.int32) if steps is None else np.asarray(steps, np.int32)
+        """Read again which runs are requested and which are done, if that changed."""
+        header = read_header(self._files)
+        if header["format_version"] != self.format_version:
+            self._ledger = self._open()
+        elif header != self._header or self._ledger.grew():
+            self._ledger.load(header)
+
+    @property
+    def _header(self) -> Header:
+        return self._ledger.header
+
+    @property
+    def format_version(self) -> int:
+        """The version of the format."""
+        return self._header["format_version"]
+
+    @property
+    def tile(self) -> int:
+        """Runs in a tile."""
+        return self._header["tile"]
+
+    @property
+    def by_seed(self) -> bool:
+        """Whether the runs of a tile have one seed."""
+        return self._header.get("by_seed", False)
+
+    @property
+    def configuration(self) -> Configuration:
+        """All that decides the results."""
+        return self._header["configuration"]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the configuration."""
+        return self._header["configuration_hash"]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Parameter -> the type of its column."""
+        return self._header["parameters"]
+
+    @property
+    def variables(self) -> list[str]:
+        """The metrics, and `diverged_at`."""
+        return self._header["variables"]
+
+    @property
+    def created(self) -> str:
+        """The time at which the store was made."""
+        return self._header["created"]
+
+    @property
+    def source(self) -> str | None:
+        """The source of the cell, where it was available."""
+        return self._header["source"]
+
+    @property
+    def environments(self) -> list[Environment]:
+        """What computed the results."""
+        return self._header["environments"]
+
+    @property
+    def files(self) -> dict[str, list[str]]:
+        """Field of the configuration -> the places of its file."""
+        return self._header.get("files", {})
+
+    @property
+    def requests(self) -> list[Grid]:
+        """Grids of all runs that were requested."""
+        return [Grid.parse(request) for request in self._header["requests"]]
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The recorded steps [F]; -1 before the first results."""
+        steps = self._header["steps"]
+        if steps is not None:
+            return np.asarray(steps, np.int32)
+        frames = next(each.inner[0] for each in self._arrays.values() if each.inner)
+        return np.full(frames, -1, np.int32)
+
+    @property
+    def _arrays(self) -> dict[str, Array]:
+        return self._ledger.arrays
+
+    @property
+    def num_tiles(self) -> int:
+        """The number of tiles of all requests so far."""
+        return len(self._ledger.done)
 
     @property
     def num_units(self) -> int:
-        """The number of units of all requests so far."""
-        return self._table.size // self.tile
+        """The number of units on disk, each of some tiles, of all requests so far."""
+        return len(self._ledger.closed)
+
+    @property
+    def tiles_per_unit(self) -> int:
+        """Tiles in a unit."""
+        return self._ledger.tiles_per_unit
 
     @property
     def done(self) -> np.ndarray:
-        """Whether each unit is done, [units]."""
-        own = int(self.hash[:8], 16)
-        return (self._status[:, 0] == 1) & (self._status[:, 2] == own)
+        """Whether each tile is done, [tiles]."""
+        return self._ledger.done
 
-    def missing(self, grid: Grid | None = None) -> np.ndarray:
-        """The units of a grid (by default, of all requests) that are not done."""
-        units = (
-            np.arange(self.num_units)
-            if grid is None
-            else np.unique(self._table.rows(grid) // self.tile)
-        )
-        return units[~self.done[units]]
+    @property
+    def damaged(self) -> dict[int | str, str]:
+        """Unit or file -> its damage, as far as that is known without reading the results."""
+        return self._ledger.faults
+
+    def missing(self, grid: Grid) -> np.ndarray:
+        """The tiles of a grid that are not done; its runs must have been requested."""
+        tiles = np.unique(self._rows(grid) // self.tile)
+        return tiles[~self.done[tiles]]
 
     def hull(self) -> Grid:
         """The smallest grid that contains all requests."""
-        if not self.requests:
+        requests = self.requests
+        if not requests:
             raise StoreError(f"{self.path} is empty: no run was requested yet")
-        return Grid.hull(self.requests, self.parameters)
+        return Grid.hull(requests, self.parameters)
 
     def progress(self) -> tuple[int, int]:
         """The numbers of requested runs and of runs that are done."""
-        filled = self._table.filled.reshape(-1, self.tile)
-        return int(filled.sum()), int(filled[self.done].sum())
+        table, asked = self._ledger.table, self._ledger.asked
+        done = int((table.filled & np.repeat(self.done, self.tile)).sum())
+        if table.filled is asked:
+            return int(asked.sum()), done
+        # Some tiles were left out of units; their runs may have got new rows since.
+        return table.number_of_runs(asked), done
 
     def diverged(self) -> int:
         """The number of diverged runs."""
-        units = np.flatnonzero(self.done)
-        filled = self._table.filled.reshape(-1, self.tile)[units]
-        return int((filled & (self.read("diverged_at", units) >= 0)).sum())
+        units = np.flatnonzero(self._ledger.closed)
+        there = self._ledger.table.filled & np.repeat(self.done, self.tile)
+        held = there.reshape(self.num_units, -1)[units]
+        return int((held & (self.read("diverged_at", units) >= 0)).sum())
 
     def complete(self, grid: Grid) -> bool:
         """Whether every run of a grid is done."""
-        rows = self._table.rows(grid)
+        rows = self._rows(grid)
         return bool((rows >= 0).all()) and bool(self.done[rows // self.tile].all())
 
     def count_done(self, grid: Grid) -> int:
         """The number of runs of a grid that are done."""
-        rows = self._table.rows(grid)
+        rows = self._rows(grid)
         return int(self.done[rows[rows >= 0] // self.tile].sum())
 
     def counts(self, grid: Grid) -> np.ndarray:
-        """The number of runs of a grid in each unit, [units]."""
-        return np.bincount(self._table.rows(grid) // self.tile, minlength=self.num_units)
+        """The number of runs of a grid in each tile, [tiles]."""
+        rows = self._rows(grid)
+        return np.bincount(rows[rows >= 0] // self.tile, minlength=self.num_tiles)
 
-    def columns(self, unit: int) -> Columns:
-        """The input of a unit; copies of the last run pad the last unit of a request or seed."""
-        self._check_unit(unit)
-        rows = slice(unit * self.tile, (unit + 1) * self.tile)
-        columns = tuple(column[rows] for column in self._table.columns)
+    def _rows(self, grid: Grid) -> np.ndarray:
+        """The row of every run of a grid; found once, since a sweep asks often."""
+        table = self._ledger.table
+        if self._found is None or self._found[0] is not table or self._found[1] is not grid:
+            self._found = table, grid, table.rows(grid)
+        return self._found[2]
+
+    _found: tuple[object, Grid, np.ndarray] | None = None
+
+    def columns(self, tile: int) -> Columns:
+        """The input of a tile; copies of the last run pad the last tile of a request or seed."""
+        checks.integer("tile", tile, minimum=0, maximum=self.num_tiles - 1)
+        rows = slice(tile * self.tile, (tile + 1) * self.tile)
+        columns = tuple(column[rows] for column in self._ledger.table.columns)
         return of_one_seed(columns) if self.by_seed else columns
 
     def rows(self, grid: Grid) -> np.ndarray:
         """The row of every run of a grid, in the shape of the grid; -1 for missing runs."""
-        rows = self._table.rows(grid)
+        rows = self._rows(grid)
         done = np.append(np.repeat(self.done, self.tile), False)[rows]
         return np.where(done, rows, -1).reshape(grid.shape)
 
@@ -230,103 +258,121 @@ class StoreReader:
         dataset = labelled(grid, variables, self.steps, attributes)
         return dataset.assign_coords(done=((*grid.axes, "seed"), done))
 
-    def array(self, name: str) -> zarr.Array:
-        """A zarr array of the store."""
-        checks.instance("name", name, str, "the name of an array")
-        if name not in self._arrays:
-            try:
-                array = self._group[name]
-                if not isinstance(array, zarr.Array):
-                    raise TypeError("it is a group")
-                # Write chunks of fill values too, so that a missing chunk is a lost one.
-                self._arrays[name] = array.with_config({"write_empty_chunks": True})
-            except Exception as error:  # zarr raises many types for broken files
-                raise StoreError(
-                    f"{self.path}: the array {name} cannot be opened: {first_line(error)}"
-                ) from error
-        return self._arrays[name]
+    def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
+        """The type of a variable, the shape of a run's values, and the rows of a unit."""
+        array = self._arrays[checks.choice("name", name, self.variables)]
+        return array.kind, array.inner, array.rows
 
     def read(self, name: str, units: np.ndarray) -> np.ndarray:
-        """Read a variable in some units, [len(units), tile, ...], and verify the checksums.
+        """Read a variable in some units, [len(units), rows of a unit, ...], and verify it.
 
         Raises:
             StoreError: if a chunk is damaged or missing.
         """
-        checks.choice("name", name, self.variables)
+        array = self._arrays[checks.choice("name", name, self.variables)]
         given = checks.record("units", units)
         inside = (given >= 0) & (given < self.num_units) & (given == np.floor(given))
         if given.ndim != 1 or not inside.all():
             raise ValueError(f"units must be numbers of units, below {self.num_units}, got {units}")
-        units = given.astype(int)
-        array = self.array(name)
-        out = np.empty((len(units), self.tile, *array.shape[1:]), array.dtype)
-        for place, count in _stretches(units):
-            first = int(units[place])
+        chosen = given.astype(int).tolist()
+        out = np.empty((len(chosen), array.rows, *array.inner), array.kind)
+        contents = self._files.get_each(map(array.chunk, chosen))
+        for index, (unit, content) in enumerate(zip(chosen, contents, strict=True)):
             try:
-                part = np.asarray(array[first * self.tile : (first + count) * self.tile])
-            except (ValueError, OSError):  # some chunk is damaged; the loop below finds which
-                part = None
-            for index in range(count):
-                block = None if part is None else part[index * self.tile :][: self.tile]
-                if fault := self._fault(name, first + index, block):
-                    raise StoreError(
-                        f"{self.path}: {fault}; recompute it with `causal-sgd repair {self.path}`"
-                    )
-            assert part is not None, "one of the chunks must be damaged"
-            out[place : place + count] = part.reshape(count, self.tile, *array.shape[1:])
+                out[index] = self._decoded(array, unit, content)
+            except DamagedChunk as error:
+                raise StoreError(
+                    f"{self.path}: {error}; recompute it with `causal-sgd repair {self.path}`"
+                ) from None
         return out
+
+    def faults(self) -> dict[int | str, str]:
+        """Describe all damage: of units marked as done, and of the files that describe them."""
+        faults = dict(self.damaged)
+        units = np.flatnonzero(self._ledger.closed).tolist()
+        for name, array in self._arrays.items():
+            contents = self._files.get_each(map(array.chunk, units))
+            for unit, content in zip(units, contents, strict=True):
+                try:
+                    self._decoded(self._arrays[name], unit, content)
+                except DamagedChunk as error:
+                    faults.setdefault(unit, str(error))
+        return dict(sorted(faults.items(), key=_units_first)) | self._ledger.export_faults()
+
+    def _decoded(self, array: Array, unit: int, content: bytes | None) -> np.ndarray:
+        """The values of a chunk.
+
+        Args:
+            array: the variable.
+            unit: the number of the chunk.
+            content: of its file; None if that is missing.
+
+        Raises:
+            DamagedChunk: if they are not what was written; with the array and the unit.
+        """
+        variable = self.variables.index(array.name)
+        try:
+            if content is None:
+                raise DamagedChunk("is gone")
+            expected = self._ledger.expected(unit, variable)
+            block = array.decode(content, expected)
+            if expected is not None:
+                return block
+        except DamagedChunk as error:
+            if not self._is_recoded(array):
+                raise DamagedChunk(f"{array.name} of unit {unit} {error}") from None
+            block = self._through_zarr(array, unit)
+        if not self._ledger.is_recorded(unit, variable, block):
+            raise DamagedChunk(
+                f"{array.name} of unit {unit} does not have the checksum it was written with"
+            )
+        return block
+
+    def _is_recoded(self, array: Array) -> bool:
+        """Whether an array has another layout than the one that stores are written with."""
+        if array.name not in self._recoded:
+            self._recoded[array.name] = _differs(self._files, array)
+        return self._recoded[array.name]
+
+    @functools.cached_property
+    def _recoded(self) -> dict[str, bool]:
+        return {}
+
+    def _through_zarr(self, array: Array, unit: int) -> np.ndarray:
+        """The values of a unit in an array of another layout."""
+        import zarr
+
+        try:
+            opened = zarr.open_array(self.path / array.name, mode="r")
+            return np.asarray(opened[unit * array.rows : (unit + 1) * array.rows])
+        except Exception as error:  # zarr raises many types for broken files
+            raise DamagedChunk(
+                f"{array.name} of unit {unit} is damaged ({_first_line(error)})"
+            ) from None
 
     def _check_unit(self, unit: int) -> None:
         checks.integer("unit", unit, minimum=0, maximum=self.num_units - 1)
 
-    def faults(self) -> dict[int, str]:
-        """Describe every damaged unit among those marked as done, or with an unreadable status."""
-        faults = dict(self.damaged)
-        foreign = (self._status[:, 0] == 1) & ~self.done
-        for unit in np.flatnonzero(foreign):
-            faults[int(unit)] = f"unit {unit} belongs to another configuration"
-        for unit in np.flatnonzero(self._status[:, 0] > 1):
-            faults[int(unit)] = f"unit {unit} has an unknown status {self._status[unit, 0]}"
-        for unit in np.flatnonzero(self.done):
-            found = (self._fault(name, int(unit), None) for name in self.variables)
-            if fault := next(filter(None, found), None):
-                faults[int(unit)] = fault
-        return faults
 
-    def _read_status(self) -> tuple[np.ndarray, dict[int, str]]:
-        """The rows of `status`, and the faults of those that cannot be read; these are zero."""
-        array = self.array("status")
-        rows = np.zeros((self.num_units, array.shape[1]), np.uint32)
-        stored = min(self.num_units, array.shape[0])
-        damaged = {}
-        try:
-            rows[:stored] = array[:stored]
-        except (ValueError, OSError):
-            for unit in range(stored):
-                try:
-                    rows[unit] = array[unit]
-                except (ValueError, OSError) as error:
-                    damaged[unit] = f"the status of unit {unit} is damaged ({first_line(error)})"
-        return rows, damaged
-
-    def _fault(self, name: str, unit: int, block: np.ndarray | None) -> str | None:
-        """Describe the damage of a chunk (read here unless given); None if it is intact."""
-        if block is None:
-            try:
-                block = np.asarray(self.array(name)[unit * self.tile : (unit + 1) * self.tile])
-            except (ValueError, OSError) as error:
-                return f"{name} of unit {unit} is damaged ({first_line(error)})"
-        expected = int(self._status[unit, len(FIELDS) + self.variables.index(name)])
-        if zlib.crc32(np.ascontiguousarray(block).data) == expected:
-            return None
-        key = self.array(name).metadata.encode_chunk_key((unit,) + (0,) * (block.ndim - 1))
-        if not (self.path / name / key).exists():
-            return f"{name} of unit {unit} is gone"
-        return f"{name} of unit {unit} does not have the checksum it was written with"
+def _units_first(item: tuple[int | str, str]) -> tuple[bool, int, str]:
+    key = item[0]
+    return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
-def _stretches(units: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Indices and lengths of stretches of consecutive units."""
-    breaks = np.flatnonzero(np.diff(units) != 1) + 1
-    edges = [0, *breaks.tolist(), len(units)]
-    yield from ((first, last - first) for first, last in itertools.pairwise(edges) if last > first)
+def _differs(files: Folder, array: Array) -> bool:
+    """Whether the header of an array states another layout or type; no header states none."""
+    try:
+        stated = json.loads(files.get(array.header))
+        expected = json.loads(array.describe(0))
+        codecs = [codec["name"] for codec in stated["codecs"]]
+        parts = ("data_type", "chunk_grid", "chunk_key_encoding")
+        return codecs != ["bytes", "crc32c"] or any(
+            stated[part] != expected[part] for part in parts
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
