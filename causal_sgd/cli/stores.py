@@ -50,9 +50,12 @@ class Status:
                 "done": done,
                 "missing": runs - done,
                 "diverged": diverged,
-                "units": store.num_units,
+                "tiles": store.num_tiles,
                 "tile": store.tile,
-                "damaged": {str(unit): fault for unit, fault in faults.items()},
+                "units": store.num_units,
+                "tiles_per_unit": store.tiles_per_unit,
+                "format_version": store.format_version,
+                "damaged": {str(place): fault for place, fault in faults.items()},
                 "writer": store.writer(),
                 "created": store.created,
                 "configuration_hash": store.hash,
@@ -74,8 +77,10 @@ class Status:
             print(f"  {name:20} {ends}")
         rows = [
             ("metrics", ", ".join(name for name in store.variables if name != "diverged_at")),
-            ("units", f"{store.num_units} of {store.tile} runs each, {store.done.sum()} done"),
+            ("tiles", f"{store.num_tiles} of {store.tile} runs each, {store.done.sum()} done"),
+            ("units on disk", f"{store.num_units} of {store.tiles_per_unit} tiles each"),
             ("configuration", f"{store.hash[:12]}, created {store.created}"),
+            ("format", str(store.format_version)),
         ]
         for machine in store.environments:
             versions = [f"{name} {machine['versions'][name]}" for name in ("causal_sgd", "jax")]
@@ -118,7 +123,7 @@ class Resume(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair(Workplace):
-    """Find the damaged units of a store and compute them again.
+    """Mend a store: restore its header, and compute damaged units again.
 
     For example: causal-sgd repair diagram.zarr
     """
@@ -129,19 +134,28 @@ class Repair(Workplace):
     """The store's world file, if it has moved on its own."""
     data_file: Path | None = None
     """The store's data file, if it has moved on its own."""
+    convert: bool = False
+    """Make a store of an older format one of the present format, in place."""
 
     def __call__(self) -> int:
         """Find, report and recompute."""
-        from causal_sgd.sweeps.store import Store
+        from causal_sgd.sweeps.store import Store, repair
 
+        faults = repair(self.path, convert=self.convert)
         store = Store(self.path)
-        faults = store.repair()
         for fault in faults.values():
             print(f"damaged: {fault}")
-        print(f"{self.path}: {len(faults)} of {store.num_units} units are damaged")
-        if faults and "experiment" not in store.configuration:
+        units = sum(isinstance(place, int) for place in faults)
+        mended = len(faults) - units
+        files = f", and {mended} other {'fault was' if mended == 1 else 'faults were'} mended"
+        print(
+            f"{self.path}: {units} of {store.num_units} units are damaged{files if mended else ''}"
+        )
+        if self.convert:
+            print(f"{self.path} has format {store.format_version}")
+        if units and "experiment" not in store.configuration:
             print(f"they are marked as missing; complete the store: {_how_to_complete(store)}")
-        elif faults:
+        elif units:
             _complete(store, self, self.world_file, self.data_file)
         return 0
 
@@ -193,7 +207,8 @@ def _complete(
     store: Store, workplace: Workplace, world_file: Path | None, data_file: Path | None
 ) -> None:
     """Compute the missing runs of every request, with files that may have moved."""
-    if not len(store.missing()):
+    runs, done = store.progress()
+    if done == runs:
         print(f"{store.path}: nothing is missing")
         return
     from causal_sgd.experiment._stored import stored_experiment

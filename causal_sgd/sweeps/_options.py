@@ -16,6 +16,7 @@ __all__ = ["CompareOptions", "RefineOptions"]
 
 class _Options(TypedDict, total=False):
     key: int | Key
+    fsync: bool
     executor: Executor | Callable[[], Executor] | None
     config: Mapping[str, object] | None
     tile: int | None
