@@ -36,8 +36,8 @@ class Explore:
     paths: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[PATH ...]")
     ] = ()
-    """Stores (.zarr) or files (.nc) of `phase`. The page switches between several over the same
-    axes, such as those of different samplers."""
+    """Stores (.zarr) or files (.nc) of `phase`, full or refined. The page switches between several
+    over the same axes, such as those of different samplers."""
     out: Path | None = None
     """The page; by default the name of the first store with .html."""
     x: str | None = None
@@ -133,7 +133,7 @@ def _naming(*paths: Path) -> Iterator[None]:
 
 def _states(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, time and size of the files that change with the results of a sweep."""
-    files = [path] if path.suffix == ".nc" else [path / "zarr.json", *path.glob("status/c/**/*")]
+    files = [path] if path.suffix == ".nc" else [path / "zarr.json", *path.glob("status/**/*")]
     for file in files:
         with contextlib.suppress(OSError):  # gone meanwhile
             status = file.stat()
@@ -153,9 +153,12 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
         from causal_sgd.sweeps.store import Store
+        from causal_sgd.sweeps.store._forms import is_refined, unzipped
 
         store = Store(path)
-        return store.dataset(), dict(store.configuration)
+        grid = store.hull()
+        dataset = store.dataset(unzipped(store) if is_refined(grid) else grid)
+        return dataset, dict(store.configuration)
     import xarray as xr
 
     if not path.exists():
@@ -173,7 +176,8 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
     if "diverged_at" not in dataset:
         raise ValueError(f"{path} must be a netCDF file of a sweep, got one without diverged_at")
     if "seed" not in dataset["diverged_at"].dims:
-        raise ValueError(f"{path} must be a netCDF file of a sweep, got one without seeds")
+        hint = " (a list of runs; explore the store itself)" if "run" in dataset.dims else ""
+        raise ValueError(f"{path} must be a netCDF file of a sweep, got one without seeds{hint}")
     attributes: dict[str, object] = {str(name): value for name, value in dataset.attrs.items()}
     if "experiment" in attributes:
         try:

@@ -60,7 +60,7 @@ class Status:
                 "created": store.created,
                 "configuration_hash": store.hash,
                 "configuration": store.configuration,
-                "axes": {name: values.tolist() for name, values in _axes(store).items()},
+                "axes": {name: values.tolist() for name, values in _axes(store)[0].items()},
                 "environments": store.environments,
             }
             print(json.dumps(report))
@@ -68,14 +68,16 @@ class Status:
         share = f" ({done / runs:.1%})" if runs else ""
         lost = "" if diverged is None else f", {diverged} diverged"
         print(f"{self.path}: {done} of {runs} runs done{share}, {runs - done} missing{lost}")
-        for name, values in _axes(store).items():
+        axes, points = _axes(store)
+        for name, values in axes.items():
             ends = (
                 f"{values.min():.6g}"
                 if len(values) == 1
                 else f"{len(values)} values, {values.min():.6g} to {values.max():.6g}"
             )
             print(f"  {name:20} {ends}")
-        rows = [
+        rows = [] if points is None else [("points", points)]
+        rows += [
             ("metrics", ", ".join(name for name in store.variables if name != "diverged_at")),
             ("tiles", f"{store.num_tiles} of {store.tile} runs each, {store.done.sum()} done"),
             ("units on disk", f"{store.num_units} of {store.tiles_per_unit} tiles each"),
@@ -189,10 +191,18 @@ class Export:
         return 0
 
 
-def _axes(store: Store) -> dict[str, np.ndarray]:
+def _axes(store: Store) -> tuple[dict[str, np.ndarray], str | None]:
+    """The values of parameters and seeds, and how many points of their grid there are, if few."""
+    from causal_sgd.sweeps.store._forms import is_refined, unique_axes
+
     grid = store.hull()
-    named = {name: values for axis in grid.axes.values() for name, values in axis.items()}
-    return named | {"seed": grid.seeds}
+    axes, points = grid.axes, None
+    if is_refined(grid):
+        axes = unique_axes(store, grid)
+        sizes = " x ".join(str(len(axis[name])) for name, axis in axes.items())
+        points = f"{grid.shape[0]} of a grid of {sizes}"
+    named = {name: values for axis in axes.values() for name, values in axis.items()}
+    return named | {"seed": grid.seeds}, points
 
 
 def _how_to_complete(store: Store) -> str:

@@ -186,7 +186,7 @@ def axes_of(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str
     if len(axes) < 2:
         hint = ""
         if "point" in axes:
-            hint = "; for a refined diagram, use the result of `refine` (phase --refine --out X.nc)"
+            hint = "; for a refined diagram, use open_results(PATH, unzip=True)"
         raise ValueError(
             f"a diagram must have at least two axes of numbers, got {axes or 'none'}{hint}"
         )
@@ -243,10 +243,16 @@ def _views(datasets: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 
 def _frames(dataset: xr.Dataset, cells: int, most_numbers: int) -> np.ndarray | None:
-    """Evenly spaced indices of as many frames as the page may hold; None for fewer than two."""
+    """Evenly spaced indices of as many frames as the page may hold; None for fewer than two.
+
+    The frame of the last step is among them.
+    """
     count = dataset.sizes.get("step", 1)
     limit = min(count, most_numbers // max(cells * len(BAND), 1))
-    return None if limit < 2 else np.unique(np.linspace(0, count - 1, limit).round().astype(int))
+    if limit < 2:
+        return None
+    even = np.linspace(0, count - 1, limit).round().astype(int)
+    return np.union1d(even, np.argmax(dataset["step"].values))
 
 
 def _axis(dataset: xr.Dataset, dim: str) -> _Axis:
@@ -265,13 +271,14 @@ def _numbers(
         done = view["done"].transpose(*order, "seed")
     levels = np.array(LEVELS)
     quantiles, tracks = [], []
-    for metric in metrics:  # one at a time: a lazy store is read here
-        values = valid(view, view[metric])
-        values = values.transpose(*order, "step", "seed", missing_dims="ignore")
-        last = final(values.to_dataset(name=metric))[metric].values
+    for metric in metrics:  # one at a time, and only these frames: a lazy store is read here
+        shown = final(view[[metric]]) if frames is None else view[[metric]].isel(step=frames)
+        shown = shown.load()
+        last = valid(view, final(shown)[metric]).transpose(*order, "seed").values
         quantiles.append(np.moveaxis(nan_quantiles(last, levels), -1, 0))
         if frames is not None:
-            tracks.append(nan_quantiles(values.isel(step=frames).values, levels[list(BAND)]))
+            values = valid(view, shown[metric]).transpose(*order, "step", "seed").values
+            tracks.append(nan_quantiles(values, levels[list(BAND)]))
     runs = done.sum("seed")
     return {
         "final": packed(np.stack(quantiles)),

@@ -26,6 +26,7 @@ from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps.store._files import Folder
+from causal_sgd.sweeps.store._forms import unzipped
 from causal_sgd.sweeps.store._header import (
     Header,
     check_environment,
@@ -316,12 +317,14 @@ def _check_manifest(manifest: Manifest) -> None:
     checks.instance("manifest", manifest, Manifest, "a Manifest, as `Manifest.make` returns it")
 
 
-def open_results(path: str | Path) -> xr.Dataset:
+def open_results(path: str | Path, *, unzip: bool = False) -> xr.Dataset:
     """Open the labelled results of a store, complete or not; values are read on access.
 
     Args:
         path: of a store made by `sweep(..., store=path)` or `causal-sgd ... --out PATH.zarr`; a
             sweep may be writing to it.
+        unzip: give every parameter of a `zipped` axis an axis of its own, with all its values. A
+            store that `refine` filled becomes a grid; its points are otherwise one axis `point`.
 
     Returns:
         A dataset with all axis values and seeds that were requested, as `sweep` returns it, with
@@ -331,5 +334,8 @@ def open_results(path: str | Path) -> xr.Dataset:
     Raises:
         StoreError: if there is no store at the path or its format is newer; on access, if a chunk
             is damaged.
+        ValueError: with `unzip`, if the memory does not hold the grid.
     """
-    return Store(path).dataset()
+    checks.flags(unzip=unzip)
+    store = Store(path)
+    return store.dataset(unzipped(store) if unzip else None)
