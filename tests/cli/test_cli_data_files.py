@@ -12,6 +12,7 @@ import pytest
 
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
+from support.stores import forget
 
 ROWS = 30
 RUN = words("run supervised --method pooled --metrics weights --seeds 1")
@@ -142,9 +143,9 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
     moved.mkdir()
     for name in ("own.zarr", "plain.csv"):
         shutil.move(folder / name, moved / name)
-    Store(moved / "own.zarr").array("status")[0] = 0
+    forget(moved / "own.zarr", [0])
     assert call("resume", str(moved / "own.zarr"), capsys=capsys)[0] == 0
-    Store(moved / "own.zarr").array("status")[0] = 0
+    forget(moved / "own.zarr", [0])
     (moved / "plain.csv").rename(moved / "renamed.csv")
     code, _, err = call("resume", str(moved / "own.zarr"), capsys=capsys)
     assert code == 2

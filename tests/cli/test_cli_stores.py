@@ -20,6 +20,7 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store
 from support.shell import call, words
+from support.stores import chunk, forget
 
 SMALL = words("--dim 4 --invariant-rank 1 --spurious-rank 1 --steps 20 --measurement population")
 SMALL += words("--model diagonal --basis canonical")  # compiles quickly
@@ -66,7 +67,7 @@ def test_status_prints_the_contents(store: str, capsys) -> None:
 
 
 def test_the_same_command_adds_seeds_and_values(store: str, capsys) -> None:
-    before = Store(store).num_units
+    before = Store(store).num_tiles
     wider = [*DIAGRAM[:2], "spread=0:6:4", *DIAGRAM[3:]]
     code, out, _ = call(*wider, "--seeds", "4", "--out", store, "--json", capsys=capsys)
     assert code == 0
@@ -78,7 +79,7 @@ def test_the_same_command_adds_seeds_and_values(store: str, capsys) -> None:
         json.loads(out)["median"], expected.transpose("learning_rate", "spread"), rtol=1e-6
     )
     tile = Store(store).tile
-    assert Store(store).num_units - before == -(-(4 * 2 * 4 - 12) // tile)
+    assert Store(store).num_tiles - before == -(-(4 * 2 * 4 - 12) // tile)
 
 
 def test_another_experiment_is_refused_in_one_line(store: str, capsys) -> None:
@@ -90,10 +91,8 @@ def test_another_experiment_is_refused_in_one_line(store: str, capsys) -> None:
 
 def test_a_repaired_store_is_whole(store: str, capsys) -> None:
     whole = causal_sgd.open_results(store).load()
-    chunk = next(
-        file for file in (Path(store) / "spurious_signal" / "c").rglob("*") if file.is_file()
-    )
-    chunk.write_bytes(chunk.read_bytes()[:-1])
+    file = chunk(Path(store), "spurious_signal", 0)
+    file.write_bytes(file.read_bytes()[:-1])
     code, out, _ = call("status", store, "--verify", capsys=capsys)
     assert code == 1
     assert "damaged: spurious_signal of unit 0 is damaged" in out
@@ -132,7 +131,7 @@ def test_a_store_from_python_says_how_to_complete_it(tmp_path, capsys) -> None:
 
     path = tmp_path / "own.zarr"
     sweep(own, axes={"spread": [1.0, 2.0]}, seeds=2, tile=2, store=path)
-    next(file for file in (path / "diverged_at" / "c").rglob("*") if file.is_file()).unlink()
+    chunk(path, "diverged_at", 0).unlink()
     code, out, _ = call("repair", str(path), capsys=capsys)
     assert code == 0
     assert "run the same sweep of the cell test_a_store_from" in out
@@ -166,7 +165,7 @@ def test_an_interrupted_command_prints_how_to_continue(tmp_path, how: int, capsy
     )
     deadline = time.monotonic() + 100
     while process.poll() is None and not (
-        path.exists() and any((path / "status" / "c").rglob("*/0"))
+        (path / "status" / "journal").exists() and (path / "status" / "journal").stat().st_size
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -191,8 +190,7 @@ def test_an_interrupted_command_prints_how_to_continue(tmp_path, how: int, capsy
 
 def test_resume_computes_the_missing_runs(store: str, capsys) -> None:
     whole = causal_sgd.open_results(store).load()
-    opened = Store(store)
-    opened.array("status")[0] = 0
+    forget(Path(store), [0])
     code, out, _ = call("resume", store, capsys=capsys)
     assert code == 0
     assert "12 of 12 runs done" in out

@@ -16,8 +16,8 @@ import causal_sgd
 from causal_sgd import cli
 from causal_sgd.experiment import SYSTEMS, SupervisedExperiment
 from causal_sgd.sweeps import sweep
-from causal_sgd.sweeps.store import Store
 from support.shell import call, words
+from support.stores import forget
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -105,7 +105,7 @@ def test_a_store_is_resumed_and_explored(capsys, tmp_path: Path) -> None:
     expected = np.array([0.1, 0.3, 0.5]) / 4
     weights = whole.spurious_weight.isel(step=-1, seed=0, spread=0)
     np.testing.assert_allclose(weights, expected, rtol=1e-5)
-    Store(path).array("status")[0] = 0
+    forget(Path(path), [0])
     assert "complete it with: causal-sgd resume" in call("status", path, capsys=capsys)[1]
     code, out, _ = call("resume", path, capsys=capsys)
     assert code == 0

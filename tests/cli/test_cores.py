@@ -14,9 +14,9 @@ import pytest
 
 from causal_sgd import sweep
 from causal_sgd.experiment import Experiment
-from causal_sgd.sweeps.store import Store
 from support import first_use
 from support.shell import call, words
+from support.stores import forget
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     np.savez(tmp_path / "world.npz", invariant=invariant, spurious=np.stack([own, -own]))
     cell = Experiment(**FIELDS, world_file=tmp_path / "world.npz").cell()
     sweep(cell, seeds=4, tile=2, store=tmp_path / "d.zarr")
-    Store(tmp_path / "d.zarr").array("status")[0] = 0
+    forget(tmp_path / "d.zarr", [0])
     chunks = (tmp_path / "d.zarr" / "spurious_signal" / "c").rglob("*")
     max(file for file in chunks if file.is_file()).write_bytes(b"")
     return tmp_path

@@ -16,7 +16,7 @@ from causal_sgd.figures.explorer import write_page
 from causal_sgd.sensing import worlds
 from causal_sgd.studies import reproduction
 from causal_sgd.sweeps import compare, sweep, use_compilation_cache
-from causal_sgd.sweeps.store import Store, export_results, open_results
+from causal_sgd.sweeps.store import Store, export_results, open_results, repair
 from support.cases import few
 from support.executors import CELL, OPTIONS, reference
 
@@ -72,7 +72,7 @@ def test_results_survive_a_change_of_folder(tmp_path, monkeypatch) -> None:
     assert found.equals(reference())
     assert compared.sel(variant="first", drop=True).equals(reference())
     assert store.dataset().drop_vars("done").equals(reference())
-    assert not store.repair()
+    assert not repair(store.path)
     assert not list((tmp_path / "two").iterdir())
 
 

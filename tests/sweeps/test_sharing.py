@@ -29,6 +29,7 @@ from causal_sgd.sweeps.store import Store
 from causal_sgd.training import samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Trace
+from support.stores import forget
 from support.sweeps import same_bits, trace_of
 
 
@@ -134,18 +135,18 @@ def test_a_store_grows_seed_by_seed_and_resumes_to_the_same_bits(tmp_path: Path)
     path = tmp_path / "grown.zarr"
     asked: set[tuple[float, int]] = set()
     for rates, seeds in ((RATES[1:3], SEEDS[:2]), (RATES, SEEDS[1:3]), (RATES, SEEDS)):
-        before = Store(path).num_units if path.exists() else 0
+        before = Store(path).num_tiles if path.exists() else 0
         new = {(rate, seed) for rate in rates for seed in seeds} - asked
         found = sweep(cell, axes={"rate": rates}, seeds=seeds, tile=4, store=path)
         assert same_bits(found, reference().sel(rate=rates, seed=seeds))
         each = collections.Counter(seed for _, seed in new)
-        assert Store(path).num_units - before == sum(-(-count // 4) for count in each.values())
+        assert Store(path).num_tiles - before == sum(-(-count // 4) for count in each.values())
         asked |= new
     store = Store(path)
     assert store.by_seed
-    assert all(store.columns(unit)[0].shape == () for unit in range(store.num_units))
-    store.array("status")[1:3] = 0  # as if the sweep had been killed before these units
-    assert len(Store(path).missing()) == 2
+    assert all(store.columns(tile)[0].shape == () for tile in range(store.num_tiles))
+    forget(path, [1, 2])
+    assert int((~Store(path).done).sum()) == 2 * store.tiles_per_unit
     assert same_bits(sweep(cell, axes={"rate": RATES}, seeds=SEEDS, store=path), reference())
 
 

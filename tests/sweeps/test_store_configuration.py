@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from causal_sgd.sweeps import compare, sweep
 from causal_sgd.sweeps._programs import Program
 from causal_sgd.sweeps.store import Store, StoreError, open_results
 from causal_sgd.types import Trace
+from support.stores import edit
 
 
 def experiment(**changes: Any) -> Any:
@@ -112,11 +112,12 @@ def test_another_configuration_is_refused_with_every_difference(
 def test_a_store_of_another_version_is_used_with_a_warning(tmp_path) -> None:
     path = tmp_path / "old.zarr"
     sweep(closure(1.0), axes=AXES, tile=2, store=path)
-    file = path / "zarr.json"
-    content = json.loads(file.read_text())
-    environment = content["attributes"]["environments"][0]
-    environment["versions"]["jax"], environment["program"] = "0.9.9", "as another jax prints it"
-    file.write_text(json.dumps(content))
+
+    def age(header: dict[str, Any]) -> None:
+        environment = header["environments"][0]
+        environment["versions"]["jax"], environment["program"] = "0.9.9", "as another jax prints it"
+
+    edit(path, age, vouched=True)
     with pytest.warns(UserWarning, match=r"rounding only: versions.jax is 0.9.9 in the store and"):
         sweep(closure(1.0), axes=AXES, seeds=3, store=path)
     assert open_results(path).attrs["environments"] == 2

@@ -14,6 +14,7 @@ from causal_sgd.sensing.worlds._arrays import digest
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store, StoreError
 from support.shell import call, words
+from support.stores import chunk, forget
 
 SMALL = "--steps 5 --measurement population --metrics spurious_signal --world-file"
 FIELDS = {"steps": 5, "measurement": "population", "metrics": ("spurious_signal",)}
@@ -60,12 +61,11 @@ def test_commands_find_the_file_of_a_moved_folder(folder: Path, capsys) -> None:
     path = str(folder / "d.zarr")
     line = f"run {SMALL} {folder / 'world.npz'} --seeds 3 --out {path}"
     assert call(*words(line), capsys=capsys)[0] == 0
-    Store(path).array("status")[1] = 0
+    forget(Path(path), [1])
     assert call("resume", path, capsys=capsys)[0] == 0
     folder = folder.rename(folder.with_name("third"))
     path = str(folder / "d.zarr")
-    chunk = max(each for each in folder.rglob("spurious_signal/c/*/*") if each.is_file())
-    chunk.write_bytes(b"")
+    chunk(Path(path), "spurious_signal", 0).write_bytes(b"")
     assert call("repair", path, capsys=capsys)[0] == 0
     assert Store(path).progress() == (3, 3)
     assert not Store(path).faults()
@@ -73,7 +73,7 @@ def test_commands_find_the_file_of_a_moved_folder(folder: Path, capsys) -> None:
 
 def test_a_file_that_moved_on_its_own_is_given(folder: Path, tmp_path: Path, capsys) -> None:
     path = folder / "d.zarr"
-    Store(path).array("status")[0] = 0
+    forget(path, [0])
     shutil.move(folder / "world.npz", tmp_path / "other.npz")
     code, _, err = call("resume", str(path), capsys=capsys)
     assert (code, len(err.splitlines())) == (2, 1)

@@ -159,16 +159,17 @@ def restore_header(files: Files) -> str | None:
     """Restore a lost, altered or older zarr.json from its copy; return its fault, if it had one.
 
     Raises:
-        StoreError: if there is no valid copy, and the header is not one of a store.
+        StoreError: if the header is not one of a store and has no valid copy, or the store cannot
+            be written.
     """
-    copy = _copy(files)
     try:
         read_header(files)
         return None
     except StoreError as error:
-        if copy is None:
+        if _copy(files) is None:
             raise
-        files.put(FILE, files.get(COPY))
+        with files.writing():
+            files.put(FILE, files.get(COPY))
         return str(error).partition(";")[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +47,8 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
     checks.flags(convert=convert)
     files = Folder(checks.path("path", path))
     faults: dict[int | str, str] = {}
-    with files.writing() if files.exists() else contextlib.nullcontext():
-        if fault := restore_header(files):
-            faults["zarr.json"] = fault
+    if fault := restore_header(files):
+        faults["zarr.json"] = fault
     store = Store(path, lenient=True)
     with store.mending():
         ledger = store._ledger
