@@ -1,4 +1,4 @@
-"""A sweep into a store that logs the units it begins and ends; tests run it and stop it.
+"""A sweep into a store that logs the tiles it begins and ends; tests run it and stop it.
 
     python interrupted.py STORE LOG [full UNITS]
 
@@ -18,7 +18,8 @@ from causal_sgd.sweeps.store import Store
 TILE = 4
 AXES = {"spread": [0.0, 2.0, 4.0], "learning_rate": [0.02, 0.05, 0.1, 0.2]}
 SEEDS = 12
-NUM_UNITS = 3 * 4 * 12 // TILE
+NUM_TILES = 3 * 4 * 12 // TILE
+TILES_PER_UNIT = 4  # at most: an eighth of the tiles
 CELL = Experiment(
     dim=3,
     invariant_rank=1,
@@ -44,13 +45,14 @@ def main(path: Path, log: Path, *full: str) -> None:
     columns, write = Store.columns, Store.write
     written = []
 
-    def begin(self, unit):
-        tell(f"begin {unit}")
-        return columns(self, unit)
+    def begin(self, tile):
+        tell(f"begin {tile}")
+        return columns(self, tile)
 
-    def end(self, unit, *rest):
-        write(self, unit, *rest)
-        tell(f"end {unit}")
+    def end(self, unit, tiles, *rest):
+        write(self, unit, tiles, *rest)
+        for place in tiles:
+            tell(f"end {unit * self.tiles_per_unit + place}")
         written.append(unit)
         if full and len(written) == int(full[1]):
             resource.setrlimit(
