@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import random
 import shutil
@@ -22,10 +21,13 @@ import xarray as xr
 
 import causal_sgd
 from causal_sgd.sweeps import sweep
-from causal_sgd.sweeps.store import Store, StoreError, open_results
+from causal_sgd.sweeps.store import Store, StoreError, open_results, repair
+from causal_sgd.sweeps.store._journal import FIELDS, encode_rows
 from support import interrupted
+from support.stores import chunk, edit
 
-IN_FLIGHT = 4  # units under way at a time: two for each of two devices
+IN_FLIGHT = 4  # tiles under way at a time: two for each of two devices
+WAITING = 2 * interrupted.TILES_PER_UNIT  # tiles that wait for others of their units
 SCRIPT = Path(interrupted.__file__)
 
 
@@ -73,14 +75,14 @@ def lines(log: Path) -> list[str]:
 
 
 def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
-    """Kill a sweep at random moments, let it finish, and check every bit and the units computed."""
+    """Kill a sweep at random moments, let it finish, and check every bit and the tiles computed."""
     moments = random.Random(seed)
     path, log = folder / "killed.zarr", folder / "log"
     landed = 0
     for _ in range(kills):
         before = len(lines(log))
         process = begun(path, log)
-        # Usually after the first unit of this process has begun, sometimes while it starts.
+        # Usually after the first tile of this process has begun, sometimes while it starts.
         early, deadline = moments.random() < 0.1, time.monotonic() + 60
         while not early and len(lines(log)) == before and process.poll() is None:
             assert time.monotonic() < deadline
@@ -95,21 +97,21 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     process = begun(path, log)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
-    assert landed >= kills * 0.6, f"only {landed} of {kills} kills came while units were computed"
+    assert landed >= kills * 0.6, f"only {landed} of {kills} kills came while tiles were computed"
     assert not Store(path).faults()
     found = swept(path)
     assert found.equals(uninterrupted())
     begins: Counter[str] = Counter()
     ended: set[str] = set()
     for line in lines(log):
-        event, unit = line.split()
+        event, tile = line.split()
         if event == "end":
-            ended.add(unit)
+            ended.add(tile)
         else:
-            assert unit not in ended, f"unit {unit} was computed again although it was done"
-            begins[unit] += 1
-    again = sum(begins.values()) - interrupted.NUM_UNITS
-    assert again <= kills * IN_FLIGHT, f"{again} units were begun again"
+            assert tile not in ended, f"tile {tile} was computed again although it was done"
+            begins[tile] += 1
+    again = sum(begins.values()) - interrupted.NUM_TILES
+    assert again <= kills * (IN_FLIGHT + WAITING), f"{again} tiles were begun again"
 
 
 def test_a_killed_sweep_resumes_to_the_same_bits(tmp_path) -> None:
@@ -132,8 +134,9 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
     assert process.returncode == 1
     assert "full.zarr cannot be written" in error
     assert "what was done before is kept" in error
-    assert len([line for line in lines(log) if line.startswith("end")]) == 5
-    assert int(Store(path).done.sum()) == 5
+    ended = [line for line in lines(log) if line.startswith("end")]
+    assert int(Store(path).done.sum()) == len(ended)
+    assert len(ended) == 5 * Store(path).tiles_per_unit
     assert not Store(path).faults()
     assert swept(path).equals(uninterrupted())
 
@@ -204,11 +207,6 @@ def test_a_read_only_folder_can_be_read_and_is_named(store: Path) -> None:
     assert "new.zarr must be a place that can be written" in new
 
 
-def chunk(store: Path, name: str, unit: int) -> Path:
-    array = Store(store).array(name)
-    return store / name / array.metadata.encode_chunk_key((unit,) + (0,) * (array.ndim - 1))
-
-
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 4
@@ -225,106 +223,138 @@ def empty(path: Path) -> None:
 
 def swap(path: Path) -> None:
     """Another unit's chunk: whole, with a valid checksum of its own, and wrong here."""
-    first = path.parents[len(path.parts) - path.parts.index("c") - 2] / "0"
-    shutil.copy(next(file for file in (first, *first.rglob("*")) if file.is_file()), path)
+    shutil.copy(path.with_name(path.name.replace(f"c.{UNIT}", "c.0")), path)
 
 
-@pytest.mark.parametrize("name", ["spurious_signal", "diverged_at", "status"])
+UNIT = 5
+
+
+def computed_tiles(monkeypatch) -> list[int]:
+    """A list of the tiles that are computed from now on."""
+    computed: list[int] = []
+    columns = Store.columns
+    monkeypatch.setattr(
+        Store, "columns", lambda self, tile: (computed.append(tile), columns(self, tile))[1]
+    )
+    return computed
+
+
+@pytest.mark.parametrize("name", ["spurious_signal", "diverged_at"])
 @pytest.mark.parametrize("harm", [flip, truncate, empty, swap, Path.unlink])
 def test_a_damaged_chunk_is_found_named_and_recomputed_alone(
     store: Path, name: str, harm: Callable, monkeypatch
 ) -> None:
     if name == "diverged_at" and harm is swap:
         pytest.skip("the same values: no harm done")
-    if name == "status" and harm is swap:
-        pytest.skip("tested below: a status that vouches for other data")
-    unit = 7
     whole = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
-    harm(chunk(store, name, unit))
-    if name != "status":
-        with pytest.raises(StoreError, match=rf"{name} of unit {unit} .*causal-sgd repair"):
-            open_results(store)[name].load()
+    harm(chunk(store, name, UNIT))
+    with pytest.raises(StoreError, match=rf"{name} of unit {UNIT} .*causal-sgd repair"):
+        open_results(store)[name].load()
     faults = Store(store).faults()
-    missing = name == "status" and harm is Path.unlink  # as if it had never been computed
-    assert list(faults) == ([] if missing else [unit])
-    assert missing or name in faults[unit]
-    computed = []
-    write = Store.write
-    monkeypatch.setattr(
-        Store, "write", lambda self, unit, *rest: (computed.append(unit), write(self, unit, *rest))
-    )
-    assert Store(store).repair() == faults
+    assert list(faults) == [UNIT]
+    assert name in faults[UNIT]
+    computed = computed_tiles(monkeypatch)
+    assert repair(store) == faults
     assert swept(store).equals(uninterrupted())
-    assert computed == [unit]
-    chunks = {(variable, "c") for variable in Store(store).variables}
+    size = Store(store).tiles_per_unit
+    assert sorted(set(computed)) == list(range(UNIT * size, (UNIT + 1) * size))
     for path, written in whole.items():  # the chunks of the results, and no other unit's
-        if path.relative_to(store).parts[:2] in chunks:
-            assert (path.stat().st_mtime_ns == written) == (
-                path.relative_to(store).parts[2] != str(unit)
-            ), path
+        if path.parent.name in Store(store).variables and path.name.startswith("c."):
+            own = path.name.split(".")[1] == str(UNIT)
+            assert (path.stat().st_mtime_ns != written) == own, path
     assert not Store(store).faults()
 
 
-def test_a_half_written_status_is_computed_again_by_the_same_call(store: Path) -> None:
-    truncate(chunk(store, "status", 3))
-    assert "status of unit 3 is damaged" in Store(store).damaged[3]
+def record(journal: bytes, number: int) -> slice:
+    size = len(journal) // interrupted.NUM_TILES * interrupted.TILES_PER_UNIT
+    return slice(number * size, (number + 1) * size)
+
+
+def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) -> None:
+    journal = store / "status" / "journal"
+    whole = journal.read_bytes()
+    for length in range(1, record(whole, 0).stop + 1, 7):
+        journal.write_bytes(whole[:-length])
+        left = Store(store)
+        assert not left.faults()
+        assert int((~left.done).sum()) == left.tiles_per_unit
+    journal.write_bytes(whole[:-1] + bytes(1))  # what a failure of power may leave
+    computed = computed_tiles(monkeypatch)
+    assert swept(store).equals(uninterrupted())
+    assert len(set(computed)) == interrupted.TILES_PER_UNIT
+    assert journal.read_bytes() == whole
+
+
+def test_a_damaged_record_is_named_and_its_unit_recomputed(store: Path) -> None:
+    journal = store / "status" / "journal"
+    content = bytearray(journal.read_bytes())
+    content[record(content, 3).start + 20] ^= 1
+    journal.write_bytes(content)
+    assert list(Store(store).faults().values()) == ["record 3 of status/journal is damaged"]
     assert not open_results(store).done.all()
+    assert repair(store)
+    assert not Store(store).faults()
     assert swept(store).equals(uninterrupted())
-    assert not Store(store).damaged
 
 
-def test_a_status_that_vouches_for_other_data_or_another_sweep_is_found(store: Path) -> None:
-    opened = Store(store)
-    rows = np.asarray(opened.array("status")[:])
-    opened.array("status")[20] = rows[21]
-    other = rows[26].copy()
-    other[2] ^= 1  # as if a unit had been copied here from a store of another configuration
-    opened.array("status")[26] = other
-    other = rows[28].copy()
-    other[0] = 9
-    opened.array("status")[28] = other
+def forged(store: Path, unit: int, change: Callable[[np.ndarray], None]) -> None:
+    """Append a record with a valid checksum of its own that tells something else of a unit."""
+    row = Store(store)._ledger.status.records[unit].copy()
+    change(row)
+    with (store / "status" / "journal").open("ab") as journal:
+        journal.write(encode_rows(row[None]))
+
+
+def test_a_record_that_vouches_for_other_data_or_another_sweep_is_found(store: Path) -> None:
+    names = [*FIELDS, *Store(store).variables]
+    other = Store(store)._ledger.status.records[2].copy()
+
+    def set_field(name: str, value: int) -> Callable[[np.ndarray], None]:
+        return lambda row: row.__setitem__(names.index(name), value)
+
+    forged(store, 1, set_field("spurious_signal", other[names.index("spurious_signal")]))
+    forged(store, 3, set_field("configuration", 7))
+    forged(store, 4, set_field("inputs", other[names.index("inputs")]))
+    forged(store, 6, set_field("state", 9))
     faults = Store(store).faults()
-    assert set(faults) == {20, 26, 28}
-    assert "checksum" in faults[20]
-    assert "another configuration" in faults[26]
-    assert "unknown status 9" in faults[28]
-    assert set(Store(store).repair()) == {20, 26, 28}
+    assert set(faults) == {1, 3, 4, 6}
+    assert "checksum" in faults[1]
+    assert "another configuration" in faults[3]
+    assert "other runs" in faults[4]
+    assert "unknown status 9" in faults[6]
+    assert set(repair(store)) == {1, 3, 4, 6}
     assert swept(store).equals(uninterrupted())
+    assert not Store(store).faults()
 
 
 @pytest.mark.parametrize("name", ["seed", "spread", "step"])
-def test_damaged_coordinates_are_rebuilt(store: Path, name: str) -> None:
-    truncate(chunk(store, name, 0))
+@pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
+def test_damaged_coordinates_are_named_and_rebuilt(store: Path, name: str, harm: Callable) -> None:
+    harm(store / name / "c.0")
+    assert list(Store(store).faults()) == [name]
     assert swept(store).equals(uninterrupted()), "the results do not depend on them"
-    Store(store).repair()
+    assert list(repair(store)) == [name]
+    assert not Store(store).faults()
     table = xr.open_zarr(store, consolidated=False, chunks=None).load()
     assert table.seed.min() == 0
     assert set(np.unique(table.spread)) == set(interrupted.AXES["spread"])
     np.testing.assert_array_equal(table.step, uninterrupted().step)
 
 
-def edit(store: Path, change: Callable[[dict], None]) -> None:
-    """Change the attributes of a store by hand."""
-    file = store / "zarr.json"
-    content = json.loads(file.read_text())
-    change(content["attributes"])
-    file.write_text(json.dumps(content))
-
-
 def edit_dim(store: Path) -> None:
-    edit(store, lambda attributes: attributes["configuration"]["experiment"].update(dim=7))
+    edit(store, lambda header: header["configuration"]["experiment"].update(dim=7))
 
 
 def edit_hash(store: Path) -> None:
-    edit(store, lambda attributes: attributes.update(configuration_hash="0" * 64))
+    edit(store, lambda header: header.update(configuration_hash="0" * 64))
 
 
 def edit_version(store: Path) -> None:
-    edit(store, lambda attributes: attributes.update(format_version=99))
+    edit(store, lambda header: header.update(format_version=99))
 
 
 def remove_format(store: Path) -> None:
-    edit(store, lambda attributes: attributes.pop("format"))
+    edit(store, lambda header: header.pop("format"))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +366,7 @@ def remove_format(store: Path) -> None:
         (remove_format, "is a zarr group but not a sweep's results"),
         (lambda store: (store / "zarr.json").unlink(), "is not a sweep's results: it has no zarr"),
         (lambda store: truncate(store / "zarr.json"), "cannot be opened as zarr"),
-        (lambda store: shutil.rmtree(store / "status"), "the array status cannot be opened"),
+        (lambda store: shutil.rmtree(store / "status"), "status/journal is gone"),
         (shutil.rmtree, "does not exist"),
     ],
 )
@@ -381,20 +411,22 @@ def test_nothing_is_unpickled_from_a_store(store: Path, monkeypatch) -> None:
 
 def test_an_interruption_keeps_what_is_done(tmp_path, monkeypatch) -> None:
     path, write = tmp_path / "stopped.zarr", Store.write
-    seen = []
+    seen: list[int] = []
 
-    def stopped(self, unit, *rest):
-        write(self, unit, *rest)
-        seen.append(unit)
-        if len(seen) == 6:
+    def stopped(self, unit, tiles, *rest):
+        write(self, unit, tiles, *rest)
+        seen.extend(tiles)
+        if len(seen) >= 6:
+            monkeypatch.setattr(Store, "write", write)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Store, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
         swept(path)
-    monkeypatch.setattr(Store, "write", write)
-    done = int(Store(path).done.sum())
-    assert 6 <= done <= 6 + IN_FLIGHT, "tiles under way are finished and kept; none is begun"
+    left = Store(path)
+    done = int(left.done.sum())
+    assert 6 <= done <= len(seen) + IN_FLIGHT + WAITING, "tiles under way are kept, none is begun"
+    assert not left.faults()
     assert swept(path).equals(uninterrupted())
     assert jax.local_device_count() == 2
     assert causal_sgd.open_results(path).done.all()
