@@ -151,7 +151,7 @@ def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():
     assert "Traceback" not in done.stderr
 
 
-SCRIPTS = ("gpu.py", "memory.py", "sweep_overhead.py")
+SCRIPTS = ("gpu.py", "memory.py", "stores.py", "sweep_overhead.py")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,33 @@ def test_the_overhead_of_a_sweep():
         "sweep in a store",
     ]
     assert float(rows[0]["over the bare program"]) == 1
+
+
+@pytest.mark.slow
+def test_the_costs_of_stores_are_shown_for_each_tile():
+    sizes = "--runs", "27", "--tiles", "2", "16", "--requests", "2", "--repeats", "1"
+    (rows,) = tables(run("stores.py", *sizes).stdout)
+    shown = {row["seconds"]: row for row in rows}
+    goals = {
+        name: float(row["goal at 10^6 runs"])
+        for name, row in shown.items()
+        if row["goal at 10^6 runs"]
+    }
+    assert goals == {
+        "a call with nothing to do": 0.3,
+        "one metric as a whole": 1.5,
+        "2 new runs, beyond the same in memory": 0.3,
+        "verification": 4,
+    }
+    assert "2 new runs after 2 requests" in shown
+    assert all(math.isfinite(float(row[tile])) for row in rows for tile in ("tile 2", "tile 16"))
+
+
+@pytest.mark.slow
+def test_some_costs_of_stores_are_measured_alone():
+    sizes = "--runs", "8", "--tiles", "4", "--repeats", "1", "--only", "verify"
+    (rows,) = tables(run("stores.py", *sizes).stdout)
+    assert [row["seconds"] for row in rows] == ["files", "the sweep that fills it", "verification"]
 
 
 @pytest.mark.slow
