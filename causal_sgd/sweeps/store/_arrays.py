@@ -7,6 +7,7 @@ zarr.json, serves other readers; all that it states follows from the header of t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ class Array(NamedTuple):
         Raises:
             DamagedChunk: if the content has another length or checksum.
         """
-        size = self.kind.itemsize * self.rows * int(np.prod(self.inner))
+        size = self.kind.itemsize * self.rows * math.prod(self.inner)
         if len(content) != size + CRC_BYTES:
             raise DamagedChunk(
                 f"is damaged (it has {len(content)} bytes instead of {size + CRC_BYTES})"
@@ -138,14 +139,20 @@ class Array(NamedTuple):
                 return f"{self.name} does not name the runs of the store"
         return None
 
-    def put_all(self, files: Files, values: np.ndarray) -> None:
-        """Write an array and its header; what is there already is left alone."""
-        self.put_chunks(files, values)
+    def put_all(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
+        """Write an array and its header; what is there already is left alone.
+
+        Args:
+            files: of the store.
+            values: of the array.
+            known: the number of first values that are known to be there.
+        """
+        self.put_chunks(files, values, known=known)
         self.put_header(files, len(values))
 
-    def put_chunks(self, files: Files, values: np.ndarray) -> None:
-        """Write the chunks of an array that are not there yet."""
-        for index in range(-(-len(values) // self.rows)):
+    def put_chunks(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
+        """Write the chunks of an array that are not there yet; see `put_all`."""
+        for index in range(known // self.rows, -(-len(values) // self.rows)):
             block = values[index * self.rows : (index + 1) * self.rows]
             missing = self.rows - len(block)
             if missing:

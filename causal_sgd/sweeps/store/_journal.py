@@ -114,6 +114,12 @@ class Status(NamedTuple):
         latest[unit] = known[::-1][first]
         return cls(latest)
 
+    def extended(self, units: int) -> Status:
+        """The status with further units, of which nothing is known."""
+        new = np.zeros((units, self.records.shape[1]), np.uint32)
+        new[:, 0] = len(self.records) + np.arange(units)
+        return Status(np.concatenate([self.records, new]))
+
     @property
     def state(self) -> np.ndarray:
         """`DONE` for units with data, [units]."""

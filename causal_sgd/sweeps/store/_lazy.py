@@ -67,7 +67,9 @@ class _Stored(BackendArray):
         ndim = self.rows.ndim
         chosen = _outer(self.rows, key[:ndim])
         flat = chosen.ravel()
-        out = np.full((flat.size, *self.inner_shape), self.fill, self.dtype)
+        out = np.empty((flat.size, *self.inner_shape), self.dtype)
+        if self.widened or (flat < 0).any():
+            out[...] = self.fill
         order = np.flatnonzero(flat >= 0)
         rows = flat[order]
         if (np.diff(rows) < 0).any():
@@ -84,11 +86,22 @@ class _Stored(BackendArray):
             values = with_nan(self.name, values) if self.widened else values
             values = values.reshape(-1, *self.inner_shape)
             place = np.searchsorted(batch, here // self.unit) * self.unit + here % self.unit
-            out[order[first:last]] = values[place]
+            out[_stretch(order[first:last])] = values[_stretch(place)]
         return _outer(
             out.reshape(*chosen.shape, *self.inner_shape),
             (*(slice(None),) * chosen.ndim, *key[ndim:]),
         )
+
+
+def _stretch(indices: np.ndarray) -> np.ndarray | slice:
+    """Ascending indices as a slice if they are consecutive, which is faster."""
+    if (
+        len(indices)
+        and indices[-1] - indices[0] + 1 == len(indices)
+        and (np.diff(indices) == 1).all()
+    ):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
 
 
 def _outer(values: np.ndarray, key: Indices) -> np.ndarray:

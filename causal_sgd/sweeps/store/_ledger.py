@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 JOURNAL, INPUTS = "status/journal", "status/inputs"
+IS_RUN = "is run"  # no name of a parameter
 EXPORTED_ROWS, EXPORTED_UNITS = 2**13, 2**10  # in a chunk of a coordinate, of `status`
 
 
@@ -136,7 +137,7 @@ class JournalLedger:
         rows = self.tiles_per_unit * header["tile"]
         self.arrays = variables(header, rows, header.get("chunk_separator", "."))
         self._names = list(self.arrays)
-        self._fields = ("seed", *sorted(header["parameters"]))
+        self._exported = 0  # rows that other readers were told of
         self._kind = _packed(header["parameters"])
         self._load_inputs()
         self._load_journal()
@@ -155,12 +156,8 @@ class JournalLedger:
             self.faults[INPUTS] = f"{INPUTS} is damaged: it does not match the header"
             content = content.ljust(size, b"\0")
         self._inputs = content
-        packed = np.frombuffer(content, self._kind)
-        columns = tuple(
-            packed[name].astype(packed[name].dtype.newbyteorder("=")) for name in self._fields
-        )
-        self.asked = packed["is run"] == 1
-        self.table = Table(columns, self.asked)
+        self.table = _unpacked(content, self._kind)
+        self.asked = self.table.filled
 
     def _load_journal(self) -> None:
         content = self._files.read_log(JOURNAL)
@@ -237,9 +234,11 @@ class JournalLedger:
             faults["zarr.json"] = (
                 f"zarr.json is older than the data: it does not know {len(self.orphans)} units"
             )
-        columns, filled = self.table.columns, self.table.filled
-        for array, values in coordinates(self.header, columns, filled):
-            if fault := array.fault(self._files, values):
+        for array, values in coordinates(self.header, self.table.columns, self.asked):
+            fault = array.fault(self._files, values)
+            # The steps follow after the first unit.
+            unknown = array.name == "step" and not array.fault(self._files, values * 0 - 1)
+            if fault and not unknown:
                 faults[array.name] = fault
         return faults
 
@@ -287,13 +286,25 @@ class JournalLedger:
         rows = -(before + len(filled)) % (tiles_per_unit * self._tile) + len(filled)
         content = packed_rows(self.header, columns, filled, rows)
         self._files.append(INPUTS, len(self._inputs), content)
+        settled = tiles_per_unit != self.tiles_per_unit
         header = {
             **self.header,
             **changes,
             "rows": before + rows,
             "inputs_crc32c": checksum(content, self.header.get("inputs_crc32c", 0)),
         }
-        self.load(put_header(self._files, cast(Header, header)))
+        self.header = put_header(self._files, cast(Header, header))
+        if settled:
+            self.load(self.header)
+            return
+        self._inputs += content
+        added = _unpacked(content, self._kind)
+        self.asked = np.concatenate([self.asked, added.filled])
+        self.table = self.table.joined(added.columns, added.filled)
+        new = np.zeros(rows // (tiles_per_unit * self._tile), bool)
+        self.status = self.status.extended(len(new))
+        self.closed = np.concatenate([self.closed, new])
+        self.done = np.concatenate([self.done, np.repeat(new, tiles_per_unit)])
 
     def record(
         self, unit: int, tiles: Sequence[int], environments: Sequence[int], sums: Sequence[int]
@@ -324,12 +335,20 @@ class JournalLedger:
 
     def export(self) -> None:
         """Write the coordinates, the status and the arrays' headers, where they changed."""
-        columns, filled = self.table.columns, self.table.filled
-        for array, values in coordinates(self.header, columns, filled):
-            array.put_all(self._files, values)
+        for array, values in coordinates(self.header, self.table.columns, self.asked):
+            array.put_all(self._files, values, known=self._exported * (array.name != "step"))
+        self._exported = len(self.asked)
         for array in self.arrays.values():
             array.put_header(self._files, len(self.asked))
         status_array(self._names).put_all(self._files, self.status.records)
+
+
+def _unpacked(content: bytes, kind: np.dtype) -> Table:
+    """The rows of `status/inputs`."""
+    packed = np.frombuffer(content, kind)
+    names = list(kind.names or ())[:-1]
+    columns = tuple(packed[name].astype(packed[name].dtype.newbyteorder("=")) for name in names)
+    return Table(columns, packed[IS_RUN] == 1)
 
 
 def packed_rows(header: Header, columns: Columns, filled: np.ndarray, rows: int) -> bytes:
@@ -344,7 +363,7 @@ def packed_rows(header: Header, columns: Columns, filled: np.ndarray, rows: int)
 def _packed(parameters: Mapping[str, str]) -> np.dtype:
     """The type of a row of `status/inputs`."""
     kinds = [(name, np.dtype(parameters[name]).newbyteorder("<")) for name in sorted(parameters)]
-    return np.dtype([("seed", "<u4"), *kinds, ("is run", "u1")])
+    return np.dtype([("seed", "<u4"), *kinds, (IS_RUN, "u1")])
 
 
 def status_array(names: Sequence[str]) -> Array:

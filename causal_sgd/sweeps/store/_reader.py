@@ -171,8 +171,10 @@ class StoreReader:
 
     def missing(self, grid: Grid) -> np.ndarray:
         """The tiles of a grid that are not done; its runs must have been requested."""
-        tiles = np.unique(self._rows(grid) // self.tile)
-        return tiles[~self.done[tiles]]
+        wanted = np.zeros(self.num_tiles, bool)
+        rows = self._rows(grid)
+        wanted[rows[rows >= 0] // self.tile] = True
+        return np.flatnonzero(wanted & ~self.done)
 
     def hull(self) -> Grid:
         """The smallest grid that contains all requests."""
@@ -200,7 +202,7 @@ class StoreReader:
     def complete(self, grid: Grid) -> bool:
         """Whether every run of a grid is done."""
         rows = self._rows(grid)
-        return bool((rows >= 0).all()) and bool(self.done[rows // self.tile].all())
+        return bool((rows >= 0).all() and (self.done.all() or self.done[rows // self.tile].all()))
 
     def count_done(self, grid: Grid) -> int:
         """The number of runs of a grid that are done."""
@@ -231,8 +233,10 @@ class StoreReader:
     def rows(self, grid: Grid) -> np.ndarray:
         """The row of every run of a grid, in the shape of the grid; -1 for missing runs."""
         rows = self._rows(grid)
-        done = np.append(np.repeat(self.done, self.tile), False)[rows]
-        return np.where(done, rows, -1).reshape(grid.shape)
+        if not (self.done.all() and (rows >= 0).all()):
+            done = np.append(np.repeat(self.done, self.tile), False)[rows]
+            rows = np.where(done, rows, -1)
+        return rows.reshape(grid.shape)
 
     def dataset(self, grid: Grid | None = None, *, only: np.ndarray | None = None) -> xr.Dataset:
         """The labelled results of a grid (by default, of all requests), read on access.

@@ -67,15 +67,17 @@ class StoredResults:
         self._files = manifest.files
         self._lock = contextlib.ExitStack()
         self._waiting: dict[int, _Tile] = {}
-        self._expected: Counter[int] = Counter()  # unit -> tiles still to come
+        self._counts = np.zeros(0, int)
+        self._expected: Counter[int] = Counter()  # unit -> tiles to be computed
         self._began = 0.0  # when the first tile came
 
     def __enter__(self) -> None:
+        if self._store.complete(self._grid):
+            return
         with contextlib.ExitStack() as lock:
-            if not self._store.complete(self._grid):
-                lock.enter_context(self._store.writing())
-                self._store.locate(self._files)
-                self._store.request(self._grid)
+            lock.enter_context(self._store.writing())
+            self._store.locate(self._files)
+            self._store.request(self._grid)
             self._counts = self._store.counts(self._grid)
             self._expect()
             self._lock = lock.pop_all()
@@ -101,7 +103,7 @@ class StoredResults:
 
     def missing(self) -> list[int]:
         """The tiles that the grid needs and the store lacks."""
-        return self._store.missing(self._grid).tolist()
+        return self._store.missing(self._grid).tolist() if self._expected else []
 
     def done(self) -> int:
         """The number of runs of the grid that the store holds."""

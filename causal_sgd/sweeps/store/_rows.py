@@ -15,6 +15,7 @@ from causal_sgd.sweeps._units import filled_up
 
 __all__ = ["Table", "merged"]
 
+FEW = 16  # runs, each of which is looked for in all rows
 SPARSE = 4  # codes per row up to which an array of all codes finds the rows
 
 
@@ -58,7 +59,30 @@ class Table:
     def rows(self, grid: Grid) -> np.ndarray:
         """The row of every run of a grid, in its flat order; -1 for absent runs."""
         checks.instance("grid", grid, Grid, "the grid of a sweep")
-        return self._index.find(self._positions(grid))
+        positions = self._positions(grid)
+        if grid.size <= FEW:
+            flat = [np.broadcast_to(values, grid.shape).ravel() for values in positions]
+            return np.array([self._row(run) for run in zip(*flat, strict=True)])
+        rows = self._in_order(grid, positions)
+        return self._index.find(positions) if rows is None else rows
+
+    def _row(self, run: Sequence[np.generic]) -> int:
+        """The row of one run; -1 if it is absent."""
+        equal = self.filled.copy()
+        for column, value in zip(self.columns, run, strict=True):
+            equal &= column == value
+        return int(equal.argmax()) if equal.any() else -1
+
+    def _in_order(self, grid: Grid, positions: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The rows of a grid if they lie one after the other, as those of its first request do."""
+        first = self._row([values.flat[0] for values in positions])
+        rows = slice(first, first + grid.size)
+        if first < 0 or rows.stop > self.size or not self.filled[rows].all():
+            return None
+        for column, values in zip(self.columns, positions, strict=True):
+            if not (column[rows].reshape(grid.shape) == values).all():
+                return None
+        return np.arange(rows.start, rows.stop)
 
     def columns_of(self, grid: Grid) -> Columns:
         """The input of every run of a grid, with the types of this table."""
