@@ -21,14 +21,16 @@ from causal_sgd.checks._objects import (
     instance,
     key,
     made_of,
-    path,
     spelled,
     transformation,
     world_factory,
 )
+from causal_sgd.checks._places import Place, Url, path, place
 from causal_sgd.checks._values import concrete, is_tracing, is_zero, unmasked
 
 __all__ = [
+    "Place",
+    "Url",
     "choice",
     "concrete",
     "flags",
@@ -42,6 +44,7 @@ __all__ = [
     "made_of",
     "number",
     "path",
+    "place",
     "probabilities",
     "record",
     "representable",

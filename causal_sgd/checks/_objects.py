@@ -1,14 +1,11 @@
-"""Checks of what is no number: names, paths, functions, keys and other objects."""
+"""Checks of what is no number: names, functions, keys and other objects."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +18,6 @@ __all__ = [
     "instance",
     "key",
     "made_of",
-    "path",
     "spelled",
     "transformation",
     "world_factory",
@@ -56,35 +52,6 @@ def spelled(name: str, value: object, options: Iterable[str]) -> str:
     if isinstance(value, str):
         value = spellings.get(value.replace("_", "-"), value)
     return choice(name, value, options)
-
-
-def path(name: str, value: object, *, absolute: bool = True) -> Path:
-    """Return `value` as a path with ~ expanded, absolute so that it survives a change of folder.
-
-    Args:
-        name: of the argument.
-        value: a string or an object with a file system path.
-        absolute: whether to make it absolute.
-
-    Raises:
-        ValueError: if it is not a path, or a URL.
-    """
-    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ValueError(f"{name} must be a path, as text or a pathlib.Path, got {value!r}")
-    # `Path` makes one slash of two. A letter alone is a drive.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise ValueError(
-            f"{name} must be a path on this machine, got the URL {text!r}: mount what it names, "
-            "or copy it here"
-        )
-    try:
-        result = Path(text).expanduser()
-        return result.absolute() if absolute else result
-    except (RuntimeError, OSError) as error:  # no such user, or the current folder is gone
-        raise ValueError(
-            f"{name} must be a path that exists from here, got {text!r}: {error}"
-        ) from None
 
 
 def instance(name: str, value: Value, kind: type | tuple[type, ...], allowed: str) -> Value:

@@ -123,17 +123,22 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     alternatives = _alternatives(info.type)
     optional = NoneType in alternatives
     kinds = [_plain(kind) for kind in alternatives if kind is not NoneType]
+    if set(kinds) == {Path, checks.Url}:
+        kinds = [checks.Url]  # or a path
     if len(kinds) != 1:
         return None
     several = typing.get_origin(kinds[0]) is tuple and typing.get_args(kinds[0])[1:] == (...,)
     leaf = _plain(typing.get_args(kinds[0])[0]) if several else kinds[0]
+    if leaf == checks.Place:
+        leaf = checks.Url
     names = typing.get_args(leaf) if typing.get_origin(leaf) is typing.Literal else ()
     read: Callable[[str], object]
     if names:
         metavar = "{" + ",".join(names) + "}"
         read = functools.partial(_name, names=names)
-    elif leaf is Path:
-        metavar, read = "PATH", _path
+    elif leaf in (Path, checks.Url):
+        check = checks.path if leaf is Path else checks.place
+        metavar, read = "PATH", functools.partial(_path, check=check)
     elif isinstance(leaf, type) and (leaf in (int, float) or (optional and leaf is str)):
         metavar = leaf.__name__.upper()
         read = functools.partial(_value, kind=leaf)
@@ -186,9 +191,9 @@ def _value(word: str, kind: type) -> object:
         raise ValueError(f"must be {allowed}, got {shown}") from None
 
 
-def _path(word: str) -> Path:
+def _path(word: str, check: Callable[..., checks.Place]) -> checks.Place:
     try:
-        return checks.path("path", word, absolute=False)
+        return check("path", word, absolute=False)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("path ")) from None  # tyro names the option
 

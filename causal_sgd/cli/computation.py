@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from causal_sgd.checks import Place
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Workplace:
         self,
         cell: Callable[..., Trace],
         *,
-        store: Path | None,
+        store: Place | None,
         by: Callable[..., xr.Dataset] | None = None,
         **options: object,
     ) -> xr.Dataset:
@@ -91,9 +92,9 @@ class Workplace:
 class Computation(Workplace):
     """Options of commands that start a sweep."""
 
-    out: Path | None = None
+    out: Place | None = None
     """Write the results to a netCDF file (.nc) or to a store (.zarr), whose sweep can be
-    interrupted, resumed and extended."""
+    interrupted, resumed and extended; a store may have a URL such as s3://bucket/diagram.zarr."""
 
     def compute(
         self,
@@ -114,7 +115,7 @@ class Computation(Workplace):
             from causal_sgd.sweeps._netcdf import write_netcdf
 
             attributes = {"experiment": json.dumps(experiment.describe())}
-            write_netcdf(dataset.assign_attrs(attributes), self.out)
+            write_netcdf(dataset.assign_attrs(attributes), Path(self.out))
 
     def check(self, plot: Path | None) -> None:
         """Raise ValueError before the run if its output cannot be written."""
@@ -169,7 +170,7 @@ def start(cache: Path | None = None) -> None:
             raise ValueError(f"--cache: {error}") from None
 
 
-def _how_to_continue(path: Path, command: str | None) -> str:
+def _how_to_continue(path: Place, command: str | None) -> str:
     from causal_sgd.sweeps.store import Store, StoreError
 
     try:

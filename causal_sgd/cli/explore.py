@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from causal_sgd import checks
-from causal_sgd.cli.outputs import check_output
+from causal_sgd.checks import Place
+from causal_sgd.cli.outputs import beside, check_output
 from causal_sgd.cli.serving import Shared, make_server
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class Explore:
     """
 
     paths: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[PATH ...]")
+        tyro.conf.Positional[tuple[Place, ...]], tyro.conf.arg(metavar="[PATH ...]")
     ] = ()
-    """Stores (.zarr) or files (.nc) of `phase`, full or refined. The page switches between several
-    over the same axes, such as those of different samplers."""
+    """Stores (.zarr), also by URL, or files (.nc) of `phase`, full or refined. The page switches
+    between several over the same axes, such as those of different samplers."""
     out: Path | None = None
     """The page; by default the name of the first store with .html."""
     x: str | None = None
@@ -61,7 +62,7 @@ class Explore:
             )
         if self.serve:
             return self._serve()
-        out = self.paths[0].with_suffix(".html") if self.out is None else self.out
+        out = beside(self.paths[0], ".html") if self.out is None else self.out
         check_output("--out", out, (".html",))
         text = self.page()
         with replacing(out) as draft:
@@ -119,11 +120,11 @@ class Explore:
 
     def _state(self) -> tuple[object, ...]:
         """What changes whenever the results change."""
-        return tuple(state for path in self.paths for state in _states(path))
+        return tuple(map(_state, self.paths))
 
 
 @contextlib.contextmanager
-def _naming(*paths: Path) -> Iterator[None]:
+def _naming(*paths: Place) -> Iterator[None]:
     """Let an error about results name their files."""
     try:
         yield
@@ -131,13 +132,16 @@ def _naming(*paths: Path) -> Iterator[None]:
         raise ValueError(f"{error} (in {', '.join(map(str, paths))})") from None
 
 
-def _states(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, time and size of the files that change with the results of a sweep."""
-    files = [path] if path.suffix == ".nc" else [path / "zarr.json", *path.glob("status/**/*")]
-    for file in files:
-        with contextlib.suppress(OSError):  # gone meanwhile
-            status = file.stat()
-            yield str(file), status.st_mtime_ns, status.st_size
+def _state(path: Place) -> object:
+    """Changes whenever the results of a sweep change."""
+    if path.suffix != ".nc":
+        from causal_sgd.sweeps.store._files import files_at
+
+        return files_at(path).state()
+    with contextlib.suppress(OSError):  # gone meanwhile
+        status = Path(path).stat()
+        return status.st_mtime_ns, status.st_size
+    return None
 
 
 def _page_or_error(page: Callable[[], str]) -> str:
@@ -148,7 +152,7 @@ def _page_or_error(page: Callable[[], str]) -> str:
         return f"<!doctype html><title>causal-sgd</title><p>{html.escape(str(error))}</p>"
 
 
-def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
+def _read(path: Place) -> tuple[xr.Dataset, dict[str, object]]:
     """The results of a sweep and its configuration, as far as it is stored."""
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
@@ -161,6 +165,7 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, object]]:
         return dataset, dict(store.configuration)
     import xarray as xr
 
+    path = checks.path("a path to explore", path)
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     try:
@@ -199,7 +204,7 @@ def _experiment(configuration: Mapping[str, object]) -> BaseExperiment | None:
         return None
 
 
-def _name(experiment: BaseExperiment | None, path: Path, taken: dict[str, xr.Dataset]) -> str:
+def _name(experiment: BaseExperiment | None, path: Place, taken: dict[str, xr.Dataset]) -> str:
     """A short name that distinguishes the datasets: that of the experiment, or else the file."""
     name = path.stem if experiment is None else experiment.label
     return path.stem if name in taken else name

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from causal_sgd import checks
+from causal_sgd.checks import Place, Url
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -18,6 +21,7 @@ __all__ = [
     "PLOT_SUFFIXES",
     "Plain",
     "aligned",
+    "beside",
     "check_output",
     "distinct",
     "draw",
@@ -33,21 +37,27 @@ Plain: TypeAlias = "float | list[Plain] | None"
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
+def beside(place: Place, suffix: str) -> Path:
+    """The path of a file named after a store: beside it, or in this folder if that has a URL."""
+    return Path(place.name if isinstance(place, Url) else place).with_suffix(suffix)
+
+
+def check_output(option: str, place: Place | None, suffixes: Sequence[str]) -> None:
     """Raise ValueError before the run if its output cannot be written; a store checks itself."""
-    if path is None:
+    if place is None:
         return
-    if path.suffix not in suffixes:
-        raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {path}")
-    if path.suffix == ".zarr":
+    if place.suffix not in suffixes:
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {place}")
+    if place.suffix == ".zarr":
         return
+    path = checks.path(option, place)
     existed = path.exists()
     try:
         with path.open("ab"):
             pass
     except OSError as error:
         raise ValueError(
-            f"{option} must be a file that can be written, got {path}: {error.strerror}"
+            f"{option} must be a file that can be written, got {place}: {error.strerror}"
         ) from None
     if not existed:
         path.unlink()

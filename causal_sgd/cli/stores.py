@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from causal_sgd.checks import Place
 from causal_sgd.cli.computation import Workplace, start
-from causal_sgd.cli.outputs import check_output
+from causal_sgd.cli.outputs import beside, check_output
 
 if TYPE_CHECKING:
     from causal_sgd.sweeps.store import Store
@@ -28,8 +29,8 @@ class Status:
     For example: causal-sgd status diagram.zarr --verify
     """
 
-    path: tyro.conf.Positional[Path]
-    """The store."""
+    path: tyro.conf.Positional[Place]
+    """The store, or its URL."""
     verify: bool = False
     """Read all data and compare them with their checksums."""
     json: bool = False
@@ -108,8 +109,8 @@ class Resume(Workplace):
     For example: causal-sgd resume diagram.zarr
     """
 
-    path: tyro.conf.Positional[Path]
-    """The store."""
+    path: tyro.conf.Positional[Place]
+    """The store, or its URL."""
     world_file: Path | None = None
     """The store's world file, if it has moved on its own."""
     data_file: Path | None = None
@@ -130,8 +131,8 @@ class Repair(Workplace):
     For example: causal-sgd repair diagram.zarr
     """
 
-    path: tyro.conf.Positional[Path]
-    """The store."""
+    path: tyro.conf.Positional[Place]
+    """The store, or its URL."""
     world_file: Path | None = None
     """The store's world file, if it has moved on its own."""
     data_file: Path | None = None
@@ -171,8 +172,8 @@ class Export:
     For example: causal-sgd export diagram.zarr diagram.csv
     """
 
-    path: tyro.conf.Positional[Path]
-    """The store."""
+    path: tyro.conf.Positional[Place]
+    """The store, or its URL."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """The file, .nc or .csv; by default the name of the store with .nc."""
 
@@ -180,7 +181,7 @@ class Export:
         """Write the file."""
         from causal_sgd.sweeps.store import export_results
 
-        out = self.path.with_suffix(".nc") if self.out is None else self.out
+        out = beside(self.path, ".nc") if self.out is None else self.out
         check_output("OUT", out, (".nc", ".csv"))
         dataset = export_results(self.path, out)
         missing = int((~dataset.done).sum())

@@ -39,7 +39,8 @@ def stored_experiment(
         field = kind.SYSTEM.file_field
         digest = description.get(field)
         if digest is not None:
-            places = [store.path.parent / path for path in store.files.get(field, [])]
+            folder = store.path.parent if isinstance(store.path, Path) else Path()
+            places = [folder / path for path in store.files.get(field, [])]
             file = None if moved is None else moved.get(field)
             found = file or _found(places, digest, kind.SYSTEM.read_file)
             description = description | {field: found}

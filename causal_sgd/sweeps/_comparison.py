@@ -91,9 +91,10 @@ def _sweeps(
         checks.instance("cells", name, str, "a mapping of names to cells")
     if store is not None:
         check_files(cells)
-        store = checks.path("store", store)
-        with contextlib.suppress(OSError):  # the first store reports the reason
-            store.mkdir(parents=True, exist_ok=True)
+        store = checks.place("store", store)
+        if isinstance(store, Path):
+            with contextlib.suppress(OSError):  # the first store reports the reason
+                store.mkdir(parents=True, exist_ok=True)
     sweeps: list[Sweep] = []
     for name, cell in cells.items():
         own = None if store is None else store / f"{name}.zarr"

@@ -90,7 +90,7 @@ def refine(
         checks.number("precision", precision, above=0, double=True)
         state = limited(state, min(2 * first_seeds, max_seeds))
     if (store := options.get("store")) is not None:
-        options["store"] = store = checks.path("store", store)
+        options["store"] = store = checks.place("store", store)
     check_metric(cell, axes, metric)
     options = {"label": "refinement", **options}
     kept = KeptResults()

@@ -90,9 +90,10 @@ def sweep(
         seeds: the number of seeds, or a list of seed indices. Seed i has the same key at every grid
             point and in every method.
         key: root key, or an integer to make one. The key of a run is the root folded with its seed.
-        store: path of a store for the results (a folder, conventionally named .zarr). The same call
-            resumes an interrupted sweep; more seeds or other axis values compute only new runs;
-            another configuration is refused.
+        store: path of a store for the results (a folder, conventionally named .zarr), or a URL
+            such as s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, with
+            `pip install 'causal_sgd[cloud]'`. The same call resumes an interrupted sweep; more
+            seeds or other axis values compute only new runs; another configuration is refused.
         fsync: whether the store waits until the disk has a unit before it counts as done. Without
             it, a failure of power may cost units that were done.
         executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
@@ -166,7 +167,7 @@ class Sweep:
     axes: Mapping[str, AxisValues] | None
     seeds: Seeds
     key: int | Key
-    store: Path | None
+    store: checks.Place | None
     fsync: bool
     executor: Executor | Callable[[], Executor] | None
     config: Mapping[str, object] | None
@@ -187,7 +188,7 @@ class Sweep:
         arguments.apply_defaults()
         given = arguments.arguments
         if given["store"] is not None:
-            given["store"] = checks.path("store", given["store"])
+            given["store"] = checks.place("store", given["store"])
         return cls(**given, known=known)
 
     @_machine.applied({})
@@ -326,7 +327,7 @@ class Sweep:
                 self.grid.size,
                 self.grid.size - sum(map(results.count, units)),
                 shown=self.progress,
-                log_file=None if self.store is None else Path(f"{self.store}.log"),
+                log_file=Path(f"{self.store}.log") if isinstance(self.store, Path) else None,
             )
             context.enter_context(progress)
 
@@ -372,8 +373,9 @@ class Plan(NamedTuple):
     results: Results
 
 
-def _open(path: Path, fsync: bool) -> Store | None:
-    """The store at a path; None if there is none yet."""
+def _open(place: checks.Place, fsync: bool) -> Store | None:
+    """The store at a place; None if there is none yet."""
     from causal_sgd.sweeps.store import Store
+    from causal_sgd.sweeps.store._files import files_at
 
-    return Store(path, fsync=fsync) if path.exists() else None
+    return Store(place, fsync=fsync) if files_at(place).exists() else None

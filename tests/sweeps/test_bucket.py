@@ -78,7 +78,8 @@ def test_many_files_are_read_at_the_same_time_and_only_some_ahead(in_memory, mon
     find, asked = _objects.Objects.find, []
 
     def slowly(self: _objects.Objects, name: str) -> object:
-        together.wait(20)  # raises unless eight requests are under way
+        if name in [f"c/{index}" for index in range(8)]:
+            together.wait(20)  # raises unless all eight are under way
         return find(self, name)
 
     def names() -> Iterator[str]:
@@ -95,7 +96,7 @@ def test_many_files_are_read_at_the_same_time_and_only_some_ahead(in_memory, mon
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["append", "append", "append", "cut", "compact", "put", "remove", "end"]),
+        st.sampled_from(["append", "append", "append", "cut", "compact", "put", "end"]),
         st.floats(0, 1),
         st.binary(max_size=5),
     ),
@@ -120,11 +121,8 @@ def test_a_log_is_what_was_appended_whatever_its_pieces(steps) -> None:
             elif step == "compact":
                 files.compact(LOG)
             elif step == "put":
-                files.put(LOG, content)
+                files.put_log(LOG, content)
                 log = content
-            elif step == "remove":
-                files.remove(LOG)
-                log = b""
             else:
                 stack.close()
                 assert len(objects.list("status").collect()) <= 1  # the base alone
@@ -179,7 +177,7 @@ def test_a_process_killed_at_any_request_leaves_a_log_from_its_beginning(
         objects = MemoryStore()
         monkeypatch.setattr(obstore.store, "from_url", lambda *_, objects=objects, **__: objects)
         files = Bucket("s3://b/p")
-        files.put(LOG, old[:5])
+        files.put_log(LOG, old[:5])
         for offset in range(5, 15, 2):
             files.append(LOG, offset, old[offset : offset + 2])
         mortal = Bucket("s3://b/p")
@@ -220,7 +218,7 @@ def test_long_logs_are_merged_more_rarely(in_memory, monkeypatch) -> None:
     merged: list[int] = []
     compact = files.compact
     monkeypatch.setattr(files, "compact", lambda name: (merged.append(1), compact(name))[1])
-    files.put(LOG, bytes(10**6))
+    files.put_log(LOG, bytes(10**6))
     for index in range(100):
         files.append(LOG, 10**6 + index, b"x")
     assert not merged  # the base would have been written anew
@@ -404,7 +402,7 @@ def test_what_another_writer_appended_is_never_overwritten(url, monkeypatch) -> 
         with pytest.raises(StoreError, match=f"{url} was written by another process meanwhile"):
             files.append(LOG, 2, b"cd")
         stale = files._read(LOG, files._log(LOG))
-        other.put(LOG, b"base")
+        other.put_log(LOG, b"base")
         monkeypatch.setattr(files, "_read", lambda *_: stale)
         with pytest.raises(StoreError, match=f"{url} was written by another process meanwhile"):
             files.compact(LOG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,15 +21,18 @@ from causal_sgd.sweeps.store import Store, export_results, open_results, repair
 from support.cases import few
 from support.executors import CELL, OPTIONS, reference
 
-TAKE_A_PATH: dict[str, Callable[[str], object]] = {
+TAKE_A_STORE: dict[str, Callable[[str], object]] = {
     "sweep": lambda path: sweep(CELL, store=path, **OPTIONS),
     "compare": lambda path: compare({"one": CELL}, store=path, **OPTIONS),
     "refine": lambda path: causal_sgd.refine(
         CELL, axes={"spread": [0.0, 1.0]}, level=0.5, store=path
     ),
     "Store": Store,
+    "repair": repair,
     "open_results": open_results,
     "export_results": lambda path: export_results(path, "out.nc"),
+}
+TAKE_A_PATH: dict[str, Callable[[str], object]] = {
     "export_results, out": lambda path: export_results("in.zarr", f"{path}.nc"),
     "use_compilation_cache": use_compilation_cache,
     "world_file": lambda path: Experiment(world_file=Path(path)),
@@ -39,12 +43,50 @@ TAKE_A_PATH: dict[str, Callable[[str], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", few(TAKE_A_PATH, TAKE_A_PATH.keys() - {"refine"}))
+@pytest.mark.parametrize("name", TAKE_A_PATH)
 def test_a_url_is_refused_by_name(name: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"must be a path on this machine, got the URL 's3:/"):
         TAKE_A_PATH[name]("s3://bucket/diagram.zarr")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", few(TAKE_A_STORE, TAKE_A_STORE.keys() - {"refine"}))
+def test_a_url_of_another_kind_is_refused_for_a_store(name: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    allowed = r"must be a path or a URL such as s3://bucket/prefix, .*, got 'http://host/a.zarr'"
+    with pytest.raises(ValueError, match=allowed):
+        TAKE_A_STORE[name]("http://host/a.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://bucket",
+        "s3://bucket/",
+        "s3:///a",
+        "s3://b//a",
+        "s3://key@b/a",
+        "gs://b/a?x=1",
+        "az:/b/a",
+    ],
+)
+def test_a_url_has_a_bucket_and_a_prefix_and_nothing_more(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^store must be a path or a URL .*, got '{re.escape(text)}'"
+    ):
+        checks.place("store", text)
+
+
+def test_a_url_is_not_made_a_path() -> None:
+    url = checks.place("store", "s3://bucket/own folder/own.zarr/")
+    assert url == "s3://bucket/own folder/own.zarr"
+    assert (url.name, url.stem, url.suffix) == ("own.zarr", "own", ".zarr")
+    assert str(url.parent / "other") == "s3://bucket/own folder/other"
+    with pytest.raises(ValueError, match="got 's3:/bucket/own.zarr': pass it as text"):
+        checks.place("store", Path("s3://bucket/own.zarr"))
+    assert checks.place("store", "~") == Path.home()
 
 
 @pytest.mark.parametrize("value", ["", b"diagram.zarr", 3, "a\0b", "~nobody-of-this-name/x"])
@@ -89,14 +131,23 @@ def test_home_is_expanded(tmp_path, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "--out", "gs://b/a.zarr"], ["status", "gs://b/a.zarr"]], ids=str
+    "arguments",
+    [
+        ["run", "--out", "http://b/a.zarr"],
+        ["status", "http://b/a.zarr"],
+        ["explore", "http://b/a.zarr"],
+        ["run", "--plot", "http://b/a.png"],
+        ["run", "--out", "gs://b/a.nc"],
+        ["explore", "gs://b/a.nc"],
+    ],
+    ids=str,
 )
 def test_the_command_line_refuses_urls_in_one_line(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "must be a path on this machine, got the URL 'gs:/" in line
+    assert re.search("must be a path .*, got (the URL )?'(http|gs)://b/", line)
 
 
 def test_a_world_file_is_found_from_another_folder(tmp_path, monkeypatch) -> None:

@@ -122,8 +122,12 @@ class Array(NamedTuple):
         An array that is shorter than the values was not written anew yet, which is no damage.
         """
         try:
-            length = int(json.loads(files.get(self.header))["shape"][0])
-        except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
+            content = files.get(self.header)
+        except FileNotFoundError:
+            content = b""
+        try:
+            length = int(json.loads(content)["shape"][0])
+        except (ValueError, KeyError, TypeError, IndexError):
             return f"the header of {self.name} is damaged or gone"
         if length > len(values):
             return f"{self.name} has {length} values instead of {len(values)}"

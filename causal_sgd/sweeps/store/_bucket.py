@@ -24,10 +24,12 @@ from causal_sgd.sweeps.store._objects import Conflict, Objects
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
+    from zarr.storage import StoreLike
 
 __all__ = ["Bucket"]
 
 LOGS = "status"  # the folder of all logs
+HEADER = "zarr.json"
 SEGMENTS = 64  # above which they are merged into the base
 SEEN = 5.0  # seconds for which the header is assumed to be where it was
 
@@ -85,6 +87,22 @@ class Bucket:
     def __str__(self) -> str:
         return self.url
 
+    def exists(self) -> bool:
+        """Whether there is any object but a lease."""
+        if self._objects.size(HEADER) is not None:
+            return True
+        return bool(self._objects.sizes().keys() - {_lease.NAME})
+
+    def state(self) -> object:
+        """Changes whenever the header or a file in status/ changes."""
+        return self._objects.times(LOGS)  # with the copy of the header
+
+    def zarr(self) -> StoreLike:
+        """The files as zarr opens them, for reading."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self._objects.store, read_only=True)
+
     def get(self, name: str) -> bytes:
         """The content of a file."""
         return self._objects.get(name)
@@ -94,23 +112,25 @@ class Bucket:
         return self._objects.get_each(names)
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a whole file atomically, be it a log or not."""
-        self._before_write(name)
+        """Write a whole file atomically; for a log there is `put_log`."""
+        self._hold()
         self._objects.put(name, content)
-        if self._logs is not None and _is_log(name):
-            self._logs[name] = _Log(len(content))
+
+    def put_log(self, name: str, content: bytes) -> None:
+        """Replace a whole log atomically."""
+        log = self._log(name)
+        if log.segments:  # they would overlay the new content
+            self.compact(name)
+        self.put(name, content)
+        log.base = len(content)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        self._before_write(name)
+        self._hold()
         self._objects.delete([name])
-        if self._logs is not None:
-            self._logs.pop(name, None)
 
-    def _before_write(self, name: str) -> None:
-        """Leave no segments that would overlay what is written, and hold the lease."""
-        if _is_log(name) and self._log(name).segments:
-            self.compact(name)
+    def _hold(self) -> None:
+        """Check that the lease is ours, while writing."""
         if self._lease is not None:
             self._lease.ensure()
 
@@ -122,8 +142,7 @@ class Bucket:
         """Append to a log whose length is `offset` bytes, as a new segment."""
         if not _is_log(name):
             raise ValueError(f"name of a log must begin with {LOGS}/, got {name!r}")
-        if self._lease is not None:
-            self._lease.ensure()
+        self._hold()
         log = self._log(name)
         if log.length < offset:
             raise OSError(f"{name} has {log.length} bytes instead of {offset}")
@@ -165,13 +184,25 @@ class Bucket:
         return self._log(name).length if _is_log(name) else self._objects.size(name) or 0
 
     @contextlib.contextmanager
+    def creating(self) -> Iterator[Bucket]:
+        """Hold the lease while the files of a new store are written, its header first.
+
+        Raises:
+            FileExistsError: if there is anything at this place.
+        """
+        with self.writing():
+            if self.exists():
+                raise FileExistsError(f"{self} exists")
+            yield self
+
+    @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the lease, and merge the segments of all logs at the end."""
         lease = Lease(self._objects)
         with lease.held():
             try:
                 self._lease = lease
-                if self._objects.size("zarr.json") is not None:
+                if self._objects.size(HEADER) is not None:
                     self._seen = time.monotonic()
                 yield
                 with contextlib.suppress(StoreError):
@@ -192,7 +223,7 @@ class Bucket:
         self._lease.ensure()
         if self._seen is None or time.monotonic() - self._seen < SEEN:
             return
-        if self._objects.size("zarr.json") is None:
+        if self._objects.size(HEADER) is None:
             raise StoreError(
                 f"{self} was moved or removed, or lost its zarr.json, while it was written"
             )

@@ -12,9 +12,6 @@ imported: results open quickly, and anywhere. `xarray.open_zarr` reads the table
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +22,7 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
-from causal_sgd.sweeps.store._files import Folder
+from causal_sgd.sweeps.store._files import files_at
 from causal_sgd.sweeps.store._forms import unzipped
 from causal_sgd.sweeps.store._header import (
     Header,
@@ -82,7 +79,7 @@ class Store(StoreReader):
         Raises:
             StoreError: if the path is taken, cannot be written, or a name cannot be stored.
         """
-        path = checks.path("path", path)
+        place = checks.place("path", path)
         _check_manifest(manifest)
         checks.integer("tile", tile)
         checks.flags(by_seed=by_seed, fsync=fsync)
@@ -90,23 +87,18 @@ class Store(StoreReader):
         for name in manifest.variables:
             if name in reserved or "/" in name or name.startswith((".", "_")):
                 raise StoreError(f"metric {name!r} cannot be stored under that name; rename it")
-        draft = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}")
+        files = files_at(place, fsync=fsync)
         try:
-            draft.mkdir()
-            files = Folder(draft, fsync=fsync)
-            header = put_header(files, first_header(path, manifest, tile, by_seed=by_seed))
-            JournalLedger(files, header).export()
-            os.rename(draft, path)
+            with files.creating() as draft:
+                header = first_header(place, manifest, tile, by_seed=by_seed)
+                JournalLedger(draft, put_header(draft, header)).export()
+        except FileExistsError:
+            pass  # Another process created it first; or it is not a store, which raises here.
         except OSError as error:
-            if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-                # Another process created it first; or it is not a store, which raises here.
-                return cls(path, fsync=fsync)
             raise StoreError(
-                f"{path} must be a place that can be written: {error.strerror or error}"
+                f"{place} must be a place that can be written: {error.strerror or error}"
             ) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return cls(path, fsync=fsync)
+        return cls(place, fsync=fsync)
 
     def check(self, manifest: Manifest, environment: Environment) -> None:
         """Refuse a sweep that does not belong to this store.
@@ -321,8 +313,8 @@ def open_results(path: str | Path, *, unzip: bool = False) -> xr.Dataset:
     """Open the labelled results of a store, complete or not; values are read on access.
 
     Args:
-        path: of a store made by `sweep(..., store=path)` or `causal-sgd ... --out PATH.zarr`; a
-            sweep may be writing to it.
+        path: path or URL of a store made by `sweep(..., store=path)` or
+            `causal-sgd ... --out PATH.zarr`; a sweep may be writing to it.
         unzip: give every parameter of a `zipped` axis an axis of its own, with all its values. A
             store that `refine` filled becomes a grid; its points are otherwise one axis `point`.
 

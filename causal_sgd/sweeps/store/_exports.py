@@ -21,7 +21,7 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
     """Write the results of a store to a file.
 
     Args:
-        path: of the store.
+        path: of the store, or its URL.
         out: a netCDF file (.nc) with the labels of the dataset; or a table (.csv) with one row per
             run and recorded step, and one column per axis, metric (per entry, for arrays),
             `diverged_at` and `done`.

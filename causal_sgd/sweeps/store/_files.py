@@ -1,21 +1,48 @@
 """Where the bytes of a store lie: named files that are written whole, and logs that grow.
 
-All other modules of the store use these few operations. `Folder` is a folder of this machine;
-another place, such as a bucket in the cloud, is one more class with the same methods.
+All other modules of the store use these few operations. `Folder` is a folder of this machine,
+`Bucket` a place in the cloud; another kind of place is one more class with the same methods.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from causal_sgd import checks
 from causal_sgd.sweeps.store._lock import locked, writer
 from causal_sgd.sweeps.store._manifest import StoreError
 
-__all__ = ["Files", "Folder"]
+if TYPE_CHECKING:
+    from zarr.storage import StoreLike
+
+__all__ = ["Files", "Folder", "files_at"]
+
+
+def files_at(store: str | Path, *, fsync: bool = False) -> Files:
+    """The files of a store.
+
+    Args:
+        store: a path, or a URL such as s3://bucket/prefix.
+        fsync: whether every write waits until the disk has it; in a bucket, a write always waits
+            until the bucket has it.
+
+    Raises:
+        ValueError: if it is neither.
+        StoreError: if it is a URL and obstore is not installed.
+    """
+    place = checks.place("store", store)
+    if isinstance(place, Path):
+        return Folder(place, fsync=fsync)
+    from causal_sgd.sweeps.store._bucket import Bucket
+
+    return Bucket(place)
 
 
 class Files(Protocol):
@@ -30,6 +57,14 @@ class Files(Protocol):
 
     def exists(self) -> bool:
         """Whether there is anything at this place."""
+        ...
+
+    def state(self) -> object:
+        """Changes whenever the header or a file in status/ changes."""
+        ...
+
+    def zarr(self) -> StoreLike:
+        """The files as zarr opens them, for reading."""
         ...
 
     def get(self, name: str) -> bytes:
@@ -69,6 +104,16 @@ class Files(Protocol):
 
     def size(self, name: str) -> int:
         """The length of a log or file in bytes; 0 if there is none."""
+        ...
+
+    def creating(self) -> contextlib.AbstractContextManager[Files]:
+        """Create a store: its files, the header first, are written to the result.
+
+        A process killed meanwhile leaves no store, or one without runs.
+
+        Raises:
+            FileExistsError: if there is anything at this place.
+        """
         ...
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
@@ -113,6 +158,20 @@ class Folder:
     def exists(self) -> bool:
         """Whether there is anything at the path."""
         return os.path.exists(self._root)
+
+    def state(self) -> object:
+        """Changes whenever the header or a file in status/ changes."""
+        files = [Path(self._root, "zarr.json"), *Path(self._root).glob("status/**/*")]
+        states = []
+        for file in files:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                status = file.stat()
+                states.append((str(file), status.st_mtime_ns, status.st_size))
+        return states
+
+    def zarr(self) -> StoreLike:
+        """The files as zarr opens them, for reading."""
+        return self.path
 
     def get(self, name: str) -> bytes:
         """The content of a file."""
@@ -190,6 +249,21 @@ class Folder:
             return os.stat(f"{self._root}/{name}").st_size
         except FileNotFoundError:
             return 0
+
+    @contextlib.contextmanager
+    def creating(self) -> Iterator[Folder]:
+        """Write the files of a new store to another folder, which then gets the path."""
+        draft = self.path.with_name(f".{self.path.name}.{socket.gethostname()}-{os.getpid()}")
+        try:
+            draft.mkdir()
+            yield Folder(draft, fsync=self._fsync)
+            os.rename(draft, self.path)
+        except OSError as error:
+            if self.path.exists() and any(self.path.iterdir() if self.path.is_dir() else [1]):
+                raise FileExistsError(errno.EEXIST, "exists", str(self)) from error
+            raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

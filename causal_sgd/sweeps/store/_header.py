@@ -10,6 +10,7 @@ from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
+from causal_sgd.checks import Place
 from causal_sgd.sweeps._grid import GridDescription
 from causal_sgd.sweeps._provenance import Environment, now
 from causal_sgd.sweeps.store._arrays import Array
@@ -61,8 +62,8 @@ class Header(TypedDict):
     header_hash: NotRequired[str]  # SHA-256 of all other attributes as canonical JSON
 
 
-def first_header(place: Path | None, manifest: Manifest, tile: int, *, by_seed: bool) -> Header:
-    """The header of a store without runs; `place` is its folder, if it has one."""
+def first_header(place: Place, manifest: Manifest, tile: int, *, by_seed: bool) -> Header:
+    """The header of a store at a place, without runs."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -98,11 +99,11 @@ def variables(header: Header, rows: int, separator: str) -> dict[str, Array]:
     return arrays
 
 
-def places(folder: Path | None, files: Mapping[str, str]) -> dict[str, list[str]]:
-    """The path of each file, and the one from the folder of the store at `folder`."""
-    if folder is None:
+def places(store: Place, files: Mapping[str, str]) -> dict[str, list[str]]:
+    """The path of each file, and the one from the folder in which the store is, if it is in one."""
+    if not isinstance(store, Path):
         return {name: [file] for name, file in files.items()}
-    return {name: [file, os.path.relpath(file, folder.parent)] for name, file in files.items()}
+    return {name: [file, os.path.relpath(file, store.parent)] for name, file in files.items()}
 
 
 def put_header(files: Files, header: Header) -> Header:

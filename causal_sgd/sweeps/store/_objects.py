@@ -66,7 +66,7 @@ class Objects:
             ) from error
         self._errors = exceptions
         with self._translated("opened"):
-            self._store: ObjectStore = from_url(url)
+            self.store: ObjectStore = from_url(url)
             self._writes: ObjectStore = from_url(url, retry_config={"retry_timeout": RETRIES})
 
     def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
@@ -75,7 +75,7 @@ class Objects:
     def find(self, name: str) -> Found | None:
         """An object and its version; None if there is none."""
         with contextlib.suppress(FileNotFoundError), self._translated("read", name):
-            result = self._store.get(name)
+            result = self.store.get(name)
             content = result.bytes().to_bytes()
             return Found(content, _version(result.meta), result.meta["last_modified"])
         return None
@@ -88,7 +88,7 @@ class Objects:
             StoreError: if it cannot be read.
         """
         with self._translated("read", name):
-            return self._store.get(name).bytes().to_bytes()
+            return self.store.get(name).bytes().to_bytes()
 
     def get_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
         """The contents of many objects in order, None for those that are missing."""
@@ -108,14 +108,20 @@ class Objects:
     def size(self, name: str) -> int | None:
         """The length of an object in bytes; None if there is none."""
         with contextlib.suppress(FileNotFoundError), self._translated("read", name):
-            return self._store.head(name)["size"]
+            return self.store.head(name)["size"]
         return None
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """The lengths of all objects whose names begin with the folder and a slash, in bytes."""
-        with self._translated("read", folder):
-            listing = self._store.list(folder).collect()
-        return {item["path"]: item["size"] for item in listing}
+    def sizes(self, folder: str | None = None) -> dict[str, int]:
+        """The lengths in bytes of all objects, or of those in a folder."""
+        return {each["path"]: each["size"] for each in self._list(folder)}
+
+    def times(self, folder: str) -> dict[str, tuple[datetime.datetime, str | None]]:
+        """When the objects in a folder were written, and their versions."""
+        return {each["path"]: (each["last_modified"], each["e_tag"]) for each in self._list(folder)}
+
+    def _list(self, folder: str | None) -> Sequence[ObjectMeta]:
+        with self._translated("read", folder or ""):
+            return self.store.list(folder).collect()
 
     def put(self, name: str, content: bytes) -> None:
         """Write a whole object; readers see the old content or the new."""

@@ -15,7 +15,7 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._provenance import Environment, Origin, provenance
 from causal_sgd.sweeps._units import of_one_seed
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk
-from causal_sgd.sweeps.store._files import Folder
+from causal_sgd.sweeps.store._files import Files, files_at
 from causal_sgd.sweeps.store._header import Header, read_header
 from causal_sgd.sweeps.store._lazy import lazily
 from causal_sgd.sweeps.store._ledger import JournalLedger, Ledger
@@ -42,15 +42,15 @@ class StoreReader:
         """Open an existing store, for reading.
 
         Args:
-            path: of the store.
+            path: of the store, or its URL.
             fsync: whether writes wait until the disk has them.
             lenient: whether its journal may be gone, because it is to be mended.
 
         Raises:
             StoreError: if there is no store at the path, or it has a newer format or was altered.
         """
-        self.path = checks.path("path", path)
-        self._files = Folder(self.path, fsync=fsync)
+        self.path = checks.place("path", path)
+        self._files = files_at(self.path, fsync=fsync)
         self._ledger = self._open(lenient)
 
     def _open(self, lenient: bool = False) -> Ledger:
@@ -347,7 +347,7 @@ class StoreReader:
         import zarr
 
         try:
-            opened = zarr.open_array(self.path / array.name, mode="r")
+            opened = zarr.open_array(self._files.zarr(), path=array.name, mode="r")
             return np.asarray(opened[unit * array.rows : (unit + 1) * array.rows])
         except Exception as error:  # zarr raises many types for broken files
             raise DamagedChunk(
@@ -363,7 +363,7 @@ def _units_first(item: tuple[int | str, str]) -> tuple[bool, int, str]:
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
-def _differs(files: Folder, array: Array) -> bool:
+def _differs(files: Files, array: Array) -> bool:
     """Whether the header of an array states another layout or type; no header states none."""
     try:
         stated = json.loads(files.get(array.header))

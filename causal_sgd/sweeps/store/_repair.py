@@ -11,7 +11,7 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
 from causal_sgd.sweeps.store._conversion import convert_store
 from causal_sgd.sweeps.store._disk import Store
-from causal_sgd.sweeps.store._files import Files, Folder
+from causal_sgd.sweeps.store._files import Files, files_at
 from causal_sgd.sweeps.store._header import Header, put_header, restore_header
 from causal_sgd.sweeps.store._journal import DONE, decode_records, encode_rows
 from causal_sgd.sweeps.store._ledger import (
@@ -34,7 +34,7 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
     know are taken back. What other readers need is written anew.
 
     Args:
-        path: of the store.
+        path: of the store, or its URL.
         convert: whether a store of format 1 or 2 becomes one of format 3, in place; its results
             stay where they are. Otherwise it keeps its format.
 
@@ -45,7 +45,7 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
         StoreError: if there is no store, or it cannot be written or mended.
     """
     checks.flags(convert=convert)
-    files = Folder(checks.path("path", path))
+    files = files_at(checks.place("path", path))
     faults: dict[int | str, str] = {}
     if fault := restore_header(files):
         faults["zarr.json"] = fault

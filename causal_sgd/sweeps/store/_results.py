@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from causal_sgd.checks import Place
 from causal_sgd.sweeps._grid import Columns
 from causal_sgd.sweeps._provenance import Environment
 from causal_sgd.sweeps._units import Units
@@ -46,7 +46,7 @@ class StoredResults:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         store: Store | None,
         manifest: Manifest,
         units: Units,
