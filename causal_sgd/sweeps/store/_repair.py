@@ -52,14 +52,15 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
     store = Store(path, lenient=True)
     with store.mending():
         ledger = store._ledger
-        found = store.faults()
+        units = store.faults()
         if isinstance(ledger, JournalLedger):
+            faults |= {place: fault for place, fault in units.items() if isinstance(place, str)}
             _mend_inputs(files, ledger)
             _mend_journal(files, ledger)
             _take_back(files, ledger)
-            found |= store.faults()
-        faults |= found
-        store._ledger.void([unit for unit in found if isinstance(unit, int)])
+            units = store.faults()
+        faults |= units
+        ledger.void([unit for unit in units if isinstance(unit, int)])
         store._ledger.export()
         if convert and store.format_version < 3:
             convert_store(store)
@@ -129,6 +130,8 @@ def _mend_journal(files: Files, ledger: JournalLedger) -> None:
             records = status[status[:, 1] == DONE]
     files.put_log(JOURNAL, encode_rows(records))
     ledger.load(ledger.header)
+    if not len(records):
+        ledger.void(range(len(ledger.closed)))  # an empty journal would be a lost one
 
 
 def _take_back(files: Files, ledger: JournalLedger) -> None:
