@@ -167,7 +167,9 @@ class Repair(Workplace):
 class Export:
     """Write the results of a store to a netCDF file or a table.
 
-    The table has a row for every run and recorded step.
+    A table has the runs that are done, with a row for every recorded step. A netCDF file has the
+    grid of the parameters and seeds; if only some of it was requested, as by phase --refine, it has
+    the runs that are done along one dimension.
 
     For example: causal-sgd export diagram.zarr diagram.csv
     """
@@ -179,16 +181,18 @@ class Export:
 
     def __call__(self) -> int:
         """Write the file."""
-        from causal_sgd.sweeps.store import export_results
+        from causal_sgd.sweeps.store import Store, export_results
 
         out = beside(self.path, ".nc") if self.out is None else self.out
         check_output("OUT", out, (".nc", ".csv"))
         dataset = export_results(self.path, out)
-        missing = int((~dataset.done).sum())
-        print(
-            f"{out}: {dataset.done.size} runs"
-            + (f", of which {missing} are missing" if missing else "")
-        )
+        if "seed" not in dataset.dims:  # a list of runs
+            runs = dataset.sizes["run"]
+            missing, words = Store(self.path).progress()[0] - runs, "; {} missing runs are left out"
+        else:
+            runs = dataset.done.size
+            missing, words = int((~dataset.done).sum()), ", of which {} are missing"
+        print(f"{out}: {runs} runs" + (words.format(missing) if missing else ""))
         return 0
 
 

@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
 
 
 def test_an_export_of_a_damaged_store_leaves_the_earlier_file(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(_exports, "ROWS_AT_ONCE", 1)  # pieces, of which the first is intact
+    monkeypatch.setattr(_exports, "NUMBERS_AT_ONCE", 1)  # pieces, of which the first is intact
     path, out = tmp_path / "own.zarr", tmp_path / "own.csv"
     sweep(CELL, store=path, **OPTIONS)
     export_results(path, out)
