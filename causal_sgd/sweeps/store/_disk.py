@@ -163,6 +163,7 @@ class Store(StoreReader):
             StoreError: if another process is writing, or the store cannot be written.
         """
         with self._files.writing(), self._naming_store():
+            self.refresh()
             yield
 
     def locate(self, files: Mapping[str, str]) -> None:

@@ -66,6 +66,10 @@ class Ledger(Protocol):
         """Whether another process may have added records since they were read."""
         ...
 
+    def is_odd(self) -> bool:
+        """Whether the books do not fit the header, or one another."""
+        ...
+
     def check(self) -> None:
         """Check that new data may follow.
 
@@ -213,6 +217,10 @@ class JournalLedger:
     def grew(self) -> bool:
         """Whether another process added records since they were read."""
         return self._files.size(JOURNAL) != self._journal_size
+
+    def is_odd(self) -> bool:
+        """Whether something is damaged or older than the rest."""
+        return bool(self.faults) or len(self.orphans) > 0
 
     def check(self) -> None:
         """Check that new data may follow those that are there."""

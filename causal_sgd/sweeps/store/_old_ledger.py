@@ -94,6 +94,10 @@ class OldLedger:
         """Whether another process may have written since: there is no quick way to know."""
         return True
 
+    def is_odd(self) -> bool:
+        """Whether something is damaged."""
+        return bool(self.faults)
+
     def check(self) -> None:
         """Check that the status is there."""
         if self.header["requests"] and not self._files.size(self._status.header):

@@ -51,21 +51,28 @@ class StoreReader:
         """
         self.path = checks.place("path", path)
         self._files = files_at(self.path, fsync=fsync)
-        self._ledger = self._open(lenient)
+        self._lenient = lenient
+        self._ledger = self._open(read_header(self._files))
 
-    def _open(self, lenient: bool = False) -> Ledger:
-        header = read_header(self._files)
-        if header["format_version"] >= 3:
-            return JournalLedger(self._files, header, lenient=lenient)
-        return OldLedger(self._files, header)
+    def _open(self, header: Header) -> Ledger:
+        """The books that belong to a header."""
+        while True:
+            if header["format_version"] >= 3:
+                ledger: Ledger = JournalLedger(self._files, header, lenient=self._lenient)
+            else:
+                ledger = OldLedger(self._files, header)
+            if not ledger.is_odd():
+                return ledger
+            # Another process may have written between the header and the books.
+            header, earlier = read_header(self._files), header
+            if header == earlier:
+                return ledger
 
     def refresh(self) -> None:
         """Read again which runs are requested and which are done, if that changed."""
         header = read_header(self._files)
-        if header["format_version"] != self.format_version:
-            self._ledger = self._open()
-        elif header != self._header or self._ledger.grew():
-            self._ledger.load(header)
+        if header != self._header or self._ledger.grew():
+            self._ledger = self._open(header)
 
     @property
     def _header(self) -> Header:

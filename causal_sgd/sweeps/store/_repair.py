@@ -45,11 +45,11 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
         StoreError: if there is no store, or it cannot be written or mended.
     """
     checks.flags(convert=convert)
-    files = files_at(checks.place("path", path))
     faults: dict[int | str, str] = {}
-    if fault := restore_header(files):
+    if fault := restore_header(files_at(checks.place("path", path))):
         faults["zarr.json"] = fault
     store = Store(path, lenient=True)
+    files = store._files  # which hold the right to write
     with store.mending():
         ledger = store._ledger
         units = store.faults()
