@@ -22,7 +22,7 @@ import xarray as xr
 import causal_sgd
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store, StoreError, open_results, repair
-from causal_sgd.sweeps.store._journal import FIELDS, encode_rows
+from causal_sgd.sweeps.store._journal import FIELDS, encode_rows, record_size
 from support import interrupted
 from support.stores import chunk, edit
 
@@ -265,15 +265,13 @@ def test_a_damaged_chunk_is_found_named_and_recomputed_alone(
     assert not Store(store).faults()
 
 
-def record(journal: bytes, number: int) -> slice:
-    size = len(journal) // interrupted.NUM_TILES * interrupted.TILES_PER_UNIT
-    return slice(number * size, (number + 1) * size)
+SIZE = record_size(num_variables=3)
 
 
 def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) -> None:
     journal = store / "status" / "journal"
     whole = journal.read_bytes()
-    for length in range(1, record(whole, 0).stop + 1, 7):
+    for length in range(1, SIZE + 1, 7):
         journal.write_bytes(whole[:-length])
         left = Store(store)
         assert not left.faults()
@@ -288,7 +286,7 @@ def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) ->
 def test_a_damaged_record_is_named_and_its_unit_recomputed(store: Path) -> None:
     journal = store / "status" / "journal"
     content = bytearray(journal.read_bytes())
-    content[record(content, 3).start + 20] ^= 1
+    content[3 * SIZE + 20] ^= 1
     journal.write_bytes(content)
     assert list(Store(store).faults().values()) == ["record 3 of status/journal is damaged"]
     assert not open_results(store).done.all()

@@ -147,7 +147,7 @@ class Store(StoreReader):
         with self._files.writing(), self._naming_store():
             self.refresh()
             self._ledger.check()
-            for array in self._arrays.values():
+            for array in self._arrays.values() if self.environments else ():
                 if self._is_recoded(array):
                     raise StoreError(
                         f"{self.path} cannot be written: the array {array.name} has another "
@@ -229,6 +229,8 @@ class Store(StoreReader):
             ValueError: if they do not fit the store.
             StoreError: if the store cannot be written, or is no longer where it was.
         """
+        if not self.settled:
+            self.settle(1)
         self._check_unit(unit)
         checks.instance("tiles", tiles, Mapping, "a mapping of places in the unit to their values")
         for place, values in tiles.items():

@@ -284,6 +284,8 @@ class JournalLedger:
         columns = tuple(column[:0] for column in self.table.columns)
         changes = {"tiles_per_unit": tiles_per_unit}
         self._append(columns, np.zeros(0, bool), tiles_per_unit, changes)
+        # From the first results on, a journal without any record is a lost one.
+        self.void(range(min(len(self.closed), 1)))
 
     def _append(
         self,

@@ -131,7 +131,9 @@ def _mend_journal(files: Files, ledger: JournalLedger) -> None:
     files.put_log(JOURNAL, encode_rows(records))
     ledger.load(ledger.header)
     if not len(records):
-        ledger.void(range(len(ledger.closed)))  # an empty journal would be a lost one
+        ledger.void(
+            range(min(len(ledger.closed), 1))
+        )  # a journal without any record would be a lost one
 
 
 def _take_back(files: Files, ledger: JournalLedger) -> None:
