@@ -8,7 +8,7 @@ once for each tile. Then the script times, in the same process,
 - one metric as a whole;
 - a small sweep of 2 new runs into the store, and the same in memory and into a new store;
 - one more seed at every point of the grid;
-- the verification of all checksums (`causal-sgd verify`);
+- the verification of all checksums (`causal-sgd status --verify`);
 - the small sweep into a store of its own after many such requests, and into a new one.
 
 `--only` selects some. Files that were just written are in the page cache. Figures are medians; what
