@@ -126,7 +126,7 @@ class Resume(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair(Workplace):
-    """Mend a store: restore its header, and compute damaged units again.
+    """Repair a store: restore its files, and compute damaged units again.
 
     For example: causal-sgd repair diagram.zarr
     """
@@ -138,7 +138,7 @@ class Repair(Workplace):
     data_file: Path | None = None
     """The store's data file, if it has moved on its own."""
     convert: bool = False
-    """Make a store of an older format one of the present format, in place."""
+    """Convert a store of an older format to the current one, in place."""
 
     def __call__(self) -> int:
         """Find, report and recompute."""

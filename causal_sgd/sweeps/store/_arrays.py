@@ -119,7 +119,7 @@ class Array(NamedTuple):
     def fault(self, files: Files, values: np.ndarray) -> str | None:
         """Describe how the array on disk differs from the values; None if it does not.
 
-        An array that is shorter than the values was not written anew yet, which is no damage.
+        An array that is shorter than the values is not up to date yet, which is no damage.
         """
         try:
             content = files.get(self.header)
@@ -144,7 +144,7 @@ class Array(NamedTuple):
         return None
 
     def put_all(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
-        """Write an array and its header; what is there already is left alone.
+        """Write an array and its header; files that are up to date are left alone.
 
         Args:
             files: of the store.
@@ -168,5 +168,5 @@ class Array(NamedTuple):
 
 
 def checksum(content: bytes, crc: int = 0) -> int:
-    """The CRC-32C of bytes that follow others with this CRC-32C."""
+    """The CRC-32C of some bytes, or of these after others whose CRC-32C is given."""
     return google_crc32c.extend(crc, content)

@@ -253,7 +253,7 @@ class Bucket:
         """The content of a log, and the version of its base."""
         offsets = sorted(log.segments)
         segments = list(self._objects.get_each(_segment(name, offset) for offset in offsets))
-        base = self._objects.find(name)  # at last: it has what was merged meanwhile
+        base = self._objects.find(name)  # last, since it has what was merged meanwhile
         content = bytearray() if base is None else bytearray(base.content)
         for offset, segment in zip(offsets, segments, strict=True):
             if segment is not None:

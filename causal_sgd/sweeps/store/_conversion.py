@@ -1,4 +1,4 @@
-"""Make a store of format 1 or 2 one of format 3, in place; its results stay where they are."""
+"""Convert a store of format 1 or 2 to format 3, in place; its results stay where they are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["convert_store"]
 
 
 def convert_store(store: Store) -> None:
-    """Write the books of format 3 from those of an older format, then the header.
+    """Write the ledger of format 3 from that of an older format, then the header.
 
-    The header decides which books count, so that a process killed before it was written leaves a
+    The header decides which ledger counts, so that a process killed before it was written leaves a
     store of the older format. The store must be locked, and its damaged units marked as missing.
 
     Raises:
@@ -39,7 +39,7 @@ def convert_store(store: Store) -> None:
     records = []
     for unit in np.flatnonzero(ledger.closed).tolist():
         names = [array.chunk(unit) for array in ledger.arrays.values()]
-        # Every chunk was just compared with its checksums, and ends with the second one.
+        # Every chunk was just verified, and ends with its CRC-32C.
         sums = [int.from_bytes(files.get(name)[-4:], "little") for name in names]
         inputs = checksum(content[unit * size : (unit + 1) * size])
         environments = [ledger.environment(unit)]

@@ -305,7 +305,7 @@ def _write_all(file: int, content: bytes) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Let the disk have the names in a folder, where the system can do that."""
+    """Flush the names in a folder to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -109,7 +109,7 @@ def places(store: Place, files: Mapping[str, str]) -> dict[str, list[str]]:
 def put_header(files: Files, header: Header) -> Header:
     """Write the header and its copy, and return it as written.
 
-    A process killed in between leaves a copy that is older, which is no damage.
+    A process killed in between leaves an older copy, which is no damage.
     """
     if header["format_version"] >= 3:
         header = {**header, "generation": header.get("generation", 0) + 1}

@@ -1,4 +1,4 @@
-"""Which run is in which row, and which units are done: the books of a store of format 3.
+"""Which run is in which row, and which units are done: the ledger of a store of format 3.
 
 `status/inputs` holds the input of every row as packed bytes: the seed, the parameters by sorted
 names, and 1 for a run or 0 for padding. The header vouches for it as a whole, and every record of
@@ -43,7 +43,7 @@ EXPORTED_ROWS, EXPORTED_UNITS = 2**13, 2**10  # in a chunk of a coordinate, of `
 
 
 class Ledger(Protocol):
-    """The books of a store."""
+    """Which run is in which row of a store, and which units are done."""
 
     header: Header
     arrays: dict[str, Array]  # of the variables
@@ -59,7 +59,7 @@ class Ledger(Protocol):
         ...
 
     def load(self, header: Header) -> None:
-        """Read the books."""
+        """Read it from the files that belong to a header."""
         ...
 
     def grew(self) -> bool:
@@ -67,14 +67,14 @@ class Ledger(Protocol):
         ...
 
     def is_odd(self) -> bool:
-        """Whether the books do not fit the header, or one another."""
+        """Whether the ledger does not fit the header, or itself."""
         ...
 
     def check(self) -> None:
         """Check that new data may follow.
 
         Raises:
-            StoreError: if the header is older than the data, or a file of the books is gone.
+            StoreError: if the header is older than the data, or a file of the ledger is gone.
         """
         ...
 
@@ -118,15 +118,15 @@ class Ledger(Protocol):
 
 
 class JournalLedger:
-    """The books of format 3."""
+    """The ledger of format 3."""
 
     def __init__(self, files: Files, header: Header, *, lenient: bool = False) -> None:
-        """Read the books.
+        """Read the ledger.
 
         Args:
             files: of the store.
             header: of the store.
-            lenient: whether they may lack the journal, because it is to be mended.
+            lenient: whether the journal may be missing, because the store is to be repaired.
 
         Raises:
             StoreError: if there is no journal although there were results.
@@ -135,7 +135,7 @@ class JournalLedger:
         self.load(header)
 
     def load(self, header: Header) -> None:
-        """Read the books that belong to a header."""
+        """Read it from the files that belong to a header."""
         self.header = header
         self.faults: dict[int | str, str] = {}
         rows = self.tiles_per_unit * header["tile"]
@@ -196,7 +196,7 @@ class JournalLedger:
         self._leave_out()
 
     def _leave_out(self) -> None:
-        """Let rows hold no run if their unit is closed without their tile."""
+        """Count rows as empty if their unit was written without their tile."""
         lacking = np.repeat(self.closed, self.tiles_per_unit) & ~self.done
         live = self.asked & ~np.repeat(lacking, self._tile)
         if not np.array_equal(live, self.table.filled):
@@ -227,7 +227,7 @@ class JournalLedger:
         if len(self.orphans):
             raise StoreError(
                 f"{self._files} has data of {len(self.orphans)} units that its zarr.json, an older "
-                f"one, does not know; take them back with `causal-sgd repair {self._files}`"
+                f"one, does not know; recover them with `causal-sgd repair {self._files}`"
             )
         if INPUTS in self.faults:
             raise StoreError(
@@ -247,7 +247,7 @@ class JournalLedger:
             return faults
         for array, values in coordinates(self.header, self.table.columns, self.asked):
             fault = array.fault(self._files, values)
-            # The steps follow after the first unit.
+            # The steps are exported after the first unit.
             unknown = array.name == "step" and not array.fault(self._files, values * 0 - 1)
             if fault and not unknown:
                 faults[array.name] = fault

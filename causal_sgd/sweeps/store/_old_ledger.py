@@ -1,8 +1,8 @@
-"""The books of stores of formats 1 and 2, which are read and grown as they are.
+"""The ledger of stores of formats 1 and 2, which are read and grown as they are.
 
 A unit has one tile. Its row of `status` is a chunk of its own: 1, the environment, the beginning of
 the configuration's hash, and the CRC-32 of the data of each variable. Which run is in which row
-follows from the requests. Nothing tells whether these are the requests of the time of writing.
+follows from the requests. Nothing records whether these were the requests when it was written.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ COORDINATE_ROWS = 2**16
 
 
 class OldLedger:
-    """The books of formats 1 and 2."""
+    """The ledger of formats 1 and 2."""
 
     tiles_per_unit = 1
 
     def __init__(self, files: Files, header: Header) -> None:
-        """Read the books."""
+        """Read the ledger."""
         self._files = files
         self.load(header)
 
     def load(self, header: Header) -> None:
-        """Read the books that belong to a header."""
+        """Read it from the files that belong to a header."""
         self.header = header
         self.faults: dict[int | str, str] = {}
         self.arrays = variables(header, header["tile"], "/")

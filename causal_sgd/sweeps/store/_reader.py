@@ -44,7 +44,7 @@ class StoreReader:
         Args:
             path: of the store, or its URL.
             fsync: whether writes wait until the disk has them.
-            lenient: whether its journal may be gone, because it is to be mended.
+            lenient: whether its journal may be missing, because the store is to be repaired.
 
         Raises:
             StoreError: if there is no store at the path, or it has a newer format or was altered.
@@ -55,7 +55,7 @@ class StoreReader:
         self._ledger = self._open(read_header(self._files))
 
     def _open(self, header: Header) -> Ledger:
-        """The books that belong to a header."""
+        """The ledger that belongs to a header."""
         while True:
             if header["format_version"] >= 3:
                 ledger: Ledger = JournalLedger(self._files, header, lenient=self._lenient)
@@ -63,7 +63,7 @@ class StoreReader:
                 ledger = OldLedger(self._files, header)
             if not ledger.is_odd():
                 return ledger
-            # Another process may have written between the header and the books.
+            # Another process may have written between the header and the ledger.
             header, earlier = read_header(self._files), header
             if header == earlier:
                 return ledger

@@ -1,4 +1,4 @@
-"""Mend a store: restore what has a copy, take back what is valid, and mark the rest as missing."""
+"""Repair a store: restore what has a copy, recover what is valid, mark the rest as missing."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = ["repair"]
 
 
 def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
-    """Mend a store, and mark damaged units as missing, for the same sweep to compute them again.
+    """Repair a store, and mark damaged units as missing, so that the same sweep recomputes them.
 
-    A lost, altered or older header is restored from its copy. Results of which the header does not
-    know are taken back. What other readers need is written anew.
+    A lost, altered or older header is restored from its copy. Results that the header does not know
+    are recovered. The files for other readers are rewritten.
 
     Args:
         path: of the store, or its URL.
-        convert: whether a store of format 1 or 2 becomes one of format 3, in place; its results
+        convert: whether to convert a store of format 1 or 2 to format 3, in place; its results
             stay where they are. Otherwise it keeps its format.
 
     Returns:
         Unit or file -> what was wrong.
 
     Raises:
-        StoreError: if there is no store, or it cannot be written or mended.
+        StoreError: if there is no store, or it cannot be written or repaired.
     """
     checks.flags(convert=convert)
     faults: dict[int | str, str] = {}
@@ -137,7 +137,7 @@ def _mend_journal(files: Files, ledger: JournalLedger) -> None:
 
 
 def _take_back(files: Files, ledger: JournalLedger) -> None:
-    """Let the header know again of units with valid records, if the inputs of their runs are there.
+    """Recover units that the header does not know, if their records and inputs are valid.
 
     This is needed after an older zarr.json and an older copy of it came back.
     """
