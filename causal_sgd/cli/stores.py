@@ -187,7 +187,7 @@ class Export:
         check_output("OUT", out, (".nc", ".csv"))
         dataset = export_results(self.path, out)
         if "seed" not in dataset.dims:  # a list of runs
-            runs = dataset.sizes["run"]
+            runs = dataset["diverged_at"].size
             missing, words = Store(self.path).progress()[0] - runs, "; {} missing runs are left out"
         else:
             runs = dataset.done.size

@@ -177,6 +177,27 @@ def test_a_store_without_results_has_no_table(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("names", [("run", "values"), ("values", "run")])
+def test_names_of_the_user_may_be_that_of_the_dimension(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    parameter, metric = names
+
+    def named(key: jax.Array, **values: Any) -> Trace:
+        number = jnp.asarray(values[parameter])
+        return Trace(jnp.zeros(1, jnp.int32), {metric: number[None]}, jnp.int32(-1))
+
+    path = tmp_path / "own.zarr"
+    for seeds, values in ((1, [1.0, 2.0]), (2, [3.0])):
+        sweep(named, axes={parameter: values}, seeds=seeds, store=path)
+    for suffix in SUFFIXES:
+        export_results(path, tmp_path / f"out{suffix}")
+    assert pd.read_csv(tmp_path / "out.csv")[parameter].tolist() == [1, 2, 3, 3]
+    with xr.open_dataset(tmp_path / "out.nc") as stored:
+        assert stored[metric].dims == ("run_", "step")
+        assert stored[metric].values[:, 0].tolist() == [1, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("name", "at_once"),
     [("full", 1), ("full", 100), ("several", 1), ("several", 100), ("refined", 2000)],

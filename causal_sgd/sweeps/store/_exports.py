@@ -59,19 +59,20 @@ def export_results(path: str | Path, out: str | Path) -> xr.Dataset:
 
 def _write_table(runs: xr.Dataset, out: Path) -> None:
     """Write a table in pieces of some runs."""
+    dim, count = str(runs["diverged_at"].dims[0]), runs["diverged_at"].size
     numbers = sum(variable.size for variable in runs.variables.values())
-    piece = max(NUMBERS_AT_ONCE * runs.sizes["run"] // numbers, 1)
+    piece = max(NUMBERS_AT_ONCE * count // numbers, 1)
     with out.open("w", encoding="utf-8", newline="") as file:
-        for start in range(0, runs.sizes["run"], piece):
-            part = runs.isel(run=slice(start, start + piece)).load()
-            _frame(part).to_csv(file, header=not start, index=False)
+        for start in range(0, count, piece):
+            part = runs.isel({dim: slice(start, start + piece)}).load()
+            _frame(part, dim).to_csv(file, header=not start, index=False)
 
 
-def _frame(runs: xr.Dataset) -> pd.DataFrame:
+def _frame(runs: xr.Dataset, dim: str) -> pd.DataFrame:
     """A row for every run and step, and a column for every entry of an array."""
     flat = runs
     for name in list(runs.data_vars):
-        inner = [dim for dim in runs[name].dims if str(dim).startswith(f"{name}_")]
+        inner = [each for each in runs[name].dims if each not in (dim, "step")]
         if inner:
             entries = runs[name].stack(entry=inner, create_index=False)
             columns = {
@@ -80,5 +81,5 @@ def _frame(runs: xr.Dataset) -> pd.DataFrame:
             }
             flat = flat.drop_vars(str(name)).assign(columns)
     coordinates = [str(name) for name in runs.coords if name != "step"]
-    frame = flat.to_dataframe(dim_order=["run", "step"]).reset_index()
+    frame = flat.to_dataframe(dim_order=[dim, "step"]).reset_index()
     return frame.loc[:, [*coordinates, "step", *map(str, flat.data_vars)]]

@@ -93,11 +93,14 @@ def listed(store: StoreReader) -> xr.Dataset:
         _, first = np.unique(rows, return_index=True)  # requests may overlap
         order = first[np.lexsort([column[first] for column in reversed(columns.values())])]
         rows, columns = rows[order], {name: column[order] for name, column in columns.items()}
+    dim = "run"
+    while dim in {*columns, *store.variables}:  # names of the user
+        dim += "_"
     variables = {}
     for name in store.variables:
         array = lazily(store, name, rows)
         inner = (f"{name}_{index}" for index in range(array.ndim - 2))
-        variables[name] = (("run",) if name == "diverged_at" else ("run", "step", *inner), array)
-    coordinates = {name: ("run", column) for name, column in columns.items()}
+        variables[name] = ((dim,) if name == "diverged_at" else (dim, "step", *inner), array)
+    coordinates = {name: (dim, column) for name, column in columns.items()}
     attributes = store.dataset(grids[0]).attrs
     return xr.Dataset(variables, coordinates | {"step": store.steps}, attributes)
