@@ -14,9 +14,9 @@ once for each tile. Then the script times, in the same process,
 `--only` selects some. Files that were just written are in the page cache. Figures are medians; what
 takes longer than `--patience` is not repeated.
 
-Run `python benchmarks/stores.py`; by default 10^6 runs, which need about 5 GB of disk and, in tiles
-of 16, may need 375,000 files. The script uses the public interface only: with PYTHONPATH set to a
-checkout of another revision it measures that revision.
+Run `python benchmarks/stores.py`; by default 10^6 runs, about 1 GB a store. The script uses the
+public interface only: with PYTHONPATH set to a checkout of another revision it measures that
+revision. In formats 1 and 2, tiles of 16 fill hundreds of thousands of small files.
 """
 
 from __future__ import annotations
