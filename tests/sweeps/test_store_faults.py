@@ -95,7 +95,7 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     assert left.writer() is None, "a killed process writes no more"
     assert not left.faults()
     process = begun(path, log)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
     assert landed >= kills * 0.6, f"only {landed} of {kills} kills came while tiles were computed"
     assert not Store(path).faults()
@@ -130,7 +130,7 @@ def test_fifty_kills(tmp_path, seed: int) -> None:
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
     path, log = tmp_path / "full.zarr", tmp_path / "log"
     process = begun(path, log, "full", "5")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=280)
     assert process.returncode == 1
     assert "full.zarr cannot be written" in error
     assert "what was done before is kept" in error
@@ -145,7 +145,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
 def test_two_processes_at_once_do_no_harm(tmp_path) -> None:
     path = tmp_path / "shared.zarr"
     processes = [begun(path, tmp_path / f"log{index}") for index in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=280)[1] for process in processes]
     codes = [process.returncode for process in processes]
     assert 0 in codes
     for code, error in zip(codes, errors, strict=True):

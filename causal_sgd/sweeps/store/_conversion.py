@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from causal_sgd.sweeps.store._arrays import checksum
+from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._disk import Store
 from causal_sgd.sweeps.store._header import FORMAT_VERSION, Header, put_header
 from causal_sgd.sweeps.store._journal import DONE, VOID, Record
-from causal_sgd.sweeps.store._ledger import INPUTS, JOURNAL, packed_rows
+from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, packed_rows
 from causal_sgd.sweeps.store._manifest import StoreError
 from causal_sgd.sweeps.store._old_ledger import OldLedger
 
@@ -27,7 +28,7 @@ def convert_store(store: Store) -> None:
     ledger, files = store._ledger, store._files
     assert isinstance(ledger, OldLedger)
     for array in ledger.arrays.values():
-        if store._is_recoded(array):
+        if is_recoded(files, array):
             raise StoreError(
                 f"{store.path} cannot be converted: the array {array.name} has another layout than "
                 "stores are written with"

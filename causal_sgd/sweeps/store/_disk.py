@@ -22,17 +22,18 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
+from causal_sgd.sweeps.store._attributes import check_environment
+from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._files import files_at
 from causal_sgd.sweeps.store._forms import unzipped
 from causal_sgd.sweeps.store._header import (
     Header,
-    check_environment,
     first_header,
     places,
     put_header,
 )
 from causal_sgd.sweeps.store._journal import MOST_TILES
-from causal_sgd.sweeps.store._ledger import JournalLedger
+from causal_sgd.sweeps.store._journal_ledger import JournalLedger
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
 
@@ -148,7 +149,7 @@ class Store(StoreReader):
             self.refresh()
             self._ledger.check()
             for array in self._arrays.values() if self.environments else ():
-                if self._is_recoded(array):
+                if is_recoded(self._files, array):
                     raise StoreError(
                         f"{self.path} cannot be written: the array {array.name} has another "
                         "layout than stores are written with; give this sweep a store of its own"

@@ -15,9 +15,9 @@ import numpy as np
 
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk
+from causal_sgd.sweeps.store._exported import coordinates
 from causal_sgd.sweeps.store._files import Files
 from causal_sgd.sweeps.store._header import Header, put_header, variables
-from causal_sgd.sweeps.store._ledger import coordinates
 from causal_sgd.sweeps.store._manifest import StoreError
 from causal_sgd.sweeps.store._rows import Table
 

@@ -11,17 +11,11 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
 from causal_sgd.sweeps.store._conversion import convert_store
 from causal_sgd.sweeps.store._disk import Store
+from causal_sgd.sweeps.store._exported import coordinates, status_array
 from causal_sgd.sweeps.store._files import Files, files_at
 from causal_sgd.sweeps.store._header import Header, put_header, restore_header
 from causal_sgd.sweeps.store._journal import DONE, decode_records, encode_rows
-from causal_sgd.sweeps.store._ledger import (
-    INPUTS,
-    JOURNAL,
-    JournalLedger,
-    coordinates,
-    packed_rows,
-    status_array,
-)
+from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, JournalLedger, packed_rows
 from causal_sgd.sweeps.store._rows import merged
 
 __all__ = ["repair"]
