@@ -94,6 +94,27 @@ def test_many_files_are_read_at_the_same_time_and_only_some_ahead(in_memory, mon
     assert list(contents) == [bytes([index]) for index in range(1, 200)]
 
 
+def test_many_files_are_written_at_the_same_time(in_memory, monkeypatch) -> None:
+    files, together = in_memory(), threading.Barrier(8)
+    put = _objects.Objects.put
+
+    def slowly(self: _objects.Objects, name: str, content: bytes) -> None:
+        together.wait(20)  # raises unless all eight are under way
+        put(self, name, content)
+
+    names = [f"c/{index}" for index in range(8)]
+    monkeypatch.setattr(_objects.Objects, "put", slowly)
+    files.put_each((name, name.encode()) for name in names)
+    assert list(files.get_each(names)) == [name.encode() for name in names]
+
+    def failing(self: _objects.Objects, name: str, content: bytes) -> None:
+        raise StoreError(f"{name} cannot be written")
+
+    monkeypatch.setattr(_objects.Objects, "put", failing)
+    with pytest.raises(StoreError, match="^a cannot be written"):
+        files.put_each([("a", b""), ("b", b"")])
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["append", "append", "append", "cut", "compact", "put", "end"]),

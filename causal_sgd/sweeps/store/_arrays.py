@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import google_crc32c
@@ -156,15 +156,21 @@ class Array(NamedTuple):
 
     def put_chunks(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
         """Write the chunks of an array that are not there yet; see `put_all`."""
-        for index in range(known // self.rows, -(-len(values) // self.rows)):
+        files.put_each(self._changed(files, values, known))
+
+    def _changed(self, files: Files, values: np.ndarray, known: int) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the chunks that are not there yet."""
+        indices = range(known // self.rows, -(-len(values) // self.rows))
+        names = [self.chunk(index) for index in indices]
+        for index, name, there in zip(indices, names, files.get_each(names), strict=True):
             block = values[index * self.rows : (index + 1) * self.rows]
             missing = self.rows - len(block)
             if missing:
                 tail = np.full((missing, *self.inner), self.fill)
                 block = np.concatenate([block, tail])
             content, _ = self.encode(block)
-            if next(iter(files.get_each([self.chunk(index)]))) != content:
-                files.put(self.chunk(index), content)
+            if there != content:
+                yield name, content
 
 
 def checksum(content: bytes, crc: int = 0) -> int:

@@ -286,14 +286,14 @@ class Store(StoreReader):
             changes["steps"] = np.asarray(steps).tolist()
         if changes:
             self._change(changes)
-        sums = []
+        contents: dict[str, bytes] = {}
         for name, array in self._arrays.items():
             block = np.full((array.rows, *array.inner), array.fill)
             for place, values in tiles.items():
                 block[place * self.tile : (place + 1) * self.tile] = values[name]
-            content, _ = array.encode(block)
-            self._files.put(array.chunk(unit), content)
-            sums.append(self._ledger.checksum(content))
+            contents[array.chunk(unit)], _ = array.encode(block)
+        self._files.put_each(contents.items())
+        sums = [self._ledger.checksum(content) for content in contents.values()]
         indices = [self.environments.index(each) for each in environments]
         self._ledger.record(unit, sorted(tiles), indices, sums)
 

@@ -83,6 +83,10 @@ class Files(Protocol):
         """Write a whole file atomically: a reader sees the old content or the new."""
         ...
 
+    def put_each(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Write many whole files, name and content, each atomically, in any order."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         ...
@@ -205,6 +209,11 @@ class Folder:
             raise
         if self._fsync:
             _sync(folder)
+
+    def put_each(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Write many whole files."""
+        for name, content in contents:
+            self.put(name, content)
 
     def _write(self, path: str, content: bytes) -> None:
         with open(path, "wb", buffering=0) as file:
