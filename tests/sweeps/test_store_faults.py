@@ -276,7 +276,7 @@ def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) ->
         left = Store(store)
         assert not left.faults()
         assert int((~left.done).sum()) == left.tiles_per_unit
-    journal.write_bytes(whole[:-1] + bytes(1))  # what a failure of power may leave
+    journal.write_bytes(whole[:-1] + bytes(1))  # as a power failure may leave it
     computed = computed_tiles(monkeypatch)
     assert swept(store).equals(uninterrupted())
     assert len(set(computed)) == interrupted.TILES_PER_UNIT

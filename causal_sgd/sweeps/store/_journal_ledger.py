@@ -57,7 +57,7 @@ class JournalLedger:
         rows = self.tiles_per_unit * header["tile"]
         self.arrays = variables(header, rows, header.get("chunk_separator", "."))
         self._names = list(self.arrays)
-        self._exported = 0  # rows that other readers were told of
+        self._exported = 0  # rows in the arrays for other readers
         self._kind = _packed(header["parameters"])
         self._load_inputs()
         self._load_journal()
@@ -196,7 +196,7 @@ class JournalLedger:
         return True
 
     def settle(self, tiles_per_unit: int) -> None:
-        """Set the size of the units; padding makes the rows so far whole units."""
+        """Set the size of the units; padding completes the last unit so far."""
         columns = tuple(column[:0] for column in self.table.columns)
         changes = {"tiles_per_unit": tiles_per_unit}
         self._append(columns, np.zeros(0, bool), tiles_per_unit, changes)
