@@ -232,8 +232,21 @@ def test_arrays_of_another_layout_are_read_by_zarr_and_not_written(store: Path) 
     assert swept(store).equals(in_memory()), "nothing is missing, so nothing is written"
     with pytest.raises(StoreError, match="the array value has another layout"):
         swept(store, seeds=2 * SEEDS)
+    assert not repair(store), "nor by a repair, which would cost all results"
+    assert open_results(store).drop_vars("done").equals(in_memory())
     array[7] = 0
     assert "value of unit 0 does not have the checksum" in Store(store).faults()[0]
+
+
+def test_a_header_that_states_another_layout_than_the_chunks_have_is_restored(store: Path) -> None:
+    header = store / "value" / "zarr.json"
+    whole = header.read_bytes()
+    header.write_bytes(whole.replace(b"float32", b"float64"))
+    with pytest.raises(StoreError, match="the array value has another layout"):
+        swept(store, seeds=2 * SEEDS)
+    repair(store)
+    assert header.read_bytes() == whole
+    assert swept(store, seeds=2 * SEEDS).equals(larger())
 
 
 MANY_RATES = np.arange(1, 17) / 10

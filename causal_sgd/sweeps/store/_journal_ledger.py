@@ -7,13 +7,15 @@ names, and 1 for a run or 0 for padding. The header vouches for it as a whole, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
 
 from causal_sgd.sweeps._grid import Columns, Grid
-from causal_sgd.sweeps.store._arrays import checksum
+from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
+from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._exported import coordinates, status_array
 from causal_sgd.sweeps.store._files import Files
 from causal_sgd.sweeps.store._header import Header, put_header, variables
@@ -262,13 +264,25 @@ class JournalLedger:
         if (asked & ~self.done[tiles]).any():
             self._leave_out()
 
+    def _is_recoded(self, array: Array) -> bool:
+        """Whether zarr wrote an array anew, in another layout, so that its header must stay."""
+        units = np.flatnonzero(self.closed).tolist()
+        if not units or not is_recoded(self._files, array):
+            return False
+        for content in self._files.get_each(map(array.chunk, units)):
+            with contextlib.suppress(DamagedChunk):
+                array.decode(content or b"")
+                return False  # a chunk is in the usual layout, so the header is wrong
+        return True
+
     def export(self) -> None:
         """Write the coordinates, the status and the arrays' headers, where they changed."""
         for array, values in coordinates(self.header, self.table.columns, self.asked):
             array.put_all(self._files, values, known=self._exported * (array.name != "step"))
         self._exported = len(self.asked)
         for array in self.arrays.values():
-            array.put_header(self._files, len(self.asked))
+            if not self._is_recoded(array):
+                array.put_header(self._files, len(self.asked))
         status_array(self._names).put_all(self._files, self.status.records)
 
 
