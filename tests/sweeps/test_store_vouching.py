@@ -209,8 +209,61 @@ def test_a_lost_journal_is_restored_from_the_exported_status(store: Path) -> Non
     assert list(repair(store)) == ["status/journal"]
     assert open_results(store).drop_vars("done").equals(in_memory())
     shutil.rmtree(store / "status")
-    assert set(repair(store)) >= {"status/journal", "status/inputs"}
+    found = {"status/journal", "status/inputs", "status/header", "status/zarr.json"}
+    assert set(repair(store)) >= found
     assert not open_results(store).done.any(), "nothing vouches for the results"
+    assert swept(store).equals(in_memory())
+
+
+@pytest.mark.parametrize("harm", ["cut", "a byte less", "nothing left"])
+def test_records_that_the_journal_lost_are_taken_from_the_exported_status(
+    store: Path, harm: str
+) -> None:
+    journal = store / "status" / "journal"
+    content = journal.read_bytes()
+    size = len(content) // 12
+    left = {"cut": content[: 5 * size], "a byte less": content[:100] + content[101:]}
+    journal.write_bytes(left.get(harm, b""))
+    lost = {"cut": 7, "a byte less": 12 - 100 // size}.get(harm, 12)
+    assert int(Store(store).done.sum()) == 4 * (12 - lost)
+    assert f"has lost the records of {lost} units" in Store(store).faults()["status/journal"]
+    assert list(repair(store)) == ["status/journal"]
+    assert not Store(store).faults()
+    assert open_results(store).drop_vars("done").equals(in_memory())
+
+
+@pytest.mark.parametrize(
+    "name", ["status/header", "value/zarr.json", "status/zarr.json", "diverged_at/zarr.json"]
+)
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"{")])
+def test_damage_of_any_other_file_is_found_and_mended(
+    store: Path, name: str, harm: Callable[[Path], object]
+) -> None:
+    whole = (store / name).read_bytes()
+    harm(store / name)
+    assert list(Store(store).faults()) == [name]
+    assert open_results(store).drop_vars("done").equals(in_memory()), "it is not needed"
+    assert list(repair(store)) == [name]
+    assert not Store(store).faults()
+    if name != "status/header":  # which has another generation now
+        assert (store / name).read_bytes() == whole
+    assert xr.open_zarr(store, consolidated=False).sizes["run"] == 96
+
+
+def test_runs_of_a_sibling_that_are_kept_are_none_of_those_requested(
+    store: Path, tmp_path: Path
+) -> None:
+    """All files of a sibling but the header, which does not vouch for their inputs."""
+    other = tmp_path / "sibling.zarr"
+    swept(other, seeds=range(SEEDS, 2 * SEEDS))
+    kept = {name: (store / name).read_bytes() for name in ("zarr.json", "status/header")}
+    shutil.copytree(other, store, dirs_exist_ok=True)
+    for name, content in kept.items():
+        (store / name).write_bytes(content)
+    repair(store)
+    assert not Store(store).faults()
+    assert Store(store).progress() == (192, 96)
+    assert not open_results(store).done.any()
     assert swept(store).equals(in_memory())
 
 

@@ -121,13 +121,8 @@ class Array(NamedTuple):
 
         An array that is shorter than the values is not up to date yet, which is no damage.
         """
-        try:
-            content = files.get(self.header)
-        except FileNotFoundError:
-            content = b""
-        try:
-            length = int(json.loads(content)["shape"][0])
-        except (ValueError, KeyError, TypeError, IndexError):
+        length = self.length(files)
+        if length is None:
             return f"the header of {self.name} is damaged or gone"
         if length > len(values):
             return f"{self.name} has {length} values instead of {len(values)}"
@@ -142,6 +137,23 @@ class Array(NamedTuple):
             if not np.array_equal(block[: len(expected)], expected):
                 return f"{self.name} does not name the runs of the store"
         return None
+
+    def length(self, files: Files) -> int | None:
+        """The number of values that the header of the array states; None if it is damaged."""
+        try:
+            return int(json.loads(files.get(self.header))["shape"][0])
+        except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def values(self, files: Files, length: int) -> np.ndarray | None:
+        """The first values on disk [length, *inner]; None if a chunk of them is damaged."""
+        blocks = [np.zeros((0, *self.inner), self.kind)]
+        for content in files.get_each(map(self.chunk, range(-(-length // self.rows)))):
+            try:
+                blocks.append(self.decode(content or b""))
+            except DamagedChunk:
+                return None
+        return np.concatenate(blocks)[:length]
 
     def put_all(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
         """Write an array and its header; files that are up to date are left alone.

@@ -8,7 +8,7 @@ from causal_sgd.sweeps.store._arrays import checksum
 from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._disk import Store
 from causal_sgd.sweeps.store._header import FORMAT_VERSION, Header, put_header
-from causal_sgd.sweeps.store._journal import DONE, VOID, Record
+from causal_sgd.sweeps.store._journal import DONE, Record
 from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, packed_rows
 from causal_sgd.sweeps.store._manifest import StoreError
 from causal_sgd.sweeps.store._old_ledger import OldLedger
@@ -46,8 +46,6 @@ def convert_store(store: Store) -> None:
         environments = [ledger.environment(unit)]
         records.append(Record(unit, DONE, environments, own, [0], inputs, sums).encode())
     files.put_log(INPUTS, content)
-    if store.num_units and not records:  # a journal without any record would be a lost one
-        records.append(Record(0, VOID, (), own, (), 0, [0] * len(ledger.arrays)).encode())
     files.put_log(JOURNAL, b"".join(records))
     header: Header = {
         **old,

@@ -202,6 +202,8 @@ class Folder:
                 os.stat(self._root)
                 os.makedirs(folder, exist_ok=True)
                 self._write(draft, content)
+                if self._fsync:
+                    _sync(os.path.dirname(folder))
             os.replace(draft, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -247,6 +249,8 @@ class Folder:
                 os.fsync(log)
         finally:
             os.close(log)
+        if self._fsync and not offset:
+            _sync(os.path.dirname(f"{self._root}/{name}"))
 
     def put_log(self, name: str, content: bytes) -> None:
         """Replace a whole log atomically."""
@@ -267,6 +271,8 @@ class Folder:
             draft.mkdir()
             yield Folder(draft, fsync=self._fsync)
             os.rename(draft, self.path)
+            if self._fsync:
+                _sync(os.path.dirname(self._root))
         except OSError as error:
             if self.path.exists() and any(self.path.iterdir() if self.path.is_dir() else [1]):
                 raise FileExistsError(errno.EEXIST, "exists", str(self)) from error

@@ -19,8 +19,10 @@ from causal_sgd.sweeps.store._files import Files
 from causal_sgd.sweeps.store._manifest import Configuration, Manifest, StoreError, digest
 
 __all__ = [
+    "COPY",
     "FORMAT_VERSION",
     "Header",
+    "copy_fault",
     "first_header",
     "places",
     "put_header",
@@ -154,6 +156,11 @@ def read_header(files: Files) -> Header:
             if _generation(copy) > _generation(header):
                 raise StoreError(f"{files} has an older zarr.json than its data; {_remedy(files)}")
     return header
+
+
+def copy_fault(files: Files) -> str | None:
+    """Describe the damage of the copy of the header; None if it is intact, or only older."""
+    return None if _copy(files) else f"{COPY}, the copy of zarr.json, is damaged or gone"
 
 
 def restore_header(files: Files) -> str | None:

@@ -18,7 +18,7 @@ from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
 from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._exported import coordinates, status_array
 from causal_sgd.sweeps.store._files import Files
-from causal_sgd.sweeps.store._header import Header, put_header, variables
+from causal_sgd.sweeps.store._header import COPY, Header, copy_fault, put_header, variables
 from causal_sgd.sweeps.store._journal import (
     DONE,
     VOID,
@@ -83,7 +83,8 @@ class JournalLedger:
 
     def _load_journal(self) -> None:
         content = self._files.read_log(JOURNAL)
-        if not content and self.header["environments"]:
+        is_gone = not content and next(self._files.get_each([JOURNAL])) is None
+        if is_gone and self.header["environments"]:
             self.faults[JOURNAL] = f"{JOURNAL} is gone"
             if not self._lenient:
                 raise StoreError(
@@ -160,8 +161,17 @@ class JournalLedger:
             faults["zarr.json"] = (
                 f"zarr.json is older than the data: it does not know {len(self.orphans)} units"
             )
+        if fault := copy_fault(self._files):
+            faults[COPY] = fault
+        if len(lost := self.lost_records()):
+            faults[JOURNAL] = f"{JOURNAL} has lost the records of {len(lost)} units"
         # In a bucket, the header of a new store is written before its arrays.
-        if INPUTS in self.faults or not self.header["requests"]:
+        if not self.header["requests"]:
+            return faults
+        for array in (*self.arrays.values(), status_array(self._names)):
+            if array.length(self._files) is None:
+                faults[array.header] = f"the header of {array.name} is damaged or gone"
+        if INPUTS in self.faults:
             return faults
         for array, values in coordinates(self.header, self.table.columns, self.asked):
             fault = array.fault(self._files, values)
@@ -170,6 +180,19 @@ class JournalLedger:
             if fault and not unknown:
                 faults[array.name] = fault
         return faults
+
+    def lost_records(self) -> np.ndarray:
+        """The records [units, fields] that the exported status has and the journal lacks.
+
+        The status is exported at the end of a sweep, so that it may lack what the journal has.
+        """
+        status = status_array(self._names)
+        exported = min(status.length(self._files) or 0, len(self.closed))
+        records = status.values(self._files, exported)
+        if records is None:
+            return np.zeros((0, *status.inner), np.uint32)
+        unknown = ~self.status.records[:exported, 1:].any(axis=1)
+        return records[unknown & (records[:, 1] == DONE)]
 
     def checksum(self, content: bytes) -> int:
         """The CRC-32C of the values, with which the file ends."""
@@ -201,9 +224,9 @@ class JournalLedger:
         """Set the size of the units; padding completes the last unit so far."""
         columns = tuple(column[:0] for column in self.table.columns)
         changes = {"tiles_per_unit": tiles_per_unit}
+        if not self._files.size(JOURNAL):
+            self._files.put_log(JOURNAL, b"")  # from now on, a store without one has lost it
         self._append(columns, np.zeros(0, bool), tiles_per_unit, changes)
-        # From the first results on, a journal without any record is a lost one.
-        self.void(range(min(len(self.closed), 1)))
 
     def _append(
         self,

@@ -8,13 +8,13 @@ import numpy as np
 
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Columns, Grid
-from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
+from causal_sgd.sweeps.store._arrays import checksum
 from causal_sgd.sweeps.store._conversion import convert_store
 from causal_sgd.sweeps.store._disk import Store
-from causal_sgd.sweeps.store._exported import coordinates, status_array
+from causal_sgd.sweeps.store._exported import coordinates
 from causal_sgd.sweeps.store._files import Files, files_at
-from causal_sgd.sweeps.store._header import Header, put_header, restore_header
-from causal_sgd.sweeps.store._journal import DONE, decode_records, encode_rows
+from causal_sgd.sweeps.store._header import COPY, Header, put_header, restore_header
+from causal_sgd.sweeps.store._journal import decode_records, encode_rows
 from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, JournalLedger, packed_rows
 from causal_sgd.sweeps.store._rows import merged
 
@@ -52,6 +52,10 @@ def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
             _mend_inputs(files, ledger)
             _mend_journal(files, ledger)
             _take_back(files, ledger)
+            if COPY in faults:
+                put_header(files, ledger.header)
+            store.refresh()
+            ledger = store._ledger
             units = store.faults()
         faults |= units
         ledger.void([unit for unit in units if isinstance(unit, int)])
@@ -77,13 +81,15 @@ def _mend_inputs(files: Files, ledger: JournalLedger) -> None:
         content = packed_rows(header, columns, ledger.asked & vouched, len(vouched))
     files.put_log(INPUTS, content)
     ledger.load(put_header(files, {**header, "inputs_crc32c": checksum(content)}))
+    for request in header["requests"]:  # whose rows may have been left out
+        ledger.extend(Grid.parse(request))
 
 
 def _inputs_of_coordinates(files: Files, ledger: JournalLedger) -> bytes | None:
     """The inputs as the coordinates for other readers tell them; None if these are damaged."""
     header, rows = ledger.header, len(ledger.asked)
     described = coordinates(header, ledger.table.columns, ledger.asked)
-    columns = [_values(files, array, rows) for array, _ in described[:-1]]  # without the steps
+    columns = [array.values(files, rows) for array, _ in described[:-1]]  # without the steps
     seeds, *values = columns
     if seeds is None or any(column is None for column in values):
         return None
@@ -101,33 +107,14 @@ def _inputs_of_coordinates(files: Files, ledger: JournalLedger) -> bytes | None:
     return content if checksum(content) == header.get("inputs_crc32c") else None
 
 
-def _values(files: Files, array: Array, length: int) -> np.ndarray | None:
-    """The values of an array on disk; None if they are damaged."""
-    blocks = []
-    for content in files.get_each(map(array.chunk, range(-(-length // array.rows)))):
-        try:
-            blocks.append(array.decode(content or b""))
-        except DamagedChunk:
-            return None
-    return np.concatenate(blocks)[:length] if blocks else np.zeros(0, array.kind)
-
-
 def _mend_journal(files: Files, ledger: JournalLedger) -> None:
-    """Leave damaged records out of the journal; restore a lost one from the exported status."""
-    if not any(isinstance(name, str) and name.startswith(JOURNAL) for name in ledger.faults):
+    """Leave damaged records out of the journal; restore lost ones from the exported status."""
+    damaged = any(isinstance(name, str) and name.startswith(JOURNAL) for name in ledger.faults)
+    if not damaged and not len(ledger.lost_records()):
         return
-    names = list(ledger.arrays)
-    records, _, _ = decode_records(files.read_log(JOURNAL), len(names))
-    if not len(records):
-        status = _values(files, status_array(names), len(ledger.closed))
-        if status is not None:
-            records = status[status[:, 1] == DONE]
-    files.put_log(JOURNAL, encode_rows(records))
+    records, _, _ = decode_records(files.read_log(JOURNAL), len(ledger.arrays))
+    files.put_log(JOURNAL, encode_rows(np.concatenate([records, ledger.lost_records()])))
     ledger.load(ledger.header)
-    if not len(records):
-        ledger.void(
-            range(min(len(ledger.closed), 1))
-        )  # a journal without any record would be a lost one
 
 
 def _take_back(files: Files, ledger: JournalLedger) -> None:
