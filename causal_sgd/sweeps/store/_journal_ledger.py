@@ -168,7 +168,10 @@ class JournalLedger:
         # In a bucket, the header of a new store is written before its arrays.
         if not self.header["requests"]:
             return faults
-        for array in (*self.arrays.values(), status_array(self._names)):
+        status = status_array(self._names)
+        if status.values(self._files, status.length(self._files) or 0) is None:
+            faults[status.name] = "a chunk of the exported status is damaged or gone"
+        for array in (*self.arrays.values(), status):
             if array.length(self._files) is None:
                 faults[array.header] = f"the header of {array.name} is damaged or gone"
         if INPUTS in self.faults:
