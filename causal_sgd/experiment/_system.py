@@ -36,6 +36,8 @@ class System:
     tables: tuple[Table, ...]
     """All tables, in the order in which parts are built: each may refer to the parts before it.
     The part of the last one is the algorithm."""
+    main: tuple[str, ...]
+    """The fields that most people need, in the order of a short help."""
     metrics: Mapping[str, MetricOption]
     """The rows of the metrics."""
     file_field: str

@@ -99,12 +99,12 @@ def rotate(*, angle: float | Array) -> Evolution:
     frame. (If V leans towards U* by a tilt, the tilt decays.)
 
     Args:
-        angle: root mean square angle of a step in radians, at least 0. May be traced.
+        angle: root mean square angle of a step in radians, from 0 to pi/2. May be traced.
 
     Raises:
         ValueError: if the angle is out of range.
     """
-    checks.number("angle", angle, minimum=0)
+    checks.angle("angle", angle, minimum=0)
 
     def evolve(key: Key, step: Array, world: World) -> World:
         shared, own = world.invariant_basis, world.spurious_basis

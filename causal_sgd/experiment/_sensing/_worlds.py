@@ -156,7 +156,7 @@ class WorldFields:
     spurious_rank: int = 3
     """Number r2 of spurious directions."""
     mean: Axis[float] = 1.0
-    """Mean of the spurious eigenvalues over the environments."""
+    """Mean of the spurious eigenvalues, over the environments."""
     spread: Axis[float] = 6.0
     """Heterogeneity M: how far the spurious eigenvalues lie from their mean."""
     means: tuple[float, ...] | None = None
