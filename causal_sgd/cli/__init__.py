@@ -11,11 +11,12 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import io
 import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -83,12 +84,13 @@ def _completed() -> Any:
     for name, systems in OF_SYSTEMS.items():
         field = ("system", _choice(systems) | None, dataclasses.field(default=None))
         whole[name] = _with_field(COMMANDS[name], field)
-    names: Any = Literal[studies.NAMES]
-    for name, place, hint, default in (
-        ("reproduce", "studies", tuple[names, ...], ()),
-        ("list", "study", names | None, None),
-    ):
-        field = (place, tyro.conf.Positional[hint], dataclasses.field(default=default))
+    # tyro completes flags only: the names of studies are flags here, and `_print_completion` takes
+    # the mark from them.
+    first, *others = (STUDY + name for name in studies.NAMES)
+    names = tyro.conf.arg(name=first.removeprefix("--"), help="study", aliases=others)
+    for name, place in (("reproduce", "studies"), ("list", "study")):
+        hint = Annotated[tyro.conf.FlagCreatePairsOff[bool], names]
+        field = (place, hint, dataclasses.field(default=False))
         whole[name] = _with_field(COMMANDS[name], field)
     for kind in (*whole.values(), RunSupervised, PhaseSupervised, *SYSTEMS.values()):
         fill_help(kind)
@@ -103,6 +105,7 @@ def _with_field(command: type, field: tuple[str, Any, Any]) -> type:
 
 
 ALL = "--help-all"
+STUDY = "--the-study-"
 HELP = ("-h", "--help", ALL)
 OUT_OF_MEMORY = (
     "out of memory; use fewer --seeds, axis values or --num-environments, or a smaller --dim"
@@ -182,7 +185,7 @@ def _command(arguments: Sequence[str]) -> Callable[[], int]:
     if words[:1] == ["--version"]:
         return _version
     if words and words[0].replace("_", "-").startswith("--tyro-"):
-        return parse(_completed(), words, program=PROGRAM, description=ABOUT)
+        return _print_completion(words)
     if not words:
         raise ValueError(
             f"command must be one of {', '.join(COMMANDS)}, got none (see {PROGRAM} -h)"
@@ -217,6 +220,16 @@ def _call(command: Callable[[], int], words: Sequence[str]) -> int:
         return command()
     except ValueError as error:
         raise ValueError(named(str(error), words, type(command))) from None
+
+
+def _print_completion(words: Sequence[str]) -> Callable[[], int]:
+    """Print a script for a shell; nothing is left to be called, unless there was no such option."""
+    script = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(script):
+            return parse(_completed(), words, program=PROGRAM, description=ABOUT)
+    finally:
+        print(script.getvalue().replace(STUDY, ""), end="")
 
 
 def _print_overview(*, whole: bool) -> int:

@@ -91,12 +91,12 @@ def _with_flags(text: str, flags: dict[str, str], *, first: bool = True) -> str:
     long = {name: flag for name, flag in flags.items() if "_" in name}
     if long:
         text = re.sub(rf"(?<![\w'-]){_one_of(long)}(?![\w'])", lambda found: long[found[1]], text)
-    conditions = rf"\b(where|unless|and|;) {_one_of(flags)} (is|has|are|must)\b"
+    conditions = rf"\b(where|unless|and|or|;) {_one_of(flags)} (is|has|are|must)\b"
     text = re.sub(conditions, lambda found: f"{found[1]} {flags[found[2]]} {found[3]}", text)
     if not first:
         return text
     spoken = {name.replace("_", " "): flag for name, flag in flags.items()}
-    start = rf"^{_one_of(spoken)}(?= (must|has|needs|cannot)\b)"
+    start = rf"^{_one_of(spoken)}(?= (must\b|has\b|needs\b|cannot\b|or --))"
     return re.sub(start, lambda found: spoken[found[1]], text)
 
 

@@ -208,7 +208,16 @@ class PhaseOf(Computation):
         shift = experiment.SYSTEM.shift(experiment, self.metric, level)
         curves = theory_curve(experiment, x, xs, y, ys, shift)
         return _Diagram(
-            dataset, self.metric, axes, level, along, boundary, cells, curves or {}, seconds
+            dataset=dataset,
+            metric=self.metric,
+            axes=axes,
+            level=level,
+            along=along,
+            boundary=boundary,
+            cells=cells,
+            curves=curves or {},
+            environments=experiment.SYSTEM.environments(experiment),
+            seconds=seconds,
         )
 
 
@@ -261,6 +270,7 @@ class _Diagram:
     boundary: xr.Dataset | None  # with its band, where there is a level to cross
     cells: xr.Dataset | None  # the binomial of every cell
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    environments: str  # for which theory's curve holds
     seconds: float
 
     @property
@@ -268,6 +278,12 @@ class _Diagram:
         """Number of runs."""
         done = self.dataset.coords.get("done")
         return self.dataset["diverged_at"].size if done is None else int(done.sum())
+
+    @property
+    def _labelled_curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Theory's curves by what they are and for which environments."""
+        labels = {"theory": f"theory, {self.environments}"}
+        return {labels.get(name, name): curve for name, curve in self.curves.items()}
 
     def draw(self, path: Path, *, merge: bool) -> None:
         """Write the figure; `merge` joins the cells that were not run to their neighbours."""
@@ -282,7 +298,7 @@ class _Diagram:
                 self.metric,
                 x=x,
                 y=y,
-                theory=self.curves or None,
+                theory=self._labelled_curves or None,
                 band=self.boundary,
                 undecided=undecided,
                 merge=merge,
@@ -313,6 +329,11 @@ class _Diagram:
             report["cells"] = {
                 name: cells[name].values.tolist() for name in ("runs", "decided")
             } | {name: plain(cells[name].values) for name in ("fraction", "low", "high")}
+        if self.curves:
+            report["theory"] = {"environments": self.environments} | {
+                name: {x: plain(horizontal), y: plain(vertical)}
+                for name, (horizontal, vertical) in self.curves.items()
+            }
         return report | {"seconds": self.seconds}
 
     def print_table(self, seeds: int) -> None:
@@ -360,3 +381,5 @@ class _Diagram:
         print("\n".join(aligned(rows, least=(13, 13))))
         if len(shown) < len(values):
             print(f"shown: {len(shown)} of {len(values)} rows; all of them: --json")
+        if "theory" in columns:
+            print(f"theory is that of {self.environments}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
     from causal_sgd.experiment._base import BaseExperiment
-    from causal_sgd.experiment._system import Curves
+    from causal_sgd.experiment._system import Curves, Given
 
 __all__ = ["theory_curve"]
 
 AXES = ("spread", "learning_rate", "mean")
 POINTS = 200
+Number: TypeAlias = float | np.ndarray
 
 
 def theory_curve(
@@ -53,12 +56,14 @@ def theory_curve(
     other, grid = (y, ys) if solved == x else (x, xs)
     along = values[other] = np.linspace(grid[0], grid[-1], POINTS)
     family = system.family(experiment)
+    if family is None:
+        return None
     if solved == "spread":
-        curve = theory.critical_spread(values["learning_rate"], values["mean"], family)
+        curve = _critical_spread(values["learning_rate"], values["mean"], family)
     else:
-        curve = theory.critical_learning_rate(values["mean"], values["spread"], family)
+        curve = _critical_learning_rate(values["mean"], values["spread"], family)
     boundaries = {"theory": curve}
-    if shift is not None and solved == "spread":
+    if shift is not None and solved == "spread" and isinstance(family, str):
         boundaries["at finite time"] = theory.finite_time_critical_spread(
             values["learning_rate"], values["mean"], **shift, family=family
         )
@@ -66,6 +71,27 @@ def theory_curve(
         name: (np.asarray(boundary), along) if solved == x else (along, np.asarray(boundary))
         for name, boundary in boundaries.items()
     }
+
+
+def _critical_spread(rate: Number, mean: Number, family: str | Given) -> ArrayLike:
+    from causal_sgd import theory
+
+    if isinstance(family, str):
+        return theory.critical_spread(rate, mean, family)
+    deviations, probabilities = np.asarray(family.deviations), family.probabilities
+    probabilities = None if probabilities is None else np.asarray(probabilities)
+    return theory.critical_spread_environments(rate, mean, deviations, probabilities)
+
+
+def _critical_learning_rate(mean: Number, spread: Number, family: str | Given) -> ArrayLike:
+    from causal_sgd import theory
+
+    if isinstance(family, str):
+        return theory.critical_learning_rate(mean, spread, family)
+    deviations, probabilities = np.asarray(family.deviations), family.probabilities
+    probabilities = None if probabilities is None else np.asarray(probabilities)
+    shifted = np.asarray(mean)[..., None] + np.asarray(spread)[..., None] * deviations
+    return theory.critical_learning_rate_environments(shifted, probabilities)
 
 
 def _applies(experiment: BaseExperiment) -> bool:

@@ -73,6 +73,7 @@ SENSING = System(
     arrays=_sizes.arrays,
     assumed=_curves.ASSUMED,
     family=_curves.family,
+    environments=_curves.environments,
     shift=_curves.shift,
     level=_curves.level,
     level_condition="the metric is spurious_signal and the mean is above 0",

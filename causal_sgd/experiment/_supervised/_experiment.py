@@ -105,6 +105,7 @@ SUPERVISED = System(
     arrays=_sizes.arrays,
     assumed=_curves.ASSUMED,
     family=_curves.family,
+    environments=_curves.environments,
     level=_curves.level,
     level_condition="the metric is spurious_weight, the world is contradiction with one spurious "
     "input, and the mean is above 0",
