@@ -40,6 +40,8 @@ from ._methods import federated_factors as federated_factors
 from ._methods import lyapunov_federated as lyapunov_federated
 from ._methods import momentum_factors as momentum_factors
 from ._methods import scaffold_factors as scaffold_factors
+from ._momentum import lyapunov_momentum as lyapunov_momentum
+from ._momentum import momentum_critical_spread as momentum_critical_spread
 from ._overspecified import balancing_spread as balancing_spread
 from ._overspecified import overspecified_error as overspecified_error
 from ._overspecified import overspecified_rate as overspecified_rate

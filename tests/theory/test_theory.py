@@ -250,6 +250,16 @@ CALLS = {
         (0.1, 0.5),
         (0.05, 0.9),
     ),
+    "lyapunov_momentum": (
+        lambda eta, beta: theory.lyapunov_momentum(eta, beta, PAIR),
+        (0.1, 0.5),
+        (0.05, 0.9),
+    ),
+    "momentum_critical_spread": (
+        theory.momentum_critical_spread,
+        (0.05, 1.0, 0.5),
+        (0.02, 0.5, 0.3),
+    ),
     "optimal_spread": (_best, (0.1, 1.0), (0.05, 0.1)),
     "overspecified_error": (
         lambda t, alpha: theory.overspecified_error(
