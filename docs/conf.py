@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import causal_sgd
 
 import _atlas  # isort: skip  (of this folder, as are the next)
+import _mathml  # isort: skip
 import _notebooks  # isort: skip
 import _reference  # isort: skip
 
@@ -30,6 +31,7 @@ suppress_warnings = ["myst.xref_missing", "myst.header"]
 default_role = "code"  # `x` in a docstring is code
 exclude_patterns = ["kept"]
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"causal_sgd {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -62,6 +64,7 @@ def setup(app: Sphinx) -> None:
     ) -> None:
         lines[:] = _reference.plain(lines)
 
+    _mathml.add_renderer(app)
     app.connect("autodoc-process-docstring", process, priority=400)  # napoleon's is 500
 
 

@@ -9,6 +9,9 @@ import inspect
 import json
 import pkgutil
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +46,20 @@ def test_the_code_of_a_page_runs(name: str) -> None:
     names: dict = {}
     for block in blocks(PAGES[name]):
         exec(compile(block, name, "exec"), names)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a page's indented blocks that call the program, continued lines joined."""
+    joined = text.replace("\\\n", " ")
+    return re.findall(r"(?m)^    (causal-sgd .*)$", joined)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands(PAGES["start.md"]))
+def test_the_commands_of_the_first_page_run(command: str, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "causal_sgd", *shlex.split(command)[1:]]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_pages_that_pages_link_to_exist() -> None:
