@@ -89,9 +89,10 @@ def _with_flags(text: str, flags: dict[str, str], *, first: bool = True) -> str:
     unless it is the subject of a condition, or the first word of the message.
     """
     long = {name: flag for name, flag in flags.items() if "_" in name}
+    text = re.sub(rf"\bexperiment\.{_one_of(flags)}\b", lambda found: flags[found[1]], text)
     if long:
-        text = re.sub(rf"(?<![\w'-]){_one_of(long)}(?![\w'])", lambda found: long[found[1]], text)
-    conditions = rf"\b(where|unless|and|or|;) {_one_of(flags)} (is|has|are|must)\b"
+        text = re.sub(rf"(?<![\w'-]){_one_of(long)}(?![\w'=])", lambda found: long[found[1]], text)
+    conditions = rf"\b(where|unless|and|or) {_one_of(flags)} (is|has|are|must)\b"
     text = re.sub(conditions, lambda found: f"{found[1]} {flags[found[2]]} {found[3]}", text)
     if not first:
         return text

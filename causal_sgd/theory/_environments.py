@@ -46,8 +46,8 @@ def critical_spread_environments(
         raise ValueError(f"deviations must have shape [E], got {tuple(np.shape(deviations))}")
     weights = _weights("deviations", deviations, probabilities)
     eta, mu = broadcast(learning_rate, mean)
-    values = jnp.asarray(deviations, eta.dtype)
-    lowest = jnp.min(jnp.where(weights > 0, values, 0))
+    values = jnp.expand_dims(jnp.asarray(deviations, eta.dtype), tuple(range(eta.ndim)))
+    lowest = jnp.min(jnp.where(weights > 0, jnp.ravel(values), 0))
     factor = 1 + eta * jnp.maximum(mu, 0)
     pole = factor / (eta * jnp.where(lowest < 0, -lowest, 1))
 
@@ -82,8 +82,9 @@ def critical_learning_rate_environments(
     checks.number("eigenvalues", eigenvalues, scalar=False)
     weights = _weights("eigenvalues", eigenvalues, probabilities)
     (values,) = broadcast(eigenvalues)
-    mean = jnp.sum(values * weights, -1)
-    lowest = jnp.min(jnp.where(weights > 0, values, 0), -1)
+    each = jnp.expand_dims(weights, tuple(range(values.ndim - 1))).astype(values.dtype)
+    mean = jnp.sum(values * each, -1)
+    lowest = jnp.min(jnp.where(each > 0, values, 0), -1)
     pole = 1 / jnp.where(lowest < 0, -lowest, 1)
 
     def exponent(rate: Array) -> Array:

@@ -256,6 +256,43 @@ def masses(rng: np.random.Generator) -> Result:
     yield theory.critical_mass(eta, values, outlier), exact, 1e-5 * exact
 
 
+def _given(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations [POINTS, 3] with both signs, and probabilities [3]."""
+    deviations = rng.uniform(0.3, 2, (POINTS, 3)) * np.array([1, -1, 1])
+    return deviations.astype(np.float32), np.array([0.3, 0.5, 0.2])
+
+
+def given_spreads(rng: np.random.Generator) -> Result:
+    deviations, shares = _given(rng)
+    for z in deviations:
+        eta, mu = np.float32(10 ** rng.uniform(-2, -0.5)), np.float32(rng.uniform(0.2, 2))
+        pole = (1 + float(eta) * float(mu)) / float(eta) / -float(z.min())
+        exact = optimize.brentq(
+            lambda m: shares @ np.log1p(float(eta) * (float(mu) + m * z.astype(float))),
+            0,
+            pole * (1 - 1e-12),
+        )
+        yield theory.critical_spread_environments(eta, mu, z, shares), exact, 1e-4 * exact
+
+
+def given_rates(rng: np.random.Generator) -> Result:
+    deviations, shares = _given(rng)
+    values = 3 * deviations
+    values += (rng.uniform(0.05, 1, POINTS) - values @ shares).astype(np.float32)[:, None]
+    exact = [
+        optimize.brentq(
+            lambda eta: shares @ np.log1p(eta * s.astype(float)),
+            1e-5,
+            -(1 - 1e-12) / float(s.min()),
+        )
+        for s in values
+        if s.min() < 0
+    ]
+    values = values[values.min(1) < 0]
+    result = theory.critical_learning_rate_environments(values, shares)
+    yield result, exact, 1e-4 * np.array(exact)
+
+
 def mixtures(rng: np.random.Generator) -> Result:
     for count in (2, 3, 5):
         mu = rng.uniform(0.2, 2, 4).astype(np.float32)

@@ -88,6 +88,16 @@ CALLS = {
         (1.0, 8.0),
         (0.5, 9.0),
     ),
+    "critical_learning_rate_environments": (
+        lambda up, down: theory.critical_learning_rate_environments(jnp.stack([up, -down], -1)),
+        (7.0, 3.0),
+        (5.0, 4.0),
+    ),
+    "critical_spread_environments": (
+        lambda eta, mu: theory.critical_spread_environments(eta, mu, jnp.array([-2.0, 0.5, 1.5])),
+        (0.1, 1.0),
+        (0.05, 0.5),
+    ),
     "critical_learning_rate_asymmetric": (
         theory.critical_learning_rate_asymmetric,
         (7.0, 3.0),

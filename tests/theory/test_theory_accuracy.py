@@ -14,8 +14,10 @@ from support import oracles
 CHECKS: dict[str, Callable[[np.random.Generator], oracles.Result]] = {
     "critical_learning_rate": oracles.rates,
     "critical_learning_rate_asymmetric": oracles.rates_of_two,
+    "critical_learning_rate_environments": oracles.given_rates,
     "critical_mass": oracles.masses,
     "critical_spread": oracles.spreads,
+    "critical_spread_environments": oracles.given_spreads,
     "critical_spread_of": oracles.roots,
     "crossing_spread": oracles.crossings,
     "damping_window": oracles.windows,
