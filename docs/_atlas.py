@@ -147,7 +147,7 @@ def question_page(
     """The studies of a question in a table, and in the site's navigation."""
     page = [f"# {question}", "", "| study | finding | claims | time |", "|---|---|---|---|"]
     for name in names:
-        time = duration(kept[name]["seconds"]) if name in kept else NONE
+        time = duration(kept[name]["seconds"]).replace(" ", "&nbsp;") if name in kept else NONE
         finding = cell(studies.title(studies.load(name)))
         page += [f"| [{name}]({name}.md) | {finding} | {score(verdicts[name])} | {time} |"]
     return [*page, "", "```{toctree}", ":hidden:", "", *names, "```", ""]

@@ -54,11 +54,14 @@ def collected(folder: Path, names: list[str], *, shared: bool) -> Iterator[tuple
     from causal_sgd.studies.reproduction._settings import data_of
     from causal_sgd.studies.reproduction._times import machine_of
 
+    earlier = {name: entry["finished"] for name, entry in kept().items()}
     for name in names:
         results = _cache.folder(folder, name, quick=False, seed=0)
         record, image = _cache.lookup(results), folder / f"{name}.png"
         if record is None or not image.exists():
             continue
+        if (KEPT / f"{name}.webp").exists() and earlier.get(name) == record.finished:
+            continue  # kept already
         data = _cache.load(results, record)
         study = studies.load(name)
         verdicts = zip(study.CLAIMS, studies.verdicts(study, data), strict=True)
