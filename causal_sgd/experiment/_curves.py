@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["theory_curve"]
 
 AXES = ("spread", "learning_rate", "mean")
+WITH_VELOCITY = ("momentum", "nesterov")  # optimizers, with an axis of their own
+FEWER_POINTS = 50  # of a curve whose every point takes a linear system
 POINTS = 200
 Number: TypeAlias = float | np.ndarray
 
@@ -31,7 +33,8 @@ def theory_curve(
     """Theory's boundary between invariance and its failure, for a diagram of two parameters.
 
     The theory is about multipliers 1 + learning_rate * eigenvalue near zero, that is about batches
-    of one environment, plain SGD, and models that are quadratic in their parameters.
+    of one environment, plain SGD, and models that are quadratic in their parameters. With momentum
+    it is about environments drawn independently, and the boundary is that of the spread.
 
     Args:
         experiment: what is run.
@@ -43,27 +46,37 @@ def theory_curve(
             boundary of runs of finite length as well.
 
     Returns:
-        Pairs of horizontal and vertical coordinates [200] by the name of the curve; None where the
+        Pairs of horizontal and vertical coordinates [n] by the name of the curve; None where the
         theory does not apply or the boundary is not a curve in these axes.
     """
     system, experiment = experiment.SYSTEM, experiment.replace(**experiment.implied)
-    if not {x, y} <= set(AXES) or not _applies(experiment):
+    velocity = experiment.optimizer in WITH_VELOCITY
+    names = (*AXES, "momentum") if velocity else AXES
+    if not {x, y} <= set(names) or not _applies(experiment):
+        return None
+    if velocity and ("spread" not in (x, y) or experiment.sampler != "hetero"):
         return None
     from causal_sgd import theory
 
-    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in AXES}
+    values: dict[str, float | np.ndarray] = {name: getattr(experiment, name) for name in names}
     solved = "spread" if "spread" in (x, y) else "learning_rate"
     other, grid = (y, ys) if solved == x else (x, xs)
-    along = values[other] = np.linspace(grid[0], grid[-1], POINTS)
+    along = values[other] = np.linspace(grid[0], grid[-1], FEWER_POINTS if velocity else POINTS)
     family = system.family(experiment)
     if family is None:
         return None
-    if solved == "spread":
+    if velocity:
+        if not isinstance(family, str):
+            return None
+        nesterov = experiment.optimizer == "nesterov"
+        arguments = (values["learning_rate"], values["mean"], values["momentum"])
+        curve = theory.momentum_critical_spread(*arguments, family, nesterov=nesterov)
+    elif solved == "spread":
         curve = _critical_spread(values["learning_rate"], values["mean"], family)
     else:
         curve = _critical_learning_rate(values["mean"], values["spread"], family)
     boundaries = {"theory": curve}
-    if shift is not None and solved == "spread" and isinstance(family, str):
+    if shift is not None and solved == "spread" and isinstance(family, str) and not velocity:
         boundaries["at finite time"] = theory.finite_time_critical_spread(
             values["learning_rate"], values["mean"], **shift, family=family
         )

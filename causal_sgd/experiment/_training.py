@@ -102,8 +102,10 @@ OPTIMIZERS = Table(
     _optimizers,
     {
         "sgd": option(learning_rate=RATE, curve=True),
-        "momentum": option("momentum", factory="sgd", learning_rate=RATE),
-        "nesterov": option("momentum", factory="sgd", learning_rate=RATE, nesterov=_fixed(True)),
+        "momentum": option("momentum", factory="sgd", learning_rate=RATE, curve=True),
+        "nesterov": option(
+            "momentum", factory="sgd", learning_rate=RATE, nesterov=_fixed(True), curve=True
+        ),
         "sgdw": option("weight_decay", learning_rate=RATE),
         "adam": option(learning_rate=RATE),
         "adamw": option("weight_decay", learning_rate=RATE),
