@@ -8,15 +8,15 @@ once for each tile. Then the script times, in the same process,
 - one metric as a whole;
 - a small sweep of 2 new runs into the store, and the same in memory and into a new store;
 - one more seed at every point of the grid;
-- the verification of all checksums (`causal-sgd verify`);
+- the verification of all checksums (`causal-sgd status --verify`);
 - the small sweep into a store of its own after many such requests, and into a new one.
 
 `--only` selects some. Files that were just written are in the page cache. Figures are medians; what
 takes longer than `--patience` is not repeated.
 
-Run `python benchmarks/stores.py`; by default 10^6 runs, which need about 5 GB of disk and, in tiles
-of 16, may need 375,000 files. The script uses the public interface only: with PYTHONPATH set to a
-checkout of another revision it measures that revision.
+Run `python benchmarks/stores.py`; by default 10^6 runs, about 1 GB a store. The script uses the
+public interface only: with PYTHONPATH set to a checkout of another revision it measures that
+revision. In formats 1 and 2, tiles of 16 fill hundreds of thousands of small files.
 """
 
 from __future__ import annotations

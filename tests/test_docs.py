@@ -31,7 +31,21 @@ PAGES = {
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 QUICK = ("extending/samplers.md",)  # every page compiles programs of its own
 ELSEWHERE = {"data", "dataset", "torch"}  # results of a sweep, and a package that tests lack
-SUFFIXES = {"cff", "csv", "py", "pyi", "md", "json", "html", "zarr", "npz", "toml", "png", "pdf"}
+SUFFIXES = {
+    "cff",
+    "csv",
+    "py",
+    "pyi",
+    "md",
+    "json",
+    "html",
+    "zarr",
+    "npz",
+    "toml",
+    "png",
+    "pdf",
+    "log",
+}
 
 
 def blocks(text: str) -> list[str]:
@@ -42,7 +56,8 @@ def blocks(text: str) -> list[str]:
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE],
 )
-def test_the_code_of_a_page_runs(name: str) -> None:
+def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # pages may make stores
     names: dict = {}
     for block in blocks(PAGES[name]):
         exec(compile(block, name, "exec"), names)

@@ -19,6 +19,8 @@ import xarray as xr
 import causal_sgd
 from causal_sgd.sweeps import ExecutorError, StoreError, SweepError, sweep
 from causal_sgd.sweeps._scheduler import Failure
+from causal_sgd.sweeps.store._arrays import DamagedChunk
+from causal_sgd.sweeps.store._objects import Conflict
 from causal_sgd.training.algorithms._by_hand import _UnknownError
 from causal_sgd.training.algorithms._programs import FactorisationError
 from support.executors import CELL
@@ -31,6 +33,8 @@ MAKE: dict[type[BaseException], Callable[[], BaseException]] = {
     # caught by the package itself
     _UnknownError: _UnknownError,
     FactorisationError: FactorisationError,
+    DamagedChunk: lambda: DamagedChunk("is gone"),
+    Conflict: lambda: Conflict("status/lease"),
 }
 COPIES: dict[str, Callable[[BaseException], BaseException]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),

@@ -145,7 +145,9 @@ def _state(path: Place) -> object:
     if path.suffix != ".nc":
         from causal_sgd.sweeps.store._files import files_at
 
-        return files_at(path).state()
+        with contextlib.suppress(ValueError):  # a bucket that cannot be reached; the page says so
+            return files_at(path).state()
+        return None
     with contextlib.suppress(OSError):  # gone meanwhile
         status = Path(path).stat()
         return status.st_mtime_ns, status.st_size

@@ -126,7 +126,7 @@ class Resume(Workplace):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair(Workplace):
-    """Mend a store: restore its header, and compute damaged units again.
+    """Repair a store: restore its files, and compute damaged units again.
 
     For example: causal-sgd repair diagram.zarr
     """
@@ -138,7 +138,7 @@ class Repair(Workplace):
     data_file: Path | None = None
     """The store's data file, if it has moved on its own."""
     convert: bool = False
-    """Make a store of an older format one of the present format, in place."""
+    """Convert a store of an older format to the current one, in place."""
 
     def __call__(self) -> int:
         """Find, report and recompute."""
@@ -167,7 +167,9 @@ class Repair(Workplace):
 class Export:
     """Write the results of a store to a netCDF file or a table.
 
-    The table has a row for every run and recorded step.
+    A table has the runs that are done, with a row for every recorded step. A netCDF file has the
+    grid of the parameters and seeds; if only some of it was requested, as by phase --refine, it has
+    the runs that are done along one dimension.
 
     For example: causal-sgd export diagram.zarr diagram.csv
     """
@@ -181,16 +183,18 @@ class Export:
 
     def __call__(self) -> int:
         """Write the file."""
-        from causal_sgd.sweeps.store import export_results
+        from causal_sgd.sweeps.store import Store, export_results
 
         out = beside(self.path, ".nc") if self.out is None else self.out
         check_output("OUT", out, (".nc", ".csv"), force=self.force)
         dataset = export_results(self.path, out)
-        missing = int((~dataset.done).sum())
-        print(
-            f"{out}: {dataset.done.size} runs"
-            + (f", of which {missing} are missing" if missing else "")
-        )
+        if "seed" not in dataset.dims:  # a list of runs
+            runs = dataset["diverged_at"].size
+            missing, words = Store(self.path).progress()[0] - runs, "; {} missing runs are left out"
+        else:
+            runs = dataset.done.size
+            missing, words = int((~dataset.done).sum()), ", of which {} are missing"
+        print(f"{out}: {runs} runs" + (words.format(missing) if missing else ""))
         return 0
 
 

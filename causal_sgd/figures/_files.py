@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,17 +26,35 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     target = path.resolve()  # a link stays a link
     special = target.exists() and not target.is_file()  # such as /dev/stdout
-    if special or not os.access(target.parent, os.W_OK):
+    beside = os.access(target.parent, os.W_OK)
+    if special or not (beside or target.exists()):
         yield target
         return
-    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    with contextlib.ExitStack() as context:
+        folder = target.parent
+        if not beside:
+            folder = Path(context.enter_context(tempfile.TemporaryDirectory()))
+        draft = folder / f".{target.stem}.{os.getpid()}{target.suffix}"
+        context.callback(draft.unlink, missing_ok=True)
+        try:
+            yield draft
+            if beside:
+                if target.exists():
+                    shutil.copymode(target, draft)
+                draft.replace(target)
+            else:
+                _overwrite(target, draft)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(error.errno, f"{path} cannot be written: {reason}") from error
+
+
+def _overwrite(target: Path, draft: Path) -> None:
+    """Copy a draft into a file whose folder takes no new files; restore the file if that fails."""
+    earlier = draft.with_name("earlier")
+    shutil.copyfile(target, earlier)
     try:
-        yield draft
-        if target.exists():
-            shutil.copymode(target, draft)
-        draft.replace(target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(error.errno, f"{path} cannot be written: {reason}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        shutil.copyfile(draft, target)
+    except BaseException:
+        shutil.copyfile(earlier, target)
+        raise

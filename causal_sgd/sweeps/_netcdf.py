@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from causal_sgd.figures._files import replacing
+from causal_sgd.sweeps._classic import can_write, write_classic
 
 __all__ = ["netcdf_engine", "write_netcdf"]
 
@@ -23,6 +24,7 @@ LIBRARIES: Mapping[Engine, tuple[str, ...]] = {
     "h5netcdf": ("h5netcdf", "h5py"),
     "scipy": (),  # which is always installed, and writes version 3
 }
+AT_ONCE = 2**28  # bytes; a larger dataset is written in pieces
 LARGEST = 2**31 - 4  # bytes of a variable that scipy writes: it packs their number into an int32
 WIDER = {"uint8": "int16", "uint16": "int32"}  # version 3 has no unsigned integers
 
@@ -72,9 +74,17 @@ def netcdf_engine(variables: Mapping[str, Typed]) -> Engine:
 def write_netcdf(dataset: xr.Dataset, out: Path) -> None:
     """Write a netCDF file: version 4 if a library for it is installed, otherwise version 3.
 
+    A large dataset is written in pieces, as version 3, if that can hold it. Only then it need not
+    fit the memory.
+
     Raises:
         ValueError: before anything is written, if the file cannot hold a variable.
     """
+    record = next((str(values.dims[0]) for values in dataset.values() if values.dims), "")
+    if dataset.nbytes > AT_ONCE and can_write(dataset, record):
+        with replacing(out) as draft:
+            write_classic(dataset, record, draft)
+        return
     engine = netcdf_engine(dataset.variables)  # pyright: ignore[reportArgumentType]
     if engine == "scipy":
         wider = {

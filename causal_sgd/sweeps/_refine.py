@@ -85,7 +85,9 @@ def refine(
     if budget is not None:
         checks.integer("budget", budget)
         if budget < first_seeds:
-            raise ValueError(f"budget must be at least first_seeds, {first_seeds}, got {budget}")
+            raise ValueError(
+                f"budget must be at least the first seeds of a cell, {first_seeds}, got {budget}"
+            )
     if precision is not None:
         checks.number("precision", precision, above=0, double=True)
         state = limited(state, min(2 * first_seeds, max_seeds))

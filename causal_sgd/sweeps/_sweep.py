@@ -95,7 +95,7 @@ def sweep(
             `pip install 'causal_sgd[cloud]'`. The same call resumes an interrupted sweep; more
             seeds or other axis values compute only new runs; another configuration is refused.
         fsync: whether the store waits until the disk has a unit before it counts as done. Without
-            it, a failure of power may cost units that were done.
+            it, a power failure may cost units that were done.
         executor: any `concurrent.futures.Executor` to compute on, or a function that makes one,
             which is called again when a worker dies or hangs; None for this process's devices.
             Each worker uses one device. Processes must not be forked, since jax has started.

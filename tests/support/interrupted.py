@@ -33,7 +33,7 @@ CELL = Experiment(
 ).cell()
 
 
-def main(path: Path, log: Path, *full: str) -> None:
+def main(store: str, log: Path, *full: str) -> None:
     causal_sgd.use_cpu_cores(2)
     causal_sgd.use_compilation_cache(log.with_name("cache"))
     lines = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -61,10 +61,10 @@ def main(path: Path, log: Path, *full: str) -> None:
 
     Store.columns, Store.write = begin, end
     try:
-        causal_sgd.sweep(CELL, axes=AXES, seeds=SEEDS, tile=TILE, store=path, progress=False)
+        causal_sgd.sweep(CELL, axes=AXES, seeds=SEEDS, tile=TILE, store=store, progress=False)
     except causal_sgd.StoreError as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

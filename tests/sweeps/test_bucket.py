@@ -94,6 +94,27 @@ def test_many_files_are_read_at_the_same_time_and_only_some_ahead(in_memory, mon
     assert list(contents) == [bytes([index]) for index in range(1, 200)]
 
 
+def test_many_files_are_written_at_the_same_time(in_memory, monkeypatch) -> None:
+    files, together = in_memory(), threading.Barrier(8)
+    put = _objects.Objects.put
+
+    def slowly(self: _objects.Objects, name: str, content: bytes) -> None:
+        together.wait(20)  # raises unless all eight are under way
+        put(self, name, content)
+
+    names = [f"c/{index}" for index in range(8)]
+    monkeypatch.setattr(_objects.Objects, "put", slowly)
+    files.put_each((name, name.encode()) for name in names)
+    assert list(files.get_each(names)) == [name.encode() for name in names]
+
+    def failing(self: _objects.Objects, name: str, content: bytes) -> None:
+        raise StoreError(f"{name} cannot be written")
+
+    monkeypatch.setattr(_objects.Objects, "put", failing)
+    with pytest.raises(StoreError, match="^a cannot be written"):
+        files.put_each([("a", b""), ("b", b"")])
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["append", "append", "append", "cut", "compact", "put", "end"]),
@@ -310,7 +331,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_not_before(url, monkeypatch) -> 
     abandon(files, machine="another", host="far")
     assert "on far since" in (files.writer() or "")
     now = time.time()
-    monkeypatch.setattr(_lease.time, "time", lambda: now + _lease.LEASE + _lease.SKEW - 1)
+    monkeypatch.setattr(_lease.time, "time", lambda: now + _lease.LEASE + _lease.SKEW - 9)
     with pytest.raises(StoreError, match="on far since"), files.writing():
         pass
     monkeypatch.setattr(_lease.time, "time", lambda: now + _lease.LEASE + _lease.SKEW + 1)
@@ -334,9 +355,9 @@ def test_the_lease_is_renewed_in_the_background(url, monkeypatch) -> None:
     files = Bucket(url)
     with files.writing():
         first, until = lease(url), time.monotonic() + 20
-        while lease(url)["until"] == first["until"] and time.monotonic() < until:
+        while lease(url)["renewed"] == first["renewed"] and time.monotonic() < until:
             time.sleep(0.02)
-        assert lease(url)["until"] > first["until"]
+        assert lease(url)["renewed"] > first["renewed"]
         assert lease(url)["since"] == first["since"]
 
 
@@ -353,29 +374,34 @@ def test_a_writer_that_lost_its_lease_writes_no_more(url, monkeypatch, write: st
     files, other = Bucket(url), Bucket(url)
     other.put("zarr.json", b"{}")
     other.put("a", b"old")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(files.writing())
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    with second, first:
+        first.enter_context(files.writing())
         lost, now = lease(url), time.time()
-        # As after a sleep: the clock of the day has moved on, and nothing was renewed.
-        monkeypatch.setattr(_lease.time, "time", lambda: now + 2 * _lease.LEASE)
-        with other.writing():
-            for _ in range(2):
-                with pytest.raises(StoreError, match=rf"{url} was taken over by process \d+ on"):
-                    WRITES[write](files)
-            assert files.get("a") == b"old"
-            assert other.read_log(LOG) == b""
-            stack.close()  # does not release what is no longer its own
-            assert lease(url)["owner"] != lost["owner"]
+        with monkeypatch.context() as patch:
+            patch.setattr(_lease.time, "time", lambda: now + 2 * _lease.LEASE)
+            second.enter_context(other.writing())
+        monkeypatch.setattr(_lease, "RENEWAL", 0.0)
+        for _ in range(2):
+            with pytest.raises(StoreError, match=rf"{url} was taken over by process \d+ on"):
+                WRITES[write](files)
+        assert files.get("a") == b"old"
+        assert other.read_log(LOG) == b""
+        first.close()  # does not release what is no longer its own
+        assert lease(url)["owner"] != lost["owner"]
     assert other.writer() is None
 
 
 def test_a_writer_that_slept_goes_on_if_nobody_took_over(url, monkeypatch) -> None:
     files = Bucket(url)
     with files.writing():
-        now = time.time()
-        monkeypatch.setattr(_lease.time, "time", lambda: now + 2 * _lease.LEASE)
-        files.put("a", b"new")
+        first, now = lease(url), time.time()
+        # The clock of the day has moved on, and nothing was renewed.
+        with monkeypatch.context() as patch:
+            patch.setattr(_lease.time, "time", lambda: now + 2 * _lease.LEASE)
+            files.put("a", b"new")
         assert files.get("a") == b"new"
+        assert lease(url)["renewed"] > first["renewed"]
         assert "process" in (Bucket(url).writer() or "")
 
 

@@ -10,15 +10,16 @@ from typing import Any
 import matplotlib.figure
 import pytest
 import xarray as xr
-import zarr
 
 from causal_sgd.cli.outputs import draw
 from causal_sgd.figures.explorer import write_page
 from causal_sgd.sweeps import StoreError, sweep
 from causal_sgd.sweeps._netcdf import write_netcdf
-from causal_sgd.sweeps.store import Store, _disk, _exports, export_results
+from causal_sgd.sweeps.store import Store, _exports, export_results, repair
+from causal_sgd.sweeps.store._files import Folder
 from support.cases import few
 from support.executors import CELL, OPTIONS, reference
+from support.stores import chunk
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +33,49 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-GROWTH = {
-    "arrays": (zarr.Array, "resize"),
-    "coordinates": (zarr.Array, "__setitem__"),
-    "attributes": (_disk, "put_attributes"),
-}
+# Names of files that are written as a store grows, in this order.
+GROWTH = ["status/inputs", "zarr.json", "status/header", "seed/c.0", "seed/zarr.json"]
+GROWTH += ["spurious_signal/c.7.0", "diverged_at/c.7", "status/journal", "status/c.0.0"]
 
 
-@pytest.mark.parametrize("what", few(GROWTH, ["arrays"]))
-def test_a_disk_that_is_full_at_growth_names_the_store(tmp_path, monkeypatch, what: str) -> None:
-    place, name = GROWTH[what]
+@pytest.mark.parametrize("name", few(GROWTH, ["zarr.json", "status/journal"]))
+@pytest.mark.parametrize("written", [0, 7])
+def test_a_disk_that_is_full_at_growth_names_the_store(
+    tmp_path, monkeypatch, name: str, written: int
+) -> None:
+    """With the disk full at any file, of which some bytes may have been written."""
     path = tmp_path / "own.zarr"
     sweep(CELL, store=path, **OPTIONS)
     more: dict[str, Any] = OPTIONS | {"seeds": 8}
+    put, append = Folder.put, Folder.append
+
+    def putting(self: Folder, file: str, content: bytes) -> None:
+        full() if file == name else put(self, file, content)
+
+    def appending(self: Folder, file: str, offset: int, content: bytes) -> None:
+        append(self, file, offset, content[:written] if file == name else content)
+        if file == name:
+            full()
+
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, full)
+        patch.setattr(Folder, "put", putting)
+        patch.setattr(Folder, "append", appending)
         with pytest.raises(StoreError, match="own.zarr cannot be written: No space left") as error:
             sweep(CELL, store=path, **more)
         assert "what was done before is kept, and the same call resumes" in str(error.value)
-        if name == "resize":
-            with pytest.raises(StoreError, match="own.zarr cannot be written: No space left"):
-                Store(path).repair()
+    assert not Store(path).faults()
     assert sweep(CELL, store=path, **OPTIONS).equals(reference())
     assert sweep(CELL, store=path, **more).equals(sweep(CELL, **more))
+    assert not Store(path).faults()
+
+
+def test_a_repair_on_a_full_disk_names_the_store(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "own.zarr"
+    sweep(CELL, store=path, **OPTIONS)
+    chunk(path, "diverged_at", 0).unlink()
+    monkeypatch.setattr(Folder, "append", full)
+    with pytest.raises(StoreError, match="own.zarr cannot be written: No space left"):
+        repair(path)
 
 
 def half(path: Path) -> None:
@@ -95,12 +116,12 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
 
 
 def test_an_export_of_a_damaged_store_leaves_the_earlier_file(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(_exports, "ROWS_AT_ONCE", 1)  # pieces, of which the first is intact
+    monkeypatch.setattr(_exports, "NUMBERS_AT_ONCE", 1)  # pieces, of which the first is intact
     path, out = tmp_path / "own.zarr", tmp_path / "own.csv"
     sweep(CELL, store=path, **OPTIONS)
     export_results(path, out)
     before = out.read_text()
-    next(path.glob("spurious_signal/c/5/**/0")).write_bytes(b"damaged")
+    chunk(path, "spurious_signal", 5).write_bytes(b"damaged")
     with pytest.raises(StoreError, match="damaged"):
         export_results(path, out)
     assert out.read_text() == before

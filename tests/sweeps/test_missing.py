@@ -115,13 +115,21 @@ def test_complex_metrics_have_no_median(store: Path) -> None:
         refine(cell, axes={"spread": [0.0, 1.0]}, metric="complex64", level=1.0)
 
 
-def test_exports_leave_missing_runs_blank(store: Path, tmp_path: Path) -> None:
+def test_tables_leave_missing_runs_out(store: Path, tmp_path: Path) -> None:
     export_results(store, tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    missing = [row for row in rows if row["done"] == "False"]
-    assert len(missing) == 4 * STEPS
-    assert {row[kind] for row in missing for kind in KINDS} == {""}
+    done = open_results(store).done
+    runs = [(float(row["spread"]), int(row["seed"])) for row in rows[::STEPS]]
+    assert runs == [
+        (spread, seed)
+        for spread in done.spread.values
+        for seed in done.seed.values
+        if done.sel(spread=spread, seed=seed)
+    ]
+    assert len(rows) == STEPS * len(runs) < STEPS * done.size
+    assert [row["int32"] for row in rows[:STEPS]] == ["1", "2", "3"], "whole numbers stay whole"
+    assert {row["bool"] for row in rows} == {"True"}
 
 
 @pytest.mark.parametrize("kind", few(["bool", "uint8", "int32", "uint32"], ["bool"]))

@@ -186,6 +186,8 @@ def test_a_refinement_returns_all_metrics_at_all_steps(tmp_path: Path) -> None:
     assert refined.attrs == full.attrs
     chosen = {"spread": [4, 1], "seed": slice(3, 9, 2), "step": [0, 3]}
     fresh = sweeps.refine(experiment.cell(), **options)
+    corner = dict.fromkeys(refined.dims, 0)
+    assert fresh.isel(corner).load().equals(expected.isel(corner))
     assert fresh.isel(chosen).equals(expected.isel(chosen)), "parts are read without the rest"
 
     path = tmp_path / "shared.zarr"
@@ -234,7 +236,7 @@ def test_seeds_are_added_until_the_band_is_narrow() -> None:
         ({"max_seeds": 4}, "max_seeds must be a whole number, at least 8"),
         ({"coarse": 1}, "coarse must be"),
         ({"budget": 0}, "budget must be"),
-        ({"budget": 7}, "budget must be at least first_seeds, 8, got 7"),
+        ({"budget": 7}, "budget must be at least the first seeds of a cell, 8, got 7"),
         ({"precision": 0}, "precision must be"),
         ({"along": "spraed"}, "did you mean 'spread'"),
         ({"metric": "spurious_sgnal"}, "did you mean 'spurious_signal'"),

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -20,7 +19,7 @@ from causal_sgd.analysis import final, metric_names, summary
 from causal_sgd.sensing import measurements, metrics, models, worlds
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps._grid import Grid, zipped
-from causal_sgd.sweeps.store import Store, _exports, export_results, open_results
+from causal_sgd.sweeps.store import Store, export_results, open_results
 from causal_sgd.sweeps.store._rows import Table
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
@@ -214,6 +213,13 @@ def test_zipped_axes_and_no_axes_are_stored_too(tmp_path) -> None:
     assert open_results(plain).seed.values.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_single_number_of_a_store_is_read(tmp_path) -> None:
+    path = tmp_path / "own.zarr"
+    found = sweep(cell, axes={"spread": [1.0, 3.0]}, seeds=3, tile=4, store=path)
+    assert found.diverged_at.isel(spread=1, seed=2).values == -1
+    assert found.spurious.isel(spread=1, seed=2, step=3).load() == found.spurious[1, 2, 3]
+
+
 def test_summaries_leave_out_what_is_missing(tmp_path) -> None:
     path = tmp_path / "hole.zarr"
     sweep(cell, axes={"spread": [1.0, 3.0]}, seeds=3, tile=4, store=path)
@@ -226,40 +232,6 @@ def test_summaries_leave_out_what_is_missing(tmp_path) -> None:
         whole.spurious.sel(spread=6.0, seed=0)[-1]
     )
     assert (table.diverged_fraction == 0).all()
-
-
-@pytest.mark.parametrize("suffix", [".nc", ".csv"])
-def test_results_are_exported(tmp_path, suffix: str) -> None:
-    path, out = tmp_path / "own.zarr", tmp_path / f"results{suffix}"
-    axes = {"spread": [1.0, 3.0], "learning_rate": [0.05, 1e6]}
-    sweep(cell, axes=axes, seeds=3, tile=4, store=path)
-    sweep(cell, axes={"spread": [6.0], "learning_rate": [0.05]}, seeds=1, store=path)
-    whole = export_results(path, out).load()
-    if suffix == ".nc":
-        with xr.open_dataset(out) as stored:
-            assert stored.load().equals(whole)
-        return
-    table = pd.read_csv(out)
-    columns = "spread learning_rate seed step spurious diverged_at values_0 values_1 done"
-    assert set(table.columns) == set(columns.split())
-    assert len(table) == 3 * 2 * 3 * 4
-    for row in table.sample(20, random_state=0).itertuples():
-        point = whole.sel(spread=row.spread, learning_rate=row.learning_rate, seed=row.seed)
-        assert bool(point.done) == row.done
-        frame = point.sel(step=row.step)
-        np.testing.assert_allclose(row.spurious, float(frame.spurious), rtol=1e-6)
-        np.testing.assert_allclose([row.values_0, row.values_1], frame["values"].values, rtol=1e-6)
-        assert row.diverged_at == int(point.diverged_at)
-
-
-def test_a_large_table_is_written_in_pieces(tmp_path, monkeypatch) -> None:
-
-    path = tmp_path / "own.zarr"
-    sweep(cell, axes={"spread": SPREADS}, seeds=3, tile=4, store=path)
-    export_results(path, tmp_path / "once.csv")
-    monkeypatch.setattr(_exports, "ROWS_AT_ONCE", 5)
-    export_results(path, tmp_path / "pieces.csv")
-    assert (tmp_path / "once.csv").read_text() == (tmp_path / "pieces.csv").read_text()
 
 
 def test_an_unknown_kind_of_file_is_named(tmp_path) -> None:

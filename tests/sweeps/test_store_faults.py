@@ -22,7 +22,7 @@ import xarray as xr
 import causal_sgd
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store, StoreError, open_results, repair
-from causal_sgd.sweeps.store._journal import FIELDS, encode_rows
+from causal_sgd.sweeps.store._journal import FIELDS, encode_rows, record_size
 from support import interrupted
 from support.stores import chunk, edit
 
@@ -95,7 +95,7 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     assert left.writer() is None, "a killed process writes no more"
     assert not left.faults()
     process = begun(path, log)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
     assert landed >= kills * 0.6, f"only {landed} of {kills} kills came while tiles were computed"
     assert not Store(path).faults()
@@ -130,7 +130,7 @@ def test_fifty_kills(tmp_path, seed: int) -> None:
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
     path, log = tmp_path / "full.zarr", tmp_path / "log"
     process = begun(path, log, "full", "5")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=280)
     assert process.returncode == 1
     assert "full.zarr cannot be written" in error
     assert "what was done before is kept" in error
@@ -145,7 +145,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(tmp_path) -> None:
 def test_two_processes_at_once_do_no_harm(tmp_path) -> None:
     path = tmp_path / "shared.zarr"
     processes = [begun(path, tmp_path / f"log{index}") for index in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=280)[1] for process in processes]
     codes = [process.returncode for process in processes]
     assert 0 in codes
     for code, error in zip(codes, errors, strict=True):
@@ -265,20 +265,18 @@ def test_a_damaged_chunk_is_found_named_and_recomputed_alone(
     assert not Store(store).faults()
 
 
-def record(journal: bytes, number: int) -> slice:
-    size = len(journal) // interrupted.NUM_TILES * interrupted.TILES_PER_UNIT
-    return slice(number * size, (number + 1) * size)
+SIZE = record_size(num_variables=3)
 
 
 def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) -> None:
     journal = store / "status" / "journal"
     whole = journal.read_bytes()
-    for length in range(1, record(whole, 0).stop + 1, 7):
+    for length in range(1, SIZE + 1, 7):
         journal.write_bytes(whole[:-length])
         left = Store(store)
         assert not left.faults()
         assert int((~left.done).sum()) == left.tiles_per_unit
-    journal.write_bytes(whole[:-1] + bytes(1))  # what a failure of power may leave
+    journal.write_bytes(whole[:-1] + bytes(1))  # as a power failure may leave it
     computed = computed_tiles(monkeypatch)
     assert swept(store).equals(uninterrupted())
     assert len(set(computed)) == interrupted.TILES_PER_UNIT
@@ -288,7 +286,7 @@ def test_a_torn_record_at_the_end_is_a_missing_unit(store: Path, monkeypatch) ->
 def test_a_damaged_record_is_named_and_its_unit_recomputed(store: Path) -> None:
     journal = store / "status" / "journal"
     content = bytearray(journal.read_bytes())
-    content[record(content, 3).start + 20] ^= 1
+    content[3 * SIZE + 20] ^= 1
     journal.write_bytes(content)
     assert list(Store(store).faults().values()) == ["record 3 of status/journal is damaged"]
     assert not open_results(store).done.all()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import google_crc32c
@@ -119,7 +119,7 @@ class Array(NamedTuple):
     def fault(self, files: Files, values: np.ndarray) -> str | None:
         """Describe how the array on disk differs from the values; None if it does not.
 
-        An array that is shorter than the values was not written anew yet, which is no damage.
+        An array that is shorter than the values is not up to date yet, which is no damage.
         """
         try:
             content = files.get(self.header)
@@ -144,7 +144,7 @@ class Array(NamedTuple):
         return None
 
     def put_all(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
-        """Write an array and its header; what is there already is left alone.
+        """Write an array and its header; files that are up to date are left alone.
 
         Args:
             files: of the store.
@@ -156,17 +156,23 @@ class Array(NamedTuple):
 
     def put_chunks(self, files: Files, values: np.ndarray, *, known: int = 0) -> None:
         """Write the chunks of an array that are not there yet; see `put_all`."""
-        for index in range(known // self.rows, -(-len(values) // self.rows)):
+        files.put_each(self._changed(files, values, known))
+
+    def _changed(self, files: Files, values: np.ndarray, known: int) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the chunks that are not there yet."""
+        indices = range(known // self.rows, -(-len(values) // self.rows))
+        names = [self.chunk(index) for index in indices]
+        for index, name, there in zip(indices, names, files.get_each(names), strict=True):
             block = values[index * self.rows : (index + 1) * self.rows]
             missing = self.rows - len(block)
             if missing:
                 tail = np.full((missing, *self.inner), self.fill)
                 block = np.concatenate([block, tail])
             content, _ = self.encode(block)
-            if next(iter(files.get_each([self.chunk(index)]))) != content:
-                files.put(self.chunk(index), content)
+            if there != content:
+                yield name, content
 
 
 def checksum(content: bytes, crc: int = 0) -> int:
-    """The CRC-32C of bytes that follow others with this CRC-32C."""
+    """The CRC-32C of some bytes, or of these after others whose CRC-32C is given."""
     return google_crc32c.extend(crc, content)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from causal_sgd.sweeps.store import _lease
 from causal_sgd.sweeps.store._lease import Lease
 from causal_sgd.sweeps.store._manifest import StoreError
-from causal_sgd.sweeps.store._objects import Conflict, Objects
+from causal_sgd.sweeps.store._objects import Conflict, Objects, at_once
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -115,6 +115,15 @@ class Bucket:
         """Write a whole file atomically; for a log there is `put_log`."""
         self._hold()
         self._objects.put(name, content)
+
+    def put_each(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Write many whole files at the same time."""
+
+        def put(item: tuple[str, bytes]) -> None:
+            self.put(*item)
+
+        for _ in at_once(put, contents):
+            pass
 
     def put_log(self, name: str, content: bytes) -> None:
         """Replace a whole log atomically."""
@@ -253,7 +262,7 @@ class Bucket:
         """The content of a log, and the version of its base."""
         offsets = sorted(log.segments)
         segments = list(self._objects.get_each(_segment(name, offset) for offset in offsets))
-        base = self._objects.find(name)  # at last: it has what was merged meanwhile
+        base = self._objects.find(name)  # last, since it has what was merged meanwhile
         content = bytearray() if base is None else bytearray(base.content)
         for offset, segment in zip(offsets, segments, strict=True):
             if segment is not None:

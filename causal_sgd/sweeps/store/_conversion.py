@@ -1,14 +1,15 @@
-"""Make a store of format 1 or 2 one of format 3, in place; its results stay where they are."""
+"""Convert a store of format 1 or 2 to format 3, in place; its results stay where they are."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from causal_sgd.sweeps.store._arrays import checksum
+from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._disk import Store
 from causal_sgd.sweeps.store._header import FORMAT_VERSION, Header, put_header
-from causal_sgd.sweeps.store._journal import DONE, Record
-from causal_sgd.sweeps.store._ledger import INPUTS, JOURNAL, packed_rows
+from causal_sgd.sweeps.store._journal import DONE, VOID, Record
+from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, packed_rows
 from causal_sgd.sweeps.store._manifest import StoreError
 from causal_sgd.sweeps.store._old_ledger import OldLedger
 
@@ -16,9 +17,9 @@ __all__ = ["convert_store"]
 
 
 def convert_store(store: Store) -> None:
-    """Write the books of format 3 from those of an older format, then the header.
+    """Write the ledger of format 3 from that of an older format, then the header.
 
-    The header decides which books count, so that a process killed before it was written leaves a
+    The header decides which ledger counts, so that a process killed before it was written leaves a
     store of the older format. The store must be locked, and its damaged units marked as missing.
 
     Raises:
@@ -27,7 +28,7 @@ def convert_store(store: Store) -> None:
     ledger, files = store._ledger, store._files
     assert isinstance(ledger, OldLedger)
     for array in ledger.arrays.values():
-        if store._is_recoded(array):
+        if is_recoded(files, array):
             raise StoreError(
                 f"{store.path} cannot be converted: the array {array.name} has another layout than "
                 "stores are written with"
@@ -39,12 +40,14 @@ def convert_store(store: Store) -> None:
     records = []
     for unit in np.flatnonzero(ledger.closed).tolist():
         names = [array.chunk(unit) for array in ledger.arrays.values()]
-        # Every chunk was just compared with its checksums, and ends with the second one.
+        # Every chunk was just verified, and ends with its CRC-32C.
         sums = [int.from_bytes(files.get(name)[-4:], "little") for name in names]
         inputs = checksum(content[unit * size : (unit + 1) * size])
         environments = [ledger.environment(unit)]
         records.append(Record(unit, DONE, environments, own, [0], inputs, sums).encode())
     files.put_log(INPUTS, content)
+    if store.num_units and not records:  # a journal without any record would be a lost one
+        records.append(Record(0, VOID, (), own, (), 0, [0] * len(ledger.arrays)).encode())
     files.put_log(JOURNAL, b"".join(records))
     header: Header = {
         **old,

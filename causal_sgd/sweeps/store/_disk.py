@@ -22,17 +22,18 @@ import numpy as np
 from causal_sgd import checks
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps._provenance import Environment
+from causal_sgd.sweeps.store._attributes import check_environment
+from causal_sgd.sweeps.store._chunks import is_recoded
 from causal_sgd.sweeps.store._files import files_at
 from causal_sgd.sweeps.store._forms import unzipped
 from causal_sgd.sweeps.store._header import (
     Header,
-    check_environment,
     first_header,
     places,
     put_header,
 )
 from causal_sgd.sweeps.store._journal import MOST_TILES
-from causal_sgd.sweeps.store._ledger import JournalLedger
+from causal_sgd.sweeps.store._journal_ledger import JournalLedger
 from causal_sgd.sweeps.store._manifest import Manifest, StoreError, changed_lines, differences
 from causal_sgd.sweeps.store._reader import StoreReader
 
@@ -147,8 +148,8 @@ class Store(StoreReader):
         with self._files.writing(), self._naming_store():
             self.refresh()
             self._ledger.check()
-            for array in self._arrays.values():
-                if self._is_recoded(array):
+            for array in self._arrays.values() if self.environments else ():
+                if is_recoded(self._files, array):
                     raise StoreError(
                         f"{self.path} cannot be written: the array {array.name} has another "
                         "layout than stores are written with; give this sweep a store of its own"
@@ -163,6 +164,7 @@ class Store(StoreReader):
             StoreError: if another process is writing, or the store cannot be written.
         """
         with self._files.writing(), self._naming_store():
+            self.refresh()
             yield
 
     def locate(self, files: Mapping[str, str]) -> None:
@@ -228,6 +230,8 @@ class Store(StoreReader):
             ValueError: if they do not fit the store.
             StoreError: if the store cannot be written, or is no longer where it was.
         """
+        if not self.settled:
+            self.settle(1)
         self._check_unit(unit)
         checks.instance("tiles", tiles, Mapping, "a mapping of places in the unit to their values")
         for place, values in tiles.items():
@@ -282,14 +286,14 @@ class Store(StoreReader):
             changes["steps"] = np.asarray(steps).tolist()
         if changes:
             self._change(changes)
-        sums = []
+        contents: dict[str, bytes] = {}
         for name, array in self._arrays.items():
             block = np.full((array.rows, *array.inner), array.fill)
             for place, values in tiles.items():
                 block[place * self.tile : (place + 1) * self.tile] = values[name]
-            content, _ = array.encode(block)
-            self._files.put(array.chunk(unit), content)
-            sums.append(self._ledger.checksum(content))
+            contents[array.chunk(unit)], _ = array.encode(block)
+        self._files.put_each(contents.items())
+        sums = [self._ledger.checksum(content) for content in contents.values()]
         indices = [self.environments.index(each) for each in environments]
         self._ledger.record(unit, sorted(tiles), indices, sums)
 

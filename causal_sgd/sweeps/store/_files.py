@@ -83,6 +83,10 @@ class Files(Protocol):
         """Write a whole file atomically: a reader sees the old content or the new."""
         ...
 
+    def put_each(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Write many whole files, name and content, each atomically, in any order."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         ...
@@ -206,6 +210,11 @@ class Folder:
         if self._fsync:
             _sync(folder)
 
+    def put_each(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Write many whole files."""
+        for name, content in contents:
+            self.put(name, content)
+
     def _write(self, path: str, content: bytes) -> None:
         with open(path, "wb", buffering=0) as file:
             _write_all(file.fileno(), content)
@@ -305,7 +314,7 @@ def _write_all(file: int, content: bytes) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Let the disk have the names in a folder, where the system can do that."""
+    """Flush the names in a folder to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

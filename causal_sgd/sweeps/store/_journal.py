@@ -86,7 +86,7 @@ def decode_records(content: bytes, num_variables: int) -> tuple[np.ndarray, list
     Returns:
         The fields [records, fields] of all intact records in their order, the numbers of the
         damaged ones, and the length in bytes of the journal up to its last intact record. What
-        follows that was torn and counts as neither.
+        follows was torn and is ignored.
     """
     size = record_size(num_variables)
     count = len(content) // size

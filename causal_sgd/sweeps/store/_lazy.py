@@ -88,7 +88,7 @@ class _Stored(BackendArray):
             place = np.searchsorted(batch, here // self.unit) * self.unit + here % self.unit
             out[_stretch(order[first:last])] = values[_stretch(place)]
         return _outer(
-            out.reshape(*chosen.shape, *self.inner_shape),
+            out.reshape((*chosen.shape, *self.inner_shape)),
             (*(slice(None),) * chosen.ndim, *key[ndim:]),
         )
 

@@ -3,10 +3,11 @@
 The lease is an object that is created and renewed by conditional writes, so that of two processes
 only one gets it. It lasts `LEASE` seconds and is renewed three times as often. Another process may
 take over a lease that has run out, or one of a process of the same machine that no longer exists.
-The clocks of the machines are assumed to agree within `SKEW` seconds. The owner begins no write
-more than `RENEWAL` seconds after a renewal, and a write is not sent again after some seconds: no
-small object of a process that lost its lease arrives after the next one began to write. Where the
-server has no conditional writes, two processes that begin within a moment may both get the lease.
+The time counts from when the server wrote the lease; the clock of a process that takes it over is
+assumed to agree with the server's within `SKEW` seconds. The owner begins no write more than
+`RENEWAL` seconds after a renewal, and a write is not sent again after some seconds: no small object
+of a process that lost its lease arrives after the next one began to write. Where the server has no
+conditional writes, two processes that begin within a moment may both get the lease.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["Lease", "writer"]
 NAME = "status/lease"
 LEASE = 60.0  # seconds that a lease lasts
 RENEWAL = 20.0  # seconds after which it is renewed before anything is written
-SKEW = 5.0  # seconds by which the clocks of two machines may differ
+SKEW = 5.0  # seconds by which the clocks of this machine and of the server may differ
 ATTEMPTS = 5  # to acquire a lease that others change at the same time
 
 
@@ -103,7 +104,7 @@ class Lease:
 
     def _put(self, version: UpdateVersion | None) -> None:
         clocks = _clocks()
-        record = self._record | {"until": _text(clocks[0] + LEASE)}
+        record = self._record | {"renewed": _text(clocks[0])}
         content = json.dumps(record, indent=1).encode()
         self._version = self._objects.put_if(NAME, content, version)
         self._renewed = clocks
@@ -137,15 +138,13 @@ def writer(objects: Objects) -> str | None:
 
 def _describe(found: Found) -> str | None:
     """The process that holds a lease; None if it has run out or the process has ended."""
-    try:
+    text = "another process"
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # of a record that was altered
         record = json.loads(found.content)
         text = f"process {record['pid']} on {record['host']} since {record['since']}"
-        until = datetime.datetime.fromisoformat(record["until"]).timestamp()
         if record["machine"] == _machine() and not _runs(record["pid"], record["started"]):
             return None
-    except (ValueError, KeyError, TypeError):
-        text, until = "another process", found.modified.timestamp() + LEASE
-    return text if time.time() < until + SKEW else None
+    return text if time.time() < found.modified.timestamp() + LEASE + SKEW else None
 
 
 def _runs(pid: int, started: float) -> bool:

@@ -10,9 +10,9 @@ import contextlib
 import datetime
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from causal_sgd.sweeps.store._manifest import StoreError
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta, PutResult, UpdateVersion
     from obstore.store import ObjectStore
 
-__all__ = ["Conflict", "Found", "Objects"]
+__all__ = ["Conflict", "Found", "Objects", "at_once"]
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 RETRIES = datetime.timedelta(seconds=10)
 """Time in which a write may be sent again. Together with obstore's limit of 30 s on one attempt and
@@ -92,18 +95,8 @@ class Objects:
 
     def get_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
         """The contents of many objects in order, None for those that are missing."""
-        pending: deque[Future[Found | None]] = deque()
-        with ThreadPoolExecutor(THREADS) as pool:
-            try:
-                for name in names:
-                    pending.append(pool.submit(self.find, name))
-                    if len(pending) > AHEAD:
-                        yield _content(pending.popleft())
-                while pending:
-                    yield _content(pending.popleft())
-            finally:
-                for request in pending:
-                    request.cancel()
+        for found in at_once(self.find, names):
+            yield None if found is None else found.content
 
     def size(self, name: str) -> int | None:
         """The length of an object in bytes; None if there is none."""
@@ -204,9 +197,20 @@ def _version(meta: ObjectMeta | PutResult) -> UpdateVersion:
     return version
 
 
-def _content(request: Future[Found | None]) -> bytes | None:
-    found = request.result()
-    return None if found is None else found.content
+def at_once(act: Callable[[_A], _B], items: Iterable[_A]) -> Iterator[_B]:
+    """The results of a function for some items in order, computed by several threads."""
+    pending: deque[Future[_B]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(act, item))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for request in pending:
+                request.cancel()
 
 
 def _reason(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""The books of stores of formats 1 and 2, which are read and grown as they are.
+"""The ledger of stores of formats 1 and 2, which are read and grown as they are.
 
 A unit has one tile. Its row of `status` is a chunk of its own: 1, the environment, the beginning of
 the configuration's hash, and the CRC-32 of the data of each variable. Which run is in which row
-follows from the requests. Nothing tells whether these are the requests of the time of writing.
+follows from the requests. Nothing records whether these were the requests when it was written.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk
+from causal_sgd.sweeps.store._exported import coordinates
 from causal_sgd.sweeps.store._files import Files
 from causal_sgd.sweeps.store._header import Header, put_header, variables
-from causal_sgd.sweeps.store._ledger import coordinates
 from causal_sgd.sweeps.store._manifest import StoreError
 from causal_sgd.sweeps.store._rows import Table
 
@@ -29,17 +29,17 @@ COORDINATE_ROWS = 2**16
 
 
 class OldLedger:
-    """The books of formats 1 and 2."""
+    """The ledger of formats 1 and 2."""
 
     tiles_per_unit = 1
 
     def __init__(self, files: Files, header: Header) -> None:
-        """Read the books."""
+        """Read the ledger."""
         self._files = files
         self.load(header)
 
     def load(self, header: Header) -> None:
-        """Read the books that belong to a header."""
+        """Read it from the files that belong to a header."""
         self.header = header
         self.faults: dict[int | str, str] = {}
         self.arrays = variables(header, header["tile"], "/")
@@ -93,6 +93,10 @@ class OldLedger:
     def grew(self) -> bool:
         """Whether another process may have written since: there is no quick way to know."""
         return True
+
+    def is_odd(self) -> bool:
+        """Whether something is damaged."""
+        return bool(self.faults)
 
     def check(self) -> None:
         """Check that the status is there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +13,12 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps._provenance import Environment, Origin, provenance
 from causal_sgd.sweeps._units import of_one_seed
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk
-from causal_sgd.sweeps.store._files import Files, files_at
+from causal_sgd.sweeps.store._chunks import read_units
+from causal_sgd.sweeps.store._files import files_at
 from causal_sgd.sweeps.store._header import Header, read_header
+from causal_sgd.sweeps.store._journal_ledger import JournalLedger
 from causal_sgd.sweeps.store._lazy import lazily
-from causal_sgd.sweeps.store._ledger import JournalLedger, Ledger
+from causal_sgd.sweeps.store._ledger import Ledger
 from causal_sgd.sweeps.store._manifest import Configuration, StoreError
 from causal_sgd.sweeps.store._old_ledger import OldLedger
 
@@ -44,28 +44,35 @@ class StoreReader:
         Args:
             path: of the store, or its URL.
             fsync: whether writes wait until the disk has them.
-            lenient: whether its journal may be gone, because it is to be mended.
+            lenient: whether its journal may be missing, because the store is to be repaired.
 
         Raises:
             StoreError: if there is no store at the path, or it has a newer format or was altered.
         """
         self.path = checks.place("path", path)
         self._files = files_at(self.path, fsync=fsync)
-        self._ledger = self._open(lenient)
+        self._lenient = lenient
+        self._ledger = self._open(read_header(self._files))
 
-    def _open(self, lenient: bool = False) -> Ledger:
-        header = read_header(self._files)
-        if header["format_version"] >= 3:
-            return JournalLedger(self._files, header, lenient=lenient)
-        return OldLedger(self._files, header)
+    def _open(self, header: Header) -> Ledger:
+        """The ledger that belongs to a header."""
+        while True:
+            if header["format_version"] >= 3:
+                ledger: Ledger = JournalLedger(self._files, header, lenient=self._lenient)
+            else:
+                ledger = OldLedger(self._files, header)
+            if not ledger.is_odd():
+                return ledger
+            # Another process may have written between the header and the ledger.
+            header, earlier = read_header(self._files), header
+            if header == earlier:
+                return ledger
 
     def refresh(self) -> None:
         """Read again which runs are requested and which are done, if that changed."""
         header = read_header(self._files)
-        if header["format_version"] != self.format_version:
-            self._ledger = self._open()
-        elif header != self._header or self._ledger.grew():
-            self._ledger.load(header)
+        if header != self._header or self._ledger.grew():
+            self._ledger = self._open(header)
 
     @property
     def _header(self) -> Header:
@@ -280,79 +287,24 @@ class StoreReader:
             raise ValueError(f"units must be numbers of units, below {self.num_units}, got {units}")
         chosen = given.astype(int).tolist()
         out = np.empty((len(chosen), array.rows, *array.inner), array.kind)
-        contents = self._files.get_each(map(array.chunk, chosen))
-        for index, (unit, content) in enumerate(zip(chosen, contents, strict=True)):
-            try:
-                out[index] = self._decoded(array, unit, content)
-            except DamagedChunk as error:
+        for index, block in enumerate(read_units(self._files, self._ledger, name, chosen)):
+            if isinstance(block, DamagedChunk):
                 raise StoreError(
-                    f"{self.path}: {error}; recompute it with `causal-sgd repair {self.path}`"
-                ) from None
+                    f"{self.path}: {block}; recompute it with `causal-sgd repair {self.path}`"
+                )
+            out[index] = block
         return out
 
     def faults(self) -> dict[int | str, str]:
         """Describe all damage: of units marked as done, and of the files that describe them."""
         faults = dict(self.damaged)
         units = np.flatnonzero(self._ledger.closed).tolist()
-        for name, array in self._arrays.items():
-            contents = self._files.get_each(map(array.chunk, units))
-            for unit, content in zip(units, contents, strict=True):
-                try:
-                    self._decoded(self._arrays[name], unit, content)
-                except DamagedChunk as error:
-                    faults.setdefault(unit, str(error))
+        for name in self.variables:
+            blocks = read_units(self._files, self._ledger, name, units)
+            for unit, block in zip(units, blocks, strict=True):
+                if isinstance(block, DamagedChunk):
+                    faults.setdefault(unit, str(block))
         return dict(sorted(faults.items(), key=_units_first)) | self._ledger.export_faults()
-
-    def _decoded(self, array: Array, unit: int, content: bytes | None) -> np.ndarray:
-        """The values of a chunk.
-
-        Args:
-            array: the variable.
-            unit: the number of the chunk.
-            content: of its file; None if that is missing.
-
-        Raises:
-            DamagedChunk: if they are not what was written; with the array and the unit.
-        """
-        variable = self.variables.index(array.name)
-        try:
-            if content is None:
-                raise DamagedChunk("is gone")
-            expected = self._ledger.expected(unit, variable)
-            block = array.decode(content, expected)
-            if expected is not None:
-                return block
-        except DamagedChunk as error:
-            if not self._is_recoded(array):
-                raise DamagedChunk(f"{array.name} of unit {unit} {error}") from None
-            block = self._through_zarr(array, unit)
-        if not self._ledger.is_recorded(unit, variable, block):
-            raise DamagedChunk(
-                f"{array.name} of unit {unit} does not have the checksum it was written with"
-            )
-        return block
-
-    def _is_recoded(self, array: Array) -> bool:
-        """Whether an array has another layout than the one that stores are written with."""
-        if array.name not in self._recoded:
-            self._recoded[array.name] = _differs(self._files, array)
-        return self._recoded[array.name]
-
-    @functools.cached_property
-    def _recoded(self) -> dict[str, bool]:
-        return {}
-
-    def _through_zarr(self, array: Array, unit: int) -> np.ndarray:
-        """The values of a unit in an array of another layout."""
-        import zarr
-
-        try:
-            opened = zarr.open_array(self._files.zarr(), path=array.name, mode="r")
-            return np.asarray(opened[unit * array.rows : (unit + 1) * array.rows])
-        except Exception as error:  # zarr raises many types for broken files
-            raise DamagedChunk(
-                f"{array.name} of unit {unit} is damaged ({_first_line(error)})"
-            ) from None
 
     def _check_unit(self, unit: int) -> None:
         checks.integer("unit", unit, minimum=0, maximum=self.num_units - 1)
@@ -361,22 +313,3 @@ class StoreReader:
 def _units_first(item: tuple[int | str, str]) -> tuple[bool, int, str]:
     key = item[0]
     return (False, key, "") if isinstance(key, int) else (True, 0, key)
-
-
-def _differs(files: Files, array: Array) -> bool:
-    """Whether the header of an array states another layout or type; no header states none."""
-    try:
-        stated = json.loads(files.get(array.header))
-        expected = json.loads(array.describe(0))
-        codecs = [codec["name"] for codec in stated["codecs"]]
-        parts = ("data_type", "chunk_grid", "chunk_key_encoding")
-        return codecs != ["bytes", "crc32c"] or any(
-            stated[part] != expected[part] for part in parts
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Mend a store: restore what has a copy, take back what is valid, and mark the rest as missing."""
+"""Repair a store: restore what has a copy, recover what is valid, mark the rest as missing."""
 
 from __future__ import annotations
 
@@ -11,45 +11,39 @@ from causal_sgd.sweeps._grid import Columns, Grid
 from causal_sgd.sweeps.store._arrays import Array, DamagedChunk, checksum
 from causal_sgd.sweeps.store._conversion import convert_store
 from causal_sgd.sweeps.store._disk import Store
+from causal_sgd.sweeps.store._exported import coordinates, status_array
 from causal_sgd.sweeps.store._files import Files, files_at
 from causal_sgd.sweeps.store._header import Header, put_header, restore_header
 from causal_sgd.sweeps.store._journal import DONE, decode_records, encode_rows
-from causal_sgd.sweeps.store._ledger import (
-    INPUTS,
-    JOURNAL,
-    JournalLedger,
-    coordinates,
-    packed_rows,
-    status_array,
-)
+from causal_sgd.sweeps.store._journal_ledger import INPUTS, JOURNAL, JournalLedger, packed_rows
 from causal_sgd.sweeps.store._rows import merged
 
 __all__ = ["repair"]
 
 
 def repair(path: str | Path, *, convert: bool = False) -> dict[int | str, str]:
-    """Mend a store, and mark damaged units as missing, for the same sweep to compute them again.
+    """Repair a store, and mark damaged units as missing, so that the same sweep recomputes them.
 
-    A lost, altered or older header is restored from its copy. Results of which the header does not
-    know are taken back. What other readers need is written anew.
+    A lost, altered or older header is restored from its copy. Results that the header does not know
+    are recovered. The files for other readers are rewritten.
 
     Args:
         path: of the store, or its URL.
-        convert: whether a store of format 1 or 2 becomes one of format 3, in place; its results
+        convert: whether to convert a store of format 1 or 2 to format 3, in place; its results
             stay where they are. Otherwise it keeps its format.
 
     Returns:
         Unit or file -> what was wrong.
 
     Raises:
-        StoreError: if there is no store, or it cannot be written or mended.
+        StoreError: if there is no store, or it cannot be written or repaired.
     """
     checks.flags(convert=convert)
-    files = files_at(checks.place("path", path))
     faults: dict[int | str, str] = {}
-    if fault := restore_header(files):
+    if fault := restore_header(files_at(checks.place("path", path))):
         faults["zarr.json"] = fault
     store = Store(path, lenient=True)
+    files = store._files  # which hold the right to write
     with store.mending():
         ledger = store._ledger
         units = store.faults()
@@ -131,11 +125,13 @@ def _mend_journal(files: Files, ledger: JournalLedger) -> None:
     files.put_log(JOURNAL, encode_rows(records))
     ledger.load(ledger.header)
     if not len(records):
-        ledger.void(range(len(ledger.closed)))  # an empty journal would be a lost one
+        ledger.void(
+            range(min(len(ledger.closed), 1))
+        )  # a journal without any record would be a lost one
 
 
 def _take_back(files: Files, ledger: JournalLedger) -> None:
-    """Let the header know again of units with valid records, if the inputs of their runs are there.
+    """Recover units that the header does not know, if their records and inputs are valid.
 
     This is needed after an older zarr.json and an older copy of it came back.
     """

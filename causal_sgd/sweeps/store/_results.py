@@ -40,7 +40,7 @@ class StoredResults:
     """A store as the results of one sweep; locked only if something is missing.
 
     The first tiles of a new store wait until the size of its units is settled: as many tiles as
-    have a megabyte of results, but no more than were computed in a second. After that a tile waits
+    give a megabyte of results, but no more than were computed in a second. After that a tile waits
     for the others of its unit.
     """
 
