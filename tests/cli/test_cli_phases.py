@@ -11,6 +11,7 @@ from causal_sgd.cli.axes import parse_axis
 from causal_sgd.cli.phases import _Diagram
 from causal_sgd.experiment import Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
+from causal_sgd.theory import momentum_critical_spread
 from support.shell import call, words
 
 MAP = words("--dim 2 --invariant-rank 1 --spurious-rank 1 --measurement population")
@@ -128,6 +129,21 @@ def test_the_curve_of_given_environments_is_their_own() -> None:
         factors = np.log(np.abs(1 + values["learning_rate"] * eigenvalues))
         np.testing.assert_allclose(shares @ factors, 0, atol=1e-5)
     assert experiment.SYSTEM.environments(experiment) == "these environments"
+
+
+def test_momentum_has_its_own_curve() -> None:
+    axes = "spread", np.linspace(0, 9, 3), "momentum", np.array([0.1, 0.5])
+    experiment = Experiment(optimizer="momentum", learning_rate=0.02)
+    curves = theory_curve(experiment, *axes)
+    assert curves is not None
+    spread, momentum = curves["theory"]
+    for place in (0, -1):
+        expected = momentum_critical_spread(0.02, 1.0, momentum[place])
+        np.testing.assert_allclose(spread[place], expected, rtol=1e-5)
+    assert theory_curve(experiment.replace(sampler="cyclic"), *axes) is None
+    assert theory_curve(experiment.replace(optimizer="sgd"), *axes) is None
+    rates = "mean", np.array([0.5, 1.0]), "learning_rate", np.array([0.01, 0.02])
+    assert theory_curve(experiment, *rates) is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,12 @@ from causal_sgd import cli, studies
 from causal_sgd.cli.help import brief, flags_of
 from support.shell import call, words
 
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "causal-sgd " in page.read_text("utf-8")
+]
 SCREEN = 40  # lines
 PAGES = [
     "",
@@ -52,6 +59,15 @@ def test_the_examples_of_help_can_be_parsed(capsys) -> None:
         _, out, _ = call(*words(page), "--help", capsys=capsys)
         for line in re.findall(r"(?m)^  (causal-sgd .*)$", out.replace("\\\n", "")):
             cli._command(words(line)[1:])
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_documented_commands_have_only_flags_with_an_effect(page: Path) -> None:
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    lines = re.findall(r"(?m)^    (causal-sgd [^#\n|&>]*)", text)
+    lines += re.findall(r"`(causal-sgd (?:run|phase) -[^`\n]*)`", text)
+    for line in lines:
+        cli._command(words(line)[1:])
 
 
 def test_a_brief_ends_at_a_clause() -> None:
