@@ -163,7 +163,8 @@ def study_page(
     caption = escaped(" ".join(inspect.cleandoc(study.figure.__doc__ or "").split()))
     if entry is not None:
         page += [f"```{{figure}} {name}.webp", f":alt: The figure of the study {name}"]
-        page += [f":width: {entry['width']}px", f":target: {name}.webp", "", caption, "```", ""]
+        page += [f":width: {entry['width']}px", f":target: ../_images/{name}.webp", ""]
+        page += [caption, "```", ""]
     else:
         page += ["No results of this study are kept: no figure and no measured number.", ""]
     page += [escaped(finding.strip()), "", *claims(study, entry, verdicts)]

@@ -51,6 +51,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_use_ivar = True  # a NamedTuple's attributes also have comments beside the fields
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_dmath_double_inline = True
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True

@@ -1,4 +1,4 @@
-"""The atlas of the site: a page for every study, with what is kept of its results."""
+"""The atlas of the site: a page for every study with what is kept of its results; formulas."""
 
 from __future__ import annotations
 
@@ -90,3 +90,17 @@ def test_a_page_names_the_parts_that_its_study_uses() -> None:
     assert "causal_sgd.theory.lyapunov_federated" in parts["theory"]
     assert "causal_sgd.algorithms.scaffold" in parts["algorithms"]  # by name only
     assert "causal_sgd.sensing.metrics.spurious_signal" in parts["sensing.metrics"]
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected"),
+    [
+        (r"\frac12 x", r"\frac{1}{2} x"),
+        (r"\tfrac12\log", r"\tfrac{1}{2}\log"),
+        (r"\frac uv", r"\frac uv"),
+        (r"x^12", r"x^{1}2"),
+        (r"10^{-12}", r"10^{-12}"),
+    ],
+)
+def test_a_digit_is_an_argument_as_in_tex(tex: str, expected: str) -> None:
+    assert module("_mathml").spelled_out(tex) == expected
