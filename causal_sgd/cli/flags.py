@@ -35,7 +35,7 @@ def named(message: str, words: Sequence[str], kind: type) -> str:
         words: the command line.
         kind: the dataclass of the command.
     """
-    given = typed(words, kind)
+    given = _axes(words) | typed(words, kind)
     flags = {
         name: given.get(name, "--" + name.replace("_", "-")) for name in sorted(flags_of(kind))
     }
@@ -59,6 +59,12 @@ def check_effect(command: object, words: Sequence[str]) -> None:
             reason = experiment.why_unused(field) if is_part else None
         if reason is not None:
             raise ValueError(f"{flag} must not be given {reason}: it has no effect there")
+
+
+def _axes(words: Sequence[str]) -> dict[str, str]:
+    """The parameters that are axes of a diagram, each with its flag and its name as typed."""
+    found = re.findall(r"(?:^|\0)(--[xy])[\0=]([\w-]+)=", "\0".join(words))
+    return {name.replace("-", "_"): f"{flag} {name}" for flag, name in found}
 
 
 def _around_list(message: str) -> tuple[str, str, str]:

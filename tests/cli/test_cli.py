@@ -216,7 +216,10 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("phase --x spread=9:0 --y mean=0:1:2", "--x must have the form"),
         ("phase --x spread=a:b:c --y mean=0:1:2", "--x must have the form"),
         ("phase --x spread=0:inf:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
-        ("phase --x batch-size=1:2e9:3 --y mean=0:1:2", "--batch-size must be .* at most 1.07374e"),
+        (
+            "phase --x batch-size=1:2e9:3 --y mean=0:1:2",
+            "--x batch-size must be .* at most 1.07374e",
+        ),
         ("phase --x batch-size=1:1e30:3 --y mean=0:1:2", "--x must have whole numbers .* int32"),
         ("phase --x batch-size=1,3e9 --y mean=0:1:2", "--x must have whole numbers .* int32"),
         (
@@ -238,7 +241,7 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
         (
             "phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5",
-            "spread must be a finite number at least 0",
+            "--x spread must be a finite number at least 0",
         ),
         ("reproduce trajectorys", "did you mean 'trajectories'"),
         (
