@@ -39,8 +39,11 @@ def named(message: str, words: Sequence[str], kind: type) -> str:
     flags = {
         name: given.get(name, "--" + name.replace("_", "-")) for name in sorted(flags_of(kind))
     }
+    spoken = {name.replace("_", " "): flag for name, flag in flags.items()} | flags
+    start = rf"^{_one_of(spoken)}(?= (must|has|needs|cannot|or)\b)"
+    message = re.sub(start, lambda found: spoken[found[1]], message)
     before, listed, after = _around_list(message)
-    return _with_flags(before, flags) + _in_hyphens(listed) + _with_flags(after, flags, first=False)
+    return _with_flags(before, flags) + _in_hyphens(listed) + _with_flags(after, flags)
 
 
 def check_effect(command: object, words: Sequence[str]) -> None:
@@ -88,23 +91,20 @@ def _in_hyphens(text: str) -> str:
     return listed.replace("_", "-") + comma + got + hinted + hint.replace("_", "-")
 
 
-def _with_flags(text: str, flags: dict[str, str], *, first: bool = True) -> str:
+def _with_flags(text: str, flags: dict[str, str]) -> str:
     """Text with the flags of fields that it names.
 
     A name of several words is one wherever it stands. A single word may be a word of the sentence,
-    unless it is the subject of a condition, or the first word of the message.
+    unless it is the subject of a condition.
     """
     long = {name: flag for name, flag in flags.items() if "_" in name}
     text = re.sub(rf"\bexperiment\.{_one_of(flags)}\b", lambda found: flags[found[1]], text)
     if long:
-        text = re.sub(rf"(?<![\w'-]){_one_of(long)}(?![\w'=])", lambda found: long[found[1]], text)
+        text = re.sub(
+            rf"(?<![\w'/.-]){_one_of(long)}(?![\w'=/]|\.\w)", lambda found: long[found[1]], text
+        )
     conditions = rf"\b(where|unless|and|or) {_one_of(flags)} (is|has|are|must)\b"
-    text = re.sub(conditions, lambda found: f"{found[1]} {flags[found[2]]} {found[3]}", text)
-    if not first:
-        return text
-    spoken = {name.replace("_", " "): flag for name, flag in flags.items()}
-    start = rf"^{_one_of(spoken)}(?= (must\b|has\b|needs\b|cannot\b|or --))"
-    return re.sub(start, lambda found: spoken[found[1]], text)
+    return re.sub(conditions, lambda found: f"{found[1]} {flags[found[2]]} {found[3]}", text)
 
 
 def _one_of(names: Collection[str]) -> str:
