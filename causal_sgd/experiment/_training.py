@@ -181,8 +181,7 @@ class TrainingFields:
     ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V'), and langevin adds
     Gaussian noise to every step, drawn anew in every run."""
     learning_rate: Axis[float] = 0.1
-    """Step size of the optimizer, under squared residuals over 4: a batch of m has the loss
-    sum r^2 / (4 m)."""
+    """Step size for the loss sum r^2 / (4 m) of a batch of m."""
     momentum: Axis[float] = 0.9
     """Decay of the velocity (momentum, nesterov)."""
     weight_decay: Axis[float] = 1e-4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -170,11 +170,12 @@ _SHARED: weakref.WeakKeyDictionary[QuadMesh, str] = weakref.WeakKeyDictionary()
 
 def _shared_scale(ax: Axes, metric: str, values: np.ma.MaskedArray) -> Normalize:
     """The scale of the diagrams of a metric in a figure, extended to new values."""
-    root = ax.figure if ax.figure.figure is None else ax.figure.figure
-    meshes = [mesh for other in root.axes for mesh in other.collections if mesh in _SHARED]
-    peers = [mesh for mesh in meshes if _SHARED[mesh] == metric]
-    scale = peers[0].norm if peers else Normalize()
-    shown = np.ma.concatenate([np.ma.ravel(mesh.get_array()) for mesh in peers] + [values.ravel()])
+    root = ax.figure.figure or ax.figure  # of a subfigure, the figure
+    drawn = [artist for other in root.axes for artist in other.collections]
+    peers = [mesh for mesh in drawn if isinstance(mesh, QuadMesh) and _SHARED.get(mesh) == metric]
+    scale = cast("Normalize", peers[0].norm) if peers else Normalize()
+    arrays = [np.ma.ravel(np.ma.asarray(mesh.get_array())) for mesh in peers]
+    shown = np.ma.concatenate([*arrays, values.ravel()])
     if shown.count():
         scale.vmin, scale.vmax = float(shown.min()), float(shown.max())
     return scale
