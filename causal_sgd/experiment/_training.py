@@ -181,7 +181,7 @@ class TrainingFields:
     ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V'), and langevin adds
     Gaussian noise to every step, drawn anew in every run."""
     learning_rate: Axis[float] = 0.1
-    """Step size for the loss sum r^2 / (4 m) of a batch of m."""
+    """Step size for the loss sum r^2/(4m) of a batch."""
     momentum: Axis[float] = 0.9
     """Decay of the velocity (momentum, nesterov)."""
     weight_decay: Axis[float] = 1e-4
