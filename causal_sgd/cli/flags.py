@@ -101,7 +101,9 @@ def _with_flags(text: str, flags: dict[str, str]) -> str:
     text = re.sub(rf"\bexperiment\.{_one_of(flags)}\b", lambda found: flags[found[1]], text)
     if long:
         text = re.sub(
-            rf"(?<![\w'/.-]){_one_of(long)}(?![\w'=/]|\.\w)", lambda found: long[found[1]], text
+            rf"(?<!--[xy] )(?<![\w'/.-]){_one_of(long)}(?![\w'=/]|\.\w)",
+            lambda found: long[found[1]],
+            text,
         )
     conditions = rf"\b(where|unless|and|or) {_one_of(flags)} (is|has|are|must)\b"
     return re.sub(conditions, lambda found: f"{found[1]} {flags[found[2]]} {found[3]}", text)
