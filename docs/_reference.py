@@ -103,10 +103,17 @@ def reference(folder: Path) -> None:
     titles = [page.title for page in pages()]
     toctree = ["", "```{toctree}", ":hidden:", "", "causal_sgd", *titles, "```", ""]
     (folder / "index.md").write_text("\n".join([*index, *toctree]), "utf-8")
-    face = ["# causal_sgd", "", inspect.cleandoc(causal_sgd.__doc__ or ""), ""]
+    face = ["# causal_sgd", "", *own_text(causal_sgd, []), ""]
     for name in sorted(set(causal_sgd.__all__) & set(homes), key=str.lower):
         face += [f"- `{name}`: see [{homes[name]}]({homes[name]}.md)"]
     (folder / "causal_sgd.md").write_text("\n".join([*face, ""]), "utf-8")
+
+
+def own_text(member: object, lines: list[str]) -> list[str]:
+    """The docstring of a module without the table that `help` shows; of others, the lines given."""
+    if not inspect.ismodule(member):
+        return lines
+    return inspect.cleandoc(vars(member)["__doc__"] or "").splitlines()
 
 
 def members(name: str) -> list[str]:

@@ -63,7 +63,7 @@ def setup(app: Sphinx) -> None:
     def process(
         app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        lines[:] = _reference.plain(lines)
+        lines[:] = _reference.plain(_reference.own_text(obj, lines))
 
     _mathml.add_renderer(app)
     app.connect("autodoc-process-docstring", process, priority=400)  # napoleon's is 500
