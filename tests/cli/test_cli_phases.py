@@ -131,6 +131,7 @@ def test_the_curve_of_given_environments_is_their_own() -> None:
     assert experiment.SYSTEM.environments(experiment) == "these environments"
 
 
+@pytest.mark.slow
 def test_momentum_has_its_own_curve() -> None:
     axes = "spread", np.linspace(0, 9, 3), "momentum", np.array([0.1, 0.5])
     experiment = Experiment(optimizer="momentum", learning_rate=0.02)
@@ -182,7 +183,8 @@ def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, cap
 
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:
-    for name in Experiment.integer_axes():
+    for field in Experiment.integer_axes():
+        name = field.replace("_", "-")
         assert parse_axis("--x", f"{name}=1:10:3", Experiment)[1].tolist() == [1, 6, 10]
         with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
             parse_axis("--x", f"{name}=1,2.5", Experiment)
