@@ -4,8 +4,8 @@ The public names are listed in `__init__.pyi` and loaded on first use: importing
 not start jax.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -176,7 +176,10 @@ TABLE = [
         ),
         "evolve must be None with a measurement whose labels were drawn once",
     ),
-    (lambda: Experiment(family="discrete"), "eigenvalues must be given where family is 'discrete'"),
+    (
+        lambda: Experiment(family="discrete"),
+        "eigenvalues or deviations must be given where family is 'discrete'",
+    ),
     (
         lambda: Experiment(sampler="cyclic", probabilities=(0.5, 0.5)),
         "probabilities must not be given where sampler is 'cyclic'",

@@ -9,6 +9,9 @@ import inspect
 import json
 import pkgutil
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +22,11 @@ import causal_sgd
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+GENERATED = ("atlas", "notebooks", "reference")  # folders that conf.py writes
 PAGES = {
     page.relative_to(DOCS).as_posix(): page.read_text("utf-8")
     for page in sorted(DOCS.rglob("*.md"))
-    if not {"made", "reference"} & set(page.relative_to(DOCS).parts)  # written by conf.py
+    if page.relative_to(DOCS).parts[0] not in GENERATED
 }
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 QUICK = ("extending/samplers.md",)  # every page compiles programs of its own
@@ -59,13 +63,26 @@ def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch) -> None
         exec(compile(block, name, "exec"), names)
 
 
+def commands(text: str) -> list[str]:
+    """The lines of a page's indented blocks that call the program, continued lines joined."""
+    joined = text.replace("\\\n", " ")
+    return re.findall(r"(?m)^    (causal-sgd .*)$", joined)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands(PAGES["start.md"]))
+def test_the_commands_of_the_first_page_run(command: str, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "causal_sgd", *shlex.split(command)[1:]]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_pages_that_pages_link_to_exist() -> None:
     for name, text in PAGES.items():
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            generated = "reference/" in link or link.endswith("atlas.md")  # by conf.py
-            assert generated or (DOCS / name).parent.joinpath(link).exists(), (
-                f"{name} links to {link}"
-            )
+            target = DOCS.joinpath(name).parent.joinpath(link).resolve()
+            generated = any(DOCS / folder in target.parents for folder in GENERATED)
+            assert generated or target.exists(), f"{name} links to {link}"
 
 
 # Names

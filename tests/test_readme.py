@@ -35,3 +35,15 @@ def test_the_files_that_readme_names_exist() -> None:
         r"`((?:notebooks|benchmarks)/[^` ]+)`", text
     ):
         assert (Path(README.parent) / path).exists(), path
+
+
+def test_the_paper_is_cited_alike_for_tools_and_for_bibtex() -> None:
+    citation = (README.parent / "CITATION.cff").read_text()
+    preferred = citation.partition("preferred-citation:")[2]
+    page = (README.parent / "docs" / "start.md").read_text()
+    for field, entry in (("title", r'title: "(.+)"'), ("url", r"url: (\S+)")):
+        match = re.search(entry, preferred)
+        assert match is not None, field
+        assert f"{{{match[1]}}}" in page
+    families = re.findall(r"family-names: (\w+)\n +given-names: (\w+)", preferred)
+    assert " and ".join(f"{last}, {first}" for last, first in families) in page

@@ -6,6 +6,6 @@ fraction of rejecting seeds crosses a level. `growth_rate` measures the exponent
 short enough to stay in the linear regime.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

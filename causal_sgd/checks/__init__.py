@@ -6,6 +6,7 @@ check names quickly.
 """
 
 from causal_sgd.checks._numbers import (
+    angle,
     floating,
     integer,
     number,
@@ -31,6 +32,7 @@ from causal_sgd.checks._values import concrete, is_tracing, is_zero, unmasked
 __all__ = [
     "Place",
     "Url",
+    "angle",
     "choice",
     "concrete",
     "flags",

@@ -10,6 +10,7 @@ import numpy as np
 from causal_sgd.checks._values import Value, concrete, has_x64, is_traced, shown, unmasked
 
 __all__ = [
+    "angle",
     "floating",
     "integer",
     "number",
@@ -22,6 +23,28 @@ __all__ = [
 # What jax holds without and with x64: integers, and normal floating-point numbers.
 _INT32, _INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 _FLOAT32, _FLOAT64 = ((np.float64(f.tiny), np.float64(f.max)) for f in map(np.finfo, ("f4", "f8")))
+
+
+# A quarter turn, rounded up so that pi / 2 in single precision is one.
+_QUARTER_TURN = 1.5708
+
+
+def angle(name: str, value: Value, *, minimum: float = -_QUARTER_TURN) -> Value:
+    """Return `value` if it is an angle in radians of at most a quarter turn.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a number, or a tracer, which passes.
+        minimum: the least value allowed.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    try:
+        return number(name, value, minimum=minimum, maximum=_QUARTER_TURN)
+    except ValueError as error:
+        text = str(error).replace(f"{_QUARTER_TURN:g}", "pi / 2")
+        raise ValueError(f"{text}; angles are in radians") from None
 
 
 def number(

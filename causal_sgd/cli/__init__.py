@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import io
 import operator
 import os
 import sys
@@ -23,6 +24,8 @@ from causal_sgd import checks
 from causal_sgd.cli.arguments import fill_help, parse
 from causal_sgd.cli.doctor import Doctor
 from causal_sgd.cli.explore import Explore
+from causal_sgd.cli.flags import check_effect, named
+from causal_sgd.cli.help import described, overview, short_help
 from causal_sgd.cli.interruption import EXIT_CODE as INTERRUPTED
 from causal_sgd.cli.interruption import interruptible, leave
 from causal_sgd.cli.listing import List
@@ -74,17 +77,36 @@ def _choice(commands: Mapping[str, type]) -> Any:
 
 
 def _completed() -> Any:
-    """The type of the commands with the words of a system, which completion offers."""
+    """The type of the commands with all words that completion offers: systems and studies too."""
+    from causal_sgd import studies
+
     whole = dict(COMMANDS)
     for name, systems in OF_SYSTEMS.items():
         field = ("system", _choice(systems) | None, dataclasses.field(default=None))
-        whole[name] = dataclasses.make_dataclass(
-            name, [field], bases=(COMMANDS[name],), kw_only=True, frozen=True
-        )
+        whole[name] = _with_field(COMMANDS[name], field)
+    # tyro completes flags only: the names of studies are flags here, and `_print_completion` takes
+    # the mark from them.
+    first, *others = (STUDY + name for name in studies.NAMES)
+    names = tyro.conf.arg(name=first.removeprefix("--"), help="study", aliases=others)
+    for name, place in (("reproduce", "studies"), ("list", "study")):
+        hint = Annotated[tyro.conf.FlagCreatePairsOff[bool], names]
+        field = (place, hint, dataclasses.field(default=False))
+        whole[name] = _with_field(COMMANDS[name], field)
+    for kind in (*whole.values(), RunSupervised, PhaseSupervised, *SYSTEMS.values()):
+        fill_help(kind)
     return _choice(whole)
 
 
-Command = _choice(COMMANDS)
+def _with_field(command: type, field: tuple[str, Any, Any]) -> type:
+    """A command with one more field, or another type of one."""
+    return dataclasses.make_dataclass(
+        command.__name__, [field], bases=(command,), kw_only=True, frozen=True
+    )
+
+
+ALL = "--help-all"
+STUDY = "--the-study-"
+HELP = ("-h", "--help", ALL)
 OUT_OF_MEMORY = (
     "out of memory; use fewer --seeds, axis values or --num-environments, or a smaller --dim"
 )
@@ -159,26 +181,72 @@ def _version() -> int:
 
 def _command(arguments: Sequence[str]) -> Callable[[], int]:
     """The command, ready to be called."""
-    if list(arguments[:1]) == ["--version"]:
-        return _version
-    if arguments and not arguments[0].startswith("-"):
-        checks.choice("command", arguments[0], COMMANDS)
     words = list(arguments)
-    place = [PROGRAM, *(name for name in words[:1] if name in COMMANDS)]
-    command, program, description = Command, PROGRAM, ABOUT
-    completing = bool(words) and words[0].replace("_", "-").startswith("--tyro-")
-    if completing:
-        command = _completed()
-    elif words and words[0] in OF_SYSTEMS and words[1:] and not words[1].startswith("-"):
-        systems = OF_SYSTEMS[words[0]]
-        checks.choice("system", words[1], systems)
-        place.append(words[1])
-        command, program, description = systems[words[1]], " ".join(place), None
-        words = words[2:]
-    if completing or {"-h", "--help"} & set(words):
-        for each in (*COMMANDS.values(), RunSupervised, PhaseSupervised, *SYSTEMS.values()):
-            fill_help(each)
+    if words[:1] == ["--version"]:
+        return _version
+    if words and words[0].replace("_", "-").startswith("--tyro-"):
+        return _print_completion(words)
+    if not words:
+        raise ValueError(
+            f"command must be one of {', '.join(COMMANDS)}, got none (see {PROGRAM} -h)"
+        )
+    if words[0].startswith("-"):
+        checks.choice("what follows the program's name", words[0], ("--version", *HELP, *COMMANDS))
+        return functools.partial(_print_overview, whole=words[0] == ALL)
+    kind, place, rest = _chosen(words)
+    program = " ".join([PROGRAM, *place])
+    if set(HELP) & set(rest):
+        return functools.partial(_print_help, kind, program, whole=ALL in rest)
     try:
-        return parse(command, words, program=program, description=description)
+        command = parse(kind, rest, program=program, description=None)
+        check_effect(command, rest)
     except ValueError as error:
-        raise ValueError(f"{error} (see {' '.join([*place, '--help'])})") from None
+        raise ValueError(f"{named(str(error), rest, kind)} (see {program} --help)") from None
+    return functools.partial(_call, command, rest)
+
+
+def _chosen(words: Sequence[str]) -> tuple[type, list[str], list[str]]:
+    """The dataclass of a command, the words that name it, and the words after them."""
+    name = checks.choice("command", words[0], COMMANDS)
+    if name in OF_SYSTEMS and words[1:] and not words[1].startswith("-"):
+        systems = OF_SYSTEMS[name]
+        return systems[checks.choice("system", words[1], systems)], [*words[:2]], [*words[2:]]
+    return COMMANDS[name], [name], [*words[1:]]
+
+
+def _call(command: Callable[[], int], words: Sequence[str]) -> int:
+    """Call a command, whose mistakes name flags."""
+    try:
+        return command()
+    except ValueError as error:
+        raise ValueError(named(str(error), words, type(command))) from None
+
+
+def _print_completion(words: Sequence[str]) -> Callable[[], int]:
+    """Print a script for a shell; nothing is left to be called, unless there was no such option."""
+    script = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(script):
+            return parse(_completed(), words, program=PROGRAM, description=ABOUT)
+    finally:
+        print(script.getvalue().replace(STUDY, ""), end="")
+
+
+def _print_overview(*, whole: bool) -> int:
+    print(overview(PROGRAM, ABOUT, COMMANDS))
+    if whole:
+        for name, kind in COMMANDS.items():
+            print(f"\n{PROGRAM} {name}\n\n{described(kind)}")
+    return 0
+
+
+def _print_help(kind: type, program: str, *, whole: bool) -> int:
+    fill_help(kind)
+    for system in SYSTEMS.values():
+        fill_help(system)
+    if whole:
+        parse(kind, ["--help"], program=program, description=described(kind))
+    systems = OF_SYSTEMS.get(program.removeprefix(f"{PROGRAM} "), {})
+    others = [name for name, other in systems.items() if other is not kind]
+    print(short_help(program, kind, systems=others))
+    return 0

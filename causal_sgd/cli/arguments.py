@@ -28,6 +28,7 @@ __all__ = ["fill_help", "parse"]
 
 NARROWEST = 40  # columns
 REGISTRY = ConstructorRegistry()
+UNKNOWN = "Unrecognized options: "
 FRAME = " │|+╭╮╰╯"  # of the boxes that tyro draws, in Unicode or ASCII
 
 
@@ -148,7 +149,7 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
     def instance(words: list[str]) -> object:
         if optional and words == ["None"]:
             return None
-        return tuple(map(read, words)) if several else read(words[0])
+        return tuple(map(read, _separated(words, leaf))) if several else read(words[0])
 
     def words(value: object) -> list[str]:
         return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
@@ -161,6 +162,13 @@ def _names_and_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | No
         str_from_instance=words,
         choices=_Completions(names) if names else None,
     )
+
+
+def _separated(words: list[str], leaf: object) -> list[str]:
+    """Several numbers or names; commas may separate them, as in --eigenvalues=-2,1,4."""
+    if leaf is str or leaf is checks.Url:  # which may have commas of their own
+        return words
+    return [part for word in words for part in word.split(",") if part]
 
 
 def _alternatives(kind: object) -> tuple[object, ...]:
@@ -214,11 +222,21 @@ def _message(drawn: str) -> str:
         missing = [line for line in message if line.startswith("--") or line.isupper()]
         return f"{', '.join(missing)} must be given"
     text = " ".join(message)
-    similar = [line.split()[0] for line in help_lines if re.match("--[a-z]", line)]
-    if "Unrecognized" in title and similar:
-        text += f"; did you mean {similar[0]}?"
-    # Where a command stands alone, an error of its experiment begins with its place.
-    text = text.removeprefix("Error parsing ").removeprefix("experiment: ")
+    if text.startswith(UNKNOWN):
+        return _unknown(text.removeprefix(UNKNOWN), help_lines)
+    # An error of the dataclass of a command or of its experiment begins with its name or place.
+    text = re.sub(r"^Error parsing (\w+: )?", "", text)
     if text.startswith("__tyro"):  # an error of the experiment, after the name of its place
         return text.partition(": ")[2]
     return text.replace(": must be", " must be", 1)
+
+
+def _unknown(options: str, help_lines: Sequence[str]) -> str:
+    """The message for words that are no options; a word after an unknown flag is its value."""
+    words = options.split(", ")
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not flags:
+        return f"unexpected {'word' if len(words) == 1 else 'words'} {' '.join(words)}"
+    similar = [line.split()[0] for line in help_lines if re.match("--[a-z]", line)]
+    hint = f"; did you mean {similar[0]}?" if similar else ""
+    return f"unknown {'flag' if len(flags) == 1 else 'flags'} {', '.join(flags)}{hint}"

@@ -39,13 +39,14 @@ def parse_axis(option: str, text: str, kind: type[BaseExperiment]) -> tuple[str,
         raise ValueError(f"{option} must have the form {FORM}, got {text!r}")
     if not np.isfinite(axis).all() or not (np.diff(axis) > 0).all():
         raise ValueError(f"{option} must run over finite, increasing values, got {text!r}")
+    typed = name.replace("_", "-")
     if name in kind.integer_axes():
         if (axis != np.round(axis)).any() and len(parts) == 1:
-            raise ValueError(f"{option} must have whole numbers for {name}, got {text!r}")
+            raise ValueError(f"{option} must have whole numbers for {typed}, got {text!r}")
         if axis[0] < INTEGERS.min or axis[-1] > INTEGERS.max:
             raise ValueError(
                 f"{option} must have whole numbers from {INTEGERS.min} to {INTEGERS.max} for "
-                f"{name}, the range of int32, got {text!r}"
+                f"{typed}, the range of int32, got {text!r}"
             )
         axis = np.unique(np.round(axis).astype(int))
     return name, axis
@@ -79,9 +80,10 @@ def _spaced(option: str, text: str, parts: list[str]) -> np.ndarray | None:
 
 def check_axis_used(option: str, name: str, experiment: BaseExperiment) -> None:
     """Raise ValueError if nothing would change along an axis."""
+    typed = name.replace("_", "-")
     reason = experiment.why_no_axis(name)
     if reason is not None:
-        raise ValueError(f"{option} must be a parameter that can be swept; {name} cannot {reason}")
+        raise ValueError(f"{option} must be a parameter that can be swept; {typed} cannot {reason}")
     reason = experiment.why_unused(name)
     if reason is not None:
-        raise ValueError(f"{option} must be a parameter with an effect; {name} has none {reason}")
+        raise ValueError(f"{option} must be a parameter with an effect; {typed} has none {reason}")

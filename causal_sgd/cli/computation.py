@@ -6,12 +6,15 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from causal_sgd.checks import Place
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output
+from causal_sgd.cli.quantiles import write_table
+from causal_sgd.cli.workers import watched
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -33,6 +36,14 @@ class Workplace:
     """Compute on the workers of this Dask scheduler, tcp://HOST:PORT, instead of local devices."""
     cache: Path | None = None
     """Cache compiled programs in this folder."""
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        if self.scheduler is not None and not re.search(r"^inproc://|:\d+$", self.scheduler):
+            raise ValueError(
+                "scheduler must be the address of a Dask scheduler with its port, such as "
+                f"tcp://HOST:8786, got {self.scheduler!r}"
+            )
 
     def sweep(
         self,
@@ -84,7 +95,7 @@ class Workplace:
                 "--scheduler must be the address of a Dask scheduler, "
                 f"got {self.scheduler!r}: {error}"
             ) from None
-        with client:
+        with client, watched(lambda: cast("dict[str, int]", client.nthreads())):
             yield client.get_executor(retries=3)
 
 
@@ -93,8 +104,11 @@ class Computation(Workplace):
     """Options of commands that start a sweep."""
 
     out: Place | None = None
-    """Write the results to a netCDF file (.nc) or to a store (.zarr), whose sweep can be
-    interrupted, resumed and extended; a store may have a URL such as s3://bucket/diagram.zarr."""
+    """Write the results to this file (.csv, .nc or .zarr). A table (.csv) has medians and quantiles
+    over the seeds; a netCDF file (.nc) and a store (.zarr) have every run. The sweep of a store can
+    be interrupted, resumed and extended; it may have a URL such as s3://bucket/diagram.zarr."""
+    force: bool = False
+    """Replace files that exist; a store is always continued."""
 
     def compute(
         self,
@@ -105,12 +119,17 @@ class Computation(Workplace):
     ) -> xr.Dataset:
         """Sweep an experiment, into the store if --out is one; the arguments are as in `sweep`."""
         store = self.out if self.out is not None and self.out.suffix == ".zarr" else None
-        if self.out is not None and store is None:
+        if self.out is not None and self.out.suffix == ".nc":
             by = _sweep_for_netcdf if by is None else functools.partial(_refine_for_netcdf, by)
         return self.sweep(experiment.cell(), store=store, by=by, **options)
 
-    def write(self, dataset: xr.Dataset, experiment: BaseExperiment) -> None:
-        """Write the results to --out, unless it is a store."""
+    def write(self, dataset: xr.Dataset, experiment: BaseExperiment, along: Sequence[str]) -> None:
+        """Write the results to --out, unless it is a store; a table has columns for some dims."""
+        if self.out is not None and self.out.suffix == ".csv":
+            from causal_sgd.analysis import final
+
+            table = dataset if "step" in along else final(dataset)
+            write_table(Path(self.out), table, along)
         if self.out is not None and self.out.suffix == ".nc":
             from causal_sgd.sweeps._netcdf import write_netcdf
 
@@ -119,8 +138,8 @@ class Computation(Workplace):
 
     def check(self, plot: Path | None) -> None:
         """Raise ValueError before the run if its output cannot be written."""
-        check_output("--out", self.out, (".nc", ".zarr"))
-        check_output("--plot", plot, PLOT_SUFFIXES)
+        check_output("--out", self.out, (".csv", ".nc", ".zarr"), force=self.force)
+        check_output("--plot", plot, PLOT_SUFFIXES, force=self.force)
 
 
 def _sweep_for_netcdf(cell: Callable[..., Trace], **options: object) -> xr.Dataset:

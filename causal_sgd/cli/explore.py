@@ -41,6 +41,8 @@ class Explore:
     between several over the same axes, such as those of different samplers."""
     out: Path | None = None
     """The page; by default the name of the first store with .html."""
+    force: bool = False
+    """Replace the page if it exists."""
     x: str | None = None
     """Horizontal axis; the first by default."""
     y: str | None = None
@@ -63,12 +65,18 @@ class Explore:
         if self.serve:
             return self._serve()
         out = beside(self.paths[0], ".html") if self.out is None else self.out
-        check_output("--out", out, (".html",))
+        check_output("--out", out, (".html",), force=self.force)
         text = self.page()
         with replacing(out) as draft:
             draft.write_text(text, "utf-8")
         print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB; open it in a browser")
         return 0
+
+    def why_unused(self, field: str) -> str | None:
+        """Why a flag has no effect here; None if it has one."""
+        if self.serve:
+            return "with --serve, which writes no page" if field in ("out", "force") else None
+        return "without --serve" if field == "port" else None
 
     def page(self) -> str:
         """The page with the current results."""

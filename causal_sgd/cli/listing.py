@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from causal_sgd import checks
+from causal_sgd.cli.help import wrapped
 from causal_sgd.cli.outputs import plain
 from causal_sgd.experiment import SYSTEMS
 
@@ -24,13 +28,15 @@ __all__ = ["List"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
-    """List the studies with their claims and times, and the names that other commands accept.
+    """List the studies by system and question, or the claims of one study.
 
     For example: causal-sgd list phase-diagram
     """
 
     study: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[STUDY]")] = None
-    """Describe this study only."""
+    """Describe this study: its method, claims and times."""
+    names: bool = False
+    """List the names and axes that `run` and `phase` accept instead."""
     out: Path = Path("figures")
     """Results of `causal-sgd reproduce`, whose times are listed."""
     json: bool = False
@@ -40,6 +46,8 @@ class List:
         """Print the list."""
         from causal_sgd import studies
 
+        if self.names and self.study is not None:
+            raise ValueError(f"--names must not be given with a study, got {self.study!r}")
         if self.study is not None:
             names = (checks.spelled("study", self.study, studies.NAMES),)
         else:
@@ -54,6 +62,8 @@ class List:
                 # At the top those of the first system, as before there were two.
                 report |= {**systems["sensing"], "systems": systems}
             print(json.dumps(report))
+        elif self.names:
+            self._print_names()
         elif self.study is not None:
             self._print_one(names[0])
         else:
@@ -64,43 +74,63 @@ class List:
         from causal_sgd import studies
         from causal_sgd.studies.reproduction import duration
 
-        print("studies; `causal-sgd reproduce` runs those with a star, with --all it runs all")
+        width = max(map(len, studies.NAMES))
         totals = {"core": 0.0, "all": 0.0}
-        unknown = False
-        question = None
-        for name in studies.NAMES:
-            if question != (question := studies.question_of(name)):
-                print(f"\n{question}")
-            study = studies.load(name)
-            time = self._times(name)["full"]
-            print(f"\n{'*' if name in studies.CORE else ' '} {name}: {studies.title(study)}")
-            print(f"    takes {self._in_words(name)}")
-            if lacking := studies.lacking(study):
-                print(f"    {lacking}")
-            _print_claims(study)
-            seconds = 0.0 if time is None else time.seconds
-            unknown |= time is None
-            totals["all"] += seconds
-            totals["core"] += seconds if name in studies.CORE else 0
+        unknown, needs = False, []
+        for system, question in itertools.product(studies.SYSTEMS, studies.QUESTIONS):
+            names = studies.QUESTIONS[question]
+            names = [name for name in names if studies.system_of(name) == system]
+            if names:
+                print(f"{system}: {question}")
+            for name in names:
+                study = studies.load(name)
+                time = self._times(name)["full"]
+                seconds = 0.0 if time is None else time.seconds
+                unknown |= time is None
+                totals["all"] += seconds
+                totals["core"] += seconds if name in studies.CORE else 0
+                when = "?" if time is None else duration(seconds)
+                star = "*" if name in studies.CORE else " "
+                if lacking := studies.lacking(study):
+                    needs.append(f"{name} {lacking}")
+                room = shutil.get_terminal_size().columns - width - 15
+                text = textwrap.shorten(studies.title(study), max(room, 20), placeholder=" ...")
+                print(f"{star} {name:<{width}}  {when:>8}  {text}")
+            if names:
+                print()
         more = "more than " if unknown else ""
-        print(f"\ntotal: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
-        print("\nIn names, hyphens and underscores are the same.")
+        print(f"total: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
+        for text in needs:
+            print(text)
+        print("`causal-sgd reproduce` runs those with a star, with --all it runs all")
+        print("claims of a study: causal-sgd list STUDY")
+        print("names and axes of run and phase: causal-sgd list --names")
+
+    def _print_names(self) -> None:
+        print("In names, hyphens and underscores are the same.")
         for system, kind in SYSTEMS.items():
             words = "run" if kind.SYSTEM.implied else f"run {system}"
             print(f"\nnames of `causal-sgd {words}`:")
             for field, options in kind.choices().items():
-                print(f"  --{field.replace('_', '-'):15} {', '.join(options)}")
+                listed = (option.replace("_", "-") for option in options)
+                print("\n".join(wrapped(f"--{field.replace('_', '-')}: {', '.join(listed)}", "  ")))
             print(f"axes of `causal-sgd {words.replace('run', 'phase')}`:")
-            print(f"  {', '.join(_axes(kind))}")
+            print("\n".join(wrapped(", ".join(_axes(kind)), "  ")))
 
     def _print_one(self, name: str) -> None:
         from causal_sgd import studies
 
         study = studies.load(name)
-        print(f"{name}: {inspect.cleandoc(study.__doc__ or '')}\n")
-        print(f"method:   {inspect.cleandoc(study.run.__doc__ or '')}")
-        print(f"figure:   {inspect.cleandoc(study.figure.__doc__ or '')}")
-        print(f"takes     {self._in_words(name)}")
+        finding = inspect.cleandoc(study.__doc__ or "")
+        for label, text in (
+            (name, finding),
+            ("method", study.run.__doc__),
+            ("figure", study.figure.__doc__),
+        ):
+            paragraphs = inspect.cleandoc(text or "").split("\n\n")
+            print(f"{label}:")
+            print("\n\n".join("\n".join(wrapped(paragraph, "  ")) for paragraph in paragraphs))
+        print("\n".join(f"takes     {text}" for text in self._in_words(name)))
         if needed := studies.requirements(study):
             print(f"needs     {', '.join(needed)} ({studies.lacking(study) or 'installed'})")
         print("claims:")
@@ -141,8 +171,8 @@ class List:
             "quick": time_of(name, self.out, quick=True),
         }
 
-    def _in_words(self, name: str) -> str:
-        """The times of a study, with the machine if it is another one."""
+    def _in_words(self, name: str) -> list[str]:
+        """The times of a study in full and quick, with the machine if it is another one."""
         from causal_sgd.studies.reproduction import duration
 
         texts = []
@@ -152,13 +182,14 @@ class List:
             else:
                 where = f"here on {time.date}" if time.here else f"elsewhere, on {time.machine}"
                 texts.append(f"{size}: {duration(time.seconds)} ({where})")
-        return ", ".join(texts)
+        return texts
 
 
 def _print_claims(study: Study) -> None:
     for claim in study.CLAIMS.values():
         source = f"  ({claim.source})" if claim.judged else ""
-        print(f"    {claim.interval:<18} {claim.text}{source}")
+        first, *rest = wrapped(f"{claim.text}{source}", " " * 23)
+        print("\n".join([f"    {claim.interval:<18} {first.strip()}", *rest]))
 
 
 def _axes(kind: type[BaseExperiment]) -> list[str]:

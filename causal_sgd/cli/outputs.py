@@ -28,6 +28,7 @@ __all__ = [
     "number",
     "plain",
     "say",
+    "spread_out",
     "take",
 ]
 
@@ -42,8 +43,17 @@ def beside(place: Place, suffix: str) -> Path:
     return Path(place.name if isinstance(place, Url) else place).with_suffix(suffix)
 
 
-def check_output(option: str, place: Place | None, suffixes: Sequence[str]) -> None:
-    """Raise ValueError before the run if its output cannot be written; a store checks itself."""
+def check_output(
+    option: str, place: Place | None, suffixes: Sequence[str], *, force: bool = True
+) -> None:
+    """Raise ValueError before the run if its output cannot be written; a store checks itself.
+
+    Args:
+        option: for messages.
+        place: of the output; None for no output.
+        suffixes: those allowed.
+        force: whether a file that exists may be replaced.
+    """
     if place is None:
         return
     if place.suffix not in suffixes:
@@ -52,6 +62,10 @@ def check_output(option: str, place: Place | None, suffixes: Sequence[str]) -> N
         return
     path = checks.path(option, place)
     existed = path.exists()
+    if path.is_file() and not force:
+        raise ValueError(
+            f"{option} must be a new file, got {place}, which exists; replace it with --force"
+        )
     try:
         with path.open("ab"):
             pass
@@ -98,6 +112,11 @@ def aligned(rows: Sequence[Sequence[str]], *, least: tuple[int, int]) -> list[st
     return [
         "".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in rows
     ]
+
+
+def spread_out(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of some values, evenly apart, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, max(2, min(count, most))).round().astype(int))
 
 
 def say(text: str) -> None:

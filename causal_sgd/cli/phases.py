@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import tyro
@@ -14,7 +15,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
-from causal_sgd.cli.outputs import aligned, distinct, draw, plain, take
+from causal_sgd.cli.outputs import aligned, distinct, draw, plain, spread_out, take
 from causal_sgd.experiment import (
     Experiment,
     MetricName,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Phase", "PhaseOf", "PhaseSupervised"]
 
+MOST_ROWS = 24  # of a printed table
+NARROWEST_HEAD, NARROWEST_CELL = 10, 8  # columns of its first column and of the others
+ALL = "all of them: --out diagram.csv or --json"
 FIRST_SEEDS = 8  # of a refined diagram, in every cell that is run
 
 
@@ -37,8 +41,22 @@ FIRST_SEEDS = 8  # of a refined diagram, in every cell that is run
 class PhaseOf(Computation):
     """Sweep two parameters of an experiment of any system."""
 
+    MAIN: ClassVar = (
+        "x",
+        "y",
+        "metric",
+        "seeds",
+        "level",
+        "refine",
+        "plot",
+        "out",
+        "force",
+        "json",
+    )
+    OMITTED: ClassVar = ("metrics", "record_every")
+
     x: str
-    """Horizontal axis: NAME=START:STOP:COUNT, with :log at the end for a geometric axis, or
+    """Horizontal axis, NAME=START:STOP:COUNT, with :log at the end for a geometric axis, or
     NAME=VALUE,VALUE,..."""
     y: str
     """Vertical axis, in the same form."""
@@ -89,8 +107,19 @@ class PhaseOf(Computation):
             diagram = self._diagram(experiment, dataset, axes, level, along, seconds)
             take(lambda: self._print(experiment, diagram), lambda: self._draw(diagram))
 
-        take(lambda: self.write(dataset, experiment), show)
+        take(lambda: self.write(dataset, experiment, along=(x, y)), show)
         return 0
+
+    def why_unused(self, field: str) -> str | None:
+        """Why a flag has no effect here; None if it has one."""
+        for option, text in (("--x", self.x), ("--y", self.y)):
+            if field == text.partition("=")[0].strip().replace("-", "_"):
+                return f"where it is the axis {option}"
+        if field in ("budget", "precision") and not self.refine:
+            return "without --refine"
+        if field == "along" and self.level is None and not self.refine:
+            return "without --level or --refine"
+        return None
 
     def _axis(self, option: str, text: str) -> tuple[str, np.ndarray]:
         return parse_axis(option, text, type(self.experiment))
@@ -115,9 +144,6 @@ class PhaseOf(Computation):
 
     def _boundary_options(self, x: str, y: str) -> tuple[float | None, str]:
         """The level, and the axis that the boundary crosses."""
-        for name in ("budget", "precision"):
-            if getattr(self, name) is not None and not self.refine:
-                raise ValueError(f"--{name} is an option of --refine")
         along = "spread" if "spread" in (x, y) else x
         if self.along is not None:
             along = checks.spelled("--along", self.along, (x, y))
@@ -182,7 +208,16 @@ class PhaseOf(Computation):
         shift = experiment.SYSTEM.shift(experiment, self.metric, level)
         curves = theory_curve(experiment, x, xs, y, ys, shift)
         return _Diagram(
-            dataset, self.metric, axes, level, along, boundary, cells, curves or {}, seconds
+            dataset=dataset,
+            metric=self.metric,
+            axes=axes,
+            level=level,
+            along=along,
+            boundary=boundary,
+            cells=cells,
+            curves=curves or {},
+            environments=experiment.SYSTEM.environments(experiment),
+            seconds=seconds,
         )
 
 
@@ -235,6 +270,7 @@ class _Diagram:
     boundary: xr.Dataset | None  # with its band, where there is a level to cross
     cells: xr.Dataset | None  # the binomial of every cell
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    environments: str  # for which theory's curve holds
     seconds: float
 
     @property
@@ -242,6 +278,12 @@ class _Diagram:
         """Number of runs."""
         done = self.dataset.coords.get("done")
         return self.dataset["diverged_at"].size if done is None else int(done.sum())
+
+    @property
+    def _labelled_curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Theory's curves by what they are and for which environments."""
+        labels = {"theory": f"theory, {self.environments}"}
+        return {labels.get(name, name): curve for name, curve in self.curves.items()}
 
     def draw(self, path: Path, *, merge: bool) -> None:
         """Write the figure; `merge` joins the cells that were not run to their neighbours."""
@@ -256,7 +298,7 @@ class _Diagram:
                 self.metric,
                 x=x,
                 y=y,
-                theory=self.curves or None,
+                theory=self._labelled_curves or None,
                 band=self.boundary,
                 undecided=undecided,
                 merge=merge,
@@ -287,6 +329,11 @@ class _Diagram:
             report["cells"] = {
                 name: cells[name].values.tolist() for name in ("runs", "decided")
             } | {name: plain(cells[name].values) for name in ("fraction", "low", "high")}
+        if self.curves:
+            report["theory"] = {"environments": self.environments} | {
+                name: {x: plain(horizontal), y: plain(vertical)}
+                for name, (horizontal, vertical) in self.curves.items()
+            }
         return report | {"seconds": self.seconds}
 
     def print_table(self, seeds: int) -> None:
@@ -299,15 +346,19 @@ class _Diagram:
             f"median {self.metric} over {seeds} seeds; rows {y}, columns {x}; "
             "'div.' where half or more diverged"
         )
-        rows = [["", *distinct(xs, digits=3)]]
-        for row, value in enumerate(distinct(ys, digits=4)):
-            medians, diverged = table["median"].values[row], table.diverged_fraction.values[row]
-            cells = [
-                "div." if fraction >= 0.5 else f"{median:.3g}"
-                for median, fraction in zip(medians, diverged, strict=True)
-            ]
-            rows.append([value, *cells])
-        print("\n".join(aligned(rows, least=(10, 8))))
+        medians = np.vectorize(lambda value: f"{value:.3g}")(table["median"].values)
+        texts = np.where(table.diverged_fraction.values >= 0.5, "div.", medians)
+        width = max(NARROWEST_CELL, 1 + max(map(len, texts.flat)))
+        room = shutil.get_terminal_size().columns - NARROWEST_HEAD
+        across, up = spread_out(len(xs), room // width), spread_out(len(ys), MOST_ROWS)
+        rows = [["", *distinct(xs[across], digits=3)]]
+        for row, value in zip(up, distinct(ys[up], digits=4), strict=True):
+            rows.append([value, *texts[row, across]])
+        print("\n".join(aligned(rows, least=(NARROWEST_HEAD, width))))
+        if len(across) < len(xs) or len(up) < len(ys):
+            print(
+                f"shown: {len(across)} of {len(xs)} columns and {len(up)} of {len(ys)} rows; {ALL}"
+            )
 
     def print_boundary(self) -> None:
         """Print the boundary, if there is one, with a row for each value of the other axis."""
@@ -324,6 +375,11 @@ class _Diagram:
                     break
         print(f"where half of the seeds reject, {self.along} by {other}, with its 95 % band")
         rows = [[other, *columns]]
-        for row, value in enumerate(distinct(values, digits=4)):
+        shown = spread_out(len(values), MOST_ROWS)
+        for row, value in zip(shown, distinct(values[shown], digits=4), strict=True):
             rows.append([value, *(f"{column[row]:.4g}" for column in columns.values())])
-        print("\n".join(aligned(rows, least=(13, 17))))
+        print("\n".join(aligned(rows, least=(13, 13))))
+        if len(shown) < len(values):
+            print(f"shown: {len(shown)} of {len(values)} rows; all of them: --json")
+        if "theory" in columns:
+            print(f"theory is that of {self.environments}")

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import numpy as np
 import tyro
@@ -16,6 +16,7 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.computation import Computation
 from causal_sgd.cli.outputs import Plain, aligned, draw, number, plain, take
+from causal_sgd.cli.quantiles import LEVELS, trajectories
 from causal_sgd.experiment import Experiment, SupervisedExperiment
 from causal_sgd.experiment._base import BaseExperiment
 from causal_sgd.experiment._samplers import PURE, SAMPLERS
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "RunOf", "RunSupervised"]
 
-LEVELS = {"median": "median", "q10": "low", "q90": "high"}
-"""Column of the table that `run` prints -> variable of a summary."""
 MOST_ENTRIES = 16  # of an array that are printed
 ORDER_PARAMETERS = "order-parameter-law"
 FRAMES = 100  # that are recorded where the table shows means over frames
@@ -44,6 +43,8 @@ class Summaries(TypedDict):
 class RunOf(Computation):
     """Run one experiment of any system."""
 
+    MAIN: ClassVar = ("seeds", "seed", "plot", "out", "force", "json")
+
     experiment: tyro.conf.OmitArgPrefixes[BaseExperiment]
     seeds: int = 64
     """Number of seeds."""
@@ -59,15 +60,16 @@ class RunOf(Computation):
         self.check(self.plot)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         experiment = self.experiment.resolved()
-        frames = self.plot is not None or self.averages(experiment)
+        table = self.out is not None and self.out.suffix == ".csv"
+        frames = table or self.plot is not None or self.averages(experiment)
         if frames and experiment.record_every is None:
             experiment = experiment.replace(record_every=max(1, experiment.steps // FRAMES))
         begin = time.perf_counter()
         dataset = self.compute(experiment, seeds=self.seeds, key=self.seed, label=experiment.label)
         seconds = round(time.perf_counter() - begin, 3)
         take(
-            lambda: self.write(dataset, experiment),
-            lambda: self._print(experiment, self._summaries(experiment, dataset), seconds),
+            lambda: self.write(dataset, experiment, along=("step",)),
+            lambda: self._print(experiment, dataset, seconds),
             lambda: self._draw(experiment, dataset),
         )
         return 0
@@ -98,11 +100,12 @@ class RunOf(Computation):
         del experiment
         return None
 
-    def _print(self, experiment: BaseExperiment, summaries: Summaries, seconds: float) -> None:
+    def _print(self, experiment: BaseExperiment, dataset: xr.Dataset, seconds: float) -> None:
+        summaries = self._summaries(experiment, dataset)
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
-            averages = {"time_average": self.averages(experiment)}
-            report = {"config": configuration, **averages, **summaries, "seconds": seconds}
+            report = {"config": configuration, "time_average": self.averages(experiment)}
+            report |= {**summaries, "trajectories": trajectories(dataset), "seconds": seconds}
             print(json.dumps(report), flush=True)
             return
         rows = [["metric", *LEVELS]]
@@ -159,6 +162,11 @@ class RunSupervised(RunOf):
     """Print the last frame also of methods with batches of one environment, of which the means over
     the frames of the last quarter are printed by default: their last iterate depends on its last
     environments."""
+
+    def why_unused(self, field: str) -> str | None:
+        """Why one of the command's own flags has no effect; None if it has one."""
+        averages = dataclasses.replace(self, last=False).averages(self.experiment)
+        return None if field != "last" or averages else "where no mean over frames is printed"
 
     def averages(self, experiment: BaseExperiment) -> bool:
         """Whether every batch of a run has one environment, and no average is measured anyway."""

@@ -178,13 +178,15 @@ class Export:
     """The store, or its URL."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """The file, .nc or .csv; by default the name of the store with .nc."""
+    force: bool = False
+    """Replace the file if it exists."""
 
     def __call__(self) -> int:
         """Write the file."""
         from causal_sgd.sweeps.store import Store, export_results
 
         out = beside(self.path, ".nc") if self.out is None else self.out
-        check_output("OUT", out, (".nc", ".csv"))
+        check_output("OUT", out, (".nc", ".csv"), force=self.force)
         dataset = export_results(self.path, out)
         if "seed" not in dataset.dims:  # a list of runs
             runs = dataset["diverged_at"].size

@@ -12,10 +12,19 @@ import numpy as np
 from causal_sgd.experiment._metrics import MetricOption
 from causal_sgd.experiment._table import AnyExperiment, Parts, Table
 
-__all__ = ["Curves", "File", "System"]
+__all__ = ["INFINITE", "THESE", "Curves", "File", "Given", "System"]
+
+INFINITE, THESE = "infinitely many environments", "these environments"
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 """Pairs of horizontal and vertical coordinates [n] by the name of the curve."""
+
+
+class Given(NamedTuple):
+    """Environments whose eigenvalues are mean + spread z_e."""
+
+    deviations: tuple[float, ...]  # z_e
+    probabilities: tuple[float, ...] | None  # equal by default
 
 
 class File(NamedTuple):
@@ -36,6 +45,8 @@ class System:
     tables: tuple[Table, ...]
     """All tables, in the order in which parts are built: each may refer to the parts before it.
     The part of the last one is the algorithm."""
+    main: tuple[str, ...]
+    """The fields that most people need, in the order of a short help."""
     metrics: Mapping[str, MetricOption]
     """The rows of the metrics."""
     file_field: str
@@ -48,8 +59,11 @@ class System:
     """Arrays that a run holds: the fields that fix their sizes, and the factor of each."""
     assumed: Mapping[str, object]
     """Values of fields, where they take effect, that the theory of `theory_curve` is about."""
-    family: Callable[[AnyExperiment], str]
-    """The distribution, by its name in `theory`, of what multiplies the learning rate."""
+    family: Callable[[AnyExperiment], str | Given | None]
+    """The distribution, by its name in `theory`, of what multiplies the learning rate, or the given
+    environments; None where there is no theory of them."""
+    environments: Callable[[AnyExperiment], str]
+    """The environments for which theory's boundary holds: `INFINITE` or `THESE`."""
     level: Callable[[AnyExperiment, str], float | None]
     """(experiment, metric) -> the level below which a run rejects; None if it must be given."""
     level_condition: str

@@ -17,9 +17,11 @@ __all__ = [
     "Computed",
     "Option",
     "Parts",
+    "Replaced",
     "Requirement",
     "Table",
     "absent",
+    "either",
     "excluded",
     "first_of",
     "given",
@@ -105,7 +107,32 @@ class Unless:
         return None if given else getattr(experiment, self.field)
 
 
-Source = FirstOf | Computed | Unless
+@dataclasses.dataclass(frozen=True)
+class Replaced:
+    """An argument that is computed, unless a field holds it as it is."""
+
+    field: str
+    computed: Computed
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields that it may read."""
+        return (self.field, *self.computed.fields)
+
+    def read(self, experiment: AnyExperiment) -> tuple[str, ...]:
+        """The fields that take effect."""
+        given = getattr(experiment, self.field) is not None
+        return (self.field,) if given else self.computed.fields
+
+    def value(self, experiment: AnyExperiment, parts: Parts) -> object:
+        """The value; an array where the field holds a tuple of numbers."""
+        value = getattr(experiment, self.field)
+        if value is None:
+            return self.computed.value(experiment, parts)
+        return np.asarray(value, float) if isinstance(value, tuple) else value
+
+
+Source = FirstOf | Computed | Unless | Replaced
 
 
 def first_of(*fields: str) -> FirstOf:
@@ -172,6 +199,31 @@ def given(field: str, reason: str) -> Requirement:
 def absent(field: str, reason: str) -> Requirement:
     """The field must not be given."""
     return Requirement(field, lambda got: got is None, "not be given", reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class EitherGiven(Requirement):
+    """One of two fields must be given, and only one."""
+
+    other: str
+
+    def check(self, experiment: AnyExperiment, chosen: str) -> None:
+        """Raise ValueError unless one of the fields is given."""
+        values = {name: value_of(experiment, name) for name in (self.field, self.other)}
+        if all(value is not None for value in values.values()):
+            raise ValueError(
+                f"{self.other} must not be given where {self.field} is given, got "
+                f"{values[self.other]!r}"
+            )
+        if all(value is None for value in values.values()):
+            raise ValueError(
+                f"{self.field} or {self.other} must be given where {chosen}: {self.reason}"
+            )
+
+
+def either(field: str, other: str, reason: str) -> Requirement:
+    """One of the fields must be given, and only one."""
+    return EitherGiven(field, lambda got: got is not None, "be given", reason, other)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,8 +102,10 @@ OPTIMIZERS = Table(
     _optimizers,
     {
         "sgd": option(learning_rate=RATE, curve=True),
-        "momentum": option("momentum", factory="sgd", learning_rate=RATE),
-        "nesterov": option("momentum", factory="sgd", learning_rate=RATE, nesterov=_fixed(True)),
+        "momentum": option("momentum", factory="sgd", learning_rate=RATE, curve=True),
+        "nesterov": option(
+            "momentum", factory="sgd", learning_rate=RATE, nesterov=_fixed(True), curve=True
+        ),
         "sgdw": option("weight_decay", learning_rate=RATE),
         "adam": option(learning_rate=RATE),
         "adamw": option("weight_decay", learning_rate=RATE),
@@ -179,7 +181,7 @@ class TrainingFields:
     ScaledGD, sgd preconditioned by the factors' Gram matrices (U U' and U V'), and langevin adds
     Gaussian noise to every step, drawn anew in every run."""
     learning_rate: Axis[float] = 0.1
-    """Step size of the optimizer."""
+    """Step size for the loss sum r^2/(4m) of a batch."""
     momentum: Axis[float] = 0.9
     """Decay of the velocity (momentum, nesterov)."""
     weight_decay: Axis[float] = 1e-4

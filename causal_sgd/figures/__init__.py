@@ -12,6 +12,6 @@ finite in a run that did not diverge is missing. Compared methods are the values
 `variant` (not `method`, which is an option of `.sel`).
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

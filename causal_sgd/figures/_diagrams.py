@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -105,7 +106,9 @@ def phase_diagram(
         logx: whether x is logarithmic; by default if its coordinate is geometrically spaced.
         logy: the same for y.
         cmap: a colour map, monotone in lightness.
-        norm: scaling of the colours, such as "log", or a `Normalize` shared by several panels.
+        norm: scaling of the colours, such as "log" or a `Normalize`. By default all diagrams of a
+            metric in a figure share one linear scale, from the least to the largest median;
+            `Normalize()` gives one a scale of its own.
         colorbar: whether to draw a colour bar.
         label: label of the colour bar; by default that of the metric.
         legend: whether to draw a legend if there is anything to explain.
@@ -128,7 +131,10 @@ def phase_diagram(
     table = _tables.summarise(dataset, metric, (0.5, 0.5), x=x, y=y).sortby([x, y]).transpose(y, x)
     grid = _grid(table, x, y, logx, logy, diverged, merge)
     values = grid.median.ravel()[grid.owner]
-    mesh = ax.pcolormesh(*grid.edges, values, cmap=cmap, norm=norm, rasterized=True)
+    scale = _shared_scale(ax, metric, values) if norm is None else norm
+    mesh = ax.pcolormesh(*grid.edges, values, cmap=cmap, norm=scale, rasterized=True)
+    if norm is None:
+        _SHARED[mesh] = metric
     hatch, missing, open_cells, outlines = _draw_marked_cells(ax, table, grid, undecided, merge)
     _set_axes(ax, dataset, grid, x, y)
 
@@ -156,6 +162,23 @@ def phase_diagram(
         undecided=open_cells,
         outlines=outlines,
     )
+
+
+_SHARED: weakref.WeakKeyDictionary[QuadMesh, str] = weakref.WeakKeyDictionary()
+"""The metrics of the diagrams that share the scale of their figure."""
+
+
+def _shared_scale(ax: Axes, metric: str, values: np.ma.MaskedArray) -> Normalize:
+    """The scale of the diagrams of a metric in a figure, extended to new values."""
+    root = ax.figure.figure or ax.figure  # of a subfigure, the figure
+    drawn = [artist for other in root.axes for artist in other.collections]
+    peers = [mesh for mesh in drawn if isinstance(mesh, QuadMesh) and _SHARED.get(mesh) == metric]
+    scale = cast("Normalize", peers[0].norm) if peers else Normalize()
+    arrays = [np.ma.ravel(np.ma.asarray(mesh.get_array())) for mesh in peers]
+    shown = np.ma.concatenate([*arrays, values.ravel()])
+    if shown.count():
+        scale.vmin, scale.vmax = float(shown.min()), float(shown.max())
+    return scale
 
 
 def _grid(

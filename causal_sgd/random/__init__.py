@@ -10,6 +10,6 @@ All numbers come from the blocks of two 32-bit words that Threefry computes from
 streams, or from keys folded in.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

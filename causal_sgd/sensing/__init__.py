@@ -5,6 +5,6 @@ them during a run, `measurements` turns examples into gradients, `models` are tr
 are recorded.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

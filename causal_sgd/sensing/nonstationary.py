@@ -13,10 +13,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd import checks, linalg, random
+from causal_sgd import _faces, checks, linalg, random
 from causal_sgd.sensing.worlds import World, WorldFactory
 from causal_sgd.types import Array, Evolution, Key
 
+_faces.room(__name__)
 __all__ = ["drift", "redraw", "rotate"]
 
 QUANTUM = 2.0**-12  # smallest change of a core by `drift`, in units of the signal
@@ -99,12 +100,12 @@ def rotate(*, angle: float | Array) -> Evolution:
     frame. (If V leans towards U* by a tilt, the tilt decays.)
 
     Args:
-        angle: root mean square angle of a step in radians, at least 0. May be traced.
+        angle: root mean square angle of a step in radians, from 0 to pi/2. May be traced.
 
     Raises:
         ValueError: if the angle is out of range.
     """
-    checks.number("angle", angle, minimum=0)
+    checks.angle("angle", angle, minimum=0)
 
     def evolve(key: Key, step: Array, world: World) -> World:
         shared, own = world.invariant_basis, world.spurious_basis

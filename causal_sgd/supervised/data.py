@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from causal_sgd import checks
+from causal_sgd import _faces, checks
 
+_faces.room(__name__)
 __all__ = ["Table", "diabetes", "gapminder", "grunfeld", "munnell", "wage_panel"]
 
 

@@ -4,6 +4,6 @@
 `store` keeps results on disk. Submodules load on first use: reading a store does not start jax.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

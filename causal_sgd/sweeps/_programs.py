@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import re
 import threading
 import traceback
 import uuid
@@ -82,7 +83,7 @@ class Program(NamedTuple):
             root: the root key.
         """
         function = _function(cell, names)
-        with _explained():
+        with _explained(names):
             traced = function.trace(root, *_columns(kinds, TRACED_RUNS))
         jaxpr = traced.jaxpr
         fingerprint = _jaxprs.fingerprint(jaxpr)
@@ -265,41 +266,60 @@ _passed: dict[int, _Passed] = {}  # by the address of the cell
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(names: Sequence[str]) -> Iterator[None]:
     """Say what a cell must not do where jax says that a traced value has no number.
+
+    Args:
+        names: the swept parameters.
 
     Raises:
         ValueError: in place of jax's error, which is the cause.
     """
     try:
         yield
+    except jax.errors.TracerBoolConversionError as error:
+        place, line = _place(error)
+        read = [repr(name) for name in names if re.search(rf"\b{re.escape(name)}\b", line)]
+        subject = " and ".join(read) or "a number of the run"
+        hint = ""
+        if "optax" in place:
+            hint = (
+                "Some schedules of optax compare their peak with zero; give them 1 and multiply by "
+                "the swept peak. "
+            )
+        raise ValueError(
+            f"cell must not branch on {subject} in Python, as one program serves all values. "
+            "Choose between numbers by jnp.where(condition, a, b), and between parts by `compare`, "
+            f"with a cell for each choice. {hint}It happened at {place}: {line}"
+        ) from error
     except (
         jax.errors.ConcretizationTypeError,
         jax.errors.TracerArrayConversionError,
         jax.errors.TracerIntegerConversionError,
     ) as error:
+        place, line = _place(error)
         raise ValueError(
             "cell must compute with its key and its swept parameters by jax alone, as one program "
-            "serves all of their values: Python cannot branch on them (use jnp.where), and NumPy "
-            "cannot read them. Some schedules of optax compare their peak with zero; give them 1 "
-            f"and multiply by the swept peak. {_place(error)}"
+            "serves all of their values: NumPy and Python (float, int, range, shapes) cannot read "
+            "them. Use jax.numpy, and sweep anew for each value of a number that fixes a shape. "
+            f"It happened at {place}: {line}"
         ) from error
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line outside jax where an exception was raised."""
+def _place(error: BaseException) -> tuple[str, str]:
+    """The innermost place outside jax where an exception was raised, and its line."""
     package = str(Path(jax.__file__).parent)
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(package) and not frame.filename.startswith("<")
     ]
-    return f"It happened at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+    return f"{frames[-1].filename}:{frames[-1].lineno}", frames[-1].line or ""
 
 
 def _shapes_at(cell: Cell, point: Mapping[str, float], root: Key) -> Trace:
     """The shapes of a run at a point."""
-    with _explained():
+    with _explained(tuple(point)):
         shapes = jax.eval_shape(lambda key: cell(key, **point), root)
     if not isinstance(shapes, Trace):
         raise ValueError(

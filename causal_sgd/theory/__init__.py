@@ -18,6 +18,6 @@ Numbers and arrays [...] broadcast and may be traced; a result has the common sh
 floating dtype. Concrete arguments outside their limits raise ValueError.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -15,6 +15,10 @@ from ._boundaries import least_positive_exponent as least_positive_exponent
 from ._boundaries import mixing_critical_spread as mixing_critical_spread
 from ._depth import crossing_spread as crossing_spread
 from ._depth import deep_spurious_quantile as deep_spurious_quantile
+from ._environments import (
+    critical_learning_rate_environments as critical_learning_rate_environments,
+)
+from ._environments import critical_spread_environments as critical_spread_environments
 from ._exponents import families as families
 from ._exponents import log_variance_environments as log_variance_environments
 from ._exponents import log_variance_two_point as log_variance_two_point
@@ -36,6 +40,8 @@ from ._methods import federated_factors as federated_factors
 from ._methods import lyapunov_federated as lyapunov_federated
 from ._methods import momentum_factors as momentum_factors
 from ._methods import scaffold_factors as scaffold_factors
+from ._momentum import lyapunov_momentum as lyapunov_momentum
+from ._momentum import momentum_critical_spread as momentum_critical_spread
 from ._overspecified import balancing_spread as balancing_spread
 from ._overspecified import overspecified_error as overspecified_error
 from ._overspecified import overspecified_rate as overspecified_rate

@@ -87,6 +87,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "spurious_flip": {"minimum": 0, "maximum": 1},
     "spurious_flips": {"minimum": 0, "maximum": 1},
     "minority_share": {"minimum": 0, "maximum": 1},
+    "momentum": {"minimum": 0, "maximum": 1},
     "depth": {"minimum": 2},
     "share": {"above": 0, "maximum": 1},
     "start_share": {"above": 0, "maximum": 1},
@@ -97,6 +98,7 @@ _STATIC: dict[str, tuple[type, str]] = {
     "directions": (Hashable, "a whole number"),
     "environments_per_batch": (Hashable, "a whole number"),
     "family": (str, "a name"),
+    "nesterov": (bool, "True or False"),
     "sampler": (str, "a name"),
 }
 

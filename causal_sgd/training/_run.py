@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import traceback
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -10,10 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from causal_sgd import checks
-from causal_sgd.types import Algorithm, Array, Key, Metric, State, Trace
+from causal_sgd.types import Algorithm, Array, Key, Metric, PyTree, Snapshot, State, Trace
 
 __all__ = ["run", "time_average"]
 
+_UNREADABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 _Carry = tuple[State, Array, Array]  # state, updates done [] and `diverged_at` []
 
 
@@ -45,8 +52,8 @@ def run(
         end, the estimate was first not finite; -1 for never.
 
     Raises:
-        ValueError: if an argument is out of range, two metrics share a name, or one returns no
-            numbers.
+        ValueError: if an argument is out of range, two metrics share a name, or one fails or
+            returns no numbers.
     """
     checks.key("key", key)
     _check_algorithm(algorithm)
@@ -64,7 +71,7 @@ def run(
         # With a traced length one compiled body serves the first (empty) leg and all others.
         carry = jax.lax.fori_loop(0, length, step, carry)
         snapshot = algorithm.snapshot(key, carry[0])
-        return carry, {name: _value(name, metric(snapshot)) for name, metric in named.items()}
+        return carry, {name: _measured(name, metric, snapshot) for name, metric in named.items()}
 
     start = algorithm.init(key), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     carry, values = jax.lax.scan(leg, start, jnp.asarray(np.diff(frames, prepend=0)))
@@ -152,6 +159,50 @@ def _name(metric: Metric) -> str:
     while isinstance(metric, functools.partial):
         metric = metric.func
     return getattr(metric, "__name__", type(metric).__name__)
+
+
+def _measured(name: str, metric: Metric, snapshot: Snapshot) -> Array:
+    """The value of a metric.
+
+    Raises:
+        ValueError: if it fails, with its name and the shapes that it saw.
+    """
+    try:
+        value = metric(snapshot)
+    except _UNREADABLE:
+        raise  # what a cell must not do, which sweeps explain
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        text = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"metric {name!r} failed with {type(error).__name__}: {text.rstrip('.')}. "
+            f"It saw {_shapes(snapshot)}"
+        ) from error
+    return _value(name, value)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the package raised an error itself, to say what is wrong."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and frame.f_globals.get("__name__", "").startswith(
+        "causal_sgd."
+    )
+
+
+def _shapes(snapshot: Snapshot) -> str:
+    """The shapes of the arrays of a snapshot: parameters, estimate and world."""
+    parts: dict[str, PyTree] = {"params": snapshot.params}
+    with contextlib.suppress(Exception):  # a model may lack one
+        parts["estimate"] = snapshot.estimate
+    parts["world"] = snapshot.world
+    named = {
+        f"{part}{jax.tree_util.keystr(path)}": leaf.shape
+        for part, tree in parts.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if hasattr(leaf, "shape")
+    }
+    return ", ".join(f"{name} {list(shape)}" for name, shape in named.items())
 
 
 def _value(name: str, value: object) -> Array:

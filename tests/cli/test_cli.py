@@ -29,7 +29,14 @@ def test_run_prints_one_json_object_that_equals_the_sweep(capsys, tmp_path) -> N
     code, out, _ = call("run", *SMALL, *QUICK, "--json", "--seed", "4", *files, capsys=capsys)
     report = json.loads(out)
     assert code == 0
-    assert set(report) == {"config", "time_average", "metrics", "diverged_fraction", "seconds"}
+    assert set(report) == {
+        "config",
+        "time_average",
+        "metrics",
+        "diverged_fraction",
+        "trajectories",
+        "seconds",
+    }
     assert not report["time_average"]  # of matrix sensing the last frame
     assert {
         "invariant_error",
@@ -120,17 +127,20 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
     [
         ("run --sampler heter", "did you mean 'hetero'"),
         ("run --optimizer adma", "did you mean 'adam'"),
-        ("run --dmi 3", "--dmi, 3; did you mean --dim. .see causal-sgd run --help"),
+        ("run --dmi 3", "unknown flag --dmi; did you mean --dim. .see causal-sgd run --help"),
         ("phase", "--x STR, --y STR must be given .see causal-sgd phase --help"),
         ("run --means 1 x", "--means must be a number, got 'x'"),
         (
             "run --sampler block --probabilities 0.5 0.5",
-            "error: probabilities must not be given where sampler is 'block'",
+            "error: --probabilities must not be given where --sampler is 'block'",
         ),
         ("run --dim x", "--dim"),
-        ("run --measurement fixed-design --num-examples 9", "batch_size must be at most 9"),
-        ("run --measurement fixed-design --num-examples 0", "num_examples must be a whole number"),
-        ("", "Expected one of {run, phase, .*reproduce, report, list"),
+        ("run --measurement fixed-design --num-examples 9", "--batch-size must be at most 9"),
+        (
+            "run --measurement fixed-design --num-examples 0",
+            "--num-examples must be a whole number",
+        ),
+        ("", "command must be one of run, phase, .*reproduce, report, list, doctor, got none"),
         (
             "runn",
             "command must be one of run, phase, .*report, list.* got 'runn'; did you mean 'run'",
@@ -142,53 +152,83 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
             "phase --x spread=0:9:3 --y mean=0:1:2 --level low",
             "--level must be a number, got 'low' .see causal-sgd phase --help",
         ),
+        ("run --momentum 0.5", "--momentum must not be given unless --optimizer is momentum or"),
+        ("run --mean 2 --means 1 1 1", "--mean must not be given where --means is given"),
+        (
+            "run --family discrete --eigenvalues=-2,1,4 --mean 2",
+            "--mean must not be given where --eigenvalues is given",
+        ),
+        ("run --family discrete", "--eigenvalues or --deviations must be given where --family is"),
+        (
+            "run --family discrete --eigenvalues=-2,1 --deviations=-1,1",
+            "--deviations must not be given where --eigenvalues is given",
+        ),
+        ("run --deviations=-1,1", "--deviations must not be given where --family is 'two-point'"),
+        ("run --eigenvalues=-2,y", "--eigenvalues must be a number, got 'y'"),
+        (
+            "phase --x spread=0:9:3 --y mean=0:1:2 --spread 3",
+            "--spread must not be given where it is the axis --x",
+        ),
+        ("phase --x spread=0:9:3 --y mean=0:1:2 --along mean", "--along .* without --level or"),
+        ("run --learning_rat 1", "unknown flag --learning_rat; did you mean --learning-rate"),
+        ("run --batch_size 0", "error: --batch_size must be"),
+        ("doctor 3", "unexpected word 3"),
+        ("run --tilt 2", "--tilt must be .* at most pi / 2, got 2.0; angles are in radians"),
+        ("run --evolution rotate --rotation-angle 1.6", "--rotation-angle must be .* pi / 2"),
+        ("run supervised --angle -1.6", "--angle must be .* at least -pi / 2"),
+        ("run --scheduler tcp://localhost", "--scheduler must be .* with its port, such as tcp"),
+        ("list trajectories --names", "--names must not be given with a study"),
+        ("--hlp", "did you mean '--help'"),
         ("run --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
         ("reproduce --seed 4294967296", "seed must be a whole number, .* at most 4294967295"),
-        ("run --label-noise -1", "label_noise must be a finite number at least 0, got -1"),
-        ("run --sampler block --block-length 0", "block_length must be"),
-        ("run --sam-radius -1", "sam_radius must be"),
-        ("run --average tail --average-start -1", "average_start must be"),
-        ("run --invariant-eigenvalue 0", "invariant_eigenvalue must be"),
+        ("run --label-noise -1", "--label-noise must be a finite number at least 0, got -1"),
+        ("run --sampler block --block-length 0", "--block-length must be"),
+        ("run --sam-radius -1", "--sam-radius must be"),
+        ("run --average tail --average-start -1", "--average-start must be"),
+        ("run --invariant-eigenvalue 0", "--invariant-eigenvalue must be"),
         ("run --means 1 2", "means must be a number or have shape"),
-        ("run --evolution drift --steps 0", "error: steps must be .* got 0"),
-        ("run --learning-rate -1 --steps 5", "learning_rate must be a finite number above 0"),
-        ("run --learning-rate nan --steps 5", "learning_rate must be a finite number above 0"),
-        ("run --learning-rate 1e-50", "learning_rate must be 0 or from .* float32, got 1e-50"),
+        ("run --evolution drift --steps 0", "error: --steps must be .* got 0"),
+        ("run --learning-rate -1 --steps 5", "--learning-rate must be a finite number above 0"),
+        ("run --learning-rate nan --steps 5", "--learning-rate must be a finite number above 0"),
+        ("run --learning-rate 1e-50", "--learning-rate must be 0 or from .* float32, got 1e-50"),
         ("run --means 1 1e39 1", "means must be 0 or from .* got 1e.39"),
-        ("run --optimizer sgdw --weight-decay 1e-40", "weight_decay must be 0 or from .* 1e-40"),
+        ("run --optimizer sgdw --weight-decay 1e-40", "--weight-decay must be 0 or from .* 1e-40"),
         ("run --accumulate 3000000000", "accumulate must be from .* int32, .* got 3000000000"),
         (
             "run --evolution drift --mean-drift 1e-37 --steps 100",
-            "mean_drift / steps must be 0 or from .* got 1e-39",
+            "--mean-drift / steps must be 0 or from .* got 1e-39",
         ),
-        ("run --spurious-rank 99999999999999999999", "spurious_rank must be from .* int32"),
-        ("run --spurious-rank 2000000000", "num_environments must be given .* make 2.2000000000"),
+        ("run --spurious-rank 99999999999999999999", "--spurious-rank must be from .* int32"),
+        ("run --spurious-rank 2000000000", "--num-environments must be given .* make 2.2000000000"),
         ("run --model deep --depth 2000000000", "depth must be .* at most 1000, got"),
         ("phase --x spread=0:1:2000000000 --y mean=1,2", "--x must have at most 1000000 values"),
         ("run --dim " + "9" * 5000, "--dim must be a whole number, got '9{60}'... .see"),
-        ("run --invariant-rank 60", "invariant_rank must be"),
+        ("run --invariant-rank 60", "--invariant-rank must be"),
         ("run --dim 5 --invariant-rank 3 --spurious-rank 3", "must be at most dim"),
         ("run --probabilities 0.5 0.6", "probabilities must have one entry|sum to one"),
         ("run --seeds 0", "seeds must be"),
-        ("run --steps 0", "error: steps must be"),
-        ("run --metrics spurious_signl", "did you mean 'spurious_signal'"),
+        ("run --steps 0", "error: --steps must be"),
+        ("run --metrics spurious_signl", "did you mean 'spurious-signal'"),
         ("run --out nowhere/at/all.nc", "--out must be a file that can be written"),
-        ("run --out results.csv", "--out must end in .nc or .zarr"),
+        ("run --out results.txt", "--out must end in .csv or .nc or .zarr"),
         ("run --plot figure.gif", "--plot must end in"),
-        ("run --world-file nowhere.npz", "world file must be"),
+        ("run --world-file nowhere.npz", "--world-file must be"),
         ("phase --x spread=9:0 --y mean=0:1:2", "--x must have the form"),
         ("phase --x spread=a:b:c --y mean=0:1:2", "--x must have the form"),
         ("phase --x spread=0:inf:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
-        ("phase --x batch-size=1:2e9:3 --y mean=0:1:2", "batch_size must be .* at most 1.07374e"),
+        (
+            "phase --x batch-size=1:2e9:3 --y mean=0:1:2",
+            "--x batch-size must be .* at most 1.07374e",
+        ),
         ("phase --x batch-size=1:1e30:3 --y mean=0:1:2", "--x must have whole numbers .* int32"),
         ("phase --x batch-size=1,3e9 --y mean=0:1:2", "--x must have whole numbers .* int32"),
         (
             "phase --x stay=0:0.9:3 --y mean=0:1:2",
-            "--x .*; stay has none unless sampler is sticky, got 'hetero'",
+            "--x .*; stay has none unless --sampler is sticky, got 'hetero'",
         ),
         (
             "phase --x spread=0:9:3 --y mean=0:1:2 --means 1 1 1",
-            "--y .*; mean has none where means is given",
+            "--y .*; mean has none where --means is given",
         ),
         (
             "phase --x spread=0:9:3 --y mean=0:1:2 --metric singular_values",
@@ -197,11 +237,11 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("phase --x spread=9:0:3 --y mean=0:1:2", "--x must run over finite, increasing values"),
         ("phase --x spread=0:9:3:log --y mean=0:1:2", "ends above 0 for a logarithmic axis"),
         ("phase --x spread=0:9:3 --y spread=0:1:2", "--x and --y must be different"),
-        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x must be .* dim cannot unless model is"),
+        ("phase --x dim=2:9:3 --y mean=0:1:2", "--x must be .* dim cannot unless --model is"),
         ("phase --x spred=0:9:3 --y mean=0:1:2", "did you mean 'spread'"),
         (
             "phase --x spread=-1:9:3 --y mean=0:1:2 --steps 5",
-            "spread must be a finite number at least 0",
+            "--x spread must be a finite number at least 0",
         ),
         ("reproduce trajectorys", "did you mean 'trajectories'"),
         (
@@ -257,9 +297,11 @@ def test_help_fits_into_a_terminal_of_few_columns(capsys, monkeypatch) -> None:
     assert os.environ["COLUMNS"] == "5"
 
 
-def test_help_shows_the_choices(capsys) -> None:
-    code, out, _ = call("run", "--help", capsys=capsys)
+def test_all_help_shows_the_choices_within_the_columns(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call("run", "--help-all", capsys=capsys)
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
     assert "--sampler {hetero,pooled,cyclic,shuffled,block,sticky,mixed,stratified}" in out
     assert "--means [FLOAT ...]" in out
 

@@ -72,8 +72,8 @@ def test_losses_of_classes_want_their_labels(tmp_path: Path, capsys) -> None:
         assert found["training_error"]["median"] == 0, "the classes are far from each other"
         assert 0 < found["batch_loss"]["median"] < np.log(2)
     for name, loss, expected in (
-        ("classes", "logistic", "labels must be -1 and 1 where loss is 'logistic', got 0, 1, 2"),
-        ("signs", "softmax", "labels must be 0, 1, ..., one for each class, where loss is 'soft"),
+        ("classes", "logistic", "labels must be -1 and 1 where --loss is 'logistic', got 0, 1, 2"),
+        ("signs", "softmax", "labels must be 0, 1, ..., one for each class, where --loss is 'soft"),
     ):
         code, _, err = call(*words(f"{line} {tmp_path}/{name}.npz --loss {loss}"), capsys=capsys)
         assert code == 2
@@ -157,28 +157,28 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("nowhere.csv", "data_file must be a table, got .*nowhere.csv .*FileNotFoundError"),
-        ("own.txt", "data_file must end in .npz or .csv, got "),
-        ("empty.csv", "data_file must be a table, got .*empty.csv"),
-        ("half.npz", "data_file must be an .npz archive of plain arrays, got "),
-        ("other.npz", "data_file must hold the arrays x, y and environment, got ['x'] in "),
+        ("nowhere.csv", "--data-file must be a table, got .*nowhere.csv .*FileNotFoundError"),
+        ("own.txt", "--data-file must end in .npz or .csv, got "),
+        ("empty.csv", "--data-file must be a table, got .*empty.csv"),
+        ("half.npz", "--data-file must be an .npz archive of plain arrays, got "),
+        ("other.npz", "--data-file must hold the arrays x, y and environment, got ['x'] in "),
         (
             "own.csv",
-            "data_file must have the columns y, environment, and those of the inputs; it lacks "
+            "--data-file must have the columns y, environment, and those of the inputs; it lacks "
             "'y' and 'environment', has city, dose, age, price",
         ),
         (
             "own.csv --label-column price",
-            "data_file must have the columns environment, and those of the inputs; it lacks "
+            "--data-file must have the columns environment, and those of the inputs; it lacks "
             "'environment', has city, dose, age, price",
         ),
-        ("plain.csv --label-column out", "label_column must be one of environment, dose, age, y"),
-        ("broken.csv", "data_file must hold finite numbers, got nan in row 3, column 'age'"),
+        ("plain.csv --label-column out", "--label-column must be one of environment, dose, age, y"),
+        ("broken.csv", "--data-file must hold finite numbers, got nan in row 3, column 'age'"),
         ("plain.csv --columns dose agee", "columns must be one of .*did you mean 'age'"),
-        ("plain.csv --held-out oslo", "held_out must name environments, .*got 'oslo'"),
+        ("plain.csv --held-out oslo", "--held-out must name environments, .*got 'oslo'"),
         (
             "plain.csv --validation-share 0.02",
-            "validation_share must hold out at least one row of every environment and leave one, "
+            "--validation-share must hold out at least one row of every environment and leave one, "
             "got 0.02 with 30 rows of 'paris'",
         ),
         (
@@ -187,12 +187,12 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
         ),
         (
             "plain.csv --metrics validation_risk",
-            "validation_share must be given for the metric validation_risk",
+            "--validation-share must be given for the metric validation_risk",
         ),
-        ("own.npz --label-column price", "label_column must not be given with an .npz file"),
+        ("own.npz --label-column price", "--label-column must not be given with an .npz file"),
         (
             "plain.csv --evolution redraw --measurement examples --method erm",
-            "data_file must not be given where evolution is 'redraw'",
+            "--data-file must not be given where --evolution is 'redraw'",
         ),
     ],
 )

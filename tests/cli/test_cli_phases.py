@@ -11,6 +11,7 @@ from causal_sgd.cli.axes import parse_axis
 from causal_sgd.cli.phases import _Diagram
 from causal_sgd.experiment import Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
+from causal_sgd.theory import momentum_critical_spread
 from support.shell import call, words
 
 MAP = words("--dim 2 --invariant-rank 1 --spurious-rank 1 --measurement population")
@@ -70,15 +71,15 @@ def test_a_full_diagram_has_a_boundary_where_a_level_is_given(capsys, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--budget", "10"], "--budget is an option of --refine"),
-        (["--precision", "0.1"], "--precision is an option of --refine"),
+        (["--budget", "10"], "--budget must not be given without --refine"),
+        (["--precision", "0.1"], "--precision must not be given without --refine"),
         (["--refine", "--budget", "0"], "budget must be a whole number, at least 1"),
         (["--refine", "--precision", "0"], "precision must be a finite number above 0"),
         (["--refine", "--metric", "invariant_error"], "--level must be given with --refine"),
         (["--refine", "--mean", "0"], "--level must be given with --refine"),
         (
             ["--refine", "--along", "mean"],
-            "--along must be one of spread, learning_rate, got 'mean'",
+            "--along must be one of spread, learning-rate, got 'mean'",
         ),
         (["--level", "nan"], "level must be a finite number"),
         (["--refine", "--seeds", "0"], "seeds must be a whole number"),
@@ -111,6 +112,55 @@ def test_no_curve_is_drawn_where_the_theory_is_about_something_else(changes: dic
     assert theory_curve(Experiment(**changes), *axes) is None
 
 
+def test_the_curve_of_given_environments_is_their_own() -> None:
+    deviations, shares = (-2.0, 0.5, 1.5), (0.2, 0.5, 0.3)
+    experiment = Experiment(family="discrete", deviations=deviations, probabilities=shares)
+    rates, spreads = np.array([0.05, 0.1]), np.linspace(0, 9, 3)
+    for axes in (
+        ("spread", spreads, "learning_rate", rates),
+        ("mean", np.array([0.5, 1.0]), "learning_rate", rates),
+    ):
+        values = {"spread": 6.0, "mean": 1.0}
+        curves = theory_curve(experiment, *axes)
+        assert curves is not None
+        first, values["learning_rate"] = curves["theory"]
+        values[axes[0]] = first
+        eigenvalues = values["mean"] + values["spread"] * np.array(deviations)[:, None]
+        factors = np.log(np.abs(1 + values["learning_rate"] * eigenvalues))
+        np.testing.assert_allclose(shares @ factors, 0, atol=1e-5)
+    assert experiment.SYSTEM.environments(experiment) == "these environments"
+
+
+@pytest.mark.slow
+def test_momentum_has_its_own_curve() -> None:
+    axes = "spread", np.linspace(0, 9, 3), "momentum", np.array([0.1, 0.5])
+    experiment = Experiment(optimizer="momentum", learning_rate=0.02)
+    curves = theory_curve(experiment, *axes)
+    assert curves is not None
+    spread, momentum = curves["theory"]
+    for place in (0, -1):
+        expected = momentum_critical_spread(0.02, 1.0, momentum[place])
+        np.testing.assert_allclose(spread[place], expected, rtol=1e-5)
+    assert theory_curve(experiment.replace(sampler="cyclic"), *axes) is None
+    assert theory_curve(experiment.replace(optimizer="sgd"), *axes) is None
+    rates = "mean", np.array([0.5, 1.0]), "learning_rate", np.array([0.01, 0.02])
+    assert theory_curve(experiment, *rates) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "these"),
+        ({"num_environments": 10}, "these"),
+        ({"evolution": "redraw"}, "infinitely many"),
+        ({"family": "uniform"}, "infinitely many"),
+    ],
+)
+def test_theory_says_for_which_environments_it_holds(fields: dict, words: str) -> None:
+    experiment = Experiment(**fields)
+    assert experiment.SYSTEM.environments(experiment) == f"{words} environments"
+
+
 @pytest.mark.parametrize("scale", [1.0, -1.0])
 def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, capsys) -> None:
     xs, ys = np.array([-1.5e-05, 0.000143, 1.96e-05, 1000.1, 1000.2]), np.array([-1e-10, 0.25])
@@ -123,7 +173,7 @@ def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, cap
         {"spread": xs, "mean": ys, "seed": [0]},
     )
     axes = {"spread": xs, "mean": ys}
-    _Diagram(dataset, "loss", axes, None, "spread", None, None, {}, 0.0).print_table(1)
+    _Diagram(dataset, "loss", axes, None, "spread", None, None, {}, "", 0.0).print_table(1)
     _, head, *rows = capsys.readouterr().out.splitlines()
     np.testing.assert_allclose([float(word) for word in head.split()], xs, rtol=1e-2)
     assert len(set(head.split())) == len(xs)
@@ -133,7 +183,8 @@ def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, cap
 
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:
-    for name in Experiment.integer_axes():
+    for field in Experiment.integer_axes():
+        name = field.replace("_", "-")
         assert parse_axis("--x", f"{name}=1:10:3", Experiment)[1].tolist() == [1, 6, 10]
         with pytest.raises(ValueError, match=f"--x must have whole numbers for {name}"):
             parse_axis("--x", f"{name}=1,2.5", Experiment)

@@ -44,7 +44,7 @@ def test_a_report_is_printed_and_written_as_json(
     [
         (("--label-column", "pay"), "pay"),
         (("--label-column", "wage", "--environment-column", "pay"), "pay"),
-        (("--batch-size", "0"), "batch_size"),
+        (("--batch-size", "0"), "--batch-size"),
     ],
 )
 def test_mistakes_are_one_line(

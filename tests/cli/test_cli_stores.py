@@ -86,7 +86,7 @@ def test_another_experiment_is_refused_in_one_line(store: str, capsys) -> None:
     code, out, err = call(*DIAGRAM, "--batch-size", "7", "--out", store, capsys=capsys)
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
-    assert "experiment.batch_size is 1000 in the store and 7 now" in err
+    assert "--batch-size is 1000 in the store and 7 now" in err
 
 
 def test_a_repaired_store_is_whole(store: str, capsys) -> None:

@@ -20,17 +20,17 @@ DIAGONAL: dict[str, Any] = {
     "measurement": "population",
 }
 HUGE = [
-    ("--num-environments 2000000000", "num_environments"),
-    ("--num-environments 2000000000 --family gaussian", "num_environments"),
-    ("--dim 2000000000", "dim"),
-    ("--dim 1000000", "dim"),
-    ("--family gaussian --spurious-rank 2000000000", "spurious_rank"),
-    ("--rank 2000000000", "rank"),
-    ("--model quadratic --neurons 2000000000", "neurons"),
-    ("--model deep --depth 2000000000", "depth"),
-    ("--measurement fixed-design --num-examples 2000000000", "num_examples"),
-    ("--steps 2000000000 --record-every 1", "steps"),
-    ("--steps 2 --seeds 4000000000", "axes and seeds"),
+    ("--num-environments 2000000000", "--num-environments"),
+    ("--num-environments 2000000000 --family gaussian", "--num-environments"),
+    ("--dim 2000000000", "--dim"),
+    ("--dim 1000000", "--dim"),
+    ("--family gaussian --spurious-rank 2000000000", "--spurious-rank"),
+    ("--rank 2000000000", "--rank"),
+    ("--model quadratic --neurons 2000000000", "--neurons"),
+    ("--model deep --depth 2000000000", "--depth"),
+    ("--measurement fixed-design --num-examples 2000000000", "--num-examples"),
+    ("--steps 2000000000 --record-every 1", "--steps"),
+    ("--steps 2 --seeds 4000000000", "axes and --seeds"),
 ]
 
 

@@ -180,7 +180,7 @@ def test_explore_writes_a_page_with_the_theory_curve(stored: Path, capsys) -> No
         (("nothing.zarr",), "nothing.zarr"),
         (("diagram.txt",), "suffix"),
         (("HERE", "--out", "page.txt"), "--out must end in .html"),
-        (("HERE", "--x", "dim"), "x must be"),
+        (("HERE", "--x", "dim", "--force"), "--x must be"),
         (("HERE", "--serve", "--port", "70000"), "--port must be"),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_error_of_a_missing_library_names_it(stored: Path, monkeypatch, caps
         raise ImportError("No module named 'h5py'")
 
     monkeypatch.setattr(xr, "load_dataset", half_installed)
-    assert run("explore", stored) == 2
+    assert run("explore", stored, "--force") == 2
     assert "No module named 'h5py'; pip install 'causal_sgd[netcdf4]'" in capsys.readouterr().err
 
 

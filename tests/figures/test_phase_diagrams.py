@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from causal_sgd import figures
@@ -88,6 +89,27 @@ def test_phase_diagram_scale_and_threshold_can_be_overridden(ax: Axes, grid: xr.
     assert artists.hatch is not None
     assert len(artists.hatch.get_paths()) == 1
     assert artists.colorbar is artists.legend is None
+
+
+def test_diagrams_of_a_metric_in_one_figure_share_their_scale(grid: xr.Dataset) -> None:
+    def draw(ax: Axes, data: xr.Dataset, norm: Normalize | None = None) -> figures.Diagram:
+        metric = str(data.attrs.get("metric", "spurious_signal"))
+        return figures.phase_diagram(ax, data, metric, x="spread", y="learning_rate", norm=norm)
+
+    left, middle, right, apart = Figure().subplots(1, 4)
+    first = draw(left, grid)
+    low, high = first.mesh.get_clim()
+    second = draw(middle, grid.assign(spurious_signal=3 * grid.spurious_signal))
+    assert first.mesh.get_clim() == second.mesh.get_clim()
+    np.testing.assert_allclose(first.mesh.get_clim(), (low, 3 * high))
+    assert first.colorbar is not None
+    np.testing.assert_allclose(first.colorbar.vmax, 3 * high)  # drawn before, and follows
+    own = draw(right, grid, Normalize())
+    other = draw(apart, grid.rename(spurious_signal="another").assign_attrs(metric="another"))
+    assert own.mesh.get_clim() == other.mesh.get_clim() == (low, high)
+    middle.clear()  # a panel that is drawn anew leaves nothing behind
+    draw(middle, grid)
+    assert first.mesh.get_clim() == (low, high)
 
 
 def test_phase_diagram_survives_a_grid_that_diverged_everywhere(ax: Axes, grid: xr.Dataset) -> None:

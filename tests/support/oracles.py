@@ -256,6 +256,43 @@ def masses(rng: np.random.Generator) -> Result:
     yield theory.critical_mass(eta, values, outlier), exact, 1e-5 * exact
 
 
+def _given(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations [POINTS, 3] with both signs, and probabilities [3]."""
+    deviations = rng.uniform(0.3, 2, (POINTS, 3)) * np.array([1, -1, 1])
+    return deviations.astype(np.float32), np.array([0.3, 0.5, 0.2])
+
+
+def given_spreads(rng: np.random.Generator) -> Result:
+    deviations, shares = _given(rng)
+    for z in deviations:
+        eta, mu = np.float32(10 ** rng.uniform(-2, -0.5)), np.float32(rng.uniform(0.2, 2))
+        pole = (1 + float(eta) * float(mu)) / float(eta) / -float(z.min())
+        exact = optimize.brentq(
+            lambda m: shares @ np.log1p(float(eta) * (float(mu) + m * z.astype(float))),
+            0,
+            pole * (1 - 1e-12),
+        )
+        yield theory.critical_spread_environments(eta, mu, z, shares), exact, 1e-4 * exact
+
+
+def given_rates(rng: np.random.Generator) -> Result:
+    deviations, shares = _given(rng)
+    values = 3 * deviations
+    values += (rng.uniform(0.05, 1, POINTS) - values @ shares).astype(np.float32)[:, None]
+    exact = [
+        optimize.brentq(
+            lambda eta: shares @ np.log1p(eta * s.astype(float)),
+            1e-5,
+            -(1 - 1e-12) / float(s.min()),
+        )
+        for s in values
+        if s.min() < 0
+    ]
+    values = values[values.min(1) < 0]
+    result = theory.critical_learning_rate_environments(values, shares)
+    yield result, exact, 1e-4 * np.array(exact)
+
+
 def mixtures(rng: np.random.Generator) -> Result:
     for count in (2, 3, 5):
         mu = rng.uniform(0.2, 2, 4).astype(np.float32)
@@ -451,6 +488,68 @@ def momenta(rng: np.random.Generator) -> Result:
             matrix = theory.momentum_factors(eta, beta, [s], nesterov=nesterov)[0]
             exact = np.array([state[0] - move, velocity])
             yield np.asarray(matrix, float) @ state, exact, 1e-5
+
+
+def growth_with_velocity(
+    rng: np.random.Generator,
+    eta: float,
+    beta: float,
+    draw: Callable[[], np.ndarray],
+    nesterov: bool,
+    steps: int = 4000,
+) -> tuple[float, float]:
+    """The growth per step of (u, eta velocity) in chains of optax's steps, and its error."""
+    u = rng.normal(size=draw().shape)
+    w, total = np.zeros_like(u), np.zeros_like(u)
+    for t in range(steps):
+        push = eta * draw() * u
+        w = beta * w - push
+        u = u - (beta * w - push if nesterov else w)
+        size = np.hypot(u, w)
+        u, w = u / size, w / size
+        if t >= steps // 10:
+            total = total + np.log(size)
+    means = total / (steps - steps // 10)
+    return float(means.mean()), float(means.std() / math.sqrt(len(means)))
+
+
+def velocities(rng: np.random.Generator) -> Result:
+    for reach, allowed in ((1.0, 2e-3), (None, 0.01)):
+        for _ in range(6):
+            beta = float(np.float32(rng.uniform(0.05, 0.95)))
+            largest = 1 - beta if reach else 1.0
+            values = rng.uniform(-1, 1, 4).astype(np.float32)
+            weights = rng.dirichlet(np.ones(4))
+            nesterov = bool(rng.integers(2))
+            exact, error = growth_with_velocity(
+                rng,
+                largest,
+                beta,
+                lambda: rng.choice(values, 400, p=weights).astype(float),
+                nesterov,
+            )
+            value = theory.lyapunov_momentum(largest, beta, values, weights, nesterov=nesterov)
+            yield value, exact, allowed + 4 * error
+
+
+def velocity_roots(rng: np.random.Generator) -> Result:
+    draws = {
+        "two_point": lambda: rng.integers(0, 2, 1000) * 2.0 - 1,
+        "uniform": lambda: rng.uniform(-1, 1, 1000),
+        "gaussian": lambda: rng.normal(size=1000),
+    }
+    for family, draw in draws.items():
+        last, allowed = (0.05, 0.01) if family == "gaussian" else (0.1, 3e-3)
+        for beta in (0.1, 0.5, 0.8):
+            mu, nesterov = rng.uniform(0.5, 2), bool(rng.integers(2))
+            rate = rng.uniform(0.2, 1) * last / mu  # over 1 - beta
+            eta = (1 - beta) * rate
+            root = float(theory.momentum_critical_spread(eta, mu, beta, family, nesterov=nesterov))
+            growth, error = growth_with_velocity(
+                rng, eta, beta, lambda: mu + root * draw(), nesterov
+            )
+            # Near the root lambda falls with log M, by about 2 eta' mu.
+            yield growth, 0, 4 * error + allowed * 2 * rate * mu
 
 
 def local_steps(rng: np.random.Generator) -> Result:

@@ -173,12 +173,23 @@ def test_a_metric_that_returns_no_numbers_is_named(value: Any, kind: str) -> Non
         shapes(watched)
 
 
-def test_errors_of_a_metric_are_its_own() -> None:
+def test_a_metric_that_fails_is_named_with_the_shapes_that_it_saw() -> None:
     def wrong(snapshot: Snapshot) -> Any:
-        raise TypeError("mine")
+        return snapshot.estimate @ snapshot.world.invariant_spectrum
 
-    with pytest.raises(TypeError, match="mine"):
-        shapes([wrong])
+    with pytest.raises(
+        ValueError, match="metric 'mine' failed with TypeError: dot_general"
+    ) as error:
+        shapes({"loss": metrics.batch_loss, "mine": wrong})
+    assert isinstance(error.value.__cause__, TypeError)
+    message = str(error.value)
+    assert "It saw params [4, 2], estimate [4, 4], world.invariant_basis [4, 1], world" in message
+    assert "\n" not in message
+
+
+def test_what_the_package_refuses_in_a_metric_is_said_in_its_own_words() -> None:
+    with pytest.raises(ValueError, match="^imbalance needs a model with several factors"):
+        shapes([metrics.imbalance])
 
 
 @pytest.mark.parametrize("name", ["", 3, None])

@@ -88,6 +88,16 @@ CALLS = {
         (1.0, 8.0),
         (0.5, 9.0),
     ),
+    "critical_learning_rate_environments": (
+        lambda up, down: theory.critical_learning_rate_environments(jnp.stack([up, -down], -1)),
+        (7.0, 3.0),
+        (5.0, 4.0),
+    ),
+    "critical_spread_environments": (
+        lambda eta, mu: theory.critical_spread_environments(eta, mu, jnp.array([-2.0, 0.5, 1.5])),
+        (0.1, 1.0),
+        (0.05, 0.5),
+    ),
     "critical_learning_rate_asymmetric": (
         theory.critical_learning_rate_asymmetric,
         (7.0, 3.0),
@@ -249,6 +259,16 @@ CALLS = {
         lambda eta, beta: theory.momentum_factors(eta, beta, PAIR),
         (0.1, 0.5),
         (0.05, 0.9),
+    ),
+    "lyapunov_momentum": (
+        lambda eta, beta: theory.lyapunov_momentum(eta, beta, PAIR),
+        (0.1, 0.5),
+        (0.05, 0.9),
+    ),
+    "momentum_critical_spread": (
+        theory.momentum_critical_spread,
+        (0.05, 1.0, 0.5),
+        (0.02, 0.5, 0.3),
     ),
     "optimal_spread": (_best, (0.1, 1.0), (0.05, 0.1)),
     "overspecified_error": (

@@ -13,6 +13,7 @@ import xarray as xr
 
 from causal_sgd import theory
 from causal_sgd.analysis import growth_rate
+from support import oracles
 
 ETA, EIGENVALUES, WEIGHTS = 0.1, np.array([4.0, -3.0, 0.5]), np.array([0.5, 0.2, 0.3])
 
@@ -28,6 +29,44 @@ def test_momentum_matrices_are_the_steps_of_optax(nesterov: bool) -> None:
         u = optax.apply_updates(u, updates)
         vector = matrices[environment] @ vector
         np.testing.assert_allclose(vector[0], u, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("beta", "nesterov"), [(0.5, False), (0.8, True)])
+def test_momentum_changes_sign_at_its_critical_spread(beta: float, nesterov: bool) -> None:
+    eta, rng = 0.05 * (1 - beta), np.random.default_rng(0)
+    critical = float(theory.momentum_critical_spread(eta, 1.0, beta, nesterov=nesterov))
+    assert abs(critical / float(theory.critical_spread(0.05, 1.0)) - 1) > 0.01
+    for factor, sign in ((0.94, 1), (1.06, -1)):
+        spread = factor * critical
+        growth, error = oracles.growth_with_velocity(
+            rng,
+            eta,
+            beta,
+            lambda spread=spread: 1 + spread * (rng.integers(0, 2, 500) * 2.0 - 1),
+            nesterov,
+            steps=2000,
+        )
+        assert sign * growth > 4 * error
+        exponent = theory.lyapunov_momentum(eta, beta, [1 - spread, 1 + spread], nesterov=nesterov)
+        assert float(exponent) == pytest.approx(growth, abs=4 * error + 1e-3)
+
+
+def test_where_momentum_rejects_no_heterogeneity_the_critical_spread_is_infinite() -> None:
+    rates, beta = np.array([0.005, 0.02, 0.1]), 0.9
+    critical = np.asarray(theory.momentum_critical_spread((1 - beta) * rates, 1.0, beta))
+    assert np.isfinite(critical).tolist() == [True, True, False]
+    np.testing.assert_allclose(critical[0], theory.critical_spread(0.005, 1.0), rtol=0.07)
+    assert theory.momentum_critical_spread(0.1, -1.0, beta) == 0
+    assert theory.momentum_critical_spread(0.1, 1.0, 1.0) == np.inf
+    with pytest.raises(ValueError, match="momentum must be a finite number at least 0 and at most"):
+        theory.momentum_critical_spread(0.1, 1.0, 1.5)
+
+
+@pytest.mark.slow  # compiles for every family
+def test_without_momentum_the_critical_spread_is_that_of_sgd() -> None:
+    plain = [theory.momentum_critical_spread(0.1, 1.0, 0.0, name) for name in theory.families]
+    exact = [theory.critical_spread(0.1, 1.0, name) for name in theory.families]
+    np.testing.assert_allclose(plain, exact, rtol=0.01)
 
 
 def test_local_steps_with_a_proximal_term() -> None:

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from causal_sgd.experiment._system import INFINITE, THESE, Given
+
 if TYPE_CHECKING:
     from causal_sgd.experiment import Experiment
 
-__all__ = ["ASSUMED", "family", "level", "shift"]
+__all__ = ["ASSUMED", "environments", "family", "level", "shift"]
 
 ASSUMED = {
     "accumulate": 1,
     "clip_norm": None,
     "sam_radius": None,
     "trace_correction": True,
-    "probabilities": None,
     "rotation": 0.0,
     "means": None,
     "spreads": None,
+    "eigenvalues": None,
 }
 """Values of fields, where they take effect, that the theory is about."""
 REJECTING = 0.2  # default level, relative to the spurious signal of a pooled run
 
 
-def family(experiment: Experiment) -> str:
-    """The distribution of the spurious eigenvalues."""
-    return experiment.family.replace("-", "_")
+def family(experiment: Experiment) -> str | Given | None:
+    """The distribution of the spurious eigenvalues; None where there is no theory of it."""
+    if experiment.family == "discrete" and experiment.deviations is not None:
+        return Given(experiment.deviations, experiment.probabilities)
+    return None if experiment.probabilities else experiment.family.replace("-", "_")
+
+
+def environments(experiment: Experiment) -> str:
+    """The environments for which theory's boundary holds exactly.
+
+    With two points each direction has both signs equally often, in whatever patterns.
+    """
+    number = experiment.num_environments
+    paired = experiment.family == "two-point" and (number is None or number % 2 == 0)
+    exact = (experiment.family == "discrete" or paired) and experiment.evolution == "none"
+    return THESE if exact else INFINITE
 
 
 def level(experiment: Experiment, metric: str) -> float | None:

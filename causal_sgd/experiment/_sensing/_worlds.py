@@ -14,11 +14,12 @@ from causal_sgd.experiment._table import (
     Computed,
     Option,
     Parts,
+    Replaced,
     Source,
     Table,
     absent,
+    either,
     first_of,
-    given,
     option,
     part,
 )
@@ -49,7 +50,19 @@ SPECTRUM: dict[str, str | Source] = {
     "mean": first_of("means", "mean"),
     "spread": first_of("spreads", "spread"),
 }
-NO_EIGENVALUES = (absent("eigenvalues", "only the discrete family takes its eigenvalues as given"),)
+NO_EIGENVALUES = (
+    absent("eigenvalues", "only the discrete family takes its eigenvalues as given"),
+    absent("deviations", "only the discrete family takes its deviations as given"),
+)
+
+
+def _shifted(experiment: WorldFields, parts: object) -> object:
+    """The eigenvalues mean + spread z_e [E] of given deviations."""
+    import jax.numpy as jnp
+
+    del parts
+    checks.number("spread", experiment.spread, minimum=0)
+    return experiment.mean + experiment.spread * jnp.asarray(experiment.deviations, float)
 
 
 def _number(default: int | None) -> Computed:
@@ -110,8 +123,11 @@ FAMILIES = Table(
         "goe": _family("coupling"),
         "discrete": option(
             SIGNALS,
-            "eigenvalues",
-            requires=(given("eigenvalues", "the family takes them as they are"),),
+            eigenvalues=Replaced(
+                "eigenvalues", Computed(_shifted, ("deviations", "mean", "spread"))
+            ),
+            requires=(either("eigenvalues", "deviations", "the family takes them as they are"),),
+            curve=True,
         ),
     },
     replacement=("world_file", option(factory="from_file", path="world_file")),
@@ -148,7 +164,7 @@ class WorldFields:
     family: FamilyName = "two-point"
     """Spurious signals. Eigenvalues may be two-point (mean +- spread), uniform (half-width spread),
     gaussian or log-normal (positive; both with standard deviation spread) or discrete (given by
-    eigenvalues); goe draws whole matrices without a common eigenbasis."""
+    eigenvalues or deviations); goe draws whole matrices without a common eigenbasis."""
     dim: Axis[int] = 50
     """Size d of the d x d signals; an axis with the model order-parameters only."""
     invariant_rank: int = 3
@@ -156,7 +172,7 @@ class WorldFields:
     spurious_rank: int = 3
     """Number r2 of spurious directions."""
     mean: Axis[float] = 1.0
-    """Mean of the spurious eigenvalues over the environments."""
+    """Mean of the spurious eigenvalues, over the environments."""
     spread: Axis[float] = 6.0
     """Heterogeneity M: how far the spurious eigenvalues lie from their mean."""
     means: tuple[float, ...] | None = None
@@ -164,7 +180,10 @@ class WorldFields:
     spreads: tuple[float, ...] | None = None
     """Heterogeneity of each spurious direction; replaces spread."""
     eigenvalues: tuple[float, ...] | None = None
-    """Spurious eigenvalue of each environment (discrete)."""
+    """Spurious eigenvalue of each environment (discrete), as in --eigenvalues=-2,1,4."""
+    deviations: tuple[float, ...] | None = None
+    """Deviation z_e of each environment, whose spurious eigenvalue is mean + spread z_e (discrete);
+    in place of eigenvalues, so that mean and spread may be axes."""
     rotation: Axis[float] = 0.0
     """How far each environment rotates its spurious eigenbasis, from 0 (the same in all) to 1
     (drawn for each)."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from causal_sgd.experiment._system import THESE
+
 if TYPE_CHECKING:
     from causal_sgd.experiment import SupervisedExperiment
 
-__all__ = ["ASSUMED", "family", "level"]
+__all__ = ["ASSUMED", "environments", "family", "level"]
 
 ASSUMED = {
     "accumulate": 1,
@@ -29,6 +31,12 @@ def family(experiment: SupervisedExperiment) -> str:
     """The distribution of the biases: the spurious weight is multiplied by 1 + rate * bias."""
     del experiment
     return "two_point"
+
+
+def environments(experiment: SupervisedExperiment) -> str:
+    """The environments for which theory's boundary holds: the two of the world."""
+    del experiment
+    return THESE
 
 
 def level(experiment: SupervisedExperiment, metric: str) -> float | None:

@@ -9,6 +9,6 @@ A diagnosis certifies the parameters at which it is made. It is no forecast of t
 behind a gate, and with them its exponent, change on the way.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

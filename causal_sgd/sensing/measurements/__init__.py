@@ -5,6 +5,6 @@ from fresh draws (`streamed`, `rank_one`, `completion`, `examples`, `in_context`
 set (`fixed_design`).
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

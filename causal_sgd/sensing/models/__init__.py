@@ -1,5 +1,5 @@
 """Models: from parameters to the estimate that measurements see, or to a network's predictions."""
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -10,6 +10,6 @@ may be 0: all environments then have the signal A*.
 signals. All families take the options of `Geometry`.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -66,7 +66,7 @@ def assemble(
         invariant_spectrum: as in `Geometry`, like all that follow.
         probabilities: [E] or None.
         basis: "random" or "canonical".
-        tilt: in radians.
+        tilt: in radians, from -pi/2 to pi/2.
         rotation: in [0, 1].
 
     Raises:
@@ -80,7 +80,7 @@ def assemble(
             f"invariant_rank + spurious_rank must be at most dim ({dim}), as the signals are "
             f"orthogonal, got {invariant_rank} + {spurious_rank}"
         )
-    checks.number("tilt", tilt)
+    checks.angle("tilt", tilt)
     checks.number("rotation", rotation, minimum=0, maximum=1)
     checks.choice("basis", basis, ("random", "canonical"))
     checks.number("invariant_spectrum", invariant_spectrum, above=0, scalar=False)

@@ -1,5 +1,5 @@
 """Estimators that fit in one step: functions of (data, world) for `algorithms.fitted`."""
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -7,6 +7,6 @@ Under losses that are not squared: the population of a mixture (`quadrature`), a
 by one number for each example (`batch_projections`), and the atoms of a table (`counts`).
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -1,5 +1,5 @@
 """Models: parameters and the weights [p] that they stand for, or any network."""
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

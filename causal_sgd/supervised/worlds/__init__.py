@@ -5,6 +5,6 @@ may be traced; dimensions and numbers of environments are static. Every world kn
 moments of samples are drawn, and how examples are; see `SupervisedWorld`.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -56,9 +56,9 @@ def contradiction(
         biases: b_e of any environments [E], in place of mean and spread; may be traced.
         scales: standard deviations of the invariant inputs in every environment, [E]; 1 by default.
             May be traced.
-        angle: in radians, by which the coordinates are rotated in the plane of the first invariant
-            and the first spurious input, of the second ones, and so on: the original (x1, x2) are
-            seen as (cos x1 - sin x2, sin x1 + cos x2). May be traced.
+        angle: in radians, from -pi/2 to pi/2, by which the coordinates are rotated in the plane of
+            the first invariant and the first spurious input, of the second ones, and so on: the
+            original (x1, x2) are seen as (cos x1 - sin x2, sin x1 + cos x2). May be traced.
         dim_invariant: number of invariant inputs.
         dim_spurious: number d of spurious inputs.
         **placement: see `Placement`; scrambling comes after `angle`.
@@ -74,7 +74,7 @@ def contradiction(
         "biases", biases, mean, spread, noise, noise_spread, scales, dim_invariant
     )
     checks.integer("dim_spurious", dim_spurious)
-    checks.number("angle", angle)
+    checks.angle("angle", angle)
     check_placement(placement, len(values), dim_invariant + dim_spurious)
     _check_biases(values, variance, noises, dim_spurious)
 
@@ -139,7 +139,7 @@ def anticausal(
     )
     checks.number("spurious_noise", spurious_noise, above=0)
     checks.integer("dim_spurious", dim_spurious)
-    checks.number("angle", angle)
+    checks.angle("angle", angle)
     check_placement(placement, len(values), dim_invariant + dim_spurious)
 
     def world(key: Key) -> LinearWorld:

@@ -316,6 +316,10 @@ def _check_manifest(manifest: Manifest) -> None:
 def open_results(path: str | Path, *, unzip: bool = False) -> xr.Dataset:
     """Open the labelled results of a store, complete or not; values are read on access.
 
+    Prefer it to `xr.open_zarr(path)`. That reads the arrays as they lie on disk: it checks no run,
+    and it shows what the sweep wrote at its end. This one says which runs are done, finds damage,
+    also reads a store that a sweep is writing, and gives the parameters their axes back.
+
     Args:
         path: path or URL of a store made by `sweep(..., store=path)` or
             `causal-sgd ... --out PATH.zarr`; a sweep may be writing to it.

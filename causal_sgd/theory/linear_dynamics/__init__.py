@@ -41,6 +41,6 @@ All losses are mean squared residuals in units of E|D|^2 at the start, and sprea
 its root.
 """
 
-import lazy_loader
+from causal_sgd import _faces
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)

@@ -62,6 +62,10 @@ def sgd(
 ) -> Algorithm:
     """One gradient per step: HeteroSGD, PooledSGD and all between, by the choice of the sampler.
 
+    The loss of a batch of m examples is sum_i r_i^2 / (4 m), with r_i the residuals. Its mean
+    gradient in U is (U U' - S_e) U, without a factor. A learning rate e under the scale 1 / (2 m)
+    is 2 e here, and 4 e under 1 / m. Losses of classification have their usual scale.
+
     Args:
         world: how the world is drawn.
         sampler: which environments feed a step.
