@@ -96,7 +96,7 @@ MUTANTS: dict[str, Mutant] = {
         "scaffold_factors",
         studies={"lyapunov_federated": ("federated",)},
     ),
-    **of_theory("_momentum", "lyapunov_momentum", "momentum_critical_spread"),
+    **of_theory("_momentum", "lyapunov_momentum", "momentum_critical_spread", studies={}),
     **of_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
     **of_theory(
         "_overspecified",

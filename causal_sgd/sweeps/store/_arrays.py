@@ -138,6 +138,15 @@ class Array(NamedTuple):
                 return f"{self.name} does not name the runs of the store"
         return None
 
+    def header_fault(self, files: Files) -> str | None:
+        """Describe the damage of the header of the array; None if only its length may differ."""
+        length = self.length(files)
+        if length is None:
+            return f"the header of {self.name} is damaged or gone"
+        if json.loads(files.get(self.header)) != json.loads(self.describe(length)):
+            return f"the header of {self.name} was altered"
+        return None
+
     def length(self, files: Files) -> int | None:
         """The number of values that the header of the array states; None if it is damaged."""
         try:

@@ -171,13 +171,15 @@ class JournalLedger:
         status = status_array(self._names)
         if status.values(self._files, status.length(self._files) or 0) is None:
             faults[status.name] = "a chunk of the exported status is damaged or gone"
-        for array in (*self.arrays.values(), status):
-            if array.length(self._files) is None:
-                faults[array.header] = f"the header of {array.name} is damaged or gone"
+        # Headers of variables follow once the size of the units is settled.
+        for array in (*self.arrays.values(), status) if self.header["environments"] else ():
+            fault = array.header_fault(self._files)
+            if fault and not self._is_recoded(array):
+                faults[array.header] = fault
         if INPUTS in self.faults:
             return faults
         for array, values in coordinates(self.header, self.table.columns, self.asked):
-            fault = array.fault(self._files, values)
+            fault = array.fault(self._files, values) or array.header_fault(self._files)
             # The steps are exported after the first unit.
             unknown = array.name == "step" and not array.fault(self._files, values * 0 - 1)
             if fault and not unknown:
