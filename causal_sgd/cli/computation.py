@@ -36,6 +36,8 @@ class Workplace:
     """Compute on the workers of this Dask scheduler, tcp://HOST:PORT, instead of local devices."""
     cache: Path | None = None
     """Cache compiled programs in this folder."""
+    fsync: bool = False
+    """Let a store wait until the disk has a unit before it counts as done."""
 
     def __post_init__(self) -> None:
         """Check the address."""
@@ -66,6 +68,9 @@ class Workplace:
         """
         start(self.cache)
         from causal_sgd.sweeps import sweep
+
+        if store is not None:
+            options["fsync"] = self.fsync
 
         sweeper: Callable[..., xr.Dataset] = sweep if by is None else by
         try:
@@ -109,6 +114,11 @@ class Computation(Workplace):
     be interrupted, resumed and extended; it may have a URL such as s3://bucket/diagram.zarr."""
     force: bool = False
     """Replace files that exist; a store is always continued."""
+
+    def why_unused(self, field: str) -> str | None:
+        """Why a flag has no effect here; None if it has one."""
+        stored = self.out is not None and self.out.suffix == ".zarr"
+        return "without a store as --out" if field == "fsync" and not stored else None
 
     def compute(
         self,

@@ -119,7 +119,7 @@ class PhaseOf(Computation):
             return "without --refine"
         if field == "along" and self.level is None and not self.refine:
             return "without --level or --refine"
-        return None
+        return super().why_unused(field)
 
     def _axis(self, option: str, text: str) -> tuple[str, np.ndarray]:
         return parse_axis(option, text, type(self.experiment))

@@ -166,7 +166,9 @@ class RunSupervised(RunOf):
     def why_unused(self, field: str) -> str | None:
         """Why one of the command's own flags has no effect; None if it has one."""
         averages = dataclasses.replace(self, last=False).averages(self.experiment)
-        return None if field != "last" or averages else "where no mean over frames is printed"
+        if field == "last" and not averages:
+            return "where no mean over frames is printed"
+        return super().why_unused(field)
 
     def averages(self, experiment: BaseExperiment) -> bool:
         """Whether every batch of a run has one environment, and no average is measured anyway."""

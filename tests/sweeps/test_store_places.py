@@ -15,7 +15,7 @@ import pytest
 from causal_sgd.sweeps import sweep
 from causal_sgd.sweeps.store import Store, StoreError, open_results, repair
 from support.executors import CELL, OPTIONS, reference
-from support.shell import words
+from support.shell import call, words
 
 MORE: dict[str, Any] = OPTIONS | {"seeds": 8}
 
@@ -122,3 +122,15 @@ def test_a_command_whose_store_goes_away_fails_in_one_line(tmp_path: Path) -> No
     last = run.stderr.strip().splitlines()[-1]
     assert "own.zarr was moved, replaced or removed" in last
     assert not path.exists()
+
+
+def test_a_command_can_wait_for_the_disk(tmp_path: Path, monkeypatch, capsys) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    command = words("run --dim 4 --invariant-rank 1 --spurious-rank 1 --steps 20 --seeds 2")
+    command += words("--model diagonal --measurement population --basis canonical --out")
+    assert call(*command, str(tmp_path / "own.zarr"), "--fsync", capsys=capsys)[0] == 0
+    assert synced
+    code, _, err = call(*command, str(tmp_path / "own.nc"), "--fsync", capsys=capsys)
+    assert code == 2
+    assert "--fsync must not be given without a store as --out" in err
