@@ -116,7 +116,7 @@ def test_a_netcdf_file_of_no_full_grid_has_its_runs_along_one_dimension(
             values = expected[variable].transpose("run", ...)
             np.testing.assert_array_equal(stored[variable], values)
     assert exported.attrs == open_results(stores[name]).attrs
-    code, text, _ = call("export", str(stores[name]), str(out), capsys=capsys)
+    code, text, _ = call("export", str(stores[name]), str(out), "--force", capsys=capsys)
     assert code == 0
     assert text == f"{out}: {runs} runs\n"
     code, _, err = call("explore", str(out), capsys=capsys)

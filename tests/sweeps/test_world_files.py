@@ -81,7 +81,7 @@ def test_a_file_that_moved_on_its_own_is_given(folder: Path, tmp_path: Path, cap
     write(folder / "world.npz", 2.5)
     code, _, err = call("resume", str(path), capsys=capsys)
     assert code == 2
-    assert "experiment.world_file is sha256" in err
+    assert "--world-file is sha256" in err
     line = f"resume {path} --world-file {tmp_path / 'other.npz'}"
     assert call(*words(line), capsys=capsys)[0] == 0
     assert Store(path).progress() == (2, 2)
