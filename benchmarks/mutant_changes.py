@@ -112,6 +112,8 @@ def off_diagonal(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 OF_THEORY = {
+    "_environments": "tests/theory/test_theory_accuracy.py",
+    "_momentum": "tests/theory/test_theory_methods.py",
     "_batch_ratios": "tests/theory/test_theory_noise.py",
     "limits": "tests/theory/test_theory_limits.py",
     "_products": "tests/theory/test_theory_exponents.py",

@@ -96,6 +96,12 @@ MUTANTS: dict[str, Mutant] = {
         "scaffold_factors",
         studies={"lyapunov_federated": ("federated",)},
     ),
+    **of_theory(
+        "_environments",
+        "critical_learning_rate_environments",
+        "critical_spread_environments",
+        studies={},
+    ),
     **of_theory("_momentum", "lyapunov_momentum", "momentum_critical_spread", studies={}),
     **of_theory("_noise", "noise_level", studies={"noise_level": ("proportional-limit",)}),
     **of_theory(

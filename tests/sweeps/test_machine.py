@@ -18,12 +18,12 @@ from causal_sgd.sweeps._progress import Progress
 from causal_sgd.sweeps.store import Store
 from causal_sgd.types import Trace
 from support.cases import few
+from support.stores import edit
 from support.sweeps import COMPILATIONS
 
 SWEEP = """
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
-from support.stores import edit
 cell = Experiment(
     dim=3, invariant_rank=1, spurious_rank=1, measurement="population", steps=4,
     metrics=("spurious_signal",),
