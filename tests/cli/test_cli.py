@@ -97,7 +97,7 @@ def test_a_world_from_a_file(capsys, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
-    _, out, _ = call("list", capsys=capsys)
+    _, out, _ = call("list", "--names", capsys=capsys)
     assert "fixed-design" in out
     data = "--measurement fixed-design --num-examples 12 --label-noise 0.5 --fresh-noise 0.3"
     others = "--batch-size 3 --basis canonical --sampler cyclic --metrics invariant_error"

@@ -393,6 +393,8 @@ OWN: dict[str, dict[str, Any]] = {
     "order_parameter_boundary": {"metric": "spurious_signal"},
     "theory.attention.growth": {"relation": np.ones(2), "learned": np.zeros(2)},
     "theory.attention.optimum": {"relation": np.eye(2)},
+    "theory.critical_learning_rate_environments": {"deviations": np.array([1.0, -1.0])},
+    "theory.critical_spread_environments": {"deviations": np.array([1.0, -1.0])},
     "theory.invariance.environments_needed.bayes_risk": {"signal_to_noise": 1.0},
     "theory.invariance.environments_needed.certificate": {"spurious_means": np.eye(2)},
     "theory.invariance.environments_needed.flipped_error": {"signal_to_noise": 1.0, "gain": 1.0},
