@@ -1,3 +1,5 @@
+import collections.abc as _abc
+
 from . import analysis as analysis
 from . import figures as figures
 from . import sensing as sensing
@@ -28,3 +30,6 @@ from .training import sgd as sgd
 from .training import time_average as time_average
 
 __version__: str
+
+def _attach(name: str, file: str) -> tuple[_abc.Callable, _abc.Callable, list[str]]: ...
+def _room(name: str) -> None: ...

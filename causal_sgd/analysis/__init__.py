@@ -6,6 +6,6 @@ fraction of rejecting seeds crosses a level. `growth_rate` measures the exponent
 short enough to stay in the linear regime.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

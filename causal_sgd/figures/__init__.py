@@ -12,6 +12,6 @@ finite in a run that did not diverge is missing. Compared methods are the values
 `variant` (not `method`, which is an option of `.sel`).
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -10,6 +10,6 @@ All numbers come from the blocks of two 32-bit words that Threefry computes from
 streams, or from keys folded in.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -5,6 +5,6 @@ them during a run, `measurements` turns examples into gradients, `models` are tr
 are recorded.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import _faces, linalg, random
+from causal_sgd import _room, linalg, random
 from causal_sgd.sensing._residuals import (
     Error,
     dense_error,
@@ -38,7 +38,7 @@ from causal_sgd.sensing._residuals import (
 from causal_sgd.sensing.worlds import World
 from causal_sgd.types import Array, Snapshot, check_snapshot, check_unreduced, check_world
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "batch_loss",
     "complement_prediction",

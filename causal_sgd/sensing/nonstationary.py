@@ -13,11 +13,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from causal_sgd import _faces, checks, linalg, random
+from causal_sgd import _room, checks, linalg, random
 from causal_sgd.sensing.worlds import World, WorldFactory
 from causal_sgd.types import Array, Evolution, Key
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["drift", "redraw", "rotate"]
 
 QUANTUM = 2.0**-12  # smallest change of a core by `drift`, in units of the signal

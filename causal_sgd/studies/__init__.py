@@ -22,13 +22,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from causal_sgd import _faces, checks
+from causal_sgd import _room, checks
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "CORE",
     "NAMES",

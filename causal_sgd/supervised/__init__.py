@@ -7,6 +7,6 @@ and `metrics` are recorded. `data` has tables that come with other packages. Los
 residuals over 4, as in matrix sensing.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

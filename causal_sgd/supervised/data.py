@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from causal_sgd import _faces, checks
+from causal_sgd import _room, checks
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["Table", "diabetes", "gapminder", "grunfeld", "munnell", "wage_panel"]
 
 

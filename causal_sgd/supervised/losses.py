@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["Loss", "exponential", "logistic", "softmax", "squared"]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import _faces, checks, linalg, random
+from causal_sgd import _room, checks, linalg, random
 from causal_sgd.supervised.worlds import LinearWorld, SupervisedWorld, WorldFactory
 from causal_sgd.types import Array, Evolution, Key
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["drift", "redraw"]
 
 QUANTUM = 2.0**-12  # smallest change of a bias by `drift`

@@ -4,6 +4,6 @@
 `store` keeps results on disk. Submodules load on first use: reading a store does not start jax.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -18,6 +18,6 @@ Numbers and arrays [...] broadcast and may be traced; a result has the common sh
 floating dtype. Concrete arguments outside their limits raise ValueError.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -40,13 +40,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces, linalg
+from causal_sgd import _room, linalg
 from causal_sgd.theory._arguments import broadcast, checked_jit
 from causal_sgd.theory._boundaries import bisect
 from causal_sgd.theory._exponents import log_abs
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["Growth", "critical_spread", "exponent", "growth", "optimum"]
 
 

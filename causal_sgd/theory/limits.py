@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces, checks, linalg
+from causal_sgd import _room, checks, linalg
 from causal_sgd.theory._arguments import check
 from causal_sgd.theory._batch_ratios import (
     annealing_window,
@@ -38,7 +38,7 @@ from causal_sgd.theory._batch_ratios import (
 from causal_sgd.theory._noise import NoiseLevel, noise_level
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "NoiseLevel",
     "OrderParameters",

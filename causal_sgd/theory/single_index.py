@@ -31,11 +31,11 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces, checks
+from causal_sgd import _room, checks
 from causal_sgd.theory._arguments import broadcast, check, checked_jit
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "LinkMoments",
     "learning_time",

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from causal_sgd import _faces, linalg, random
+from causal_sgd import _room, linalg, random
 from causal_sgd.types import Array, Params, Snapshot, check_snapshot, check_unreduced
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "batch_sharpness",
     "environment_sharpness",

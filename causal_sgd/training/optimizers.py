@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from causal_sgd import _faces, checks, linalg, random
+from causal_sgd import _room, checks, linalg, random
 from causal_sgd.training._gates import gates, relative_cap
 from causal_sgd.types import Array, Key, Params, PyTree
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "averaged",
     "gates",

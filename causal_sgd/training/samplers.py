@@ -11,10 +11,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from causal_sgd import _faces, checks, random
+from causal_sgd import _room, checks, random
 from causal_sgd.types import Array, Batch, Key, Sampler, State
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["block", "cyclic", "hetero", "mixed", "pooled", "shuffled", "sticky", "stratified"]
 
 # Counts are int32, and no float can tell a larger batch from `population`.

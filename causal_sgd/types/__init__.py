@@ -6,7 +6,7 @@ batch axes with `vmap`. Parameters, states, data and the world are pytrees. Each
 pytrees and its own models.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.types._methods import Estimator, Fit, Measured, Objective
 from causal_sgd.types._parts import (
     AnyModel,
@@ -35,7 +35,7 @@ from causal_sgd.types._snapshots import (
     check_world,
 )
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "Algorithm",
     "AnyModel",

@@ -9,6 +9,6 @@ A diagnosis certifies the parameters at which it is made. It is no forecast of t
 behind a gate, and with them its exponent, change on the way.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

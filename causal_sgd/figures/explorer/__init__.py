@@ -1,7 +1,7 @@
 """An interactive phase diagram as one self-contained HTML page."""
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.figures.explorer._page import page, write_page
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["page", "write_page"]

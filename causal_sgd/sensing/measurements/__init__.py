@@ -5,6 +5,6 @@ from fresh draws (`streamed`, `rank_one`, `completion`, `examples`, `in_context`
 set (`fixed_design`).
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from causal_sgd import _faces, checks, linalg, random
+from causal_sgd import _room, checks, linalg, random
 from causal_sgd.sensing.measurements._algebra import pack, packed_dim, unpack
 from causal_sgd.types import Array, Key
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "coherence",
     "coordinates",

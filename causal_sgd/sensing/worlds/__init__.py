@@ -10,6 +10,6 @@ may be 0: all environments then have the signal A*.
 signals. All families take the options of `Geometry`.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

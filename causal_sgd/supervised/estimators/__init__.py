@@ -1,5 +1,5 @@
 """Estimators that fit in one step: functions of (data, world) for `algorithms.fitted`."""
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -7,6 +7,6 @@ Under losses that are not squared: the population of a mixture (`quadrature`), a
 by one number for each example (`batch_projections`), and the atoms of a table (`counts`).
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -13,6 +13,6 @@ the user's own can have one: `estimators.within(metrics.gates(snapshot) > 0.9)` 
 open gates, by `(snapshot.data, snapshot.world)`.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -5,6 +5,6 @@ may be traced; dimensions and numbers of environments are static. Every world kn
 moments of samples are drawn, and how examples are; see `SupervisedWorld`.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

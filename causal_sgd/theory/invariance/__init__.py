@@ -11,6 +11,6 @@ Weights of penalties are those of `causal_sgd.objectives`, for losses R/4 with R
 residual: a source's R + weight pen(R) of a penalty that is quadratic in R has 4 weight here.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

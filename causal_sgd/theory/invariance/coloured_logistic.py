@@ -21,13 +21,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.theory._arguments import broadcast, checked_jit, count_environments
 from causal_sgd.theory._boundaries import bisect
 from causal_sgd.theory._exponents import log_abs, lyapunov_environments
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "critical_learning_rate",
     "exponent",

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.theory._arguments import broadcast, checked_jit
 from causal_sgd.theory._boundaries import bisect
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "Weights",
     "anchor",

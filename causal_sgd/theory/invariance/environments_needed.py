@@ -24,11 +24,11 @@ import numpy as np
 from jax.scipy.special import gammainc, ndtr
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces, linalg
+from causal_sgd import _room, linalg
 from causal_sgd.theory._arguments import broadcast, check, checked_jit
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "Certificate",
     "bayes_risk",

@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces, checks
+from causal_sgd import _room, checks
 from causal_sgd.theory._arguments import broadcast, check
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = ["asymptotic_errors", "descend", "errors", "step"]
 
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(64)

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.theory._arguments import broadcast, checked_jit, count_environments
 from causal_sgd.theory._exponents import lyapunov_environments
 from causal_sgd.types import Array
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "LARGEST_FEASIBLE_FLIP",
     "critical_correlation",

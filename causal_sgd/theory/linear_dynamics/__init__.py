@@ -41,6 +41,6 @@ All losses are mean squared residuals in units of E|D|^2 at the start, and sprea
 its root.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -19,6 +19,6 @@ mean of (x'theta - y)^2 / 4, so that u * u moves by exactly eta g_i. Arrays may 
 leading axes, which broadcast.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

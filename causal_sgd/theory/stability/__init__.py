@@ -20,6 +20,6 @@ The loss is (1/4m) sum_i (<X_i, UU'> - y_i)^2, so that the sharpness of U U' = A
 that of U V' in one dimension is S = (|u|^2 + |v|^2)/2.
 """
 
-from causal_sgd import _faces
+from causal_sgd import _attach
 
-__getattr__, __dir__, __all__ = _faces.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

@@ -27,7 +27,7 @@ the keys named in `STREAMS`.
 
 from __future__ import annotations
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.training.algorithms._fair import fair
 from causal_sgd.training.algorithms._federated import (
     FederatedOptions,
@@ -40,7 +40,7 @@ from causal_sgd.training.algorithms._parts import STREAMS, stream
 from causal_sgd.training.algorithms._sgd import penalised, sgd
 from causal_sgd.training.algorithms._zin import zin
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "STREAMS",
     "FederatedOptions",

@@ -8,7 +8,7 @@ weighted by their shares of the batch, which `samplers.stratified` makes equal.
 
 from __future__ import annotations
 
-from causal_sgd import _faces
+from causal_sgd import _room
 from causal_sgd.training.objectives._distributions import coral, fishr
 from causal_sgd.training.objectives._gradients import andmask, iga, sandmask
 from causal_sgd.training.objectives._heads import birm, irm, irmv1
@@ -16,7 +16,7 @@ from causal_sgd.training.objectives._robust import group_dro
 from causal_sgd.training.objectives._schedules import annealed
 from causal_sgd.training.objectives._values import from_value, mean, sd, vrex
 
-_faces.room(__name__)
+_room(__name__)
 __all__ = [
     "andmask",
     "annealed",
