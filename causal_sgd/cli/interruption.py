@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from causal_sgd.cli.outputs import say
@@ -81,6 +81,15 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
+def _within(frame: FrameType | None, code: CodeType) -> bool:
+    """Whether a function is running."""
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
+
+
 class _Handler:
     """Handles the signals of one command."""
 
@@ -90,13 +99,12 @@ class _Handler:
         self._raised: float | None = None  # when
         self._lost = False
         self._own = False  # whether the next signal is one of `_send`
-        self._dropping = False  # whether `raise_again` runs, which drops exceptions as well
         self._number = int(signal.SIGINT)
-        self._sender: threading.Thread | None = None
+        self._senders: list[threading.Thread] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._dropping:
-            return
+        if _within(frame, self.raise_again.__func__.__code__):
+            return  # it would be dropped again; the sender goes on
         own, self._own = self._own, False
         if own and not self._lost:
             return  # late: the one before it has been raised
@@ -115,20 +123,21 @@ class _Handler:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             self.hook(dropped)
             return
-        self._dropping = self._lost = True
-        self._sender = threading.Thread(target=self._send, daemon=True)
-        self._sender.start()
-        self._dropping = False
+        self._lost = True
+        self._senders.append(threading.Thread(target=self._send, daemon=True))
+        self._senders[-1].start()
 
     def close(self) -> None:
         """Send nothing any more."""
         self._lost = False
-        if self._sender is not None:
-            self._sender.join()
+        for sender in self._senders:
+            sender.join()
 
     def _send(self) -> None:
-        """Send the signal until it raises."""
-        while self._lost:
+        """Send the signal until it raises, or is dropped once more and has another sender."""
+        while True:
             time.sleep(LATER)
+            if not self._lost or threading.current_thread() is not self._senders[-1]:
+                return
             self._own = True
             _send(self._number)

@@ -74,6 +74,37 @@ def test_a_signal_during_a_finalizer_is_not_lost(capsys, monkeypatch) -> None:
     assert call("run", capsys=capsys) == (130, "", "causal-sgd: interrupted\n")
 
 
+def test_a_signal_that_is_dropped_again_leaves_none_behind() -> None:
+    later: list[int] = []
+
+    def slow(phase: str, info: dict) -> None:
+        until = time.monotonic() + 2 * interruption.LATER
+        while time.monotonic() < until:
+            pass
+
+    def collected(phase: str, info: dict) -> None:
+        gc.callbacks.remove(collected)
+        signal.raise_signal(signal.SIGINT)
+
+    def interrupted() -> None:
+        with interruption.interruptible(for_good=False):
+            gc.callbacks.insert(0, collected)
+            gc.collect()
+            time.sleep(120)
+
+    before = signal.signal(signal.SIGINT, lambda number, frame: later.append(number))
+    gc.callbacks.append(slow)
+    try:
+        for _ in range(20):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
+            time.sleep(2 * interruption.LATER)
+    finally:
+        gc.callbacks.remove(slow)
+        signal.signal(signal.SIGINT, before)
+    assert later == []
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_without_a_store_the_message_has_nothing_to_add(number: int, capsys, monkeypatch) -> None:
     monkeypatch.setattr(
