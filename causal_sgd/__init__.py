@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _COLUMNS = 92  # of a line of the table; `help` indents it by 8
 
