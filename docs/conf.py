@@ -26,7 +26,7 @@ author = "The causal_sgd developers"
 project_copyright = f"2026, {author}. Apache License 2.0"
 release = version = causal_sgd.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-# The links of CHANGELOG and benchmarks/README resolve from their own folders.
+# The links of benchmarks/README resolve from its own folder.
 suppress_warnings = ["myst.xref_missing", "myst.header"]
 default_role = "code"  # `x` in a docstring is code
 exclude_patterns = ["kept"]
