@@ -229,7 +229,8 @@ def _print_completion(words: Sequence[str]) -> Callable[[], int]:
         with contextlib.redirect_stdout(script):
             return parse(_completed(), words, program=PROGRAM, description=ABOUT)
     finally:
-        print(script.getvalue().replace(STUDY, ""), end="")
+        whole = script.getvalue().replace("['-h', '--help']", str([*HELP]))
+        print(whole.replace(STUDY, ""), end="")
 
 
 def _print_overview(*, whole: bool) -> int:

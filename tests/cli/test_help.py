@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,20 @@ def test_shells_complete_studies(shell: str, capsys) -> None:
     code, out, _ = call("--tyro-print-completion", shell, capsys=capsys)
     assert code == 0
     assert all(name in out for name in studies.NAMES)
+    assert "'-h', '--help', '--help-all'" in out
+    assert "'-h', '--help']" not in out, "some command does not complete --help-all"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_help_all_everywhere(capsys, tmp_path: Path) -> None:
+    _, script, _ = call("--tyro-print-completion", "bash", capsys=capsys)
+    (tmp_path / "script").write_text(script, "utf-8")
+    for words_before in ("", "run", "run supervised", "reproduce small-batch", "doctor"):
+        line = " ".join(["causal-sgd", *words(words_before), "--help-"])
+        complete = (
+            f"source {tmp_path}/script; COMP_WORDS=({line})",
+            "COMP_CWORD=$((${#COMP_WORDS[@]} - 1))",
+            "_tyro_causal_sgd; echo ${COMPREPLY[@]}",
+        )
+        done = subprocess.run(["bash", "-c", "\n".join(complete)], capture_output=True, text=True)
+        assert done.stdout.strip() == "--help-all", (words_before, done.stderr)
