@@ -50,7 +50,7 @@ def collected(folder: Path, names: list[str], *, shared: bool) -> Iterator[tuple
         shared: whether other work ran on the machine, so that times are upper bounds.
     """
     from causal_sgd.studies.reproduction import _cache
-    from causal_sgd.studies.reproduction._reports import exact
+    from causal_sgd.studies.reproduction._claims import exact
     from causal_sgd.studies.reproduction._settings import data_of
     from causal_sgd.studies.reproduction._times import machine_of
 

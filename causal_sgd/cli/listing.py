@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import json
 import shutil
 import textwrap
@@ -77,12 +76,9 @@ class List:
         width = max(map(len, studies.NAMES))
         totals = {"core": 0.0, "all": 0.0}
         unknown, needs = False, []
-        for system, question in itertools.product(studies.SYSTEMS, studies.QUESTIONS):
-            names = studies.QUESTIONS[question]
-            names = [name for name in names if studies.system_of(name) == system]
-            if names:
-                print(f"{system}: {question}")
-            for name in names:
+        for group in studies.grouped():
+            print(group.title)
+            for name in group.names:
                 study = studies.load(name)
                 time = self._times(name)["full"]
                 seconds = 0.0 if time is None else time.seconds
@@ -96,8 +92,7 @@ class List:
                 room = shutil.get_terminal_size().columns - width - 15
                 text = textwrap.shorten(studies.title(study), max(room, 20), placeholder=" ...")
                 print(f"{star} {name:<{width}}  {when:>8}  {text}")
-            if names:
-                print()
+            print()
         more = "more than " if unknown else ""
         print(f"total: {more}{duration(totals['all'])}; with a star: {duration(totals['core'])}")
         for text in needs:

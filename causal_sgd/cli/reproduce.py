@@ -44,13 +44,13 @@ class Reproduce:
     seed: int = 0
     """Root of all randomness."""
     out: Path = Path("figures")
-    """Folder for report.html, claims.json, the results, and each study's figure (.png and .pdf) and
-    table of plotted numbers (.csv)."""
+    """Folder for report.html, claims.json, claims.csv, the results, and each study's figure (.png
+    and .pdf) and table of plotted numbers (.csv)."""
     fresh: bool = False
     """Ignore cached results."""
     redraw: bool = False
     """Compute nothing: make claims, figures, tables and report from cached results, even outdated
-    ones."""
+    ones; without names, of all studies that have results in the folder."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -99,6 +99,7 @@ class Reproduce:
     def _names(self) -> tuple[str, ...]:
         """The studies to run; ValueError for options that cannot be followed."""
         from causal_sgd import studies
+        from causal_sgd.studies import reproduction
 
         names = tuple(checks.spelled("study", name, studies.NAMES) for name in self.studies)
         if names and self.all:
@@ -113,7 +114,10 @@ class Reproduce:
             ) from None
         check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
-        return tuple(dict.fromkeys(names)) or (studies.NAMES if self.all else studies.CORE)
+        if names or self.all:
+            return tuple(dict.fromkeys(names)) or studies.NAMES
+        saved = reproduction.saved(self.out, quick=self.quick, seed=self.seed)
+        return (self.redraw and saved) or studies.CORE
 
     def _plan(self, names: Sequence[str]) -> str:
         """The number of studies, cached ones, and the expected time."""
@@ -141,6 +145,9 @@ class Reproduce:
         table = reproduction.claims_table(outcomes, quick=self.quick, seed=self.seed)
         with replacing(self.out / "claims.json") as draft:
             draft.write_text(json.dumps(table, indent=1), encoding="utf-8")
+        rows = reproduction.claims_csv({outcome.name: outcome.verdicts for outcome in outcomes})
+        with replacing(self.out / "claims.csv") as draft:
+            draft.write_text(rows, encoding="utf-8")
         created = datetime.now(UTC).strftime("%Y-%m-%d")
         page = reproduction.report(
             outcomes, names, quick=self.quick, seed=self.seed, created=created

@@ -19,7 +19,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from causal_sgd import _room, checks
@@ -35,8 +35,10 @@ __all__ = [
     "QUESTIONS",
     "SYSTEMS",
     "Claim",
+    "Group",
     "Study",
     "Verdict",
+    "grouped",
     "lacking",
     "load",
     "question_of",
@@ -242,6 +244,36 @@ def system_of(name: str) -> str:
 def question_of(name: str) -> str:
     """The question that a study answers, which groups it in reports and in the atlas."""
     return next(question for question, names in QUESTIONS.items() if name in names)
+
+
+class Group(NamedTuple):
+    """The studies of one system that answer one question."""
+
+    system: str  # empty for studies that are not in `NAMES`
+    question: str
+    names: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """System and question in one line."""
+        return f"{self.system}: {self.question}" if self.system else self.question
+
+
+def grouped(names: Iterable[str] | None = None) -> list[Group]:
+    """Studies by system and question, as lists and reports show them.
+
+    Args:
+        names: of studies, by default all. Those that are not in `NAMES` form the last group.
+    """
+    chosen = tuple(dict.fromkeys(NAMES if names is None else names))
+    groups = []
+    for system, question in itertools.product(SYSTEMS, QUESTIONS):
+        members = [name for name in QUESTIONS[question] if name in chosen]
+        own = tuple(name for name in members if system_of(name) == system)
+        if own:
+            groups.append(Group(system, question, own))
+    others = tuple(name for name in chosen if name not in NAMES)
+    return [*groups, Group("", "Studies of your own", others)] if others else groups
 
 
 def requirements(study: Study) -> Mapping[str, str]:

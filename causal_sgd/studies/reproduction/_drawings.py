@@ -1,10 +1,8 @@
-"""The figure of a study: files for papers, and an image for the report."""
+"""The figure of a study: a file to look at, which the report shows, and one for papers."""
 
 from __future__ import annotations
 
-import base64
 import inspect
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,46 +15,31 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Drawing", "draw"]
 
 KINDS = ("png", "pdf")
-"""The files of a figure, by suffix."""
-
-LARGEST_SVG = 500_000  # bytes; beyond, a PNG is smaller
-PIXELS_PER_INCH = 180
+"""The files of a figure, by suffix; the report shows the first."""
 
 
 class Drawing(NamedTuple):
-    """A figure as an image inside a page."""
+    """What the report says of a figure, whose image is a file beside it."""
 
     caption: str
-    uri: str  # data:image/...
     width: int  # CSS pixels
     height: int
 
 
 def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:
-    """Write the figure of a study to `path` with .png and .pdf, and return it for the report.
-
-    The SVG carries no date and no random names: the same data give the same bytes.
-    """
-    import matplotlib as mpl
+    """Write the figure of a study to `path` with .png and .pdf, and describe it for the report."""
     from matplotlib import pyplot as plt
 
     from causal_sgd import figures
     from causal_sgd.figures._files import replacing
 
-    with figures.style(), mpl.rc_context({"svg.hashsalt": path.name}):
+    with figures.style():
         fig = study.figure(data)
         try:
             for kind in KINDS:
                 with replacing(path.with_name(f"{path.name}.{kind}")) as draft:
                     fig.savefig(draft)
-            kind, content = "svg+xml", io.BytesIO()
-            metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            fig.savefig(content, format="svg", metadata=metadata)
-            if content.tell() > LARGEST_SVG:
-                kind, content = "png", io.BytesIO()
-                fig.savefig(content, format="png", dpi=PIXELS_PER_INCH)
             width, height = (round(96 * inches) for inches in fig.get_size_inches())
         finally:
             plt.close(fig)
-    uri = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Drawing(inspect.cleandoc(study.figure.__doc__ or ""), uri, width, height)
+    return Drawing(inspect.cleandoc(study.figure.__doc__ or ""), width, height)

@@ -25,7 +25,7 @@ from causal_sgd.studies.reproduction._tables import write as write_table
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Outcome", "outcomes", "pending"]
+__all__ = ["Outcome", "outcomes", "pending", "saved"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,10 +113,10 @@ def outcomes(
             study = studies.load(name)
             outcome = _described(outcome, study)
             lacking = studies.lacking(study)
-            saved, outdated = _saved(
+            stored, outdated = _stored(
                 name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=not lacking
             )
-            results = saved
+            results = stored
             if results is None and lacking:
                 yield dataclasses.replace(outcome, skipped=lacking)
                 continue
@@ -128,7 +128,7 @@ def outcomes(
                 data=data_of(results.datasets),
                 paths={"results": _cache.folder(out, name, quick=quick, seed=seed)},
                 record=results.record,
-                reused=saved is not None,
+                reused=stored is not None,
                 outdated=outdated,
             )
             for fields in _derived(study, results.datasets, outcome.paths, out / name):
@@ -167,6 +167,15 @@ def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[
     return missing
 
 
+def saved(out: Path, *, quick: bool, seed: int) -> tuple[str, ...]:
+    """The studies of the package that have results in a folder, outdated or not."""
+    return tuple(
+        name
+        for name in studies.NAMES
+        if _cache.lookup(_cache.folder(out, name, quick=quick, seed=seed)) is not None
+    )
+
+
 class _Results(NamedTuple):
     """The datasets of a study, read from disk, and their provenance."""
 
@@ -186,7 +195,7 @@ def _described(outcome: Outcome, study: Study) -> Outcome:
     )
 
 
-def _saved(
+def _stored(
     name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool, needed: bool
 ) -> tuple[_Results | None, list[str]]:
     """The saved results of a study, None where they are not usable, and why they are stale.
