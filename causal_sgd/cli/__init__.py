@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import operator
 import os
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
+import causal_sgd
 from causal_sgd import checks
 from causal_sgd.cli.arguments import fill_help, parse
 from causal_sgd.cli.doctor import Doctor
@@ -175,7 +175,7 @@ def _drawing_to_files() -> Iterator[None]:
 
 
 def _version() -> int:
-    print(f"{PROGRAM} {importlib.metadata.version('causal_sgd')}")
+    print(f"{PROGRAM} {causal_sgd.__version__}")
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import psutil
 from packaging.requirements import Requirement
 
+import causal_sgd
 from causal_sgd.cli.computation import start
 
 __all__ = ["Doctor", "Finding", "examine"]
@@ -73,13 +74,17 @@ def examine() -> Iterator[Finding]:
 
 def _versions() -> Iterator[Finding]:
     try:
-        version = importlib.metadata.version(PACKAGE)
+        installed = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         text = f"used from {Path(__file__).parent} without an installation: pip install -e ."
         yield Finding(PACKAGE, text, "FAILS")
         return
-    text = f"{version} on Python {platform.python_version()}, {platform.platform()}"
-    yield Finding(PACKAGE, text, "ok")
+    text = f"{causal_sgd.__version__} on Python {platform.python_version()}, {platform.platform()}"
+    if installed == causal_sgd.__version__:
+        yield Finding(PACKAGE, text, "ok")
+    else:  # an editable installation keeps the version and the requirements that it was made with
+        advice = f"installed as {installed}: run pip install -e . again"
+        yield Finding(PACKAGE, f"{text}; {advice}", "note")
     for requirement in _requirements():
         if not _applies(requirement):
             continue

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
 
+import causal_sgd
 from causal_sgd import checks
 from causal_sgd.sweeps._provenance import Machine
 
@@ -37,6 +38,7 @@ __all__ = [
     "was_forked",
 ]
 
+_PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 Setting: TypeAlias = bool | int | str | None
 """The value of one of jax's settings."""
 
@@ -358,8 +360,9 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    packages = ("causal_sgd", "jax", "jaxlib", "optax", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    # An editable installation keeps the version that it was made with.
+    versions = {"causal_sgd": causal_sgd.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**versions, "python": platform.python_version()}
 
 

@@ -39,6 +39,19 @@ def test_a_wrong_version_is_reported_with_the_remedy(capsys, monkeypatch) -> Non
     assert "failed: jax, golden runs" in out
 
 
+def test_an_editable_installation_of_an_earlier_version_is_noted(monkeypatch) -> None:
+    version = doctor.importlib.metadata.version
+    monkeypatch.setattr(
+        doctor.importlib.metadata,
+        "version",
+        lambda name: "0.0.9" if name == "causal_sgd" else version(name),
+    )
+    found = next(doctor.examine())
+    assert found.verdict == "note"
+    assert found.text.startswith(f"{causal_sgd.__version__} on Python")
+    assert found.text.endswith("installed as 0.0.9: run pip install -e . again")
+
+
 def test_the_version_is_printed(capsys) -> None:
     code, out, _ = call("--version", capsys=capsys)
     assert (code, out) == (0, f"causal-sgd {causal_sgd.__version__}\n")
