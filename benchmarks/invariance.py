@@ -35,6 +35,7 @@ import jax.monitoring
 import numpy as np
 import optax
 import peers
+import summary
 
 import causal_sgd as cs
 from causal_sgd import algorithms, objectives
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say little")
     parser.add_argument("--tables", type=Path, metavar="FOLDER", help="write the CSV files")
     parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="also write the tables into the README"
+        "--write", type=Path, metavar="FOLDER", help="also write them into benchmarks/README.md"
     )
     options = parser.parse_args(arguments)
     cs.use_cpu_cores()
@@ -225,9 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{search}", flush=True)
     print(f"\n{print_sizes(10 if few else 1000, 8 if few else 128)}")
     if options.write is not None:
-        versus = importlib.import_module("versus")
         path = options.write / "benchmarks" / "README.md"
-        versus.write(path, "invariance.py", f"{shown}\n\n{search}")
+        summary.write(path, "invariance.py", f"{shown}\n\n{search}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import peers
+import summary
 import xarray as xr
 
 import causal_sgd as cs
@@ -263,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say little")
     parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="also write the tables into the README"
+        "--write", type=Path, metavar="FOLDER", help="also write them into benchmarks/README.md"
     )
     options = parser.parse_args(arguments)
     if options.repeats < 1:
@@ -284,8 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"indexing PyTorch at its best takes {best:.3g} times as long (aim: {LIMIT:g})")
         print(agreement(kind, sizes, runs), flush=True)
     if options.write is not None:
-        versus = importlib.import_module("versus")
-        versus.write(options.write / "benchmarks" / "README.md", "networks.py", "\n\n".join(shown))
+        path = options.write / "benchmarks" / "README.md"
+        summary.write(path, summary.NETWORKS, "\n\n".join(shown))
+        summary.summarise(options.write)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The bare program runs over the same tiles, fed by one host thread per device; it
 to the host and dropped. Everything is compiled beforehand. The variants run in turns in one
 process, and the ratios are medians over the repeats.
 
-Run `python benchmarks/sweep_overhead.py`; by default 640 runs of 600 steps at d = 50, as in
-README's example.
+Run `python benchmarks/sweep_overhead.py`; by default a phase diagram of 640 runs of 600 steps at
+d = 50.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import peers
+import summary
 import xarray as xr
 
 import causal_sgd as cs
@@ -56,6 +57,8 @@ class Sizes(NamedTuple):
     peer_steps: int = 200
     examples: int = 10_000  # of an environment, for PyTorch
     nodes: int = 16  # of the quadrature
+    kinds: Sequence[str] = unit_tests.EXAMPLES
+    methods: Sequence[str] = unit_tests.METHODS
 
 
 QUICK = Sizes(2, 2, 20, 2, 50)
@@ -94,8 +97,8 @@ def computed(
     work = {
         (part, example, method): _work(part, example, method, sizes)
         for part in parts
-        for example in unit_tests.EXAMPLES
-        for method in unit_tests.METHODS
+        for example in sizes.kinds
+        for method in sizes.methods
     }
     done, begin, total = 0.0, time.perf_counter(), sum(work.values())
     for (part, example, method), amount in work.items():
@@ -227,24 +230,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--nodes", type=int, default=16, help="of the quadrature; in its own FOLDER"
     )
+    parser.add_argument(
+        "--write", type=Path, metavar="FOLDER", help="also write costs into benchmarks/README.md"
+    )
     options = parser.parse_args(arguments)
+    if options.write is not None and (
+        options.quick or not options.all or importlib.util.find_spec("torch") is None
+    ):
+        parser.error("--write needs --all without --quick, and torch for the peer's job")
     cs.use_cpu_cores()
     sizes = (QUICK if options.quick else Sizes())._replace(nodes=options.nodes)
     runs, seconds = write_tables(options.tables, sizes, everything=options.all)
     if options.all:
         draw(options.tables)
-    print(
-        f"{runs:,} runs, {runs * sizes.steps:.2g} steps, {seconds:.0f} s on {os.cpu_count()} "
-        f"cores: {runs / seconds:,.0f} jobs a second, where nothing was in the store before"
-    )
-    if importlib.util.find_spec("torch") is None:
-        print("torch is not installed: no job of it is timed")
-        return
-    jobs = peer_jobs(sizes)
+    jobs: dict[str, float] = {}
+    if importlib.util.find_spec("torch") is not None:
+        jobs = peer_jobs(sizes)
     for name, spent in jobs.items():
         print(f"PyTorch, {name}: {spent:.3g} s a job, {sizes.steps} steps")
-    mean = float(np.mean(list(jobs.values())))
-    print(f"one job of PyTorch takes as long as {mean * runs / seconds:,.0f} jobs here")
+    shown = cost_table(runs, runs * sizes.steps, seconds, list(jobs.values()))
+    print(f"on {os.cpu_count()} cores, where nothing was in the store before\n\n{shown}")
+    if options.write is not None:
+        summary.write(options.write / "benchmarks" / "README.md", summary.UNIT_TESTS, shown)
+        summary.summarise(options.write)
+
+
+def cost_table(runs: int, steps: int, seconds: float, jobs: Sequence[float]) -> str:
+    """A Markdown table of what the runs cost beside the jobs of PyTorch, in seconds."""
+    peer = "not measured: no torch", "not measured"
+    if jobs:
+        mean = float(np.mean(jobs))
+        peer = f"{min(jobs):.3g} to {max(jobs):.3g}", f"{mean * runs / seconds:,.0f}"
+    row = {
+        "runs": f"{runs:,}",
+        "steps": f"{steps:.2g}",
+        "s": f"{seconds:,.0f}",
+        "runs a second": f"{runs / seconds:,.0f}",
+        "a job of PyTorch, s": peer[0],
+        "runs in a job's time": peer[1],
+    }
+    return summary.one_row(row)
 
 
 def peer_jobs(sizes: Sizes) -> dict[str, float]:

@@ -19,8 +19,8 @@ the repeats. The first two tables are the cost of a step of the engine at three 
 the chain over dimensions and batch sizes, by the difference of two sweeps with different numbers of
 steps and one compilation each.
 
-Run `python benchmarks/versus.py`, with `--write .` to put the tables into the README files; the
-PyTorch rows need `pip install torch==2.13.0`.
+Run `python benchmarks/versus.py`, with `--write .` to put the tables into benchmarks/README.md, and
+README's table from them (`summary.py`); the PyTorch rows need `pip install torch==2.13.0`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jax
 import numpy as np
 import peers
+import summary
 
 import causal_sgd as cs
 from causal_sgd.experiment import Experiment
@@ -54,6 +55,8 @@ SYSTEM: dict[str, Any] = {
     "init_scale": 1e-3,
 }
 WORKS = ["a", "b", "c", "d", "e"]
+WHOLE = {summary.DIAGRAM: {"a", "b", "c", "d"}, summary.CHAIN: {"e"}}
+"""The works of each table of benchmarks/README.md."""
 LARGE = SYSTEM | {"dim": 1000, "rank": 20, "learning_rate": 0.02}
 FEW: dict[str, Any] = SYSTEM | {"invariant_rank": 2, "spurious_rank": 2, "rank": 4}
 CHAIN: dict[str, Any] = FEW | {"model": "order-parameters", "measurement": "order-parameter-law"}
@@ -204,15 +207,21 @@ def overview(works: Mapping[str, Work]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, name: str, text: str) -> None:
-    """Replace the text between the comments of this name in a Markdown file."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    document = path.read_text()
-    if document.count(begin) != 1 or document.count(end) != 1:
-        lines = f"{begin.strip()!r} and {end.strip()!r}"
-        raise ValueError(f"{path} must have the lines {lines} once each")
-    before, rest = document.split(begin)
-    path.write_text(before + begin + text + end + rest.split(end)[1])
+def written(letters: Iterable[str]) -> set[str]:
+    """The works that fill tables: all of a table's are among these."""
+    every = set(letters)
+    return set().union(*(part for part in WHOLE.values() if part <= every))
+
+
+def write_tables(folder: Path, works: Mapping[str, Work]) -> None:
+    """Put the tables whose works are all there into benchmarks/README.md, and sum them up."""
+    path = folder / "benchmarks" / "README.md"
+    if written(works) >= WHOLE[summary.DIAGRAM]:
+        drawn = {letter: works[letter] for letter in sorted(WHOLE[summary.DIAGRAM])}
+        summary.write(path, summary.DIAGRAM, overview(drawn))
+    if written(works) >= WHOLE[summary.CHAIN]:
+        summary.write(path, summary.CHAIN, works["e"].table())
+    summary.summarise(folder)
 
 
 LABELS = {
@@ -241,11 +250,11 @@ def main() -> None:
         "--write",
         type=Path,
         metavar="FOLDER",
-        help="also write the tables into the README files of this repository",
+        help="also write the tables into benchmarks/README.md, and README's from them",
     )
     options = parser.parse_args()
-    if options.write is not None and len(set(options.works)) < len(WORKS):
-        parser.error("--write needs all works: an incomplete table must not replace the whole one")
+    if options.write is not None and set(options.works) - written(options.works):
+        parser.error("--write needs the works a, b, c and d, or e: a part must not replace a table")
     cs.use_cpu_cores()
     repeats, steps = options.repeats, options.peer_steps
     without_torch = not importlib.util.find_spec("torch")
@@ -343,8 +352,7 @@ def main() -> None:
         )
 
     if options.write is not None:
-        write(options.write / "benchmarks" / "README.md", "versus.py, all works", overview(works))
-        write(options.write / "README.md", "benchmarks/versus.py, the diagram", works["c"].table())
+        write_tables(options.write, works)
 
 
 if __name__ == "__main__":

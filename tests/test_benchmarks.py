@@ -101,11 +101,24 @@ def test_the_comparison_runs_to_its_end():
     assert all(float(row["seconds"].replace(",", "")) > 0 for row in work)
 
 
+def copied(folder: Path) -> Path:
+    """README and benchmarks/README.md in another folder."""
+    (folder / "benchmarks").mkdir()
+    for name in ("README.md", "benchmarks/README.md"):
+        (folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    return folder
+
+
 def test_the_comparison_is_put_into_the_readmes(tmp_path):
     versus = importlib.import_module("benchmarks.versus")
+    summary = importlib.import_module("benchmarks.summary")
     works = {
         letter: versus.Work(
-            f"work {letter}", "10, 20", seconds, 1.5, {"numpy_loop": 60.0, "jax_drawn": 30.0}
+            "diagram" if letter == "c" else f"work {letter}",
+            "10, 20",
+            seconds,
+            1.5,
+            {"numpy_loop": 60.0, "jax_drawn": 30.0},
         )
         for letter, seconds in zip(versus.WORKS, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True)
     }
@@ -113,35 +126,68 @@ def test_the_comparison_is_put_into_the_readmes(tmp_path):
     rows = {row[""]: row for row in tables(versus.overview(works))[0]}
     assert rows["causal_sgd"]["(d) work d"] == "4"
     assert rows["NumPy loop tuned, threaded draws"]["(b) work b"] == "60 (30)"
-    for name, place in (
-        ("README.md", "benchmarks/versus.py, the diagram"),
-        ("benchmarks/README.md", "versus.py, all works"),
-    ):
-        copy = tmp_path / Path(name).name
-        copy.write_text((ROOT / name).read_text())
-        versus.write(copy, place, "| new |")
-        found, original = (path.read_text().split(f"{place} -->") for path in (copy, ROOT / name))
-        assert found[::2] == original[::2], "something else was changed"
-        assert found[1].splitlines()[1:-1] == ["| new |"]
-        with pytest.raises(ValueError, match="once each"):
-            versus.write(copy, "no such place", "| new |")
+    page = copied(tmp_path) / "benchmarks" / "README.md"
+    before = {row["work"]: row for row in summary.rows_of(ROOT / "README.md", summary.PLACE)}
+    versus.write_tables(tmp_path, works)
+    after = summary.rows_of(tmp_path / "README.md", summary.PLACE)
+    assert [(row["here"], row["times as long"]) for row in after[:2]] == [
+        ("3 s", "10"),
+        ("5 s", "6"),
+    ]
+    assert all(row == before[row["work"]] for row in after[2:]), "other commands' rows changed"
+    rest = re.compile(r"(?s)<!-- versus.py.*?<!-- end of versus.py[^>]*>")
+    texts = [
+        rest.sub("", path.read_text("utf-8")) for path in (page, ROOT / "benchmarks" / "README.md")
+    ]
+    assert texts[0] == texts[1], "something else was changed"
+    with pytest.raises(ValueError, match="once each"):
+        summary.write(page, "no such place", "| new |")
 
 
-def test_an_incomplete_comparison_replaces_no_table():
-    done = run("versus.py", "--works", "a", "--write", ROOT, check=False)
+def test_a_part_of_the_comparison_replaces_its_table_only(tmp_path):
+    versus = importlib.import_module("benchmarks.versus")
+    assert versus.written("abcd") == set("abcd")
+    assert versus.written("abe") == {"e"}
+    assert versus.written("abc") == set()
+    done = run("versus.py", "--works", "a", "e", "--write", tmp_path, check=False)
     assert done.returncode == 2
-    assert "--write needs all works" in done.stderr
+    assert "--write needs the works a, b, c and d, or e" in done.stderr
+
+
+def test_the_costs_of_the_unit_tests_are_put_into_the_readmes(tmp_path, capsys):
+    unit_tests = importlib.import_module("benchmarks.unit_tests")
+    summary = importlib.import_module("benchmarks.summary")
+    shown = unit_tests.cost_table(1000, 10**7, 20.0, [4.0, 8.0])
+    assert tables(shown)[0][0]["runs in a job's time"] == "300"
+    summary.write(copied(tmp_path) / "benchmarks" / "README.md", summary.UNIT_TESTS, shown)
+    summary.summarise(tmp_path)
+    row = summary.rows_of(tmp_path / "README.md", summary.PLACE)[2]
+    assert (row["here"], row["times as long"]) == ("20 s", "300")
+    assert "1,000 runs" in row["work"]
+    with pytest.raises(SystemExit) as stop:
+        unit_tests.main(["--tables", str(tmp_path), "--quick", "--write", str(ROOT)])
+    assert stop.value.code == 2
+    assert "--write needs --all without --quick" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
-    out = run("gpu.py", "--quick", "--repeats", "1").stdout
+    out = run("gpu.py", "--quick", "--repeats", "1", "--only", "step", "sizes", "diagram").stdout
     assert "(cpu)" in out.splitlines()[0]
     assert "not on a GPU" in out
     versus, sizes, diagram = tables(out)
     assert {row["what"].split()[0] for row in versus} >= {"causal_sgd,", "jit(vmap)", "NumPy"}
     assert {row["law"] for row in sizes} == {"gaussian_law", "low_rank_law"}
     assert diagram[0]["runs"].startswith("8 = ")
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_trains_unit_tests_and_networks():
+    out = run("gpu.py", "--quick", "--only", "unit-tests", "networks").stdout
+    jobs, networks = tables(out)
+    assert [(row["examples x methods"], row["runs"]) for row in jobs] == [("2 x 2", "16")]
+    assert [row["runs"] for row in networks] == ["10", "10"]
+    assert all(float(row["s, compiled"]) > 0 for row in networks)
 
 
 def test_the_gpu_benchmark_refuses_full_sizes_on_a_cpu():

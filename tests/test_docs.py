@@ -19,6 +19,7 @@ from types import ModuleType
 import pytest
 
 import causal_sgd
+from support.markdown import blocks, broken, commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -48,10 +49,6 @@ SUFFIXES = {
 }
 
 
-def blocks(text: str) -> list[str]:
-    return re.findall(r"(?s)```python\n(.*?)```", text)
-
-
 @pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE],
@@ -63,26 +60,26 @@ def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch) -> None
         exec(compile(block, name, "exec"), names)
 
 
-def commands(text: str) -> list[str]:
-    """The lines of a page's indented blocks that call the program, continued lines joined."""
-    joined = text.replace("\\\n", " ")
-    return re.findall(r"(?m)^    (causal-sgd .*)$", joined)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands(PAGES["start.md"]))
-def test_the_commands_of_the_first_page_run(command: str, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "causal_sgd", *shlex.split(command)[1:]]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_commands_of_the_first_page_run_in_turn(tmp_path: Path) -> None:
+    for command in commands(PAGES["start.md"]):
+        arguments = [sys.executable, "-m", "causal_sgd", *shlex.split(command)[1:]]
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
-def test_the_pages_that_pages_link_to_exist() -> None:
-    for name, text in PAGES.items():
-        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            target = DOCS.joinpath(name).parent.joinpath(link).resolve()
-            generated = any(DOCS / folder in target.parents for folder in GENERATED)
-            assert generated or target.exists(), f"{name} links to {link}"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_and_headings_that_a_page_links_to_exist(name: str) -> None:
+    assert not list(broken(DOCS / name, tuple(DOCS / folder for folder in GENERATED)))
+
+
+def test_a_link_that_leads_nowhere_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# One heading: `x`, y\n```\n# no heading\n```\n")
+    good = "[a](other.md) [b](other.md#one-heading-x-y) [c](#here) [d](https://e.org/#f)"
+    bad = "![g](gone.png) [h](other.md#no-heading) <img src='x'> <img src=\"gone.webp\">"
+    (tmp_path / "page.md").write_text(f"## Here\n{good}\n{bad}\n")
+    found = ["gone.png", "gone.webp", "other.md#no-heading"]
+    assert list(broken(tmp_path / "page.md")) == found
 
 
 # Names
