@@ -15,7 +15,8 @@ def notebooks(source: Path, folder: Path) -> None:
         "# Notebooks",
         "",
         "The notebooks of the repository with their results. The site does not run them; the tests",
-        "do. To run one yourself: `pip install -e '.[notebooks]'`, then `jupyter lab notebooks`.",
+        "do (`pytest notebooks --durations=0` prints the times). To run one yourself:",
+        "`pip install -e '.[notebooks]'`, then `jupyter lab notebooks`.",
         "",
     ]
     paths = sorted(source.glob("*.ipynb"))
@@ -26,7 +27,8 @@ def notebooks(source: Path, folder: Path) -> None:
                 text = "".join(cell["source"])
                 cell["source"] = re.sub(r"\]\((?:\.\./)?docs/", "](../", text)
         (folder / path.name).write_text(json.dumps(content), "utf-8")
-        first = "".join(content["cells"][0]["source"]).splitlines()
-        index += [f"- [{first[0].lstrip('# ')}]({path.name})"]
-    toctree = ["", "```{toctree}", ":hidden:", "", *(path.stem for path in paths), "```", ""]
+        title, about = "".join(content["cells"][0]["source"]).split("\n\n")[:2]
+        about = " ".join(about.split())
+        index += [f"**[{title.lstrip('# ')}]({path.name})**", f": {about}", ""]
+    toctree = ["```{toctree}", ":hidden:", "", *(path.stem for path in paths), "```", ""]
     (folder / "index.md").write_text("\n".join([*index, *toctree]), "utf-8")
