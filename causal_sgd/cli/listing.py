@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import shlex
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from causal_sgd import checks
 from causal_sgd.cli.help import wrapped
 from causal_sgd.cli.outputs import plain
 from causal_sgd.experiment import SYSTEMS
@@ -20,6 +21,8 @@ from causal_sgd.experiment import SYSTEMS
 if TYPE_CHECKING:
     from causal_sgd.experiment._base import BaseExperiment
     from causal_sgd.studies import Study
+    from causal_sgd.studies._constants import Constant
+    from causal_sgd.studies._selection import Selected
     from causal_sgd.studies.reproduction import Time
 
 __all__ = ["List"]
@@ -33,7 +36,8 @@ class List:
     """
 
     study: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[STUDY]")] = None
-    """Describe this study: its method, claims and times."""
+    """Describe this study: its method, claims, constants and times; a file such as ./my_study.py
+    or a module may be one, too."""
     names: bool = False
     """List the names and axes that `run` and `phase` accept instead."""
     out: Path = Path("figures")
@@ -44,15 +48,14 @@ class List:
     def __call__(self) -> int:
         """Print the list."""
         from causal_sgd import studies
+        from causal_sgd.studies._selection import select
 
         if self.names and self.study is not None:
             raise ValueError(f"--names must not be given with a study, got {self.study!r}")
-        if self.study is not None:
-            names = (checks.spelled("study", self.study, studies.NAMES),)
-        else:
-            names = studies.NAMES
+        one = None if self.study is None else select(self.study)
         if self.json:
-            report: dict[str, object] = {"studies": [self._report(name) for name in names]}
+            listed = map(select, studies.NAMES) if one is None else (one,)
+            report: dict[str, object] = {"studies": [self._report(study) for study in listed]}
             if self.study is None:
                 systems = {
                     system: {"names": dict(kind.choices()), "axes": _axes(kind)}
@@ -63,8 +66,8 @@ class List:
             print(json.dumps(report))
         elif self.names:
             self._print_names()
-        elif self.study is not None:
-            self._print_one(names[0])
+        elif one is not None:
+            self._print_one(one)
         else:
             self._print_all()
         return 0
@@ -112,10 +115,10 @@ class List:
             print(f"axes of `causal-sgd {words.replace('run', 'phase')}`:")
             print("\n".join(wrapped(", ".join(_axes(kind)), "  ")))
 
-    def _print_one(self, name: str) -> None:
+    def _print_one(self, selected: Selected) -> None:
         from causal_sgd import studies
 
-        study = studies.load(name)
+        name, study = selected.name, selected.study
         finding = inspect.cleandoc(study.__doc__ or "")
         for label, text in (
             (name, finding),
@@ -130,12 +133,18 @@ class List:
             print(f"needs     {', '.join(needed)} ({studies.lacking(study) or 'installed'})")
         print("claims:")
         _print_claims(study)
-        print(f"run it:   causal-sgd reproduce {name}")
+        if constants := selected.settable():
+            print("constants:")
+            _print_constants(constants)
+        print(f"run it:   causal-sgd reproduce {shlex.quote(selected.word)}")
+        if constants:
+            print(f"          causal-sgd reproduce {shlex.quote(selected.word)} --set NAME=value")
 
-    def _report(self, name: str) -> dict[str, object]:
+    def _report(self, selected: Selected) -> dict[str, object]:
         from causal_sgd import studies
+        from causal_sgd.studies._constants import shown
 
-        study = studies.load(name)
+        name, study = selected.name, selected.study
         times = {
             size: None if time is None else time._asdict()
             for size, time in self._times(name).items()
@@ -154,6 +163,10 @@ class List:
                 | claim._asdict()
                 | {"low": plain(claim.low), "high": plain(claim.high)}
                 for short, claim in study.CLAIMS.items()
+            ],
+            "constants": [
+                {"name": constant.name, "value": shown(constant.value), "meaning": constant.meaning}
+                for constant in selected.settable()
             ],
             "times": times,
         }
@@ -185,6 +198,20 @@ def _print_claims(study: Study) -> None:
         source = f"  ({claim.source})" if claim.judged else ""
         first, *rest = wrapped(f"{claim.text}{source}", " " * 23)
         print("\n".join([f"    {claim.interval:<18} {first.strip()}", *rest]))
+
+
+def _print_constants(constants: Sequence[Constant]) -> None:
+    """Print a line for each constant: its name, its value, and its comment where it has one."""
+    from causal_sgd.studies._constants import brief
+
+    width = max(len(constant.name) for constant in constants)
+    room = max(shutil.get_terminal_size().columns - width - 7, 20)
+    for constant in constants:
+        value = textwrap.shorten(brief(constant.value), room, placeholder=" ...")
+        left = room - len(value) - 4
+        short = len(value) + 4 + 12 <= room and constant.meaning
+        meaning = textwrap.shorten(constant.meaning, left, placeholder=" ...") if short else ""
+        print(f"    {constant.name:<{width}} = {value}" + (f"  # {meaning}" if meaning else ""))
 
 
 def _axes(kind: type[BaseExperiment]) -> list[str]:

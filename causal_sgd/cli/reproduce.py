@@ -17,6 +17,7 @@ from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, say
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from causal_sgd.studies._selection import Wanted
     from causal_sgd.studies.reproduction import Outcome
 
 __all__ = ["Reproduce"]
@@ -36,7 +37,8 @@ class Reproduce:
     studies: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[STUDY ...]")
     ] = ()
-    """Names of studies, see `causal-sgd list`; by default the few with the results of the paper."""
+    """Names of studies, see `causal-sgd list`, files such as ./my_study.py, or modules; by default
+    the few with the results of the paper."""
     all: bool = False
     """Run all studies."""
     quick: bool = False
@@ -51,13 +53,19 @@ class Reproduce:
     redraw: bool = False
     """Compute nothing: make claims, figures, tables and report from cached results, even outdated
     ones; without names, of all studies that have results in the folder."""
+    set: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
+    ] = ()
+    """Set a constant of the studies, see `causal-sgd list STUDY`; STUDY:NAME=VALUE for one of
+    several, and once for each. The results are kept apart from those with the defaults."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
         """Run, check, draw and report."""
-        names = self._names()
-        start()
+        self._check()
+        start()  # before a module of one's own starts jax
+        wanted = self._wanted()
         import matplotlib as mpl
 
         mpl.use("Agg")
@@ -66,11 +74,11 @@ class Reproduce:
         if self.quick and not self.json:
             print("quick: reduced size; claims are checked, but this is no full reproduction")
         if not self.redraw and not self.json:
-            print(self._plan(names), flush=True)
+            print(self._plan(wanted), flush=True)
         done: list[Outcome] = []
         try:
             for outcome in reproduction.outcomes(
-                names,
+                wanted,
                 self.out,
                 quick=self.quick,
                 seed=self.seed,
@@ -83,11 +91,11 @@ class Reproduce:
                     _print_outcome(outcome)
         except KeyboardInterrupt:
             if done:
-                self._write(done, names)
-            state = f"{len(done)} of {len(names)} studies are finished and cached"
+                self._write(done, wanted)
+            state = f"{len(done)} of {len(wanted)} studies are finished and cached"
             command = "the same command" + (" without --fresh" if self.fresh else "")
             raise KeyboardInterrupt(f"{state}; continue with: {command}") from None
-        self._write(done, names)
+        self._write(done, wanted)
         if self.json:
             report = reproduction.described(done, self.out, quick=self.quick, seed=self.seed)
             print(json.dumps(report), flush=True)
@@ -96,14 +104,18 @@ class Reproduce:
         bad = any(outcome.failed or outcome.error for outcome in done)
         return 1 if bad or (self.studies and any(outcome.skipped for outcome in done)) else 0
 
-    def _names(self) -> tuple[str, ...]:
-        """The studies to run; ValueError for options that cannot be followed."""
-        from causal_sgd import studies
-        from causal_sgd.studies import reproduction
+    def _check(self) -> None:
+        """Raise ValueError for options that cannot be followed."""
+        from causal_sgd.studies._finding import built_in
 
-        names = tuple(checks.spelled("study", name, studies.NAMES) for name in self.studies)
-        if names and self.all:
-            raise ValueError(f"--all must not be given with names of studies, got {names[0]!r}")
+        if self.studies and self.all:
+            raise ValueError(
+                f"--all must not be given with names of studies, got {self.studies[0]!r}"
+            )
+        for word in self.studies:
+            built_in(word)
+        if self.set and not self.studies:
+            raise ValueError(f"--set must be given with names of studies, got {self.set[0]!r}")
         if self.fresh and self.redraw:
             raise ValueError("--fresh must not be given with --redraw, which computes nothing")
         try:
@@ -114,31 +126,42 @@ class Reproduce:
             ) from None
         check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
-        if names or self.all:
-            return tuple(dict.fromkeys(names)) or studies.NAMES
+
+    def _wanted(self) -> Sequence[Wanted]:
+        """The studies to run."""
+        from causal_sgd import studies
+        from causal_sgd.studies import reproduction
+        from causal_sgd.studies._selection import chosen
+
+        if self.studies:
+            return chosen(self.studies, self.set)
+        if self.all:
+            return studies.NAMES
         saved = reproduction.saved(self.out, quick=self.quick, seed=self.seed)
         return (self.redraw and saved) or studies.CORE
 
-    def _plan(self, names: Sequence[str]) -> str:
+    def _plan(self, wanted: Sequence[Wanted]) -> str:
         """The number of studies, cached ones, and the expected time."""
+        from causal_sgd.studies._selection import name_of
         from causal_sgd.studies.reproduction import duration, pending, time_of
 
-        left = names if self.fresh else pending(names, self.out, quick=self.quick, seed=self.seed)
-        text = f"{len(names)} {'study' if len(names) == 1 else 'studies'}"
-        if len(left) < len(names):
-            text += f", of which {len(names) - len(left)} are cached"
-        skipped = [name for name in left if _lacks_packages(name)]
+        count = len(wanted)
+        left = wanted if self.fresh else pending(wanted, self.out, quick=self.quick, seed=self.seed)
+        text = f"{count} {'study' if count == 1 else 'studies'}"
+        if len(left) < count:
+            text += f", of which {count - len(left)} are cached"
+        skipped = [study for study in left if _lacks_packages(study)]
         if skipped:
-            text += f"; packages are missing for {', '.join(skipped)}"
-            left = [name for name in left if name not in skipped]
-        times = [time_of(name, self.out, quick=self.quick) for name in left]
+            text += f"; packages are missing for {', '.join(map(name_of, skipped))}"
+            left = [study for study in left if study not in skipped]
+        times = [time_of(study, self.out, quick=self.quick) for study in left]
         known = [time for time in times if time is not None]
         if known and len(known) == len(times):
             where = "here" if all(time.here for time in known) else "elsewhere"
             text += f"; about {duration(sum(time.seconds for time in known))}, as measured {where}"
         return text
 
-    def _write(self, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
+    def _write(self, outcomes: Sequence[Outcome], wanted: Sequence[Wanted]) -> None:
         from causal_sgd.figures._files import replacing
         from causal_sgd.studies import reproduction
 
@@ -150,18 +173,19 @@ class Reproduce:
             draft.write_text(rows, encoding="utf-8")
         created = datetime.now(UTC).strftime("%Y-%m-%d")
         page = reproduction.report(
-            outcomes, names, quick=self.quick, seed=self.seed, created=created
+            outcomes, wanted, quick=self.quick, seed=self.seed, created=created
         )
         with replacing(self.out / "report.html") as draft:
             draft.write_text(page, encoding="utf-8")
 
 
-def _lacks_packages(name: str) -> bool:
+def _lacks_packages(wanted: Wanted) -> bool:
     """Whether a study will be skipped; one that cannot be loaded fails when its turn comes."""
     from causal_sgd import studies
+    from causal_sgd.studies._selection import select
 
     try:
-        return bool(studies.lacking(studies.load(name)))
+        return bool(studies.lacking(select(wanted).study))
     except Exception:  # of a module of any content
         return False
 
@@ -183,6 +207,11 @@ def _print_outcome(outcome: Outcome) -> None:
     if outcome.outdated:
         state = "outdated" if outcome.reused else "computed again"
         print(f"  {state}: {'; '.join(outcome.outdated)}")
+    if outcome.constants:
+        parts = [f"{name}={one.value} ({one.default})" for name, one in outcome.constants.items()]
+        print(
+            f"  set    {', '.join(parts)}; the intervals were stated for the defaults in brackets"
+        )
     for verdict in outcome.judged.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
         text = f"{claim.interval:<18} {claim.text}  ({claim.source})"

@@ -20,9 +20,11 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from causal_sgd import _room, checks
+from causal_sgd import _room
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,16 +34,19 @@ _room(__name__)
 __all__ = [
     "CORE",
     "NAMES",
+    "OWN",
     "QUESTIONS",
     "SYSTEMS",
     "Claim",
     "Group",
+    "Reproduction",
     "Study",
     "Verdict",
     "grouped",
     "lacking",
     "load",
     "question_of",
+    "reproduce",
     "requirements",
     "system_of",
     "title",
@@ -138,6 +143,9 @@ This is the order of `causal-sgd reproduce --all`, of its report, and of the atl
 NAMES = tuple(itertools.chain.from_iterable(QUESTIONS.values()))
 """All studies in that order."""
 
+OWN = "Studies of your own"
+"""In place of the question of a study that is not built in."""
+
 CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
 """The studies of plain `causal-sgd reproduce`: the results of the paper, in about two minutes."""
 
@@ -206,6 +214,23 @@ class Study(Protocol):
         ...
 
 
+class Reproduction(NamedTuple):
+    """What a study found: `reproduce` returns it."""
+
+    name: str
+    """Of its results and figures; with the constants that were set."""
+    data: Mapping[str, xr.Dataset]
+    """Datasets by name, as `run` returned them."""
+    verdicts: Mapping[str, Verdict]
+    """By the short names of the claims."""
+    figure: Figure
+    """Drawn from the data; no window shows it, and a notebook displays it as a value."""
+    paths: Mapping[str, Path]
+    """What was written: the folder `results`, the table (`csv`) and the figure (`png`, `pdf`)."""
+    reused: bool
+    """Whether the results were computed earlier."""
+
+
 def verdicts(study: Study, data: Mapping[str, xr.Dataset]) -> list[Verdict]:
     """Compare the numbers that a study measures with its claims, in the order of the claims.
 
@@ -218,23 +243,74 @@ def verdicts(study: Study, data: Mapping[str, xr.Dataset]) -> list[Verdict]:
     return [Verdict(claim, float(measured[name])) for name, claim in study.CLAIMS.items()]
 
 
-def load(name: str) -> Study:
+def load(study: str | Path | ModuleType, *, constants: Mapping[str, object] | None = None) -> Study:
     """Import the module of a study.
 
+    Args:
+        study: the name of a built-in study, or one of your own: the path of its file, its module,
+            or the name of its module. One of your own is always read from its file, so that an edit
+            counts at once.
+        constants: new values for constants of the module, such as `{"SEEDS": 64}`, and for fields
+            of experiments among them, such as `{"BASE.dim": 100}`. Constants derived from them
+            follow.
+
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, a file or a module that is no study or cannot be imported,
+            and for constants that it lacks.
     """
-    name = checks.choice("study", name.replace("_", "-"), NAMES)
+    from causal_sgd.studies import _selection
+
+    if constants or not isinstance(study, str) or study.replace("_", "-") not in NAMES:
+        return _selection.select(study, constants).study
+    name = study.replace("_", "-")
     module = f"causal_sgd.studies.{system_of(name)}.{name.replace('-', '_')}"
     return cast(Study, importlib.import_module(module))
 
 
+def reproduce(
+    study: str | Path | ModuleType,
+    *,
+    constants: Mapping[str, object] | None = None,
+    out: str | Path = "figures",
+    quick: bool = False,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> Reproduction:
+    """Run a study, or reuse its results, as `causal-sgd reproduce` does; return what it finds.
+
+    Args:
+        study: a built-in name, or one of your own, as for `load`.
+        constants: new values for its constants, as for `load`. Results are then kept apart from
+            those with the defaults, for which the intervals of the claims were stated.
+        out: the folder for the figure, the table of plotted numbers and the results.
+        quick: a reduced size.
+        seed: root of all randomness.
+        fresh: compute again even where results are saved.
+        progress: as for `sweep`.
+
+    Raises:
+        ValueError: as for `load`, and if packages that the study needs are not installed.
+        Exception: whatever the study raises.
+    """
+    from causal_sgd.studies import _selection
+    from causal_sgd.studies.reproduction import _single
+
+    selected = _selection.select(study, constants)
+    return _single.reproduce(
+        selected, Path(out), quick=quick, seed=seed, fresh=fresh, progress=progress
+    )
+
+
 def system_of(name: str) -> str:
-    """The system of a study, whose folder holds its module.
+    """The system of a study, whose folder holds its module; empty for one of one's own.
 
     Raises:
         LookupError: if no system has the module.
     """
+    name = _plain(name)
+    if name not in NAMES:
+        return ""
     for system in SYSTEMS:
         if importlib.util.find_spec(f"causal_sgd.studies.{system}.{name.replace('-', '_')}"):
             return system
@@ -242,8 +318,16 @@ def system_of(name: str) -> str:
 
 
 def question_of(name: str) -> str:
-    """The question that a study answers, which groups it in reports and in the atlas."""
-    return next(question for question, names in QUESTIONS.items() if name in names)
+    """The question that a study answers, which groups it in reports and in the atlas; `OWN` for one
+    of one's own.
+    """
+    name = _plain(name)
+    return next((question for question, names in QUESTIONS.items() if name in names), OWN)
+
+
+def _plain(name: str) -> str:
+    """The name of a study without the constants that were set."""
+    return name.partition("[")[0]
 
 
 class Group(NamedTuple):
@@ -268,12 +352,16 @@ def grouped(names: Iterable[str] | None = None) -> list[Group]:
     chosen = tuple(dict.fromkeys(NAMES if names is None else names))
     groups = []
     for system, question in itertools.product(SYSTEMS, QUESTIONS):
-        members = [name for name in QUESTIONS[question] if name in chosen]
-        own = tuple(name for name in members if system_of(name) == system)
+        own = tuple(
+            name
+            for study in QUESTIONS[question]
+            for name in chosen
+            if _plain(name) == study and system_of(study) == system
+        )
         if own:
             groups.append(Group(system, question, own))
-    others = tuple(name for name in chosen if name not in NAMES)
-    return [*groups, Group("", "Studies of your own", others)] if others else groups
+    others = tuple(name for name in chosen if _plain(name) not in NAMES)
+    return [*groups, Group("", OWN, others)] if others else groups
 
 
 def requirements(study: Study) -> Mapping[str, str]:

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import inspect
 import json
 import shutil
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from urllib.parse import quote
 
 import causal_sgd
 from causal_sgd import checks, studies
+from causal_sgd.studies._selection import Wanted, name_of, select
 from causal_sgd.studies.reproduction._sources import fingerprint
 
 if TYPE_CHECKING:
@@ -48,19 +48,27 @@ class Origin:
     seed: int
     source: str  # a fingerprint of the source that `run` reaches
     versions: Mapping[str, str]  # of this package, of `COMPUTING` and of those with data
+    constants: Mapping[str, str] = dataclasses.field(default_factory=dict)  # those that were set
 
     @classmethod
-    def now(cls, name: str, *, quick: bool, seed: int) -> Origin:
+    def now(cls, wanted: Wanted, *, quick: bool, seed: int) -> Origin:
         """The origin of results that would be computed now."""
-        study = studies.load(name)
-        path = inspect.getfile(study)  # pyright: ignore[reportArgumentType]
+        selected = select(wanted)
+        study, module = selected.study, selected.module
         versions = {"causal_sgd": causal_sgd.__version__}
         versions |= {package: importlib.metadata.version(package) for package in COMPUTING}
         for package in studies.requirements(study):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 versions[package] = importlib.metadata.version(package)
-        source = fingerprint(Path(path), "run")
-        return cls(study=name, quick=quick, seed=seed, source=source, versions=versions)
+        source = fingerprint(module.file, "run", name=module.name, territory=selected.territory)
+        return cls(
+            study=selected.name,
+            quick=quick,
+            seed=seed,
+            source=source,
+            versions=versions,
+            constants={name: changed.value for name, changed in selected.constants.items()},
+        )
 
     @property
     def size(self) -> str:
@@ -70,6 +78,8 @@ class Origin:
     def differences(self, now: Origin) -> list[str]:
         """Why results of this origin are stale, in words; empty where they are not."""
         reasons = [] if self.source == now.source else ["the code that computes them changed"]
+        if self.constants != now.constants:
+            reasons.append("other constants were set")
         for package in now.versions:
             before = self.versions.get(package, "none")
             if before != now.versions[package]:
@@ -87,9 +97,10 @@ class Record(NamedTuple):
     files: Mapping[str, Mapping[str, str]]  # dataset -> {"file": name, "sha256": of its content}
 
 
-def folder(out: Path, name: str, *, quick: bool, seed: int) -> Path:
+def folder(out: Path, wanted: Wanted, *, quick: bool, seed: int) -> Path:
     """The folder for the results of a study, by size and seed."""
-    return checks.path("out", out) / "results" / name / f"{'quick' if quick else 'full'}-{seed}"
+    results = checks.path("out", out) / "results" / name_of(wanted)
+    return results / f"{'quick' if quick else 'full'}-{seed}"
 
 
 def save(

@@ -41,6 +41,7 @@ class ClaimsTable(TypedDict):
     seed: int
     claims: list[ClaimRow]
     seconds: dict[str, float]  # study -> wall time of `run`
+    constants: dict[str, dict[str, str]]  # study -> the constants that were set
     errors: dict[str, str | None]  # study -> the last line of its error
     skipped: dict[str, str]  # study -> what to install for it to run
 
@@ -72,6 +73,7 @@ def claims_table(outcomes: Sequence[Outcome], *, quick: bool, seed: int) -> Clai
         "seed": seed,
         "claims": claims,
         "seconds": times,
+        "constants": {one.name: _set(one) for one in outcomes if one.constants},
         "errors": errors,
         "skipped": skipped,
     }
@@ -129,6 +131,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
         "system": studies.system_of(outcome.name),
         "question": studies.question_of(outcome.name),
         "title": outcome.title,
+        "constants": _set(outcome),
         "claims": claims,
         "findings": findings,
         "paths": {kind: str(path) for kind, path in outcome.paths.items()},
@@ -138,6 +141,10 @@ def _described(outcome: Outcome) -> dict[str, object]:
         "error": outcome.problem,
         "skipped": outcome.skipped or None,
     }
+
+
+def _set(outcome: Outcome) -> dict[str, str]:
+    return {name: changed.value for name, changed in outcome.constants.items()}
 
 
 def claims_csv(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:

@@ -11,8 +11,9 @@ from causal_sgd.studies import Study
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
-__all__ = ["KINDS", "Drawing", "draw"]
+__all__ = ["KINDS", "Drawing", "draw", "drawn"]
 
 KINDS = ("png", "pdf")
 """The files of a figure, by suffix; the report shows the first."""
@@ -24,6 +25,18 @@ class Drawing(NamedTuple):
     caption: str
     width: int  # CSS pixels
     height: int
+
+
+def drawn(study: Study, data: Mapping[str, xr.Dataset]) -> Figure:
+    """The figure of a study, which no window shows."""
+    from matplotlib import pyplot as plt
+
+    from causal_sgd import figures
+
+    with figures.style():
+        fig = study.figure(data)
+    plt.close(fig)
+    return fig
 
 
 def draw(study: Study, data: Mapping[str, xr.Dataset], path: Path) -> Drawing:

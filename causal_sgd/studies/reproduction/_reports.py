@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from causal_sgd import studies
+from causal_sgd.studies._selection import Wanted, name_of, words_of
 from causal_sgd.studies.reproduction._cache import Environment
 from causal_sgd.studies.reproduction._claims import exact
 from causal_sgd.studies.reproduction._formats import gauge, number, setting, size
@@ -40,17 +41,19 @@ FILES = {
 
 
 def report(
-    outcomes: Sequence[Outcome], names: Sequence[str], *, quick: bool, seed: int, created: str
+    outcomes: Sequence[Outcome], wanted: Sequence[Wanted], *, quick: bool, seed: int, created: str
 ) -> str:
     """Render the page, to be saved in the folder that has the figures and tables.
 
     Args:
         outcomes: of the studies that have run.
-        names: of all requested studies.
+        wanted: all requested studies.
         quick: their size.
         seed: the root of all randomness.
         created: the time, as displayed.
     """
+    names = [name_of(one) for one in wanted]
+    asked: dict[str, Wanted] = dict(zip(names, wanted, strict=True))
     finished = {outcome.name for outcome in outcomes}
     judged = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
@@ -76,8 +79,8 @@ def report(
         quick=quick,
         seed=seed,
         created=created,
-        command=_command(names, quick=quick, seed=seed),
-        command_of=lambda name: _command([name], quick=quick, seed=seed),
+        command=_command(wanted, quick=quick, seed=seed),
+        command_of=lambda name: _command([asked[name]], quick=quick, seed=seed),
         files_of=_files,
         script=script,
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -158,11 +161,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html")
 
 
-def _command(names: Sequence[str], *, quick: bool, seed: int) -> str:
-    chosen = list(names)
-    if tuple(names) == studies.NAMES:
+def _command(wanted: Sequence[Wanted], *, quick: bool, seed: int) -> str:
+    chosen = words_of(wanted)
+    if tuple(chosen) == studies.NAMES:
         chosen = ["--all"]
-    elif tuple(names) == studies.CORE:
+    elif tuple(chosen) == studies.CORE:
         chosen = []
     words, root = ["--quick"] if quick else [], ["--seed", str(seed)] if seed else []
     return shlex.join(["causal-sgd", "reproduce", *chosen, *words, *root])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causal_sgd import checks, studies
 from causal_sgd.studies import Study, Verdict
+from causal_sgd.studies._selection import Changed, Selected, Wanted, name_of, select
 from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
 from causal_sgd.studies.reproduction._drawings import KINDS, Drawing, draw
@@ -25,7 +26,9 @@ from causal_sgd.studies.reproduction._tables import write as write_table
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Outcome", "outcomes", "pending", "saved"]
+__all__ = ["Outcome", "computed", "derived", "outcomes", "pending", "saved", "stored"]
+
+JAX_NOTE = "\n--------------------\nFor simplicity, JAX"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Outcome:
     """The outcome of one study."""
 
     name: str
+    word: str = ""
+    """What selects the study: its name, or the path or the module of one of one's own."""
     title: str = ""
     finding: str = ""
     """The rest of the study's docstring."""
@@ -53,6 +58,8 @@ class Outcome:
     """Why the earlier results are stale."""
     error: str | None = None
     """The traceback of an exception that the study raised."""
+    constants: Mapping[str, Changed] = dataclasses.field(default_factory=dict)
+    """The constants that were set. The intervals of claims were stated for the defaults."""
     skipped: str = ""
     """What to install for the study to run, where packages with its data are missing."""
 
@@ -73,12 +80,13 @@ class Outcome:
 
     @property
     def problem(self) -> str | None:
-        """The last line of the error."""
-        return self.error.strip().splitlines()[-1] if self.error else None
+        """The last line of the error, before the note on its traceback that jax may add."""
+        lines = (self.error or "").partition(JAX_NOTE)[0].strip().splitlines()
+        return lines[-1] if lines else None
 
 
 def outcomes(
-    names: Sequence[str],
+    wanted: Sequence[Wanted],
     out: Path,
     *,
     quick: bool = False,
@@ -97,7 +105,7 @@ def outcomes(
     whether they were computed now or earlier.
 
     Args:
-        names: of the studies.
+        wanted: the names of built-in studies, or selected ones.
         out: the folder for everything.
         quick: a reduced size.
         seed: root of all randomness.
@@ -107,38 +115,41 @@ def outcomes(
         begin: called before each simulation with the study's name, its place from 1 and the count.
     """
     out = checks.path("out", out)
-    for place, name in enumerate(names, 1):
-        outcome = Outcome(name=name)
+    for place, one in enumerate(wanted, 1):
+        name = name_of(one)
+        outcome = Outcome(name=name, word=name)
         try:
-            study = studies.load(name)
-            outcome = _described(outcome, study)
+            selected = select(one)
+            study = selected.study
+            outcome = _described(outcome, selected)
             lacking = studies.lacking(study)
-            stored, outdated = _stored(
-                name, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=not lacking
+            needed = not lacking
+            results, outdated = stored(
+                selected, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=needed
             )
-            results = stored
+            reused = results is not None
             if results is None and lacking:
                 yield dataclasses.replace(outcome, skipped=lacking)
                 continue
             if results is None:
-                begin(name, place, len(names))
-                results = _computed(study, name, out, quick=quick, seed=seed, progress=progress)
+                begin(name, place, len(wanted))
+                results = computed(selected, out, quick=quick, seed=seed, progress=progress)
             outcome = dataclasses.replace(
                 outcome,
                 data=data_of(results.datasets),
                 paths={"results": _cache.folder(out, name, quick=quick, seed=seed)},
                 record=results.record,
-                reused=stored is not None,
+                reused=reused,
                 outdated=outdated,
             )
-            for fields in _derived(study, results.datasets, outcome.paths, out / name):
+            for fields in derived(study, results.datasets, outcome.paths, out / name):
                 outcome = dataclasses.replace(outcome, **fields)
         except Exception:
             outcome = dataclasses.replace(outcome, error=traceback.format_exc())
         yield outcome
 
 
-def _derived(
+def derived(
     study: Study, data: Mapping[str, xr.Dataset], paths: Mapping[str, Path], path: Path
 ) -> Iterator[Mapping[str, Any]]:
     """The fields that follow from results, one after another, so that an exception loses none of
@@ -148,22 +159,22 @@ def _derived(
     paths = {**paths, "csv": write_table(study, data, path)}
     yield {"paths": paths}
     drawing = draw(study, data, path)
-    drawn = {kind: path.with_name(f"{path.name}.{kind}") for kind in KINDS if drawing is not None}
-    yield {"paths": paths | drawn, "drawing": drawing}
+    files = {kind: path.with_name(f"{path.name}.{kind}") for kind in KINDS if drawing is not None}
+    yield {"paths": paths | files, "drawing": drawing}
 
 
-def pending(names: Sequence[str], out: Path, *, quick: bool, seed: int) -> list[str]:
+def pending(wanted: Sequence[Wanted], out: Path, *, quick: bool, seed: int) -> list[Wanted]:
     """The studies whose results are missing or stale."""
     missing = []
-    for name in names:
-        record = _cache.lookup(_cache.folder(out, name, quick=quick, seed=seed))
+    for one in wanted:
+        record = _cache.lookup(_cache.folder(out, one, quick=quick, seed=seed))
         try:
-            now = Origin.now(name, quick=quick, seed=seed)
+            now = Origin.now(one, quick=quick, seed=seed)
             outdated = record is None or record.origin.differences(now)
         except Exception:  # reported when the study runs
             outdated = True
         if outdated:
-            missing.append(name)
+            missing.append(one)
     return missing
 
 
@@ -183,11 +194,14 @@ class _Results(NamedTuple):
     record: Record
 
 
-def _described(outcome: Outcome, study: Study) -> Outcome:
+def _described(outcome: Outcome, selected: Selected) -> Outcome:
     """The outcome with what the module of its study says."""
+    study = selected.study
     first, _, rest = inspect.cleandoc(study.__doc__ or "").partition("\n")
     return dataclasses.replace(
         outcome,
+        word=selected.word,
+        constants=selected.constants,
         title=first,
         finding=rest.strip(),
         computed=inspect.cleandoc(study.run.__doc__ or ""),
@@ -195,19 +209,19 @@ def _described(outcome: Outcome, study: Study) -> Outcome:
     )
 
 
-def _stored(
-    name: str, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool, needed: bool
+def stored(
+    study: Wanted, out: Path, *, quick: bool, seed: int, fresh: bool, redraw: bool, needed: bool
 ) -> tuple[_Results | None, list[str]]:
     """The saved results of a study, None where they are not usable, and why they are stale.
 
     Raises:
         ValueError: if there is nothing to redraw, although it is needed.
     """
-    path = _cache.folder(out, name, quick=quick, seed=seed)
+    path = _cache.folder(out, study, quick=quick, seed=seed)
     record = None if fresh else _cache.lookup(path)
     outdated = []
     if record is not None:
-        outdated = record.origin.differences(Origin.now(name, quick=quick, seed=seed))
+        outdated = record.origin.differences(Origin.now(study, quick=quick, seed=seed))
         if redraw or not outdated:
             try:
                 data = _cache.load(path, record)
@@ -221,15 +235,15 @@ def _stored(
     return None, outdated
 
 
-def _computed(
-    study: Study, name: str, out: Path, *, quick: bool, seed: int, progress: bool | None
+def computed(
+    selected: Selected, out: Path, *, quick: bool, seed: int, progress: bool | None
 ) -> _Results:
     """The results of a study, simulated, saved and read back."""
-    path = _cache.folder(out, name, quick=quick, seed=seed)
-    origin = Origin.now(name, quick=quick, seed=seed)
+    path = _cache.folder(out, selected, quick=quick, seed=seed)
+    origin = Origin.now(selected, quick=quick, seed=seed)
     _import_ahead()
     start = time.perf_counter()
-    data = study.run(quick=quick, key=seed, progress=progress)
+    data = selected.study.run(quick=quick, key=seed, progress=progress)
     record = _cache.save(
         path,
         data,

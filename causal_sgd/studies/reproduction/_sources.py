@@ -3,8 +3,9 @@
 Starting from a function, its module is followed by name, and from there whole modules of this
 package by import, imports inside functions included. Docstrings, comments and code for type
 checkers do not count. Figures and claims count only if the function reaches them: `figures` is
-followed from the function alone, not from other modules, which only draw with it. Other packages
-count by their versions, which the caller adds.
+followed from the function alone, not from other modules, which only draw with it. Modules beside a
+study of one's own count as those of this package do. Other packages count by their versions, which
+the caller adds.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import causal_sgd
+from causal_sgd.studies._imports import Module, Territory
 
 __all__ = ["fingerprint"]
 
 PACKAGE = Path(causal_sgd.__file__).parent
 
 
-def fingerprint(path: Path, function: str) -> str:
+def fingerprint(
+    path: Path, function: str, *, name: str = "", territory: Territory | None = None
+) -> str:
     """A short hash of all source in this package that a function can reach.
 
     Args:
         path: the module that defines the function.
         function: name of the function.
+        name: of the module, if it is not of this package.
+        territory: its local modules, which count like those of this package.
 
     Returns:
         16 hexadecimal digits.
@@ -43,11 +49,14 @@ def fingerprint(path: Path, function: str) -> str:
     texts = [
         ast.unparse(node) for node in reached if not isinstance(node, ast.Import | ast.ImportFrom)
     ]
-    modules = _closure(_imported(reached))
+    local = territory.closure(reached, Module(name, path)) if territory is not None else {}
+    imported = [set(_imported(reached)), *(_parse(file).imports for file in local.values())]
+    modules = _closure(set().union(*imported))
     whole = [
         f"{module.relative_to(PACKAGE).as_posix()}\n{_parse(module).text}"
         for module in sorted(modules - {path})
     ]
+    whole += [f"{module}\n{_parse(file).text}" for module, file in sorted(local.items())]
     return hashlib.sha256("\n".join([*texts, *whole]).encode()).hexdigest()[:16]
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from causal_sgd.studies._selection import Wanted, name_of
 from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment
 
@@ -45,8 +46,9 @@ class Time(NamedTuple):
     date: str
 
 
-def time_of(name: str, out: Path, *, quick: bool) -> Time | None:
+def time_of(study: Wanted, out: Path, *, quick: bool) -> Time | None:
     """The time of the latest run with results in `out`, else of the reference, else None."""
+    name = name_of(study)
     runs = _cache.folder(out, name, quick=quick, seed=0).parent
     records = [
         record
