@@ -35,6 +35,24 @@ def test_readme_is_short_and_begins_with_what_a_visitor_tries() -> None:
     assert len(example().splitlines()) <= 10
 
 
+def test_the_first_pages_of_the_site_agree_with_readme() -> None:
+    start, index = (
+        " ".join((ROOT / "docs" / name).read_text("utf-8").split())
+        for name in ("start.md", "index.md")
+    )
+    result = re.search(r"```\n\n((?:    .*\n)+)", TEXT)
+    sentence, question = re.findall(
+        r"(?m)^(\*\*Sim(?:.+\n)+)|^\*\*The question\.\*\* ((?:.+\n)+)", TEXT
+    )
+    assert result is not None
+    assert " ".join(example().split()) in start
+    assert " ".join(result[1].split()) in start
+    assert " ".join(sentence[0].split()) in index
+    assert " ".join(question[1].split()) in index
+    for page in (start, index):
+        assert "pip install -e ." in page
+
+
 def test_two_commands_set_up_run_and_test() -> None:
     lines = [line.split("#")[0].strip() for line in re.findall(r"(?m)^    (pip .*)$", TEXT)]
     assert lines == [
@@ -108,7 +126,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-SMALLER = {"run": "--steps 20 --seeds 2", "phase": "--steps 5 --seeds 2", "reproduce": "--quick"}
+SMALLER = {"phase": "--steps 5 --seeds 2", "reproduce": "--quick"}
 """Flags that make a command small; the last of a flag that is given twice counts."""
 
 
