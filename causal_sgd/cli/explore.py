@@ -6,11 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import html
+import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
 
 from causal_sgd import checks
@@ -19,19 +22,25 @@ from causal_sgd.cli.outputs import beside, check_output
 from causal_sgd.cli.serving import Shared, make_server
 
 if TYPE_CHECKING:
-    import numpy as np
     import xarray as xr
 
     from causal_sgd.experiment._base import BaseExperiment
+    from causal_sgd.figures.explorer import Curve
 
-__all__ = ["Explore"]
+__all__ = ["MOST_SLICES", "THEORY_AXES", "Explore", "theory_curves"]
+
+THEORY_AXES = ("spread", "learning_rate", "mean", "momentum")
+"""The axes on which theory's boundary depends."""
+MOST_SLICES = 50
+"""Theory's boundary in two axes is drawn at up to so many values of the others."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Explore:
     """Write diagrams as one interactive HTML page, which needs no network.
 
-    For example: causal-sgd explore diagram.zarr --serve
+    The page shows any two axes of a sweep, compares two methods or values side by side, and is
+    restored by its address. For example: causal-sgd explore diagram.zarr --serve
     """
 
     paths: Annotated[
@@ -40,13 +49,14 @@ class Explore:
     """Stores (.zarr), also by URL, or files (.nc) of `phase`, full or refined. The page switches
     between several over the same axes, such as those of different samplers."""
     out: Path | None = None
-    """The page; by default the name of the first store with .html."""
+    """The page; by default the name of the first store with .html, where a page that explore wrote
+    before is replaced."""
     force: bool = False
-    """Replace the page if it exists."""
+    """Replace the file whatever it is."""
     x: str | None = None
-    """Horizontal axis; the first by default."""
+    """Horizontal axis that the page begins with; the first by default."""
     y: str | None = None
-    """Vertical axis; the second by default."""
+    """Vertical axis that the page begins with; the second by default, none for a single axis."""
     serve: bool = False
     """Serve the page on this machine until Ctrl-C instead. A visit reads results that have changed
     again, also during a sweep."""
@@ -64,8 +74,7 @@ class Explore:
             )
         if self.serve:
             return self._serve()
-        out = beside(self.paths[0], ".html") if self.out is None else self.out
-        check_output("--out", out, (".html",), force=self.force)
+        out = self._output()
         text = self.page()
         with replacing(out) as draft:
             draft.write_text(text, "utf-8")
@@ -78,37 +87,49 @@ class Explore:
             return "with --serve, which writes no page" if field in ("out", "force") else None
         return "without --serve" if field == "port" else None
 
+    def _output(self) -> Path:
+        """The page to write: a new file, or without --out one of explore's own."""
+        if self.out is not None:
+            check_output("--out", self.out, (".html",), force=self.force)
+            return self.out
+        out = beside(self.paths[0], ".html")
+        if out.is_file() and not self.force and not _is_page(out):
+            raise ValueError(
+                f"explore would replace {out}, which it did not write; replace it with --force, "
+                "or name another page with --out"
+            )
+        check_output("the page", out, (".html",))
+        return out
+
     def page(self) -> str:
         """The page with the current results."""
         from causal_sgd.figures import explorer
-        from causal_sgd.figures.explorer._payload import axes_of
 
         datasets: dict[str, xr.Dataset] = {}
-        curves, about = {}, {}
-        x, y = (None if name is None else name.replace("-", "_") for name in (self.x, self.y))
+        curves: list[explorer.Curve] = []
+        about: dict[str, str] = {}
+        refined = False
         for path in self.paths:
-            dataset, configuration = _read(path)
+            dataset, configuration, merge = _read(path)
+            refined |= merge
             experiment = _experiment(configuration)
             name = _name(experiment, path, datasets)
             datasets[name] = dataset
-            with _naming(path):
-                across, up = axes_of(dataset, x, y)
-                if experiment is not None:
-                    curves[name] = _curves(experiment, dataset, across, up)
+            if experiment is not None:
+                curves += theory_curves(experiment, dataset, name)
             prefix = "" if len(self.paths) == 1 else f"{path.name}: "
             about |= {prefix + key: str(value) for key, value in configuration.items()}
-        try:
-            with _naming(*self.paths):
-                return explorer.page(
-                    datasets,
-                    title=", ".join(path.name for path in self.paths),
-                    x=x,
-                    y=y,
-                    curves=curves,
-                    about=about,
-                )
-        except ImportError as error:
-            raise ValueError(str(error)) from None
+        x, y = (None if name is None else name.replace("-", "_") for name in (self.x, self.y))
+        with _naming(*self.paths):
+            return explorer.page(
+                datasets,
+                title=", ".join(path.name for path in self.paths),
+                x=x,
+                y=y,
+                curves=curves,
+                about=about,
+                merge=refined,
+            )
 
     def _serve(self) -> int:
         checks.integer("--port", self.port, minimum=0, maximum=65535)
@@ -162,8 +183,19 @@ def _page_or_error(page: Callable[[], str]) -> str:
         return f"<!doctype html><title>causal-sgd</title><p>{html.escape(str(error))}</p>"
 
 
-def _read(path: Place) -> tuple[xr.Dataset, dict[str, object]]:
-    """The results of a sweep and its configuration, as far as it is stored."""
+def _is_page(path: Path) -> bool:
+    """Whether explore wrote a file."""
+    from causal_sgd.figures.explorer._page import GENERATOR
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return GENERATOR in file.read(1000)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _read(path: Place) -> tuple[xr.Dataset, dict[str, object], bool]:
+    """The results of a sweep, its configuration as far as it is stored, and if it is refined."""
     checks.choice("the suffix of a path to explore", path.suffix, (".zarr", ".nc"))
     if path.suffix == ".zarr":
         from causal_sgd.sweeps.store import Store
@@ -171,8 +203,14 @@ def _read(path: Place) -> tuple[xr.Dataset, dict[str, object]]:
 
         store = Store(path)
         grid = store.hull()
-        dataset = store.dataset(unzipped(store) if is_refined(grid) else grid)
-        return dataset, dict(store.configuration)
+        if not store.progress()[1]:
+            raise ValueError(
+                f"{path} must have at least one completed run, got none; "
+                f"`causal-sgd status {path}` shows the progress"
+            )
+        refined = is_refined(grid)
+        dataset = store.dataset(unzipped(store) if refined else grid)
+        return dataset, dict(store.configuration), refined
     import xarray as xr
 
     path = checks.path("a path to explore", path)
@@ -199,7 +237,7 @@ def _read(path: Place) -> tuple[xr.Dataset, dict[str, object]]:
             attributes["experiment"] = dict(json.loads(dataset.attrs["experiment"]))
         except (TypeError, ValueError):
             del attributes["experiment"]  # of another program
-    return dataset, attributes
+    return dataset, attributes, False
 
 
 def _experiment(configuration: Mapping[str, object]) -> BaseExperiment | None:
@@ -220,9 +258,30 @@ def _name(experiment: BaseExperiment | None, path: Place, taken: dict[str, xr.Da
     return path.stem if name in taken else name
 
 
-def _curves(
-    experiment: BaseExperiment, dataset: xr.Dataset, across: str, up: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    from causal_sgd.experiment import theory_curve
+def theory_curves(experiment: BaseExperiment, dataset: xr.Dataset, name: str) -> list[Curve]:
+    """Theory's boundary in every two axes of a sweep, at every value of the others that it needs.
 
-    return theory_curve(experiment, across, dataset[across].values, up, dataset[up].values) or {}
+    Args:
+        experiment: what was run.
+        dataset: its results.
+        name: of the dataset on the page.
+    """
+    from causal_sgd.experiment import theory_curve
+    from causal_sgd.figures.explorer import Curve
+
+    axes = {
+        axis: np.sort(dataset[axis].values.astype(float))
+        for axis in THEORY_AXES
+        if axis in dataset["diverged_at"].dims and dataset[axis].dtype.kind in "iuf"
+    }
+    curves = []
+    for x, y in itertools.combinations(axes, 2):
+        rest = [axis for axis in axes if axis not in (x, y)]
+        slices = math.prod(len(axes[axis]) for axis in rest)
+        for place in itertools.product(*(axes[axis] for axis in rest)):
+            at = dict(zip(rest, map(float, place), strict=True))
+            found = theory_curve(experiment.replace(**at), x, axes[x], y, axes[y])
+            if found is None or slices > MOST_SLICES:
+                break  # in these axes there is none, or there are too many
+            curves += [Curve(label, x, y, xs, ys, at, name) for label, (xs, ys) in found.items()]
+    return curves

@@ -1,6 +1,8 @@
-"""A synthetic phase diagram for the tests of the explorer."""
+"""Synthetic sweeps for the tests of the explorer."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import xarray as xr
@@ -28,3 +30,23 @@ def diagram(
         "step": STEPS,
     }
     return xr.Dataset(metrics | {"diverged_at": (dims, diverged)}, coordinates)
+
+
+@functools.cache
+def deep() -> xr.Dataset:
+    """Two methods, three batch sizes, and metrics that are a vector, a long one and complex."""
+    variants = [
+        xr.concat(
+            [diagram(3 * row + column) for column in range(3)],
+            xr.Variable("batch_size", [40, 10, 20]),
+        )
+        for row in range(2)
+    ]
+    dataset = xr.concat(variants, xr.Variable("variant", ["erm", "irmv1"]))
+    dims = dataset["batch_loss"].dims
+    shape = dataset["batch_loss"].shape
+    rng = np.random.default_rng(5)
+    dataset["weights"] = ((*dims, "weights_0"), rng.normal(size=(*shape, 3)))
+    dataset["spectrum"] = ((*dims, "spectrum_0"), rng.normal(size=(*shape, 17)))
+    dataset["root"] = (dims, rng.normal(size=shape) + 1j)
+    return dataset

@@ -140,11 +140,12 @@ def test_the_explorer_shows_the_runs_there_are(kind: str, tmp_path: Path) -> Non
     dataset = open_results(path)[[kind, "complex64", "diverged_at"]]
     data = payload({"": dataset})
     assert [metric["name"] for metric in data["metrics"]] == [kind]
-    view = data["views"][0]
-    runs, final = (np.frombuffer(base64.b64decode(view[name]), "<f4") for name in ("runs", "final"))
-    np.testing.assert_array_equal(runs, [6, 0, 6, 2])  # [level, spread]
-    expected = np.array([3, np.nan, 4, 5])
-    expected[[0, 2, 3]] = expected[[0, 2, 3]].astype(kind)
+    runs, final = (
+        np.frombuffer(base64.b64decode(text), "<f4") for text in (data["runs"], data["final"])
+    )
+    np.testing.assert_array_equal(runs, [6, 6, 0, 2])  # [spread, level]
+    expected = np.array([3, 4, np.nan, 5])
+    expected[[0, 1, 3]] = expected[[0, 1, 3]].astype(kind)
     np.testing.assert_array_equal(final.reshape(5, 4), np.broadcast_to(expected, (5, 4)))
 
 

@@ -68,14 +68,14 @@ def test_its_page_shows_the_cells_of_the_grid(path: Path, refined: xr.Dataset, c
     data = json.loads(re.findall(r'(?s)id="data">(.*?)</script>', text)[0])
     assert [axis["name"] for axis in data["axes"]] == ["spread", "learning_rate"]
     assert data["steps"] == refined.step.values.tolist()
-    (view,) = data["views"]
-    shape = [len(axis["values"]) for axis in reversed(data["axes"])]
-    runs = np.frombuffer(base64.b64decode(view["runs"]), "<f4").reshape(shape)
+    assert data["merge"], "cells that were not run are drawn as part of the nearest"
+    shape = [len(axis["values"]) for axis in data["axes"]]
+    runs = np.frombuffer(base64.b64decode(data["runs"]), "<f4").reshape(shape)
     values = dict(zip(AXES, (axis["values"] for axis in data["axes"]), strict=True))
-    expected = refined.done.sum("seed").sel(values).transpose("learning_rate", "spread")
+    expected = refined.done.sum("seed").sel(values).transpose("spread", "learning_rate")
     np.testing.assert_array_equal(runs, expected)
     assert (runs == 0).any(), "cells that were not run"
-    final = np.frombuffer(base64.b64decode(view["final"]), "<f4").reshape(2, -1, *shape)
+    final = np.frombuffer(base64.b64decode(data["final"]), "<f4").reshape(2, -1, *shape)
     assert (np.isnan(final[0, 0]) == (runs == 0)).all()
 
 

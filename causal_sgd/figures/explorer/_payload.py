@@ -1,62 +1,31 @@
-"""The numbers of an explorer page: quantiles of every cell and thinned trajectories.
+"""The data of an explorer page: axes, metrics, quantiles of every cell, trajectories, curves.
 
-Imports no jax. Arrays are encoded as base64 of little-endian float32, which a browser reads without
-parsing.
+Imports no jax.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from causal_sgd import checks
-from causal_sgd.analysis import divergences, final, metric_names, nan_quantiles
+from causal_sgd.analysis import divergences, final, nan_quantiles
 from causal_sgd.analysis._summaries import valid
-from causal_sgd.figures._tables import is_geometric
-from causal_sgd.figures._theme import NAMES
+from causal_sgd.figures.explorer import _labels
+from causal_sgd.figures.explorer._axes import Axis, Shown, View, axes_of, shown_metrics, views_of
+from causal_sgd.figures.explorer._curves import CurveEntry, Curves, curve_entries
+from causal_sgd.figures.explorer._packing import Tracks, packed, quantised
 
-__all__ = [
-    "LEVELS",
-    "MOST_NUMBERS",
-    "Curves",
-    "Payload",
-    "axes_of",
-    "packed",
-    "payload",
-    "plain_name",
-]
+__all__ = ["LEVELS", "MOST_NUMBERS", "Payload", "payload"]
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """The quantiles over seeds that a page can show."""
 BAND = (0, 2, 4)  # indices of the levels that trajectories show: 10 %, median, 90 %
 MOST_NUMBERS = 4_000_000
-"""Limit on the numbers that trajectories take on a page (16 MB); beyond it frames are thinned."""
-SYMBOLS = {
-    r"\eta": "η",
-    r"\alpha": "α",  # noqa: RUF001
-    r"\mu": "μ",
-    r"\beta": "β",
-    r"\sigma_y": "σᵧ",
-    r"\|": "‖",
-    r"^\top": "ᵀ",
-    r"^\star": "*",
-    r"_\star": "*",
-    r"\bar A": "Ā",
-    r"U_\perp": "U⊥",
-    r"\,": "",
-    "_F": "",
-    "^2": "²",
-    "$": "",
-}
-"""Plain text for TeX, applied in this order."""
-
-Curves: TypeAlias = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
-"""Name of a dataset -> label -> the x and y values of a theory curve."""
+"""Limit on the numbers that trajectories take on a page (11 MB); beyond it frames are thinned."""
 
 
 class _Metric(TypedDict):
@@ -64,42 +33,34 @@ class _Metric(TypedDict):
     label: str
 
 
-class _Axis(_Metric):
-    values: list[float]
-    log: bool
-
-
-class _Curve(TypedDict):
-    label: str
-    x: list[float]
-    y: list[float]
-
-
-class _Numbers(TypedDict):
-    """One dataset, packed; `*order` stands for the other axes, the vertical and the horizontal."""
-
-    final: str  # quantiles of the last frame, [metrics, levels, *order]
-    tracks: str | None  # quantiles of the frames, [metrics, *order, frames, band]
-    diverged: str  # fraction of the runs, [*order]
-    runs: str  # number of runs, [*order]
-
-
-class _View(_Numbers):
-    name: str
-
-
 class Payload(TypedDict):
-    """The data of the page's program, page.js."""
+    """The data of the page's program; [*axes] is the shape of the axes in their order."""
 
-    axes: list[_Axis]  # horizontal, vertical
-    others: list[_Axis]
+    axes: list[Axis]
+    x: str  # the axes that the page begins with
+    y: str | None  # None: lines over x
     metrics: list[_Metric]
     levels: list[float]
     band: list[float]
     steps: list[int] | None  # of the frames; None without trajectories
     recorded: int  # number of frames before they were thinned
-    views: list[_View]
-    curves: dict[str, list[_Curve]]  # name of a view -> its curves
+    final: str  # quantiles of the last frame, [metrics, levels, *axes]
+    diverged: str  # fraction of the runs, [*axes]
+    runs: str  # number of runs, [*axes]
+    tracks: Tracks | None  # quantiles of the frames, [metrics, *axes, frames, band]
+    curves: list[CurveEntry]
+    left_out: list[str]  # what the page does not show, and why
+    merge: bool
+    theme: _labels.Theme
+
+
+class _Numbers(NamedTuple):
+    """The numbers of one dataset; [*axes] without that of datasets."""
+
+    final: np.ndarray  # [metrics, levels, *axes]
+    tracks: np.ndarray | None  # [metrics, *axes, frames, band]
+    diverged: np.ndarray  # [*axes]
+    runs: np.ndarray  # [*axes]
 
 
 def payload(
@@ -108,138 +69,102 @@ def payload(
     x: str | None = None,
     y: str | None = None,
     curves: Curves | None = None,
+    merge: bool = False,
     most_numbers: int = MOST_NUMBERS,
 ) -> Payload:
     """The data of the page's program, ready for JSON.
 
     Args:
-        datasets: name -> dataset of a sweep over at least two axes, the same for all. A dataset
-            with a dim of names (the `variant` of `compare`) counts as one dataset per name.
-        x: the horizontal axis; None for the first.
-        y: the vertical axis; None for the first of the others.
-        curves: name of a dataset -> label -> the x and y values of a theory curve.
+        datasets: name -> dataset of a sweep, with the same axes. Several become an axis `dataset`.
+        x: the horizontal axis; None for the first of numbers.
+        y: the vertical axis; None for the next of numbers, and for lines if there is none.
+        curves: curves to draw on the diagrams; see `page`.
+        merge: whether the page begins with cells without runs drawn as part of the nearest one.
         most_numbers: limit on the numbers that trajectories take.
 
     Raises:
-        ValueError: if there is no dataset, a dataset has fewer than two numeric axes, or the
+        ValueError: if there is no dataset or no completed run, a dataset has no axis, or the
             datasets have different axes or metrics.
     """
-    views = _views(datasets)
-    first = next(iter(views.values()))
-    across, up = axes_of(first, x, y)
-    others = [str(dim) for dim in divergences(first).dims if dim not in (across, up, "seed")]
-    metrics = [
-        name
-        for name in metric_names(first)
-        if first[name].dims[-1] in ("step", "seed") and first[name].dtype.kind in "biuf"
-    ]
-    metrics.sort(key=lambda name: name != "spurious_signal")  # the default metric of a diagram
-    if not metrics:
-        raise ValueError("the datasets must have a metric with one real number per run, got none")
-    for name, view in views.items():
-        for dim in (across, up, *others):
-            if dim not in view.dims or not np.array_equal(view[dim].values, first[dim].values):
-                raise ValueError(
-                    f"the datasets must have the same axes, got a different {dim!r} in {name!r}"
-                )
-        if missing := set(metrics) - set(metric_names(view)):
-            raise ValueError(
-                "the datasets must have the same metrics, "
-                f"got no {sorted(missing)[0]!r} in {name!r}"
-            )
-    order = [*others, up, across]
-    num_cells = int(np.prod([first.sizes[dim] for dim in order]))
-    frames = _frames(first, len(views) * len(metrics) * num_cells, most_numbers)
+    views = views_of(datasets)
+    first = views[0].dataset
+    axes = axes_of(views)
+    across, up = _diagram_axes(axes, first, x, y)
+    metrics, left_out = shown_metrics(first)
+    _check_alike(views, metrics)
+    dims = [axis["name"] for axis in axes[int(len(views) > 1) :]]
+    num_cells = int(np.prod([len(axis["values"]) for axis in axes]))
+    frames = _frames(first, len(metrics) * num_cells, most_numbers)
+    numbers = [_numbers(view.dataset, metrics, dims, frames) for view in views]
+    runs = np.stack([each.runs for each in numbers])
+    if not runs.any():
+        raise ValueError("the datasets must have at least one completed run, got none")
+    tracks = [each.tracks for each in numbers if each.tracks is not None]
     return {
-        "axes": [_axis(first, dim) for dim in (across, up)],
-        "others": [_axis(first, dim) for dim in others],
-        "metrics": [{"name": name, "label": plain_name(name)} for name in metrics],
+        "axes": axes,
+        "x": across,
+        "y": up,
+        "metrics": [{"name": metric.name, "label": metric.label} for metric in metrics],
         "levels": list(LEVELS),
         "band": [LEVELS[index] for index in BAND],
         "steps": None if frames is None else first["step"].values[frames].tolist(),
         "recorded": int(first.sizes.get("step", 1)),
-        "views": [
-            {"name": name, **_numbers(view, metrics, order, frames)} for name, view in views.items()
-        ],
-        "curves": {
-            name: [_curve(label, *points) for label, points in by_label.items()]
-            for name, by_label in (curves or {}).items()
-        },
+        "final": packed(np.stack([each.final for each in numbers], 2)),
+        "diverged": packed(np.stack([each.diverged for each in numbers])),
+        "runs": packed(runs),
+        "tracks": quantised(np.stack(tracks, 1)) if tracks else None,
+        "curves": curve_entries(curves, axes, views, (across, up)),
+        "left_out": left_out,
+        "merge": merge,
+        "theme": _labels.theme(),
     }
 
 
-def axes_of(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
-    """The names of the horizontal and the vertical axis of a diagram.
-
-    Raises:
-        ValueError: if there are fewer than two numeric axes, one has no values, or a name is
-            unknown.
-    """
-    for dim, size in divergences(dataset).sizes.items():
-        if not size:
-            raise ValueError(f"a diagram must have values along every axis, got none along {dim!r}")
-    axes = [
-        str(dim)
-        for dim in divergences(dataset).dims
-        if dim != "seed" and dataset[dim].dtype.kind in "iuf"
-    ]
-    if len(axes) < 2:
-        hint = ""
-        if "point" in axes:
-            hint = "; for a refined diagram, use open_results(PATH, unzip=True)"
-        raise ValueError(
-            f"a diagram must have at least two axes of numbers, got {axes or 'none'}{hint}"
-        )
-    across = axes[0] if x is None else checks.choice("x", x.replace("-", "_"), axes)
-    rest = [axis for axis in axes if axis != across]
-    return across, rest[0] if y is None else checks.choice("y", y.replace("-", "_"), rest)
-
-
-def plain_name(name: str) -> str:
-    """The label of a metric or an axis in plain text."""
-    words, text = name.replace("_", " "), NAMES.get(name, "")
-    for tex, symbol in SYMBOLS.items():
-        text = text.replace(tex, symbol)
-    if not text:
-        return words
-    # Labels that are a formula alone are preceded by the name of the metric.
-    return text if text[0].isalpha() and text[:2].islower() else f"{words} {text}"
-
-
-def packed(values: npt.ArrayLike) -> str:
-    """Numbers as base64 of little-endian float32; infinite ones become NaN."""
-    array = np.asarray(values, "<f4")
-    finite = np.where(np.isfinite(array), array, np.float32(np.nan)).astype("<f4")
-    return base64.b64encode(finite.tobytes()).decode()
-
-
-def _curve(label: str, x: np.ndarray, y: np.ndarray) -> _Curve:
-    return {
-        "label": label,
-        "x": np.asarray(x, float).tolist(),
-        "y": np.asarray(y, float).tolist(),
-    }
-
-
-def _views(datasets: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """The datasets by the names in the menu; a dim of names is split into its values."""
-    views: dict[str, xr.Dataset] = {}
-    for name, dataset in datasets.items():
-        named = [
-            dim
-            for dim in divergences(dataset).dims
-            if dim in dataset.coords and dataset[dim].dtype.kind in "UO"
-        ]
-        if not named:
-            views[name] = dataset
-            continue
-        for value in dataset[named[0]].values:
-            views[str(value) if len(datasets) == 1 else f"{name}, {value}"] = dataset.sel(
-                {named[0]: value}, drop=True
+def _diagram_axes(
+    axes: Sequence[Axis], dataset: xr.Dataset, x: str | None, y: str | None
+) -> tuple[str, str | None]:
+    """The axes that a page begins with."""
+    names = [axis["name"] for axis in axes]
+    numeric = [axis["name"] for axis in axes if axis["numeric"]]
+    if numeric == ["point"] and dataset["point"].ndim and len(dataset.coords) > 1:
+        zipped = [name for name in dataset.coords if name not in ("point", "seed", "step", "done")]
+        if zipped:
+            raise ValueError(
+                "a diagram must have at least two axes of numbers, got ['point']; for a refined "
+                "diagram, use open_results(PATH, unzip=True)"
             )
-    if not views:
-        raise ValueError("datasets must name at least one, got none")
-    return views
+    first = [*numeric, *names]
+    across = first[0] if x is None else checks.choice("x", x.replace("-", "_"), names)
+    rest = [name for name in names if name != across]
+    if y is not None:
+        return across, checks.choice("y", y.replace("-", "_"), rest)
+    return across, next((name for name in numeric if name != across), None)
+
+
+def _check_alike(views: Sequence[View], metrics: Sequence[Shown]) -> None:
+    """Raise ValueError unless the other datasets have the axes and metrics of the first."""
+    first = views[0].dataset
+    for view in views[1:]:
+        for dim in divergences(first).dims:
+            alike = dim in view.dataset.dims and np.array_equal(
+                view.dataset[dim].values, first[dim].values
+            )
+            if dim != "seed" and not alike:
+                raise ValueError(
+                    "the datasets must have the same axes, "
+                    f"got a different {dim!r} in {view.name!r}"
+                )
+        extra = [dim for dim in divergences(view.dataset).dims if dim not in first.dims]
+        if extra:
+            raise ValueError(
+                f"the datasets must have the same axes, got also {extra[0]!r} in {view.name!r}"
+            )
+        for metric in metrics:
+            if metric.variable not in view.dataset:
+                raise ValueError(
+                    "the datasets must have the same metrics, "
+                    f"got no {metric.variable!r} in {view.name!r}"
+                )
 
 
 def _frames(dataset: xr.Dataset, cells: int, most_numbers: int) -> np.ndarray | None:
@@ -255,34 +180,42 @@ def _frames(dataset: xr.Dataset, cells: int, most_numbers: int) -> np.ndarray | 
     return np.union1d(even, np.argmax(dataset["step"].values))
 
 
-def _axis(dataset: xr.Dataset, dim: str) -> _Axis:
-    values = dataset[dim].values.astype(float)
-    log = is_geometric(np.sort(values))
-    return {"name": dim, "label": plain_name(dim), "values": values.tolist(), "log": log}
-
-
 def _numbers(
-    view: xr.Dataset, metrics: Sequence[str], order: Sequence[str], frames: np.ndarray | None
+    dataset: xr.Dataset, metrics: Sequence[Shown], dims: Sequence[str], frames: np.ndarray | None
 ) -> _Numbers:
-    """The packed numbers of one dataset."""
-    diverged = (view["diverged_at"] >= 0).transpose(*order, "seed")
+    """The numbers of one dataset, in the order of the axes and of their values."""
+    orders = {
+        dim: np.argsort(dataset[dim].values, kind="stable")
+        for dim in dims
+        if dim in dataset.coords and dataset[dim].dtype.kind in "iuf"
+    }
+    diverged = (dataset["diverged_at"] >= 0).transpose(*dims, "seed").isel(orders)
     done = xr.ones_like(diverged)
-    if "done" in view.coords:
-        done = view["done"].transpose(*order, "seed")
+    if "done" in dataset.coords:
+        done = dataset["done"].transpose(*dims, "seed").isel(orders)
     levels = np.array(LEVELS)
     quantiles, tracks = [], []
+    loaded = xr.Dataset()
     for metric in metrics:  # one at a time, and only these frames: a lazy store is read here
-        shown = final(view[[metric]]) if frames is None else view[[metric]].isel(step=frames)
-        shown = shown.load()
-        last = valid(view, final(shown)[metric]).transpose(*order, "seed").values
-        quantiles.append(np.moveaxis(nan_quantiles(last, levels), -1, 0))
+        if metric.variable not in loaded:
+            whole = dataset[[metric.variable]]
+            shown = final(whole) if frames is None else whole.isel(step=frames)
+            loaded = shown.load()
+        shown = loaded.isel(metric.component)
+        last = valid(dataset, final(shown)[metric.variable])
+        ordered = last.transpose(*dims, "seed").isel(orders).values
+        quantiles.append(np.moveaxis(nan_quantiles(ordered, levels), -1, 0))
         if frames is not None:
-            values = valid(view, shown[metric]).transpose(*order, "step", "seed").values
-            tracks.append(nan_quantiles(values, levels[list(BAND)]))
+            values = valid(dataset, shown[metric.variable])
+            if "step" not in values.dims:  # beside other metrics that have it
+                values = values.expand_dims(step=len(frames))
+            ordered = values.transpose(*dims, "step", "seed").isel(orders).values
+            tracks.append(nan_quantiles(ordered, levels[list(BAND)]))
     runs = done.sum("seed")
-    return {
-        "final": packed(np.stack(quantiles)),
-        "tracks": packed(np.stack(tracks)) if tracks else None,
-        "diverged": packed(((diverged & done).sum("seed") / runs.where(runs > 0)).values),
-        "runs": packed(runs.values),
-    }
+    fraction = (diverged & done).sum("seed") / runs.where(runs > 0)
+    return _Numbers(
+        final=np.stack(quantiles),
+        tracks=np.stack(tracks) if tracks else None,
+        diverged=fraction.values,
+        runs=runs.values,
+    )
