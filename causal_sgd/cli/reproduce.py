@@ -208,10 +208,8 @@ def _print_outcome(outcome: Outcome) -> None:
         state = "outdated" if outcome.reused else "computed again"
         print(f"  {state}: {'; '.join(outcome.outdated)}")
     if outcome.constants:
-        parts = [f"{name}={one.value} ({one.default})" for name, one in outcome.constants.items()]
-        print(
-            f"  set    {', '.join(parts)}; the intervals were stated for the defaults in brackets"
-        )
+        parts = [f"{key}={one.value} (not {one.default})" for key, one in outcome.constants.items()]
+        print(f"  set    {', '.join(parts)}; the intervals were stated for the defaults")
     for verdict in outcome.judged.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
         text = f"{claim.interval:<18} {claim.text}  ({claim.source})"

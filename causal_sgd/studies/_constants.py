@@ -165,7 +165,7 @@ def _value(name: str, new: object, old: object) -> object:
         values = [_scalar(name, item, sample) for item in items]
         return np.array(values) if isinstance(old, np.ndarray) else type(old)(values)
     if isinstance(old, SCALARS):
-        return _scalar(name, new, type(old))
+        return _scalar(name, new, _kind(old))
     if isinstance(new, type(old)):
         return new
     if isinstance(new, str):
@@ -177,8 +177,13 @@ def _sample(old: Sequence[object] | np.ndarray) -> type:
     """The type of the items of a sequence: the widest, where they are whole and other numbers."""
     if isinstance(old, np.ndarray):
         return {"f": float, "b": bool}.get(old.dtype.kind, int)
-    kinds = {type(item) for item in old}
+    kinds = {_kind(item) for item in old}
     return kinds.pop() if len(kinds) == 1 else float if kinds <= {int, float} else str
+
+
+def _kind(value: object) -> type:
+    """The type of a scalar; numbers of NumPy are numbers."""
+    return next(kind for kind in SCALARS if isinstance(value, kind))
 
 
 def _scalar(name: str, new: object, kind: type) -> object:

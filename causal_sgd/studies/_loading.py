@@ -13,7 +13,7 @@ from typing import cast
 
 from causal_sgd.studies import Claim, Study
 from causal_sgd.studies._apart import Apart, Change, assigned
-from causal_sgd.studies._constants import changed, find, homes
+from causal_sgd.studies._constants import changed, find, homes, shown
 from causal_sgd.studies._imports import Module, Territory, parsed
 
 __all__ = ["last_line", "load"]
@@ -65,7 +65,8 @@ def load(
         own[name] = _after(own.get(name), functools.partial(change, setting))
     folder = around.folder if not around.package else None
     try:
-        with _importing(word, *files.values()):
+        given = ", ".join(f"{name}={shown(value)}" for name, value in constants.items())
+        with _importing(f"{word} with {given}" if given else word, *files.values()):
             loaded = Apart(files, folder=folder, changes=changes).load(module.name)
     except ValueError:
         if refused:
