@@ -11,7 +11,7 @@ from typing import Any
 
 from causal_sgd import studies
 from causal_sgd.studies import Verdict
-from causal_sgd.studies.reproduction import duration
+from causal_sgd.studies.reproduction import claims_csv, duration
 
 import keep_results  # isort: skip  (of this folder, as is the next)
 from _parts import parts_of  # isort: skip
@@ -29,6 +29,7 @@ def atlas(folder: Path) -> None:
         name: keep_results.measured(kept[name], name) if name in kept else {}
         for name in studies.NAMES
     }
+    (folder / "claims.csv").write_text(claims_csv(verdicts), "utf-8")
     (folder / "index.md").write_text("\n".join(index(kept, verdicts)), "utf-8")
     for question, names in studies.QUESTIONS.items():
         page = question_page(question, names, kept, verdicts)
@@ -36,6 +37,9 @@ def atlas(folder: Path) -> None:
     for name in studies.NAMES:
         page = study_page(name, kept.get(name), verdicts[name])
         (folder / f"{name}.md").write_text("\n".join(page), "utf-8")
+        if verdicts[name]:
+            values = claims_csv({name: verdicts[name]})
+            (folder / f"{name}-claims.csv").write_text(values, "utf-8")
     for image in (Path(keep_results.__file__).parent / "kept").glob("*.webp"):
         shutil.copy2(image, folder / image.name)
 
@@ -60,6 +64,7 @@ def index(kept: Mapping[str, Any], verdicts: Mapping[str, Mapping[str, Verdict]]
         f"kept here, of {len(kept)} of {len(studies.NAMES)} studies at full size; {found} further",
         "numbers are findings, reported and not judged.",
         "[How these results were made](#how-these-results-were-made).",
+        "All measured values, intervals and sources: {download}`claims.csv <claims.csv>`.",
         "",
     ]
     failed = [
@@ -168,6 +173,7 @@ def study_page(
     else:
         page += ["No results of this study are kept: no figure and no measured number.", ""]
     page += [escaped(finding.strip()), "", *claims(study, entry, verdicts)]
+    page += values(name) if verdicts else []
     return [*page, *computed(name, study, entry), *parts(name)]
 
 
@@ -199,6 +205,16 @@ def claims(
             page += [f"| {cell(one.claim.text)} | {value} |"]
         page += [""]
     return page
+
+
+def values(name: str) -> list[str]:
+    """The measured values as a file, and the command that writes the plotted ones."""
+    return [
+        f"These values as a table: {{download}}`{name}-claims.csv <{name}-claims.csv>`.",
+        f"The plotted numbers are too many for this site: `causal-sgd reproduce {name}`",
+        f"writes them to `figures/{name}.csv`, with quantiles over seeds.",
+        "",
+    ]
 
 
 def computed(name: str, study: studies.Study, entry: Mapping[str, Any] | None) -> list[str]:

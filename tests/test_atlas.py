@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,9 +29,14 @@ def module(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("atlas")
     module("_atlas").atlas(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> dict[str, str]:
     return {page.stem: page.read_text("utf-8") for page in folder.glob("*.md")}
 
 
@@ -75,6 +81,25 @@ def test_every_study_has_a_page(pages: dict[str, str], keep_results: ModuleType)
             assert page.count("[✓ holds]") + page.count("[✗ fails]") == judged
         else:
             assert "No results of this study are kept" in page
+
+
+def test_measured_values_are_linked_as_tables(
+    folder: Path, pages: dict[str, str], keep_results: ModuleType
+) -> None:
+    everything = {}
+    for name, entry in keep_results.kept().items():
+        file = f"{name}-claims.csv"
+        assert f"{{download}}`{file} <{file}>`" in pages[name]
+        assert f"`figures/{name}.csv`" in pages[name]
+        rows = list(csv.DictReader((folder / file).open(encoding="utf-8")))
+        measured = {row["claim"]: float(row["measured"]) for row in rows}
+        expected = {short: float(value) for short, value in entry["measured"].items()}
+        assert measured == pytest.approx(expected, rel=0, nan_ok=True)
+        everything |= {(name, short): value for short, value in measured.items()}
+    rows = list(csv.DictReader((folder / "claims.csv").open(encoding="utf-8")))
+    whole = {(row["study"], row["claim"]): float(row["measured"]) for row in rows}
+    assert whole == pytest.approx(everything, rel=0, nan_ok=True)
+    assert "{download}`claims.csv <claims.csv>`" in pages["index"]
 
 
 def test_the_index_shows_every_study_under_its_question(pages: dict[str, str]) -> None:
