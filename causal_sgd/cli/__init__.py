@@ -241,12 +241,29 @@ def _print_overview(*, whole: bool) -> int:
     return 0
 
 
+class _Text(io.StringIO):
+    """Text for standard output, with colours if that is a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether standard output is a terminal."""
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def _print_whole_help(kind: type, program: str) -> None:
+    """Print every flag; the description as it is, whose lines tyro would join."""
+    page, place = _Text(), "DESCRIPTION"
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(page):
+        parse(kind, ["--help"], program=program, description=place)
+    print(page.getvalue().replace(place, described(kind), 1), end="")
+
+
 def _print_help(kind: type, program: str, *, whole: bool) -> int:
     fill_help(kind)
     for system in SYSTEMS.values():
         fill_help(system)
     if whole:
-        parse(kind, ["--help"], program=program, description=described(kind))
+        _print_whole_help(kind, program)
+        return 0
     systems = OF_SYSTEMS.get(program.removeprefix(f"{PROGRAM} "), {})
     others = [name for name, other in systems.items() if other is not kind]
     print(short_help(program, kind, systems=others))

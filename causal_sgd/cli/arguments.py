@@ -219,11 +219,13 @@ def _message(drawn: str) -> str:
     message, help_lines = lines[: rules[0]], lines[rules[0] :]
     message = [line for line in message if line.strip("─-")]
     if "Required" in title:
-        missing = [line for line in message if line.startswith("--") or line.isupper()]
-        return f"{', '.join(missing)} must be given"
+        missing = [line.split()[0] for line in message if line.startswith("--") or line.isupper()]
+        return f"{' and '.join(missing)} must be given"
     text = " ".join(message)
     if text.startswith(UNKNOWN):
         return _unknown(text.removeprefix(UNKNOWN), help_lines)
+    if bare := re.match(r"Missing value for argument '([^']*)'", text):
+        return f"{bare[1].partition('/')[0]} must be followed by a value"
     # An error of the dataclass of a command or of its experiment begins with its name or place.
     text = re.sub(r"^Error parsing (\w+: )?", "", text)
     if text.startswith("__tyro"):  # an error of the experiment, after the name of its place
@@ -237,6 +239,6 @@ def _unknown(options: str, help_lines: Sequence[str]) -> str:
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     if not flags:
         return f"unexpected {'word' if len(words) == 1 else 'words'} {' '.join(words)}"
-    similar = [line.split()[0] for line in help_lines if re.match("--[a-z]", line)]
+    similar = [line.split()[0].rstrip(",") for line in help_lines if re.match("--[a-z]", line)]
     hint = f"; did you mean {similar[0]}?" if similar else ""
     return f"unknown {'flag' if len(flags) == 1 else 'flags'} {', '.join(flags)}{hint}"

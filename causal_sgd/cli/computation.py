@@ -37,7 +37,8 @@ class Workplace:
     cache: Path | None = None
     """Cache compiled programs in this folder."""
     fsync: bool = False
-    """Let a store wait until the disk has a unit before it counts as done."""
+    """Count a unit of a store as done once it is on the disk. Without this, a loss of power may
+    damage the last units."""
 
     def __post_init__(self) -> None:
         """Check the address."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Sequence
 
 from causal_sgd.cli.help import flags_of
+from causal_sgd.experiment import SYSTEMS
 from causal_sgd.experiment._base import BaseExperiment
 
 __all__ = ["check_effect", "named", "typed"]
@@ -42,6 +44,7 @@ def named(message: str, words: Sequence[str], kind: type) -> str:
     spoken = {name.replace("_", " "): flag for name, flag in flags.items()} | flags
     start = rf"^{_one_of(spoken)}(?= (must|has|needs|cannot|or)\b)"
     message = re.sub(start, lambda found: spoken[found[1]], message)
+    message = re.sub(r"\(\w*Error: \[Errno \d+\] ([^:)]+)(: '[^']*')?\)", r"(\1)", message)
     before, listed, after = _around_list(message)
     return _with_flags(before, flags) + _in_hyphens(listed) + _with_flags(after, flags)
 
@@ -81,14 +84,29 @@ def _around_list(message: str) -> tuple[str, str, str]:
 def _in_hyphens(text: str) -> str:
     """Options as people type them: those of a list, and the one that is suggested.
 
-    A long list is left out where one of it is suggested.
+    A long list is left out where one of it is suggested, or where a command lists the same.
     """
     listed, hinted, hint = text.partition("; did you mean ")
     listed, comma, got = listed.partition(", got ")
-    count = listed.count(", ") + 1
-    if hint and count > MOST_LISTED:
-        listed = f"must be one of {count} names"
+    names = listed.removeprefix("must be one of ").split(", ")
+    if len(names) > MOST_LISTED:
+        shown = _listing_of(names)
+        if hint or shown:
+            listed = f"must be one of {len(names)} names"
+        if shown and not hint:
+            listed += f" (`{shown}` lists them)"
     return listed.replace("_", "-") + comma + got + hinted + hint.replace("_", "-")
+
+
+def _listing_of(names: Sequence[str]) -> str:
+    """The command that lists all these names; empty where there is none."""
+    from causal_sgd import studies
+
+    for kind in SYSTEMS.values():
+        known = {*itertools.chain.from_iterable(kind.choices().values()), *kind.sweepable()}
+        if {name.replace("-", "_") for name in names} <= {name.replace("-", "_") for name in known}:
+            return "causal-sgd list --names"
+    return "causal-sgd list" if set(names) <= set(studies.NAMES) else ""
 
 
 def _with_flags(text: str, flags: dict[str, str]) -> str:

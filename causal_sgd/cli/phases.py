@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -15,7 +14,8 @@ import tyro
 from causal_sgd import checks
 from causal_sgd.cli.axes import check_axis_used, parse_axis
 from causal_sgd.cli.computation import Computation, start
-from causal_sgd.cli.outputs import aligned, distinct, draw, plain, spread_out, take
+from causal_sgd.cli.diagrams import Diagram
+from causal_sgd.cli.outputs import take
 from causal_sgd.experiment import (
     Experiment,
     MetricName,
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Phase", "PhaseOf", "PhaseSupervised"]
 
-MOST_ROWS = 24  # of a printed table
-NARROWEST_HEAD, NARROWEST_CELL = 10, 8  # columns of its first column and of the others
-ALL = "all of them: --out diagram.csv or --json"
 FIRST_SEEDS = 8  # of a refined diagram, in every cell that is run
 
 
@@ -124,11 +121,11 @@ class PhaseOf(Computation):
     def _axis(self, option: str, text: str) -> tuple[str, np.ndarray]:
         return parse_axis(option, text, type(self.experiment))
 
-    def _draw(self, diagram: _Diagram) -> None:
+    def _draw(self, diagram: Diagram) -> None:
         if self.plot is not None:
             diagram.draw(self.plot, merge=self.refine)
 
-    def _print(self, experiment: BaseExperiment, diagram: _Diagram) -> None:
+    def _print(self, experiment: BaseExperiment, diagram: Diagram) -> None:
         if self.json:
             configuration = experiment.describe() | {"seeds": self.seeds, "seed": self.seed}
             print(json.dumps({"config": configuration} | diagram.report()), flush=True)
@@ -196,7 +193,7 @@ class PhaseOf(Computation):
         level: float | None,
         along: str,
         seconds: float,
-    ) -> _Diagram:
+    ) -> Diagram:
         from causal_sgd.analysis import final, rejecting_fraction, rejection_boundary
 
         dataset = final(dataset)
@@ -207,7 +204,7 @@ class PhaseOf(Computation):
         (x, xs), (y, ys) = axes.items()
         shift = experiment.SYSTEM.shift(experiment, self.metric, level)
         curves = theory_curve(experiment, x, xs, y, ys, shift)
-        return _Diagram(
+        return Diagram(
             dataset=dataset,
             metric=self.metric,
             axes=axes,
@@ -256,130 +253,3 @@ class PhaseSupervised(PhaseOf):
     )
     metric: SupervisedMetricName = "spurious_weight"
     """Metric of the diagram."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Diagram:
-    """A computed diagram."""
-
-    dataset: xr.Dataset  # final values
-    metric: str
-    axes: dict[str, np.ndarray]  # x, y
-    level: float | None
-    along: str
-    boundary: xr.Dataset | None  # with its band, where there is a level to cross
-    cells: xr.Dataset | None  # the binomial of every cell
-    curves: dict[str, tuple[np.ndarray, np.ndarray]]
-    environments: str  # for which theory's curve holds
-    seconds: float
-
-    @property
-    def runs(self) -> int:
-        """Number of runs."""
-        done = self.dataset.coords.get("done")
-        return self.dataset["diverged_at"].size if done is None else int(done.sum())
-
-    @property
-    def _labelled_curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Theory's curves by what they are and for which environments."""
-        labels = {"theory": f"theory, {self.environments}"}
-        return {labels.get(name, name): curve for name, curve in self.curves.items()}
-
-    def draw(self, path: Path, *, merge: bool) -> None:
-        """Write the figure; `merge` joins the cells that were not run to their neighbours."""
-        x, y = self.axes
-        cells = self.cells
-        undecided = None if cells is None else (cells.decided == 0) & (cells.runs > 0)
-        draw(
-            path,
-            lambda ax, figures: figures.phase_diagram(
-                ax,
-                self.dataset,
-                self.metric,
-                x=x,
-                y=y,
-                theory=self._labelled_curves or None,
-                band=self.boundary,
-                undecided=undecided,
-                merge=merge,
-            ),
-        )
-
-    def report(self) -> dict[str, object]:
-        """The result as plain values for --json."""
-        from causal_sgd.analysis import summary
-
-        x, y = self.axes
-        table = summary(self.dataset, self.metric).transpose(y, x, ...)
-        report: dict[str, object] = {
-            "axes": {name: values.tolist() for name, values in self.axes.items()},
-            "metric": self.metric,
-            "median": plain(table["median"].values),
-            "diverged_fraction": plain(table.diverged_fraction.values),
-            "runs": self.runs,
-        }
-        if self.boundary is not None and self.cells is not None:
-            other = str(self.boundary["value"].dims[0])
-            report["boundary"] = {
-                "level": self.level,
-                "along": self.along,
-                other: self.boundary[other].values.tolist(),
-            } | {name: plain(self.boundary[name].values) for name in ("value", "low", "high")}
-            cells = self.cells.transpose(y, x)
-            report["cells"] = {
-                name: cells[name].values.tolist() for name in ("runs", "decided")
-            } | {name: plain(cells[name].values) for name in ("fraction", "low", "high")}
-        if self.curves:
-            report["theory"] = {"environments": self.environments} | {
-                name: {x: plain(horizontal), y: plain(vertical)}
-                for name, (horizontal, vertical) in self.curves.items()
-            }
-        return report | {"seconds": self.seconds}
-
-    def print_table(self, seeds: int) -> None:
-        """Print the medians over the seeds."""
-        from causal_sgd.analysis import summary
-
-        (x, xs), (y, ys) = self.axes.items()
-        table = summary(self.dataset, self.metric).transpose(y, x, ...)
-        print(
-            f"median {self.metric} over {seeds} seeds; rows {y}, columns {x}; "
-            "'div.' where half or more diverged"
-        )
-        medians = np.vectorize(lambda value: f"{value:.3g}")(table["median"].values)
-        texts = np.where(table.diverged_fraction.values >= 0.5, "div.", medians)
-        width = max(NARROWEST_CELL, 1 + max(map(len, texts.flat)))
-        room = shutil.get_terminal_size().columns - NARROWEST_HEAD
-        across, up = spread_out(len(xs), room // width), spread_out(len(ys), MOST_ROWS)
-        rows = [["", *distinct(xs[across], digits=3)]]
-        for row, value in zip(up, distinct(ys[up], digits=4), strict=True):
-            rows.append([value, *texts[row, across]])
-        print("\n".join(aligned(rows, least=(NARROWEST_HEAD, width))))
-        if len(across) < len(xs) or len(up) < len(ys):
-            print(
-                f"shown: {len(across)} of {len(xs)} columns and {len(up)} of {len(ys)} rows; {ALL}"
-            )
-
-    def print_boundary(self) -> None:
-        """Print the boundary, if there is one, with a row for each value of the other axis."""
-        if self.boundary is None:
-            return
-        other = str(self.boundary["value"].dims[0])
-        values = self.boundary[other].values
-        columns = {name: self.boundary[name].values for name in ("value", "low", "high")}
-        for name, (horizontal, vertical) in self.curves.items():
-            # A curve is a function of the axis that spans its whole range.
-            for argument, curve in ((horizontal, vertical), (vertical, horizontal)):
-                if np.isclose(argument[[0, -1]], values[[0, -1]]).all():
-                    columns[name] = np.interp(values, argument, curve)
-                    break
-        print(f"where half of the seeds reject, {self.along} by {other}, with its 95 % band")
-        rows = [[other, *columns]]
-        shown = spread_out(len(values), MOST_ROWS)
-        for row, value in zip(shown, distinct(values[shown], digits=4), strict=True):
-            rows.append([value, *(f"{column[row]:.4g}" for column in columns.values())])
-        print("\n".join(aligned(rows, least=(13, 13))))
-        if len(shown) < len(values):
-            print(f"shown: {len(shown)} of {len(values)} rows; all of them: --json")
-        if "theory" in columns:
-            print(f"theory is that of {self.environments}")

@@ -51,8 +51,8 @@ class Reproduce:
     fresh: bool = False
     """Ignore cached results."""
     redraw: bool = False
-    """Compute nothing: make claims, figures, tables and report from cached results, even outdated
-    ones; without names, of all studies that have results in the folder."""
+    """Report on cached results without computing: claims, figures and tables, also of outdated
+    ones. Without names, on all studies that have results in the folder."""
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
     ] = ()
@@ -137,8 +137,16 @@ class Reproduce:
             return chosen(self.studies, self.set)
         if self.all:
             return studies.NAMES
+        if not self.redraw:
+            return studies.CORE
         saved = reproduction.saved(self.out, quick=self.quick, seed=self.seed)
-        return (self.redraw and saved) or studies.CORE
+        if not saved:
+            size = "quick" if self.quick else "full"
+            raise ValueError(
+                f"--redraw needs results of {size} size with --seed {self.seed} in {self.out}, "
+                "which has none"
+            )
+        return saved
 
     def _plan(self, wanted: Sequence[Wanted]) -> str:
         """The number of studies, cached ones, and the expected time."""

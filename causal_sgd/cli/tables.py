@@ -46,7 +46,12 @@ class Report:
         """Read the table and print the report."""
         from causal_sgd.experiment._supervised._files import read_data
 
-        data = cast("Data", read_data(self.path).parts["data"])
+        if not self.path.is_file():
+            raise ValueError(f"PATH must be a file, got {self.path}, which does not exist")
+        try:
+            data = cast("Data", read_data(self.path).parts["data"])
+        except ValueError as error:
+            raise ValueError(str(error).replace("data_file", "PATH", 1)) from None
         start()
         from causal_sgd.experiment import diagnosis
         from causal_sgd.supervised import worlds

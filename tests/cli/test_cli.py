@@ -128,7 +128,24 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ("run --sampler heter", "did you mean 'hetero'"),
         ("run --optimizer adma", "did you mean 'adam'"),
         ("run --dmi 3", "unknown flag --dmi; did you mean --dim. .see causal-sgd run --help"),
-        ("phase", "--x STR, --y STR must be given .see causal-sgd phase --help"),
+        ("phase", "--x and --y must be given .see causal-sgd phase --help"),
+        ("run --steps", "--steps must be followed by a value .see causal-sgd run --help"),
+        ("doctor --jsn", "unknown flag --jsn; did you mean --json[?]"),
+        ("report", "PATH must be given"),
+        ("report no.csv", "PATH must be a file, got no.csv, which does not exist"),
+        ("report README.md", "PATH must end in .npz or .csv"),
+        (
+            "run supervised --data-file no.csv",
+            r"--data-file must be .* .No such file or directory.$",
+        ),
+        (
+            "phase --x foo=1:2:3 --y spread=0:1:2",
+            "must be one of .. names .`causal-sgd list --names` lists them., got 'foo'",
+        ),
+        (
+            "reproduce foo",
+            "study must be one of .. names .`causal-sgd list` lists them., got 'foo'",
+        ),
         ("run --means 1 x", "--means must be a number, got 'x'"),
         (
             "run --sampler block --probabilities 0.5 0.5",

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from causal_sgd.cli.axes import parse_axis
-from causal_sgd.cli.phases import _Diagram
+from causal_sgd.cli.diagrams import Diagram
 from causal_sgd.experiment import Experiment, theory_curve
 from causal_sgd.sweeps.store import Store
 from causal_sgd.theory import momentum_critical_spread
@@ -173,13 +173,47 @@ def test_the_columns_of_a_table_are_apart_whatever_the_numbers(scale: float, cap
         {"spread": xs, "mean": ys, "seed": [0]},
     )
     axes = {"spread": xs, "mean": ys}
-    _Diagram(dataset, "loss", axes, None, "spread", None, None, {}, "", 0.0).print_table(1)
-    _, head, *rows = capsys.readouterr().out.splitlines()
+    Diagram(dataset, "loss", axes, None, "spread", None, None, {}, "", 0.0).print_table(1)
+    _, head, *rows, legend = capsys.readouterr().out.splitlines()
+    assert legend == "-: no run has a value"
     np.testing.assert_allclose([float(word) for word in head.split()], xs, rtol=1e-2)
     assert len(set(head.split())) == len(xs)
     for row, value in zip(rows, ys, strict=True):
-        numbers = [float(word) for word in row.split()]
+        numbers = [float(word) if word != "-" else np.nan for word in row.split()]
         np.testing.assert_allclose(numbers, [value, *medians[0]], rtol=1e-2)
+
+
+def test_a_boundary_beyond_the_axis_is_told_in_words(capsys) -> None:
+    spreads, means = np.array([0.0, 2.5]), np.array([0.1, 0.2, 0.3])
+    ends = {"value": [np.nan, 1.5, np.nan], "low": [-np.inf, 1.2, np.inf]}
+    ends["high"] = [-np.inf, np.inf, np.inf]
+    boundary = xr.Dataset({name: ("mean", values) for name, values in ends.items()})
+    dataset = xr.Dataset(
+        {
+            "loss": (("mean", "spread", "seed"), np.ones((3, 2, 1))),
+            "diverged_at": (("mean", "spread", "seed"), np.full((3, 2, 1), -1)),
+        },
+        {"spread": spreads, "mean": means, "seed": [0]},
+    )
+    band, share = boundary.assign_coords(mean=means), dataset["loss"].mean("seed")
+    cells = xr.Dataset(dict.fromkeys(("runs", "decided", "fraction", "low", "high"), share))
+    curves = {"theory": (np.array([1.0, np.nan]), means[[0, -1]])}
+    diagram = Diagram(
+        dataset, "loss", {"spread": spreads, "mean": means}, 0.5, "spread", band, cells, curves,
+        "these environments", 0.0,
+    )  # fmt: skip
+    diagram.print_boundary()
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines()[2:5]] == [
+        ["0.1", "none", "below", "below", "1"],
+        ["0.2", "1.5", "1.2", "above", "none"],
+        ["0.3", "none", "above", "above", "none"],
+    ]
+    assert "none: no crossing between spread 0 and 2.5; below, above: an end of the band" in out
+    assert max(map(len, out.splitlines())) <= 80
+    values = json.loads(json.dumps(diagram.report(), allow_nan=False))
+    assert values["boundary"]["high"] == [None, None, None]
+    assert values["theory"]["theory"]["spread"] == [1.0, None]
 
 
 def test_axes_of_whole_numbers_have_whole_numbers() -> None:

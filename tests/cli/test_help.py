@@ -39,7 +39,8 @@ def test_help_is_one_screen_without_texts_cut_short(page: str, capsys) -> None:
     assert len(out.splitlines()) <= SCREEN
     assert max(map(len, out.splitlines())) <= 80
     assert not re.search(
-        r"(?<!,) \.\.\.$|(?<!,) \.\.\. \[", out.replace("COMMAND ...", "").replace("NAME ...", "")
+        r"(?m)(?<!,) \.\.\.$|(?<!,) \.\.\. \[",
+        out.replace("COMMAND ...", "").replace("NAME ...", ""),
     )
 
 

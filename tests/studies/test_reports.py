@@ -178,7 +178,9 @@ def test_a_redraw_without_names_is_of_all_results_in_the_folder(
     assert "4 of 4 claims hold" in out
     tree = check((tmp_path / "report.html").read_text())
     assert [node.get("id") for node in tree.iter("article")] == ["second-one", "third-one"]
-    assert call("reproduce", "--redraw", "--out", str(tmp_path / "no"), capsys=capsys)[0] == 1
+    code, _, err = call("reproduce", "--redraw", "--out", str(tmp_path / "no"), capsys=capsys)
+    assert code == 2
+    assert "--redraw needs results of full size with --seed 0" in err
 
 
 def test_json_is_one_object_with_claims_paths_and_errors(

@@ -133,10 +133,11 @@ class SupervisedExperiment(
     SYSTEM: ClassVar[System] = SUPERVISED
 
     learning_rate: Axis[float | None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Step size of the optimizer. Default: 0.1, 0.05 (additive-scm), 0.01 (sem, balancing) or 0.002
-    (random-scm), with which nearly no drawn world diverges, but which need more steps. Steps of
-    least squares diverge beyond 4 / the largest eigenvalue of the inputs' second moments, steps of
-    logistic loss not below 8 / it."""
+    """Step size for the loss sum r^2/(4m) of a batch, or for the mean of another loss over it,
+    with the penalty of the method. Default: 0.1, 0.05 (additive-scm), 0.01 (sem, balancing)
+    or 0.002 (random-scm), with which nearly no drawn world diverges, but which need more steps.
+    Steps of least squares diverge beyond 4 / the largest eigenvalue of the inputs' second moments,
+    steps of logistic loss not below 8 / it."""
     sampler: SamplerName = "stratified"
     """Which environments feed a step. Batches of several: stratified (all in equal shares), pooled,
     mixed. Batches of one environment: hetero (HeteroSGD, drawn at random), cyclic, shuffled, block,
