@@ -144,7 +144,7 @@ def test_a_fixed_design_equals_the_one_by_hand(capsys) -> None:
         ),
         (
             "reproduce foo",
-            "study must be one of .. names .`causal-sgd list` lists them., got 'foo'",
+            "study must be .* got 'foo'; `causal-sgd list` has the names",
         ),
         ("run --means 1 x", "--means must be a number, got 'x'"),
         (
