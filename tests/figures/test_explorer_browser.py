@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,39 +13,12 @@ import xarray as xr
 
 from causal_sgd.analysis import final, summary
 from causal_sgd.figures import explorer
+from support.browser import chromium, wait
 from support.explorer import RATES, SPREADS, STEPS, deep, diagram
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-DRIVER = shutil.which("chromedriver")
 TWO = {"HeteroSGD": diagram(), "PooledSGD": diagram(1)}
 COMPARED = "compare=dataset&with=PooledSGD"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if BROWSER is None or DRIVER is None:
-        pytest.skip(
-            "no browser: install Debian's chromium and chromium-driver to test the explorer in one"
-        )
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1400,1000",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+browser = pytest.fixture(chromium, scope="module")
 
 
 @pytest.fixture
@@ -66,12 +38,6 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def wait_until_ready(browser: Any) -> None:
     script = "return document.documentElement.dataset.ready"
     wait(browser, lambda: browser.execute_script(script) == "true")
-
-
-def wait(browser: Any, condition: Any) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, 30).until(lambda _: condition())
 
 
 def go(browser: Any, steps: int) -> None:

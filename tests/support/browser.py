@@ -41,7 +41,7 @@ def wait(browser: Any, condition: Callable[[], Any]) -> None:
     """Wait until a condition holds."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 60).until(lambda _: condition())
+    WebDriverWait(browser, 30).until(lambda _: condition())
 
 
 def ready(browser: Any) -> bool:
