@@ -51,6 +51,7 @@ def test_all_help_has_every_flag_that_the_short_one_counts(page: str, capsys) ->
     name, *system = words(page)
     flags = set(flags_of(cli.OF_SYSTEMS[name][system[0] if system else "sensing"]))
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
     assert f"All {len(flags)} flags" in short
     assert {"--" + flag.replace("_", "-") for flag in flags} <= set(
         re.findall(r"--[a-z0-9-]+", out)
