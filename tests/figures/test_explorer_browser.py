@@ -25,7 +25,7 @@ browser = pytest.fixture(chromium, scope="module")
 def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
     def open_page(datasets: Any = TWO, *, at: str = "", **options: Any) -> Any:
         path = explorer.write_page(tmp_path / "page.html", datasets, **options)
-        browser.get("about:blank")  # another fragment alone would not load the page again
+        new_tab(browser)  # with a history of its own, of which Chromium keeps 50 entries
         browser.get(f"{path.as_uri()}#{at}")
         wait_until_ready(browser)
         return browser
@@ -33,6 +33,15 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
     yield open_page
     logged = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not logged
+
+
+def new_tab(browser: Any) -> None:
+    old = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    new = browser.current_window_handle
+    browser.switch_to.window(old)
+    browser.close()
+    browser.switch_to.window(new)
 
 
 def wait_until_ready(browser: Any) -> None:
@@ -141,6 +150,7 @@ def test_clicking_a_cell_draws_its_trajectories(visit) -> None:
         np.testing.assert_allclose(drawn[0][ours], table[theirs].values, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_browser_decodes_trajectories_as_python_does(visit) -> None:
     from causal_sgd.figures.explorer._packing import restored
     from causal_sgd.figures.explorer._payload import payload
@@ -157,6 +167,7 @@ def test_the_browser_decodes_trajectories_as_python_does(visit) -> None:
         np.testing.assert_allclose(shown, tracks[metric, [3, 34], :, 2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_page_says_which_steps_it_has(visit) -> None:
     thinned = text(visit(diagram(), most_numbers=2 * 35 * 3 * 2), "frames")
     assert "This page contains 2 of 5 recorded steps." in thinned
@@ -216,6 +227,7 @@ def test_menus_change_metric_method_quantile_and_scale(visit) -> None:
     np.testing.assert_allclose(colours(browser), expected_fractions, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_two_axes_are_those_of_the_diagram_and_the_others_controls(visit) -> None:
     browser = visit(deep())
     everything = summary(final(deep()), "spurious_signal").sortby("batch_size")
@@ -267,6 +279,7 @@ def test_two_methods_are_compared_with_one_scale_a_linked_cursor_and_their_diffe
     assert len(browser.find_elements("css selector", "#diagram figure")) == 2
 
 
+@pytest.mark.slow
 def test_two_values_or_two_metrics_are_compared(visit) -> None:
     diagram_of = "x=spread&y=learning_rate&"
     browser = visit(deep(), at=diagram_of + "compare=batch_size&with=40&at.batch_size=10")
@@ -285,6 +298,7 @@ def test_two_values_or_two_metrics_are_compared(visit) -> None:
         np.testing.assert_allclose(colours(browser, panel), wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_scale_for_all_slices_has_the_range_of_all(visit) -> None:
     browser = visit(deep(), at="x=spread&y=learning_rate&everywhere=1")
     table = summary(final(deep()), "spurious_signal")
@@ -311,6 +325,7 @@ def test_one_axis_is_drawn_as_lines(visit) -> None:
     assert f"irmv1: median {table['median'][1, 3]:.4g}" in shown_tips(browser)[0]
 
 
+@pytest.mark.slow
 def test_theory_is_drawn_where_it_holds(visit) -> None:
     ends = np.array([0.0, 9.0]), np.array([0.03, 0.1])
     curve = explorer.Curve("theory", "spread", "learning_rate", *ends, {"batch_size": 20.0})
@@ -326,6 +341,7 @@ def test_theory_is_drawn_where_it_holds(visit) -> None:
     assert "theory" in text(browser, "legend")  # with exchanged axes
 
 
+@pytest.mark.slow
 def test_cells_without_runs_are_drawn_as_part_of_the_nearest(visit) -> None:
     dataset = diagram()
     dims = ("spread", "learning_rate")
@@ -344,6 +360,7 @@ def test_cells_without_runs_are_drawn_as_part_of_the_nearest(visit) -> None:
     assert "not run" in text(browser, "legend")
 
 
+@pytest.mark.slow
 def test_the_address_restores_a_view_and_the_history_goes_back(visit) -> None:
     browser = visit()
     choose(browser, "compare", "dataset")
@@ -355,7 +372,7 @@ def test_the_address_restores_a_view_and_the_history_goes_back(visit) -> None:
     fragment = link.partition("#")[2]
     for part in (COMPARED, "metric=batch_loss", "log=1", f"at.spread={SPREADS[2]:g}"):
         assert part in fragment
-    browser.get("about:blank")
+    new_tab(browser)
     browser.get(link)
     wait_until_ready(browser)
     assert browser.execute_script("return JSON.stringify(explorer.state)") == view
@@ -371,6 +388,7 @@ def test_the_address_restores_a_view_and_the_history_goes_back(visit) -> None:
     wait(browser, lambda: text(browser, "diagram-title") == "25 % quantile of batch loss")
 
 
+@pytest.mark.slow
 def test_moves_of_the_cursor_do_not_fill_the_history(visit) -> None:
     browser = visit()
     choose(browser, "metric", "batch loss")
@@ -386,11 +404,16 @@ def test_moves_of_the_cursor_do_not_fill_the_history(visit) -> None:
     ("address", "ignored"),
     [
         ("metric=nothing&log=1", "metric=nothing"),
-        ("at.spread=77&at.dim=3", "at.spread=77; at.dim=3"),
-        ("x=spread&y=spread", "x and y, which are the same axis"),
-        ("compare=spread&with=0.0", "compare=spread"),
-        ("show=0.3&log=yes", "show=0.3; log=yes"),
-        ("%7B%22metric%22%3A0%7D&&=", '{"metric":0}'),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("at.spread=77&at.dim=3", "at.spread=77; at.dim=3"),
+                ("x=spread&y=spread", "x and y, which are the same axis"),
+                ("compare=spread&with=0.0", "compare=spread"),
+                ("show=0.3&log=yes", "show=0.3; log=yes"),
+                ("%7B%22metric%22%3A0%7D&&=", '{"metric":0}'),
+            )
+        ),
         ("<img src=x onerror=alert(1)>", "<img src=x onerror=alert(1)>"),
     ],
 )
@@ -407,6 +430,7 @@ def test_what_an_address_has_beyond_the_page_is_ignored_with_a_message(
     wait(browser, lambda: text(browser, "note"))
 
 
+@pytest.mark.slow
 def test_ticks_never_overlap_and_have_one_notation(browser: Any, visit) -> None:
     browser = visit()
     script = """
@@ -448,11 +472,12 @@ def test_ticks_never_overlap_and_have_one_notation(browser: Any, visit) -> None:
                 for _, label, _ in drawn
                 if label != "0"
             }
-            assert len(decimals) == 1, case
+            assert len(decimals) <= 1, case
         elif all(value < 1e4 and value > 1e-3 for value, _, _ in drawn):
             assert not any(powers), case
 
 
+@pytest.mark.slow
 def test_ten_thousand_cells_are_fluid(visit) -> None:
     large = diagram(spreads=np.linspace(0, 9, 100), rates=np.geomspace(0.02, 0.2, 100), seeds=3)
     browser = visit({"a": large, "b": large}, at="compare=dataset&with=b")
@@ -471,6 +496,7 @@ def test_ten_thousand_cells_are_fluid(visit) -> None:
         return times.sort((a, b) => a - b);
     """
     times = browser.execute_script(script)
+    print(f"a move of the mouse takes {times[250]:.2f} ms, at most {times[-1]:.2f} ms")
     assert shown_tips(browser)
     frame = 1000 / 60
     assert times[len(times) // 2] < frame / 2, times[len(times) // 2]

@@ -118,13 +118,15 @@ function pattern(context, kind) {
   return context.createPattern(tile, "repeat");
 }
 
-function cross(context, x, y, half) {
+// Crosses, white within black, as in figures.
+function crosses(context, centres, half) {
   for (const [colour, width] of [["#000000", 2.6], ["#ffffff", 1]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = Math.min(width, half);
+    Object.assign(context, { strokeStyle: colour, lineWidth: Math.min(width, half) });
     context.beginPath();
-    context.moveTo(x - half, y - half); context.lineTo(x + half, y + half);
-    context.moveTo(x - half, y + half); context.lineTo(x + half, y - half);
+    for (const [x, y] of centres) {
+      context.moveTo(x - half, y - half); context.lineTo(x + half, y + half);
+      context.moveTo(x - half, y + half); context.lineTo(x + half, y - half);
+    }
     context.stroke();
   }
 }

@@ -46,11 +46,13 @@ function fillFlagged(context, stage, flags, style) {
 function drawCrosses(context, { xs, ys }, flags) {
   const least = (edges) => Math.min(...edges.slice(1).map((edge, i) => edge - edges[i]));
   const half = Math.max(1, Math.min(3.6, 0.3 * least(xs), 0.3 * least(ys)));
+  const centres = [];
   flags.forEach((flag, n) => {
     if (!flag) return;
     const row = Math.floor(n / columns()), column = n % columns();
-    cross(context, (xs[column] + xs[column + 1]) / 2, -(ys[row] + ys[row + 1]) / 2, half);
+    centres.push([(xs[column] + xs[column + 1]) / 2, -(ys[row] + ys[row + 1]) / 2]);
   });
+  crosses(context, centres, half);
 }
 
 // Thin outlines of cells that were merged.
@@ -177,7 +179,7 @@ function drawLegend(marks) {
   labels.forEach((index, label) => entries.push(legendEntry(label, line(index))));
   if (any("lost")) entries.push(legendEntry("at least 50 % diverged", block("lost")));
   if (any("partial"))
-    entries.push(legendEntry("some diverged", (context) => cross(context, 13, 7, 3.6)));
+    entries.push(legendEntry("some diverged", (context) => crosses(context, [[13, 7]], 3.6)));
   if (any("missing")) entries.push(legendEntry("not run", block("missing")));
   document.getElementById("legend").replaceChildren(...entries);
 }
