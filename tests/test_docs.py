@@ -49,23 +49,47 @@ SUFFIXES = {
 }
 
 
+def save_files(text: str, folder: Path) -> None:
+    """Save the blocks of a page that begin with the name of a file, such as `# my_study.py`."""
+    for block in blocks(text):
+        if found := re.match(r"# (\w+\.py)\n", block):
+            (folder / found[1]).write_text(block, "utf-8")
+
+
 @pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE],
 )
 def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # pages may make stores
+    save_files(PAGES[name], tmp_path)
     names: dict = {}
     for block in blocks(PAGES[name]):
         exec(compile(block, name, "exec"), names)
 
 
+def without_times(text: str) -> str:
+    return re.sub(r"\b[\d.]+ (s|min)\b", "TIME", text)
+
+
 @pytest.mark.slow
-def test_the_commands_of_the_first_page_run_in_turn(tmp_path: Path) -> None:
-    for command in commands(PAGES["start.md"]):
+@pytest.mark.parametrize("name", ["start.md", "extending/studies.md"])
+def test_the_commands_of_a_page_run_in_turn_and_print_what_it_shows(
+    name: str, tmp_path: Path
+) -> None:
+    save_files(PAGES[name], tmp_path)
+    printed = ""
+    for command in commands(PAGES[name]):
+        if "NAME" in command:
+            continue
         arguments = [sys.executable, "-m", "causal_sgd", *shlex.split(command)[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        allowed = {0, 1} if "--set" in command else {0}  # intervals are stated for the defaults
+        assert done.returncode in allowed, f"{command}: {done.stderr}"
+        printed += done.stdout
+    for shown in re.findall(r" prints\n\n((?:    .*\n|\n)+)", PAGES[name]):
+        for line in filter(None, shown.splitlines()):
+            assert without_times(line[4:]) in without_times(printed).splitlines()
 
 
 @pytest.mark.parametrize("name", PAGES)
