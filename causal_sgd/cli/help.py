@@ -139,6 +139,8 @@ def _row(field: dataclasses.Field, hint: object) -> _Row:
 def _value(hint: object) -> str:
     """What follows the flag."""
     kinds = set(_leaves(hint))
+    if named := _metavar("", hint):
+        return f" {named}"
     several = " ..." if _is_several(hint) else ""
     if _names(hint):
         return f" NAME{several}"
@@ -149,7 +151,7 @@ def _value(hint: object) -> str:
 
 
 def _metavar(name: str, hint: object) -> str:
-    """How the usage shows a positional argument."""
+    """How the usage shows a value: as the command says, or else by the argument's name."""
     named = (getattr(each, "metavar", None) for each in getattr(hint, "__metadata__", ()))
     return next(filter(None, named), name.upper())
 

@@ -37,8 +37,8 @@ class Reproduce:
     studies: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[STUDY ...]")
     ] = ()
-    """Names of studies, see `causal-sgd list`, files such as ./my_study.py, or modules; by default
-    the few with the results of the paper."""
+    """Names of studies, or files such as ./my_study.py; modules may be given, too. See
+    `causal-sgd list`; by default the few with the results of the paper."""
     all: bool = False
     """Run all studies."""
     quick: bool = False
@@ -56,8 +56,8 @@ class Reproduce:
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
     ] = ()
-    """Set a constant of the studies, see `causal-sgd list STUDY`; STUDY:NAME=VALUE for one of
-    several, and once for each. The results are kept apart from those with the defaults."""
+    """Set a constant, see `causal-sgd list STUDY`; STUDY:NAME=VALUE sets one of a single study.
+    May be given several times. The results are kept apart from those with the defaults."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
