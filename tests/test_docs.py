@@ -73,7 +73,7 @@ def without_times(text: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["start.md", "extending/studies.md"])
+@pytest.mark.parametrize("name", ["start.md", "explorer.md", "extending/studies.md"])
 def test_the_commands_of_a_page_run_in_turn_and_print_what_it_shows(
     name: str, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Doctor", "Finding", "examine"]
 
 PACKAGE = "causal_sgd"
 # For users; the others are for developers.
-EXTRAS = ("cloud", "data", "distributed", "equinox", "explorer", "flax", "netcdf4", "slurm")
+EXTRAS = ("cloud", "data", "distributed", "equinox", "flax", "netcdf4", "slurm")
 GIB = 2**30
 
 
