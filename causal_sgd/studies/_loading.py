@@ -5,26 +5,40 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import hashlib
 import inspect
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from causal_sgd.studies import Claim, Study
 from causal_sgd.studies._apart import Apart, Change, assigned
 from causal_sgd.studies._constants import changed, find, homes, shown
 from causal_sgd.studies._imports import Module, Territory, parsed
 
-__all__ = ["last_line", "load"]
+__all__ = ["Loaded", "last_line", "load", "stamp"]
 
 PARTS = ("CLAIMS", "run", "measure", "figure")
 GUIDE = "docs/extending/studies.md"
 
 
-def load(
-    module: Module, around: Territory, word: str, constants: Mapping[str, object]
-) -> tuple[Study, dict[str, object]]:
+class Loaded(NamedTuple):
+    """The module of a study that was imported."""
+
+    study: Study
+    defaults: Mapping[str, object]
+    """Of the constants that were set."""
+    stamps: Mapping[Path, str]
+    """The files of the study, with digests of what they held."""
+
+
+def stamp(file: Path) -> str:
+    """A digest of what a file holds; empty where it is gone."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def load(module: Module, around: Territory, word: str, constants: Mapping[str, object]) -> Loaded:
     """Import the module of a study anew.
 
     Args:
@@ -32,9 +46,6 @@ def load(
         around: its local modules, which are imported anew with it.
         word: what selects it, for messages.
         constants: new values, or texts, by name.
-
-    Returns:
-        The study, and the defaults of the constants that were set.
 
     Raises:
         ValueError: if it is no study, cannot be imported, or refuses a constant.
@@ -56,6 +67,7 @@ def load(
         _check_source(tree, word)
         files = {module.name: module.file, **around.closure([tree], module)}
         places = homes(module, around)
+    stamps = {file: stamp(file) for file in files.values()}
     if around.package == module.package:
         files.pop(module.package, None)  # the package around a built-in study stays as it is
     changes: dict[str, dict[str, Change]] = {}
@@ -74,7 +86,7 @@ def load(
         raise
     study = cast(Study, loaded)
     _check_forms(study, word)
-    return study, old
+    return Loaded(study, old, stamps)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from causal_sgd.studies import Study
 from causal_sgd.studies._constants import Constant, constants_of, homes, shown
 from causal_sgd.studies._finding import beside, built_in, own_module, package_module, slug
 from causal_sgd.studies._imports import Module, Territory
-from causal_sgd.studies._loading import load
+from causal_sgd.studies._loading import load, stamp
 
-__all__ = ["Changed", "Selected", "Wanted", "chosen", "name_of", "select", "words_of"]
+__all__ = ["Changed", "Selected", "Wanted", "chosen", "current", "name_of", "select", "words_of"]
 
 LONGEST = 80  # characters of a name
 
@@ -41,6 +41,10 @@ class Selected(NamedTuple):
     """Its local modules; None for those of the package."""
     constants: Mapping[str, Changed] = {}
     """The constants that were set."""
+    given: Mapping[str, object] = {}
+    """The same as they were given."""
+    stamps: Mapping[Path, str] = {}
+    """The files that were imported, with digests of what they held."""
 
     @property
     def base(self) -> str:
@@ -120,14 +124,34 @@ def select(
         module, word = package_module(name), name
         if not constants:
             return Selected(name, word, studies.load(name), module, None)
-        loaded, old = load(module, beside(module), word, constants)
-        territory = None
+        territory, loaded = None, load(module, beside(module), word, constants)
     else:
         module, word = own_module(study)
         name, territory = slug(module), Territory.around(module)
-        loaded, old = load(module, territory, word, constants or {})
-    texts = {key: Changed(shown(_held(loaded, key)), shown(value)) for key, value in old.items()}
-    return Selected(_named(name, texts), word, loaded, module, territory, texts)
+        loaded = load(module, territory, word, constants or {})
+    texts = {
+        key: Changed(shown(_held(loaded.study, key)), shown(default))
+        for key, default in loaded.defaults.items()
+    }
+    return Selected(
+        name=_named(name, texts),
+        word=word,
+        study=loaded.study,
+        module=module,
+        territory=territory,
+        constants=texts,
+        given=dict(constants or {}),
+        stamps=loaded.stamps,
+    )
+
+
+def current(wanted: Wanted) -> Selected:
+    """A study as its files are now: imported again if one of them was edited since."""
+    selected = select(wanted)
+    if all(stamp(file) == digest for file, digest in selected.stamps.items()):
+        return selected
+    place = selected.base if selected.territory is None else selected.module.file
+    return select(place, selected.given)._replace(word=selected.word)
 
 
 def _settings_in(texts: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:

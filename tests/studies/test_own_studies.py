@@ -14,6 +14,7 @@ import pytest
 from causal_sgd import studies
 from causal_sgd.studies._apart import Apart
 from causal_sgd.studies._selection import select
+from causal_sgd.studies.reproduction import outcomes
 from support.shell import call
 from support.studies import computed, draw_nothing, three_studies, write
 
@@ -349,6 +350,15 @@ def test_an_edit_counts_at_once_in_the_study_and_its_helpers(folder: Path, undra
     assert studies.reproduce("tiny.py").reused
     (folder / "tiny.py").write_text(TINY.replace("SIZE = 2", "SIZE = 3"))
     assert studies.reproduce("tiny.py").verdicts["size"].measured == 12
+
+
+def test_an_edit_while_earlier_studies_run_is_what_runs(folder: Path, undrawn) -> None:
+    """What is computed is what the cache says that it is."""
+    selected = select("./tiny.py", {"RATE": 2})
+    (folder / "tiny_helper.py").write_text(HELPER.replace("1.0", "2.0"))
+    (one,) = outcomes([selected], Path("out"))
+    assert one.verdicts["size"].measured == 8
+    assert studies.reproduce("tiny.py", constants={"RATE": 2}, out="out").reused
 
 
 def test_a_module_of_a_package_may_import_its_siblings(folder: Path, undrawn) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causal_sgd import checks, studies
 from causal_sgd.studies import Study, Verdict
-from causal_sgd.studies._selection import Changed, Selected, Wanted, name_of, select
+from causal_sgd.studies._selection import Changed, Selected, Wanted, current, name_of
 from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
 from causal_sgd.studies.reproduction._drawings import KINDS, Drawing, draw
@@ -36,8 +36,6 @@ class Outcome:
     """The outcome of one study."""
 
     name: str
-    word: str = ""
-    """What selects the study: its name, or the path or the module of one of one's own."""
     title: str = ""
     finding: str = ""
     """The rest of the study's docstring."""
@@ -117,9 +115,9 @@ def outcomes(
     out = checks.path("out", out)
     for place, one in enumerate(wanted, 1):
         name = name_of(one)
-        outcome = Outcome(name=name, word=name)
+        outcome = Outcome(name=name)
         try:
-            selected = select(one)
+            selected = current(one)
             study = selected.study
             outcome = _described(outcome, selected)
             lacking = studies.lacking(study)
@@ -200,7 +198,6 @@ def _described(outcome: Outcome, selected: Selected) -> Outcome:
     first, _, rest = inspect.cleandoc(study.__doc__ or "").partition("\n")
     return dataclasses.replace(
         outcome,
-        word=selected.word,
         constants=selected.constants,
         title=first,
         finding=rest.strip(),
