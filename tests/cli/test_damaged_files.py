@@ -74,7 +74,7 @@ DIAGRAMS = {
     "not of a sweep": netcdf(xr.Dataset({"a": ("x", [1.0])})),
     "no metric": netcdf(RESULTS[["diverged_at"]]),
     "no seed": netcdf(RESULTS.isel(seed=0)),
-    "one axis": netcdf(RESULTS.isel(mean=0)),
+    "no axis": netcdf(RESULTS.isel({dim: 0 for dim in RESULTS.diverged_at.dims if dim != "seed"})),
     "no values": netcdf(RESULTS.isel(mean=[])),
     "axis of NaN": netcdf(RESULTS.assign_coords(mean=[0.0, np.nan])),
 }

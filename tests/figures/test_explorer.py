@@ -154,6 +154,11 @@ def test_one_axis_makes_lines() -> None:
     assert payload({"": named}, y="variant")["y"] == "variant"
 
 
+def test_infinite_values_of_an_axis_are_names() -> None:
+    axis = payload({"": diagram(rates=np.array([1.0, 3.0, np.inf]))})["axes"][1]
+    assert (axis["numeric"], axis["values"]) == (False, ["1.0", "3.0", "inf"])
+
+
 def test_curves_belong_to_axes_values_and_datasets() -> None:
     ends = np.array([0.1, 0.2]), np.array([3.0, 4.0])
     curve = explorer.Curve("theory", "learning_rate", "spread", *ends, {"batch_size": 20.0})
@@ -197,6 +202,7 @@ def test_curves_belong_to_axes_values_and_datasets() -> None:
         ),
         ({"a": diagram().isel(spread=0, learning_rate=0)}, {}, "at least one axis beside the"),
         ({"a": diagram().isel(spread=[])}, {}, "got none along 'spread'"),
+        ({"a": diagram(rates=RATES * np.nan)}, {}, "got NaN along 'learning_rate'"),
         ({"a": diagram()}, {"x": "dim"}, "x must be"),
         ({"a": diagram()}, {"x": "spread", "y": "spread"}, "y must be"),
     ],

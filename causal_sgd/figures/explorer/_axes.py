@@ -76,7 +76,7 @@ def axes_of(views: list[View]) -> list[Axis]:
     """The axes of the page: that of datasets, unless there is one only unnamed, and theirs.
 
     Raises:
-        ValueError: if there is no axis at all, or an axis without values.
+        ValueError: if there is no axis at all, an axis without values, or one with NaN.
     """
     first = views[0].dataset
     dims = [str(dim) for dim in divergences(first).dims if dim != "seed"]
@@ -165,6 +165,8 @@ def _axis(dataset: xr.Dataset, dim: str) -> Axis:
     values, text = dataset[dim].values, label(dataset, dim)
     if values.dtype.kind in "iuf":
         numbers = np.sort(values.astype(float))
+        if np.isnan(numbers).any():
+            raise ValueError(f"an axis must have numbers as values, got NaN along {dim!r}")
         if np.isfinite(numbers).all() and (np.diff(numbers) > 0).all():
             log = is_geometric(numbers)
             return {
