@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 import causal_sgd
-from support.markdown import blocks, broken, commands
+from support.markdown import blocks, broken, commands, save_files
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -47,13 +47,6 @@ SUFFIXES = {
     "pdf",
     "log",
 }
-
-
-def save_files(text: str, folder: Path) -> None:
-    """Save the blocks of a page that begin with the name of a file, such as `# my_study.py`."""
-    for block in blocks(text):
-        if found := re.match(r"# (\w+\.py)\n", block):
-            (folder / found[1]).write_text(block, "utf-8")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from causal_sgd import sweep
 from causal_sgd.experiment import Experiment
 from support import first_use
+from support.markdown import blocks, save_files
 from support.shell import call, words
 from support.stores import forget
 
@@ -111,7 +112,10 @@ def test_every_other_command_and_function_that_sweeps_uses_all_cores(folder: Pat
 
 @pytest.mark.slow
 def test_every_page_uses_all_cores(tmp_path: Path) -> None:
-    codes = ["".join(re.findall(r"(?s)```python\n(.*?)```", page.read_text())) for page in PAGES]
+    texts = [page.read_text("utf-8") for page in PAGES]
+    for text in texts:
+        save_files(text, tmp_path)
+    codes = ["".join(blocks(text)) for text in texts]
     assert_all_cores(
         [code for code in codes if re.search(r"(sweep|refine|compare)\(", code)], tmp_path
     )

@@ -12,6 +12,13 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"(?s)```python\n(.*?)```", text)
 
 
+def save_files(text: str, folder: Path) -> None:
+    """Save the blocks of a page that begin with the name of a file, such as `# my_study.py`."""
+    for block in blocks(text):
+        if found := re.match(r"# (\w+\.py)\n", block):
+            (folder / found[1]).write_text(block, "utf-8")
+
+
 def commands(text: str) -> list[str]:
     """The lines of indented blocks that call the program, continued lines joined."""
     joined = text.replace("\\\n", " ")
