@@ -7,9 +7,10 @@ function `table(data)` returns them as further datasets, for the table beside th
 that needs packages beyond the dependencies, such as those with data, names them in `REQUIRES`, with
 the extra that installs each; without them its module still loads, and it is skipped.
 Its docstrings are published: that of the module is the finding, whose first line states it in one
-sentence; that of `run` states what was computed; that of `figure` is the caption. Adding a study is
-adding its module to the folder of a system, and its name to `QUESTIONS`. Importing this package
-does not start jax.
+sentence; that of `run` states what was computed; that of `figure` is the caption. `reproduce` and
+`causal-sgd reproduce` run a study of your own from its file. Adding one to the package is adding
+its module to the folder of a system, and its name to `QUESTIONS`. Importing this package does not
+start jax.
 """
 
 from __future__ import annotations

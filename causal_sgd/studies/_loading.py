@@ -64,7 +64,8 @@ def load(module: Module, around: Territory, word: str, constants: Mapping[str, o
 
     with _importing(word, module.file):
         tree = parsed(module.file)
-        _check_source(tree, word)
+    _check_source(tree, word)
+    with _importing(word, module.file):
         files = {module.name: module.file, **around.closure([tree], module)}
         places = homes(module, around)
     stamps = {file: stamp(file) for file in files.values()}
@@ -95,8 +96,6 @@ def _importing(word: str, *files: Path) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, _NoStudyError):
-            raise
         raise ValueError(f"{word} cannot be imported: {last_line(error, files)}") from error
 
 
@@ -111,11 +110,7 @@ def _check_source(tree: ast.Module, word: str) -> None:
     missing = [name for name in PARTS if name not in names]
     if missing and "*" not in names:
         listed = " and ".join(", ".join(missing).rsplit(", ", 1))
-        raise _NoStudyError(f"{word} must define {listed} to be a study (see {GUIDE})")
-
-
-class _NoStudyError(ValueError):
-    """A module that is no study."""
+        raise ValueError(f"{word} must define {listed} to be a study (see {GUIDE})")
 
 
 def _after(first: Change | None, second: Change) -> Change:
