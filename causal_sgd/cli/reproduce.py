@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ import tyro
 
 from causal_sgd import checks
 from causal_sgd.cli.computation import start
+from causal_sgd.cli.help import columns
 from causal_sgd.cli.outputs import PLOT_SUFFIXES, check_output, say
 from causal_sgd.sweeps._grid import LARGEST_SEED
 
@@ -220,16 +223,25 @@ def _print_outcome(outcome: Outcome) -> None:
         print(f"  set    {', '.join(parts)}; the intervals were stated for the defaults")
     for verdict in outcome.judged.values():
         claim, word = verdict.claim, "holds" if verdict.holds else "FAILS"
-        text = f"{claim.interval:<18} {claim.text}  ({claim.source})"
-        print(f"  {word}  {verdict.measured:>10.4g}  {text}")
+        head = f"  {word}  {verdict.measured:>10.4g}  {claim.interval:<18} "
+        _print_line(head, f"{claim.text}  ({claim.source})")
     for verdict in outcome.findings.values():
         claim = verdict.claim
-        print(f"  found  {verdict.measured:>10.4g}  {claim.interval:<18} {claim.text}")
+        _print_line(f"  found  {verdict.measured:>10.4g}  {claim.interval:<18} ", claim.text)
+    for note in outcome.notes:
+        _print_line("  note   ", note)
     if outcome.skipped:
         print(f"  SKIPPED  {outcome.skipped}")
     if outcome.error is not None:
         print(f"  ERROR  {outcome.problem}  (the traceback is in the report)")
     print(end="", flush=True)
+
+
+def _print_line(head: str, text: str) -> None:
+    """Print a line, broken at the width of a terminal; elsewhere whole, for `grep` and the like."""
+    if sys.stdout.isatty():
+        text = f"\n{' ' * len(head)}".join(textwrap.wrap(text, max(24, columns() - len(head))))
+    print(head + text)
 
 
 def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:

@@ -183,6 +183,32 @@ def test_a_redraw_without_names_is_of_all_results_in_the_folder(
     assert "--redraw needs results of full size with --seed 0" in err
 
 
+def test_warnings_are_told_once_in_one_line_and_in_the_report(
+    shelf: Path, tmp_path: Path, undrawn, capfd, recwarn
+) -> None:
+    warn = 'import warnings; [warnings.warn("too <short>\\n runs") for _ in range(2)]'
+    write(shelf, "first-one", trouble=warn, **{'    """It."""': f'    """It."""\n    {warn}'})
+    assert list(one(tmp_path).notes) == ["too <short> runs"]
+    assert list(one(tmp_path).notes) == ["too <short> runs"], "claims are measured again"
+    assert call("reproduce", "--out", str(tmp_path), capsys=capfd)[1].count("short") == 1
+    assert "Warning:</strong> too &lt;short&gt; runs" in (tmp_path / "report.html").read_text()
+    assert not recwarn.list
+
+
+def test_lines_are_broken_at_the_width_of_a_terminal_only(
+    shelf: Path, tmp_path: Path, undrawn, capfd, monkeypatch
+) -> None:
+    long = " ".join(["long"] * 40)
+    write(shelf, "first-one", **{"seen & not judged": long})
+    monkeypatch.setenv("COLUMNS", "80")
+    assert long in call("reproduce", "--out", str(tmp_path), capsys=capfd)[1]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    printed = call("reproduce", "--out", str(tmp_path), capsys=capfd)[1].splitlines()
+    (first,) = (line for line in printed if line.startswith("  found"))
+    assert len(first) <= 80
+    assert sum("long" in line for line in printed) > 4
+
+
 def test_json_is_one_object_with_claims_paths_and_errors(
     shelf: Path, tmp_path: Path, capsys
 ) -> None:

@@ -138,6 +138,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
         "seconds": None if outcome.record is None else outcome.record.seconds,
         "reused": outcome.reused,
         "outdated": list(outcome.outdated),
+        "notes": list(outcome.notes),
         "error": outcome.problem,
         "skipped": outcome.skipped or None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -9,6 +10,7 @@ import inspect
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +56,8 @@ class Outcome:
     """Whether the results were computed earlier."""
     outdated: Sequence[str] = ()
     """Why the earlier results are stale."""
+    notes: Sequence[str] = ()
+    """The warnings of its computation, its claims and its figure, each once."""
     error: str | None = None
     """The traceback of an exception that the study raised."""
     constants: Mapping[str, Changed] = dataclasses.field(default_factory=dict)
@@ -116,6 +120,7 @@ def outcomes(
     for place, one in enumerate(wanted, 1):
         name = name_of(one)
         outcome = Outcome(name=name)
+        notes: list[str] = []
         try:
             selected = current(one)
             study = selected.study
@@ -131,7 +136,8 @@ def outcomes(
                 continue
             if results is None:
                 begin(name, place, len(wanted))
-                results = computed(selected, out, quick=quick, seed=seed, progress=progress)
+                with _noted(notes):
+                    results = computed(selected, out, quick=quick, seed=seed, progress=progress)
             outcome = dataclasses.replace(
                 outcome,
                 data=data_of(results.datasets),
@@ -140,11 +146,23 @@ def outcomes(
                 reused=reused,
                 outdated=outdated,
             )
-            for fields in derived(study, results.datasets, outcome.paths, out / name):
-                outcome = dataclasses.replace(outcome, **fields)
+            with _noted(notes):
+                for fields in derived(study, results.datasets, outcome.paths, out / name):
+                    outcome = dataclasses.replace(outcome, **fields)
         except Exception:
             outcome = dataclasses.replace(outcome, error=traceback.format_exc())
-        yield outcome
+        yield dataclasses.replace(outcome, notes=notes)
+
+
+@contextlib.contextmanager
+def _noted(notes: list[str]) -> Iterator[None]:
+    """Collect the texts of warnings instead of printing them."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            texts = [" ".join(str(one.message).split()) for one in caught]
+            notes.extend(text for text in dict.fromkeys(texts) if text not in notes)
 
 
 def derived(
