@@ -22,7 +22,8 @@ from causal_sgd import studies
 KEPT = Path(__file__).parent / "kept"
 RECORD = KEPT / "kept.json"
 LARGEST = 44_000  # bytes of an image
-TRIES = ((1400, 80), (1400, 65), (1200, 70), (1200, 55), (1000, 55), (800, 50))  # width, quality
+# Width and quality, in this order.
+TRIES = ((1400, 80), (1400, 65), (1200, 70), (1200, 55), (1000, 55), (800, 50), (800, 40))
 
 
 def kept() -> dict[str, dict[str, Any]]:
