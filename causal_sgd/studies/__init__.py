@@ -147,7 +147,7 @@ NAMES = tuple(itertools.chain.from_iterable(QUESTIONS.values()))
 OWN = "Studies of your own"
 """In place of the question of a study that is not built in."""
 
-CORE = ("trajectories", "phase-diagram", "heterogeneity", "small-batch")
+CORE = ("trajectories", "phase-diagram", "heterogeneity")
 """The studies of plain `causal-sgd reproduce`: the results of the paper, in about two minutes."""
 
 

@@ -104,11 +104,12 @@ CLAIMS = (
             4,
             "independent simulation of the exact law",
         ),
-        # None of 512 reference runs survives.
+        # None of 512 reference runs survives: at most 0.6 % do, with 95 % confidence. Four of 64 do
+        # with a probability below 0.1 %.
         "diverged": Claim(
             f"learning rate {LEARNING_RATES[-1]:.3f}, M from 5 to 7: smallest share of diverged "
             "runs",
-            0.98,
+            0.95,
             1,
             "independent simulation of the exact law",
         ),
@@ -142,32 +143,25 @@ CLAIMS = (
 def run(
     *, quick: bool = False, key: int = 0, progress: bool | None = None
 ) -> dict[str, xr.Dataset]:
-    """The diagram with 64 seeds (8 when quick), with 128 (48) where it has a reference, and with 96
-    (48) and one sign for all spurious directions; order parameters with 400 seeds (100) for
-    population gradients, with 64 (32) at batch 4000 and with 128 (64) at the critical spread.
+    """The diagram with 64 seeds (24 when quick), a part of it also with one sign for all spurious
+    directions; order parameters with 400 seeds (100) for population gradients, with 64 (32) at
+    batch 4000 and with 128 (64) at the critical spread.
     """
     from causal_sgd import theory
     from causal_sgd.sweeps import sweep
 
     options: Options = {"key": key, "progress": progress}
-    drawn, compared, common = (8, 48, 48) if quick else (64, 128, 96)
+    seeds = 24 if quick else 64
     data = {
         "diagram": sweep(
             BASE.cell(),
             axes={"spread": SPREADS, "learning_rate": LEARNING_RATES},
-            seeds=drawn,
+            seeds=seeds,
             label="phase diagram",
             **options,
         ),
-        "reference": sweep(
-            BASE.cell(),
-            axes={"spread": COMPARED, "learning_rate": LEARNING_RATES[list(REFERENCE)]},
-            seeds=range(drawn, compared),
-            label="reference cells",
-            **options,
-        ),
         "common": sweep(
-            _common_sign, axes={"spread": COMPARED}, seeds=common, label="one sign", **options
+            _common_sign, axes={"spread": COMPARED}, seeds=seeds, label="one sign", **options
         ),
     }
     cell = averaged(POPULATION.replace(batch_size=1).cell())
@@ -257,12 +251,8 @@ def _diagram(data: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def _runs(data: Mapping[str, xr.Dataset], index: int) -> xr.Dataset:
-    """All runs of the reference's spreads at a learning rate, dims (spread, seed, step)."""
-    import xarray as xr
-
-    rate = LEARNING_RATES[index]
-    first = data["diagram"].sel(spread=COMPARED, learning_rate=rate)
-    return xr.concat([first, data["reference"].sel(learning_rate=rate)], "seed")
+    """The runs of the reference's spreads at a learning rate, dims (spread, seed, step)."""
+    return data["diagram"].sel(spread=COMPARED, learning_rate=LEARNING_RATES[index])
 
 
 def _signals(runs: xr.Dataset) -> np.ndarray:
