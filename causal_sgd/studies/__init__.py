@@ -148,7 +148,7 @@ OWN = "Studies of your own"
 """In place of the question of a study that is not built in."""
 
 CORE = ("trajectories", "phase-diagram", "heterogeneity")
-"""The studies of plain `causal-sgd reproduce`: the results of the paper, in about two minutes."""
+"""The studies of plain `causal-sgd reproduce`: results of the paper, in one or two minutes."""
 
 
 class Claim(NamedTuple):
