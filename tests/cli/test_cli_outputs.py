@@ -66,7 +66,9 @@ def test_a_wide_diagram_fits_into_the_columns(
     path = tmp_path / "d.csv"
     code, out, _ = call("phase", *axes, *SMALL, "--out", str(path), capsys=capsys)
     assert code == 0
-    lines = out.splitlines()[1:]
+    lines = out.splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.endswith("columns spread"))
+    lines = lines[heading + 1 :]
     cells = lines[: lines.index(next(line for line in lines if line.startswith("shown: ")))]
     assert len(cells) == 25
     fitting = len(cells[0].split())

@@ -16,7 +16,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from causal_sgd import figures
-from causal_sgd.cli import phases, runs
+from causal_sgd.cli import diagrams, runs
 from causal_sgd.cli.computation import Workplace
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import _netcdf
@@ -77,7 +77,7 @@ def test_commands_need_no_standard_error(stream, swept, capsys, monkeypatch) -> 
     assert call("run", "--dmi", "3", capsys=capsys)[:2] == (2, "")
 
 
-@pytest.mark.parametrize(("command", "module"), [(RUN, runs), (PHASE, phases)])
+@pytest.mark.parametrize(("command", "module"), [(RUN, runs), (PHASE, diagrams)])
 def test_a_figure_that_fails_costs_no_results(
     command, module, swept, capsys, monkeypatch, tmp_path
 ) -> None:
