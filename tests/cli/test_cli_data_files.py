@@ -157,7 +157,10 @@ def test_a_store_finds_its_data_when_both_moved(folder: Path, capsys, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("nowhere.csv", "--data-file must be a table, got .*nowhere.csv .*No such file or directory"),
+        (
+            "nowhere.csv",
+            "--data-file must be a table, got .*nowhere.csv .*No such file or directory",
+        ),
         ("own.txt", "--data-file must end in .npz or .csv, got "),
         ("empty.csv", "--data-file must be a table, got .*empty.csv"),
         ("half.npz", "--data-file must be an .npz archive of plain arrays, got "),

@@ -174,7 +174,7 @@ def test_curves_belong_to_axes_values_and_datasets() -> None:
     for wrong, message in (
         ({"c": {"theory": ends}}, "a curve must be of one of the datasets 'a', 'b', got 'c'"),
         ([curve._replace(at={"spread": 77.0})], "must be at a value of 'spread', got 77.0"),
-        ([curve._replace(x="dim")], "the x axis of a curve must be one of"),
+        ([curve._replace(x_axis="dim")], "the x axis of a curve must be one of"),
         ([curve._replace(at={}, xs=np.zeros(3))], "must be two arrays of one shape"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
@@ -322,14 +322,16 @@ def test_theory_follows_the_axes_and_the_slice() -> None:
     axes = {"mean": [0.5, 1.5], "spread": SPREADS, "learning_rate": RATES}
     runs = xr.Dataset({"diverged_at": ((*axes, "seed"), np.full((2, 7, 5, 1), -1))}, axes)
     found = explore.theory_curves(Experiment(), runs, "a")
-    pairs = {(curve.x, curve.y) for curve in found}
+    pairs = {(curve.x_axis, curve.y_axis) for curve in found}
     assert pairs == {("spread", "learning_rate"), ("spread", "mean"), ("learning_rate", "mean")}
     (curve,) = [each for each in found if each.at == {"mean": 1.5}]
     own = theory_curve(Experiment(mean=1.5), "spread", SPREADS, "learning_rate", RATES)
     assert own is not None
     np.testing.assert_array_equal(curve.xs, own["theory"][0])
     assert {
-        each.at["learning_rate"] for each in found if each.y == "mean" and each.x == "spread"
+        each.at["learning_rate"]
+        for each in found
+        if each.y_axis == "mean" and each.x_axis == "spread"
     } == {*RATES}
 
 

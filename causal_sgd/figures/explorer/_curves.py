@@ -18,8 +18,8 @@ class Curve(NamedTuple):
     """A curve in two axes of a page, which holds at some values of the others."""
 
     label: str
-    x: str  # the axis of `xs`
-    y: str  # the axis of `ys`
+    x_axis: str  # of `xs`
+    y_axis: str  # of `ys`
     xs: np.ndarray  # [n]
     ys: np.ndarray  # [n]
     at: Mapping[str, float | str] = {}  # other axis -> the value for which the curve holds
@@ -68,8 +68,9 @@ def curve_entries(
 def _entries(curve: Curve, axes: Sequence[Axis], views: Sequence[View]) -> list[CurveEntry]:
     """One entry for every view of the curve's dataset."""
     names = [axis["name"] for axis in axes]
-    checks.choice("the x axis of a curve", curve.x, names)
-    checks.choice("the y axis of a curve", curve.y, [name for name in names if name != curve.x])
+    checks.choice("the x axis of a curve", curve.x_axis, names)
+    others = [name for name in names if name != curve.x_axis]
+    checks.choice("the y axis of a curve", curve.y_axis, others)
     xs, ys = (np.asarray(values, float) for values in (curve.xs, curve.ys))
     if xs.shape != ys.shape or xs.ndim != 1:
         raise ValueError(
@@ -89,7 +90,7 @@ def _entries(curve: Curve, axes: Sequence[Axis], views: Sequence[View]) -> list[
     if not places:
         known = ", ".join(repr(view.name) for view in views)
         raise ValueError(f"a curve must be of one of the datasets {known}, got {curve.dataset!r}")
-    plain = {"label": curve.label, "x": curve.x, "y": curve.y}
+    plain = {"label": curve.label, "x": curve.x_axis, "y": curve.y_axis}
     return [
         CurveEntry(**plain, xs=packed(xs), ys=packed(ys), at=place)  # pyright: ignore
         for place in places
