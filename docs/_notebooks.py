@@ -15,7 +15,7 @@ def notebooks(source: Path, folder: Path) -> None:
         "# Notebooks",
         "",
         "The notebooks of the repository with their results. The site does not run them; the tests",
-        "do (`pytest notebooks --durations=0` prints the times). To run one yourself:",
+        "do (`pytest -m slow notebooks --durations=0` prints the times). To run one yourself:",
         "`pip install -e '.[notebooks]'`, then `jupyter lab notebooks`.",
         "",
     ]

@@ -1,6 +1,6 @@
 """The notebooks as they are stored: with results, an introduction, an end, and links that lead on.
 
-`pytest notebooks` runs them; here nothing runs.
+`pytest -m slow notebooks` runs them; here nothing runs.
 """
 
 from __future__ import annotations
