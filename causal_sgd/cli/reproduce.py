@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,11 +62,15 @@ class Reproduce:
     ] = ()
     """Set a constant, see `causal-sgd list STUDY`; STUDY:NAME=VALUE sets one of a single study.
     May be given several times. The results are kept apart from those with the defaults."""
+    jobs: int | None = None
+    """Studies at a time, each in a process of its own; by default one a core up to four, and one on
+    an accelerator. With one, a simulation shows its progress."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
     def __call__(self) -> int:
         """Run, check, draw and report."""
+        began = time.perf_counter()
         self._check()
         start()  # before a module of one's own starts jax
         wanted = self._wanted()
@@ -73,6 +78,7 @@ class Reproduce:
 
         mpl.use("Agg")
         from causal_sgd.studies import reproduction
+        from causal_sgd.studies.reproduction import default_jobs
 
         if self.quick and not self.json:
             print("quick: reduced size; claims are checked, but this is no full reproduction")
@@ -88,22 +94,24 @@ class Reproduce:
                 fresh=self.fresh,
                 redraw=self.redraw,
                 begin=_print_start,
+                jobs=self.jobs or default_jobs(),
             ):
                 done.append(outcome)
                 if not self.json:
                     _print_outcome(outcome)
         except KeyboardInterrupt:
             if done:
-                self._write(done, wanted)
+                self._write(_in_order(done, wanted), wanted)
             state = f"{len(done)} of {len(wanted)} studies are finished and cached"
             command = "the same command" + (" without --fresh" if self.fresh else "")
             raise KeyboardInterrupt(f"{state}; continue with: {command}") from None
+        done = _in_order(done, wanted)
         self._write(done, wanted)
         if self.json:
             report = reproduction.described(done, self.out, quick=self.quick, seed=self.seed)
             print(json.dumps(report), flush=True)
         else:
-            _print_summary(done, self.out)
+            _print_summary(done, self.out, seconds=time.perf_counter() - began)
         bad = any(outcome.failed or outcome.error for outcome in done)
         return 1 if bad or (self.studies and any(outcome.skipped for outcome in done)) else 0
 
@@ -129,6 +137,8 @@ class Reproduce:
             ) from None
         check_output("--out", self.out / "claims.png", PLOT_SUFFIXES)
         checks.integer("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
+        if self.jobs is not None:
+            checks.integer("jobs", self.jobs)
 
     def _wanted(self) -> Sequence[Wanted]:
         """The studies to run."""
@@ -190,6 +200,14 @@ class Reproduce:
             draft.write_text(page, encoding="utf-8")
 
 
+def _in_order(outcomes: Sequence[Outcome], wanted: Sequence[Wanted]) -> list[Outcome]:
+    """The outcomes in the order of their studies; several at a time finish in any order."""
+    from causal_sgd.studies._selection import name_of
+
+    places = {name_of(one): place for place, one in enumerate(wanted)}
+    return sorted(outcomes, key=lambda outcome: places[outcome.name])
+
+
 def _lacks_packages(wanted: Wanted) -> bool:
     """Whether a study will be skipped; one that cannot be loaded fails when its turn comes."""
     from causal_sgd import studies
@@ -244,8 +262,8 @@ def _print_line(head: str, text: str) -> None:
     print(head + text)
 
 
-def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Print failures and totals."""
+def _print_summary(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+    """Print failures and totals, and the time if anything was computed."""
     from causal_sgd.studies.reproduction import duration
 
     claims = [verdict for outcome in outcomes for verdict in outcome.judged.values()]
@@ -263,16 +281,12 @@ def _print_summary(outcomes: Sequence[Outcome], out: Path) -> None:
         print(f"ERROR  {outcome.name}: {outcome.problem}")
     for outcome in skipped:
         print(f"SKIPPED  {outcome.name}: {outcome.skipped}")
-    seconds = sum(
-        outcome.record.seconds
-        for outcome in outcomes
-        if outcome.record is not None and not outcome.reused
-    )
+    ran = any(outcome.record is not None and not outcome.reused for outcome in outcomes)
     print(
         f"{len(claims) - len(failed)} of {len(claims)} claims hold"
         + (f"; {findings} {'finding' if findings == 1 else 'findings'}" if findings else "")
         + (f"; {len(broken)} of {len(outcomes)} studies stopped with an error" if broken else "")
         + (f"; {len(skipped)} of {len(outcomes)} studies skipped" if skipped else "")
         + f"; report in {out / 'report.html'}"
-        + (f"; {duration(seconds)}" if seconds else "")
+        + (f"; {duration(seconds)}" if ran else "")
     )

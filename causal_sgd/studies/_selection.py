@@ -46,6 +46,15 @@ class Selected(NamedTuple):
     stamps: Mapping[Path, str] = {}
     """The files that were imported, with digests of what they held."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as what selects it; another process imports it from its file."""
+        return _again, (self.place, self.given, self.word)
+
+    @property
+    def place(self) -> str | Path:
+        """What selects it in any folder."""
+        return self.base if self.territory is None else self.module.file
+
     @property
     def base(self) -> str:
         """The name without the constants that were set."""
@@ -150,8 +159,12 @@ def current(wanted: Wanted) -> Selected:
     selected = select(wanted)
     if all(stamp(file) == digest for file, digest in selected.stamps.items()):
         return selected
-    place = selected.base if selected.territory is None else selected.module.file
-    return select(place, selected.given)._replace(word=selected.word)
+    return _again(selected.place, selected.given, selected.word)
+
+
+def _again(place: str | Path, constants: Mapping[str, object], word: str) -> Selected:
+    """A study selected anew, with the word that it had."""
+    return select(place, constants)._replace(word=word)
 
 
 def _settings_in(texts: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from causal_sgd import studies
-from causal_sgd.studies import sensing
+from causal_sgd.studies import reproduction, sensing
 from causal_sgd.studies.reproduction import _running
 from causal_sgd.studies.reproduction._running import Outcome, outcomes
 
@@ -62,7 +62,7 @@ def figure(data):
 
 
 def three_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with three studies, in place of the package's."""
+    """A folder with three studies, in place of the package's: in this process only."""
     folder = tmp_path / "studies"
     folder.mkdir()
     names = ("first-one", "second-one", "third-one")
@@ -72,6 +72,7 @@ def three_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     monkeypatch.setattr(studies, "QUESTIONS", {"Which?": names})
     monkeypatch.setattr(studies, "NAMES", names)
     monkeypatch.setattr(studies, "CORE", names[:1])
+    monkeypatch.setattr(reproduction, "default_jobs", lambda: 1)
     yield folder
     for name in names:
         sys.modules.pop(f"causal_sgd.studies.sensing.{name.replace('-', '_')}", None)

@@ -92,7 +92,7 @@ class Record(NamedTuple):
 
     origin: Origin
     environment: Environment
-    seconds: float  # wall time of `run`
+    seconds: float  # of `run`, see `_times.Clock`
     finished: str  # UTC, ISO 8601
     files: Mapping[str, Mapping[str, str]]  # dataset -> {"file": name, "sha256": of its content}
 
@@ -119,7 +119,7 @@ def save(
         data: dataset by name.
         origin: what the results depend on.
         environment: the machine.
-        seconds: wall time of the computation.
+        seconds: the time of the computation, see `_times.Clock`.
         finished: time at its end, ISO 8601.
 
     Raises:

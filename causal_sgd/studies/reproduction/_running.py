@@ -1,4 +1,6 @@
-"""Run studies one after another: reuse saved results, compute missing ones, and report failures."""
+"""Run studies, one or several at a time: reuse saved results, compute missing ones, and report
+failures.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ import functools
 import importlib
 import inspect
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ from causal_sgd.studies.reproduction import _cache
 from causal_sgd.studies.reproduction._cache import Environment, Origin, Record
 from causal_sgd.studies.reproduction._drawings import KINDS, Drawing, draw
 from causal_sgd.studies.reproduction._settings import Data, Settings, data_of, settings_of
+from causal_sgd.studies.reproduction._side_by_side import side_by_side
 from causal_sgd.studies.reproduction._tables import write as write_table
+from causal_sgd.studies.reproduction._times import Clock, longest_first
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -96,9 +99,10 @@ def outcomes(
     fresh: bool = False,
     redraw: bool = False,
     progress: bool | None = None,
-    begin: Callable[[str, int, int], None] = lambda name, place, count: None,
+    begin: Callable[[str, int, int], None] | None = None,
+    jobs: int = 1,
 ) -> Iterator[Outcome]:
-    """Run studies, one at a time; an exception of one becomes part of its outcome.
+    """Run studies; an exception of one becomes part of its outcome.
 
     A study whose packages are not installed (`REQUIRES`) is skipped, unless its results are saved.
 
@@ -113,45 +117,88 @@ def outcomes(
         seed: root of all randomness.
         fresh: compute again even where results are saved.
         redraw: compute nothing; take claims and figures from saved results, even stale ones.
-        progress: as for `sweep`.
+        progress: as for `sweep`; several studies at a time show none.
         begin: called before each simulation with the study's name, its place from 1 and the count.
+            It must be a function of a module for several studies at a time, whose processes call
+            it.
+        jobs: how many studies run at a time. Each has a process of its own; those that take longest
+            begin first, and outcomes come as they finish. The numbers do not depend on it.
     """
     out = checks.path("out", out)
-    for place, one in enumerate(wanted, 1):
-        name = name_of(one)
-        outcome = Outcome(name=name)
-        notes: list[str] = []
-        try:
-            selected = current(one)
-            study = selected.study
-            outcome = _described(outcome, selected)
-            lacking = studies.lacking(study)
-            needed = not lacking
-            results, outdated = stored(
-                selected, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=needed
-            )
-            reused = results is not None
-            if results is None and lacking:
-                yield dataclasses.replace(outcome, skipped=lacking)
-                continue
-            if results is None:
-                begin(name, place, len(wanted))
-                with _noted(notes):
-                    results = computed(selected, out, quick=quick, seed=seed, progress=progress)
-            outcome = dataclasses.replace(
-                outcome,
-                data=data_of(results.datasets),
-                paths={"results": _cache.folder(out, name, quick=quick, seed=seed)},
-                record=results.record,
-                reused=reused,
-                outdated=outdated,
-            )
+    long = wanted if fresh or redraw else pending(wanted, out, quick=quick, seed=seed)
+    jobs = min(checks.integer("jobs", jobs), max(len(long), 1))
+    run = functools.partial(
+        _outcome,
+        out=out,
+        quick=quick,
+        seed=seed,
+        fresh=fresh,
+        redraw=redraw,
+        progress=progress if jobs == 1 else False,
+        begin=begin,
+        count=len(wanted),
+        jobs=jobs,
+    )
+    if jobs == 1:
+        yield from map(run, enumerate(wanted, 1))
+        return
+    ordered = list(enumerate(longest_first(wanted, out, quick=quick), 1))
+    for (_, one), outcome in side_by_side(run, ordered, jobs=jobs):
+        lost = "RuntimeError: its process was killed; the memory may be too small"
+        yield outcome or Outcome(name=name_of(one), error=lost)
+
+
+def _outcome(
+    numbered: tuple[int, Wanted],
+    *,
+    out: Path,
+    quick: bool,
+    seed: int,
+    fresh: bool,
+    redraw: bool,
+    progress: bool | None,
+    begin: Callable[[str, int, int], None] | None,
+    count: int,
+    jobs: int,
+) -> Outcome:
+    """The outcome of one study of `count`, with its place; the others are as in `outcomes`."""
+    place, one = numbered
+    name = name_of(one)
+    outcome = Outcome(name=name)
+    notes: list[str] = []
+    try:
+        selected = current(one)
+        study = selected.study
+        outcome = _described(outcome, selected)
+        lacking = studies.lacking(study)
+        needed = not lacking
+        results, outdated = stored(
+            selected, out, quick=quick, seed=seed, fresh=fresh, redraw=redraw, needed=needed
+        )
+        reused = results is not None
+        if results is None and lacking:
+            return dataclasses.replace(outcome, skipped=lacking)
+        if results is None:
+            if begin is not None:
+                begin(name, place, count)
             with _noted(notes):
-                for fields in derived(study, results.datasets, outcome.paths, out / name):
-                    outcome = dataclasses.replace(outcome, **fields)
-        except Exception:
-            outcome = dataclasses.replace(outcome, error=traceback.format_exc())
-        yield dataclasses.replace(outcome, notes=notes)
+                results = computed(
+                    selected, out, quick=quick, seed=seed, progress=progress, jobs=jobs
+                )
+        outcome = dataclasses.replace(
+            outcome,
+            data=data_of(results.datasets),
+            paths={"results": _cache.folder(out, name, quick=quick, seed=seed)},
+            record=results.record,
+            reused=reused,
+            outdated=outdated,
+        )
+        with _noted(notes):
+            for fields in derived(study, results.datasets, outcome.paths, out / name):
+                outcome = dataclasses.replace(outcome, **fields)
+    except Exception:
+        outcome = dataclasses.replace(outcome, error=traceback.format_exc())
+    return dataclasses.replace(outcome, notes=notes)
 
 
 @contextlib.contextmanager
@@ -251,20 +298,20 @@ def stored(
 
 
 def computed(
-    selected: Selected, out: Path, *, quick: bool, seed: int, progress: bool | None
+    selected: Selected, out: Path, *, quick: bool, seed: int, progress: bool | None, jobs: int = 1
 ) -> _Results:
     """The results of a study, simulated, saved and read back."""
     path = _cache.folder(out, selected, quick=quick, seed=seed)
     origin = Origin.now(selected, quick=quick, seed=seed)
     _import_ahead()
-    start = time.perf_counter()
+    clock = Clock(jobs)
     data = selected.study.run(quick=quick, key=seed, progress=progress)
     record = _cache.save(
         path,
         data,
         origin=origin,
         environment=_environment(),
-        seconds=round(time.perf_counter() - start, 3),
+        seconds=round(clock.seconds(), 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return _Results(_cache.load(path, record), record)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -13,9 +16,11 @@ from causal_sgd.studies.reproduction._cache import Environment
 __all__ = [
     "MACHINE",
     "REFERENCE",
+    "Clock",
     "Reference",
     "Time",
     "duration",
+    "longest_first",
     "machine_of",
     "reference",
     "time_of",
@@ -37,8 +42,26 @@ class Reference(TypedDict):
     quick: dict[str, float]
 
 
+class Clock:
+    """Measures the time of a study beside others."""
+
+    def __init__(self, jobs: int) -> None:
+        """Start, with the number of studies that run at a time."""
+        self._jobs = jobs
+        self._start = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> float:
+        """The wall time of a study that runs alone; of several at a time the share of one, by the
+        cores' time or by equal parts, whichever is more.
+        """
+        from causal_sgd.sweeps import _machine
+
+        wall, busy = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        return min(wall, max(wall / self._jobs, busy / _machine.cores()))
+
+
 class Time(NamedTuple):
-    """The wall time of one study, compilation included."""
+    """The time of one study, compilation included; see `Clock`."""
 
     seconds: float
     here: bool  # on cores of the same kind and number as this machine's
@@ -64,6 +87,16 @@ def time_of(study: Wanted, out: Path, *, quick: bool) -> Time | None:
     if seconds is None:
         return None
     return Time(seconds, _is_here(table["machine"]), machine_of(table["machine"]), table["date"])
+
+
+def longest_first(wanted: Sequence[Wanted], out: Path, *, quick: bool) -> list[Wanted]:
+    """Studies in the order in which they end earliest, several at a time: unknown times first."""
+
+    def seconds(study: Wanted) -> float:
+        known = time_of(study, out, quick=quick)
+        return math.inf if known is None else known.seconds
+
+    return sorted(wanted, key=seconds, reverse=True)
 
 
 def duration(seconds: float) -> str:
