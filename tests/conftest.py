@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import jax
 import matplotlib as mpl
 import pytest
+from jax._src import compiler  # has the only way to compile all programs of a module otherwise
 
 from causal_sgd.sweeps import _machine
 
@@ -57,13 +59,22 @@ def one_device(monkeypatch):
 
 @pytest.fixture(scope="module")
 def quickly_compiled() -> Iterator[None]:
-    """Compile without most of XLA's optimisations, in two thirds of the time.
+    """Compile without most of XLA's optimisations and by its older emitters, in half of the time.
 
     For modules that compare with definitions. Tests of bits, memory or speed need what users run.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    older = {"xla_cpu_use_fusion_emitters": False}
+
+    def quick(*args: Any, env_options_overrides: Any = None, **options: Any) -> Any:
+        overrides = older | dict(env_options_overrides or {})
+        return usual(*args, env_options_overrides=overrides, **options)
+
+    usual = compiler.get_compile_options
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", quick)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
