@@ -17,6 +17,8 @@ from causal_sgd.training import algorithms, optimizers, run, samplers, time_aver
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Batch, Sampler
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RANKS = {"dim": 6, "invariant_rank": 2, "spurious_rank": 1}
 
 

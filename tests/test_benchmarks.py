@@ -170,6 +170,7 @@ def test_the_costs_of_the_unit_tests_are_put_into_the_readmes(tmp_path, capsys):
     assert "--write needs --all without --quick" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
     out = run("gpu.py", "--quick", "--repeats", "1", "--only", "step", "sizes", "diagram").stdout
@@ -181,6 +182,7 @@ def test_the_gpu_benchmark_says_that_it_ran_on_a_cpu():
     assert diagram[0]["runs"].startswith("8 = ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_gpu_benchmark_trains_unit_tests_and_networks():
     out = run("gpu.py", "--quick", "--only", "unit-tests", "networks").stdout
@@ -288,6 +290,7 @@ def test_a_refined_diagram_takes_fewer_runs():
     assert "--seeds must be at least 8" in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compilation_of_some_studies():
     out = run("compilation.py", "--quick", "finite-time", "tilt").stdout
@@ -300,6 +303,7 @@ def test_compilation_of_some_studies():
     assert "study must be one of" in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_waited_for():
     out = run("cold_start.py", "--only", "imports", "figure", "--quick", "--repeats", "1").stdout

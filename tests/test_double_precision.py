@@ -43,6 +43,7 @@ def test_the_small_cells_use_every_choice(field: str) -> None:
     assert used >= set(Experiment.choices()[field])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("quickly_compiled")
 def test_every_part_runs_with_the_variable_and_agrees_with_single_precision() -> None:

@@ -15,6 +15,8 @@ from support.callables import CALLS
 from support.cases import few
 from support.valid import Later
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FORBIDDEN = (
     AttributeError,
     IndexError,
@@ -127,6 +129,7 @@ def test_the_arguments_of_the_walk_are_valid(name: str) -> None:
     CALLS[name]({})
 
 
+@pytest.mark.slow
 def test_wrong_input_is_not_answered_by_the_implementation() -> None:
     for index, place in enumerate(SHORT):
         wrong(*place, JUNK[index % len(JUNK)])

@@ -9,6 +9,8 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
 from causal_sgd.training import time_average
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def synthetic(values: np.ndarray, spreads: np.ndarray) -> xr.Dataset:
     """A dataset with a metric [spread, seed]."""

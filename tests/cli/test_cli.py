@@ -20,6 +20,8 @@ from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Key, Trace
 from support.shell import call, words
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SMALL = words("--dim 6 --invariant-rank 2 --spurious-rank 1 --steps 20 --seeds 3")
 QUICK = words("--measurement population --basis canonical")  # compiles quickly
 

@@ -14,6 +14,8 @@ from causal_sgd.sweeps.store import Store
 from support.shell import call, words
 from support.stores import forget
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROWS = 30
 RUN = words("run supervised --method pooled --metrics weights --seeds 1")
 
@@ -57,6 +59,7 @@ def test_all_forms_of_the_same_data_give_least_squares(folder: Path, capsys) -> 
         np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_of_classes_want_their_labels(tmp_path: Path, capsys) -> None:
     draw = np.random.default_rng(1)
     classes, places = draw.integers(0, 3, ROWS), np.arange(ROWS) % 2
@@ -115,6 +118,7 @@ def test_columns_are_chosen_and_environments_held_out(folder: Path, capsys) -> N
     assert metrics["test_risk"]["median"] == pytest.approx(risk, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_rows_is_held_out(capsys, tmp_path: Path) -> None:
     """Labels are powers of two times the input, so that the weight tells which rows trained."""
     x, powers = np.array([1.0, -1] * 4), 2.0 ** np.arange(8)

@@ -15,6 +15,8 @@ from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import sweep
 from support.shell import call, words
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FIELDS = {"dim": 6, "invariant_rank": 2, "spurious_rank": 1, "steps": 20, "basis": "canonical"}
 SMALL = words(
     "--dim 6 --invariant-rank 2 --spurious-rank 1 --steps 20 --basis canonical "
@@ -27,6 +29,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_run_gives_the_quantiles_of_every_recorded_step(capsys, tmp_path: Path) -> None:
     path = tmp_path / "traj.csv"
     run = ["run", *SMALL, "--seeds", "5", "--record-every", "5", "--json", "--out", str(path)]

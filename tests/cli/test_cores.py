@@ -57,6 +57,7 @@ def command(line: str) -> str:
     return f"from causal_sgd import cli; cli.main({line.split()})"
 
 
+@pytest.mark.slow
 def test_commands_for_stores_and_world_files_use_all_cores(folder: Path) -> None:
     lines = [f"run {SMALL} --world-file world.npz --out run.zarr", "resume d.zarr", "repair d.zarr"]
     code = "import causal_sgd as cs; cell = cs.Experiment(world_file='world.npz').cell()"

@@ -27,6 +27,7 @@ CHAIN = Experiment(
 )
 
 
+@pytest.mark.slow
 def test_dimension_and_batch_size_are_axes_of_one_program() -> None:
     axes = {"dim": [20, 10**6], "batch_size": [10**3, 10**7]}
     dataset = sweep(CHAIN.replace(rank=1).cell(), axes=axes, seeds=2, tile=8)

@@ -91,6 +91,7 @@ def test_the_weight_of_a_penalty_jumps_at_a_step() -> None:
     assert same.tolist() == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_the_default_learning_rate_is_that_of_the_world() -> None:
     for fields, rate in (
         ({}, 0.1),
@@ -136,6 +137,7 @@ def test_the_default_measurement_is_exact_for_the_loss(fields: dict, measurement
     assert changed.implied["measurement"] == "moments"
 
 
+@pytest.mark.slow
 def test_a_logistic_experiment_equals_the_parts_by_hand() -> None:
     fields = {"world": "unit-test-cows", "loss": "logistic", "method": "irmv1", "weight": 3.0}
     names = ("test_error", "worst_test_error", "training_risk")

@@ -21,6 +21,8 @@ from causal_sgd import random
 from causal_sgd.random import _discrete, _normal
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 LANES = 200_000
 LEVEL = 1e-4
 
@@ -161,6 +163,7 @@ def test_binomials_do_not_depend_on_other_runs() -> None:
     assert (np.asarray(together) <= number).all()
 
 
+@pytest.mark.slow
 def test_multinomial_counts_add_up_and_are_marginally_binomial() -> None:
     probabilities = jnp.asarray([0.1, 0.2, 0.0, 0.4, 0.3])
     drawn = np.asarray(

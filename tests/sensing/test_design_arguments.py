@@ -14,6 +14,8 @@ from support.designs import (
     world,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 PACKED = np.ones((2, 3, 6), np.float32)
 TABLE = [
     (lambda: measurements.fixed_design(), "num_examples or design must be given"),

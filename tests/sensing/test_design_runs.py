@@ -78,6 +78,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sampler", "shared"), CASES)
 def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, monkeypatch) -> None:
     monkeypatch.setattr(_products, "CACHED", 4 * WIDTH)  # slabs of 4, 4 and 3 examples

@@ -11,6 +11,8 @@ import pytest
 from causal_sgd.sensing.measurements import designs
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @functools.partial(jax.jit, static_argnames=("rank", "starts", "iterations"))
 def constants(design: jax.Array, rank: int, **options: int) -> jax.Array:

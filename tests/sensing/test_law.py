@@ -40,6 +40,8 @@ from support.law import (
     make_case,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 READ_OUT = MatrixModel(init=lambda key: jnp.zeros((DIM, DIM)), estimate=lambda params: params)
 FACTORED = models.factored(dim=DIM)
 

@@ -20,6 +20,8 @@ from causal_sgd.types import Batch, Sampler
 from support.cases import few
 from support.law import LAWS
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def of_all_environments(sampler: Sampler) -> Sampler:
     """The same batches as mixtures of all environments, most of them without examples."""
@@ -68,6 +70,7 @@ def seeds(first: int) -> jax.Array:
     return jax.vmap(jax.random.key)(jnp.arange(first, first + 200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "kind"),
     few(itertools.product(["hetero", "pooled"], LAWS), {("hetero", "law")}),
@@ -91,6 +94,7 @@ def test_runs_of_one_environment_a_batch_end_alike_when_treated_as_mixtures() ->
         assert stats.ks_2samp(one, other).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mixture"),
     few(itertools.product(["law", "low rank"], [False, True]), {("law", False)}),

@@ -40,6 +40,8 @@ from support.law import (
     make_case,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DRAWS = 100_000
 EPS = float(np.finfo(np.float32).eps)
 FACTORED = models.factored(dim=DIM)  # its factor is its parameters, of any number of columns

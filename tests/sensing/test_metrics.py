@@ -338,6 +338,7 @@ def test_metrics_of_predictions_ask_the_network() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="counts the products of a program for CPUs"
 )

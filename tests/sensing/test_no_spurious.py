@@ -95,6 +95,7 @@ def serves(measurement: str, model: str) -> bool:
     return measurement != "low_rank_law" or MODELS[model].factor is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measurement", few(MEASUREMENTS, {"low_rank_law"}))
 def test_a_measurement_needs_no_spurious_directions(measurement: str) -> None:
     """One pure and one mixed batch; as all environments agree, only the noise tells them apart."""

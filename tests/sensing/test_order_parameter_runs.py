@@ -18,6 +18,8 @@ from causal_sgd.training import algorithms, optimizers, run, samplers
 from causal_sgd.types import Algorithm, Array
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RANKS: Mapping[str, Any] = {"invariant_rank": 2, "spurious_rank": 1, "mean": 1.0}
 WATCHED = {
     "invariant": metrics.invariant_signal,

@@ -10,6 +10,8 @@ import pytest
 from causal_sgd.studies.supervised import _benign_runs, _diagonal_numbers, _diagonal_runs
 from causal_sgd.studies.supervised._either_way import either_way
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_a_column_apart_is_orthogonal_to_the_others() -> None:
     inputs, alone = (np.asarray(_diagonal_runs.design_of(3, apart)) for apart in (0.0, 1.0))

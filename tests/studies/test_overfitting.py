@@ -18,6 +18,8 @@ from causal_sgd.supervised import losses, measurements, metrics, models
 from causal_sgd.supervised._moments import MomentData
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SIGNALS = np.array([[1.0, 2.0], [1.0, -2.0]])
 LAW = Law(SIGNALS, np.array([0.8, 0.2]), np.ones(2))
 UNEVEN = Law(SIGNALS, np.array([0.8, 0.2]), np.array([0.3, 0.6]), 1.5)
@@ -66,6 +68,7 @@ def test_the_margin_of_drawn_examples_follows_the_law(law: Law, ratio: float) ->
     check(found, law.margin(ratio))
 
 
+@pytest.mark.slow
 def test_half_of_the_data_sets_are_separable_at_the_threshold() -> None:
     silent = Law(0 * SIGNALS, LAW.shares, np.ones(2))
     assert silent.threshold() == pytest.approx(0.5)  # Cover 1965
@@ -80,6 +83,7 @@ def test_half_of_the_data_sets_are_separable_at_the_threshold() -> None:
             assert limits.success == expected
 
 
+@pytest.mark.slow
 def test_weights_of_groups_matter_by_their_logarithm_over_that_of_time() -> None:
     random = np.random.default_rng(3)
     rate, steps, worst = 1 / 11, 1000, []

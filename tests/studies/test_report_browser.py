@@ -56,6 +56,7 @@ def visit(browser: Any, address: str) -> Any:
     return browser.find_element("id", "query")
 
 
+@pytest.mark.slow
 def test_words_narrow_studies_claims_and_failures_and_stay_in_the_address(
     browser: Any, page: str
 ) -> None:

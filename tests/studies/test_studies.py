@@ -29,6 +29,8 @@ from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.types import Trace
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 MODULES = {
     path.stem.replace("_", "-"): path
     for system in studies.SYSTEMS
@@ -104,6 +106,7 @@ def test_a_study_has_the_functions_of_the_protocol(name: str) -> None:
         assert inspect.getdoc(table)
 
 
+@pytest.mark.slow
 def test_the_source_that_a_run_reaches_differs_between_studies() -> None:
     assert len({fingerprint(path, "run") for path in MODULES.values()}) == len(MODULES)
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KEY = jax.random.key(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", few(["additive", "interacting"], {"additive"}))
 def test_labels_children_and_target_follow_the_equations(label: str) -> None:
     factory = worlds.additive_scm(label=label, rejection_examples=2000, candidates=2)

@@ -51,6 +51,7 @@ def test_an_environment_without_weights_has_a_constant_label() -> None:
     np.testing.assert_allclose(world.second_moments[0, 2], [0, 0, 1.25, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_known_moments_of_inputs_leave_those_of_the_label() -> None:
     """The gradient is (S w - b^)/2 with the mean b^ of x y of the sample."""
     world: Any = draw_world(worlds.single_index(WEIGHTS, covariance=COVARIANCE, noise=0.5))

@@ -149,6 +149,7 @@ def test_examples_and_sampled_moments_have_the_law_of_the_world(name: str) -> No
 PADDED = ["unit_test_cows", "unit_test_margin", "unit_test_regression"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(PADDED, {"unit_test_margin"}))
 def test_padding_changes_nothing(name: str) -> None:
     """Unused inputs and environments of probability zero stand beside the same numbers."""

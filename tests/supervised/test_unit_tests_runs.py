@@ -22,6 +22,8 @@ from causal_sgd.types import Batch, Params
 from support.cases import few
 from support.supervised import draw_world
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 METHODS = tuple(method for method in unit_tests.METHODS)
 
 
@@ -61,6 +63,7 @@ def test_padded_runs_are_those_without_room(example: str, method: str) -> None:
         np.testing.assert_allclose(padded[name], values, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [losses.logistic, losses.exponential])
 def test_one_pass_has_the_derivatives_of_a_sum_over_nodes(loss: losses.Loss) -> None:
     points, weights = (jnp.asarray(part, float) for part in _expectation.hermite(16))
@@ -93,6 +96,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"), few(itertools.product(MODELS, (3, 2)), quick={("signed", 2)})
 )

@@ -125,6 +125,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=50)
 @hypothesis.given(steps=STEPS)
 def test_a_log_is_what_was_appended_whatever_its_pieces(steps) -> None:

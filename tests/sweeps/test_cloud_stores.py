@@ -66,6 +66,7 @@ def names(url: str) -> set[str]:
     return {item["path"] for item in obstore.store.from_url(url).list().collect()}
 
 
+@pytest.mark.slow
 def test_a_sweep_into_a_bucket_has_the_results_of_one_in_memory(complete, url) -> None:
     assert open_results(complete).drop_vars("done").equals(reference())
     assert Store(complete).progress() == (24, 24)
@@ -168,6 +169,7 @@ def test_a_sweep_that_ended_at_any_request_resumes_to_the_same_bits(url, monkeyp
     assert limit > 50
 
 
+@pytest.mark.slow
 def test_a_damaged_object_is_named_and_repaired(store, capsys) -> None:
     files = Bucket(store)
     name = Store(store)._arrays["spurious_signal"].chunk(1)

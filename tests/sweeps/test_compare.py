@@ -57,6 +57,7 @@ def of_steps(
     return made
 
 
+@pytest.mark.slow
 def test_compared_cells_are_compiled_once_each_and_give_the_bits_of_their_sweeps() -> None:
     cells = {name: of_steps(12, name) for name in ("cyclic", "shuffled")}
     options: dict[str, Any] = {"axes": {"spread": [1.0, 4.0]}, "seeds": 3, "tile": 4}

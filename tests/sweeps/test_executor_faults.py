@@ -139,6 +139,7 @@ def hanging(where: float) -> Callable[..., Trace]:
     return cell
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced_and_does_not_outlive_the_sweep() -> None:
     def pool() -> Executor:

@@ -49,6 +49,7 @@ def swept(cell: Callable[..., Trace], devices: list[jax.Device]) -> Any:
     return sweep(cell, axes={"spread": [1.0, 4.0]}, seeds=6, tile=4, devices=devices)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_two_cores_compiles_once_and_gives_the_bits_of_one() -> None:
     first, second = jax.devices()[:2]
     swept(cell_of(6), [first])  # compiles what is small and shared

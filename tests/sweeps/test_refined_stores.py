@@ -49,6 +49,7 @@ def refined(path: Path) -> xr.Dataset:
     return dataset
 
 
+@pytest.mark.slow
 def test_its_results_open_as_the_grid_of_its_parameters(path: Path, refined: xr.Dataset) -> None:
     listed = open_results(path)
     assert listed.spurious_signal.dims == ("point", "seed", "step"), "as it was stored"

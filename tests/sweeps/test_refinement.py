@@ -170,6 +170,7 @@ def masked(full: xr.Dataset, done: xr.DataArray) -> xr.Dataset:
     return metrics.assign(diverged_at=full.diverged_at.where(done, -1)).assign_coords(done=done)
 
 
+@pytest.mark.slow
 def test_a_refinement_returns_all_metrics_at_all_steps(tmp_path: Path) -> None:
     experiment = EXPERIMENT.replace(steps=20, record_every=5)
     axes = {"spread": np.linspace(2, 8, 6), "learning_rate": [0.1, 1e5]}  # the second diverges

@@ -85,6 +85,7 @@ def test_runs_that_share_examples_are_single_runs(options: dict[str, int]) -> No
             np.testing.assert_allclose(found, trace.metrics["weights"], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_examples_that_an_axis_enters_are_not_shared() -> None:
     def shares(names: tuple[str, ...]) -> bool:
         drawn = functools.partial(logistic, num_examples=90, **{"rate": 0.1} if not names else {})
@@ -117,6 +118,7 @@ def subset(pool: list[Any]) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(pool), min_size=1, unique=True)
 
 
+@pytest.mark.slow
 @given(rates=subset(RATES), seeds=subset(SEEDS), devices=st.sampled_from([1, 2]))
 def test_a_run_has_the_same_bits_among_any_others(
     rates: list[float], seeds: list[int], devices: int

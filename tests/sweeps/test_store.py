@@ -64,6 +64,7 @@ REQUEST = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(requests=st.lists(REQUEST, min_size=1, max_size=3))
 @settings(max_examples=6)
 def test_a_store_grows_to_the_bits_of_one_sweep(requests: list[tuple]) -> None:
@@ -192,6 +193,7 @@ def test_values_are_read_on_access(tmp_path, monkeypatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_zipped_axes_and_no_axes_are_stored_too(tmp_path) -> None:
     axis = zipped(spread=[1.0, 3.0, 6.0], learning_rate=[0.2, 0.05, 0.2])
     path = tmp_path / "zipped.zarr"

@@ -186,6 +186,7 @@ def test_provenance_is_kept(tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_compared_methods_have_a_store_each(tmp_path, monkeypatch) -> None:
     cells = {"hetero": experiment(), "pooled": experiment(sampler="pooled")}
     found = compare(cells, axes=AXES, seeds=2, tile=2, store=tmp_path / "methods")

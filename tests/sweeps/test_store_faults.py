@@ -115,6 +115,7 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     assert again <= kills * (IN_FLIGHT + WAITING), f"{again} tiles were begun again"
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_to_the_same_bits(tmp_path) -> None:
     killed_and_resumed(tmp_path, 1, seed=1)
 

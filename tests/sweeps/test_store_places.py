@@ -124,6 +124,7 @@ def test_a_command_whose_store_goes_away_fails_in_one_line(tmp_path: Path) -> No
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_command_can_wait_for_the_disk(tmp_path: Path, monkeypatch, capsys) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)

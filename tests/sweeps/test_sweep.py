@@ -42,6 +42,7 @@ def short_cell(key: jax.Array, *, spread: Any = 3.0, learning_rate: Any = 0.1) -
     return run(key, algorithm=algorithm, metrics=[metrics.spurious_signal], num_steps=4)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_labelled_by_its_axes_seeds_and_steps() -> None:
     rates = np.geomspace(0.01, 0.1, 3)
     dataset = sweep(cell, axes={"spread": [1, 4], "learning_rate": rates}, seeds=[5, 2], tile=4)
@@ -58,6 +59,7 @@ def test_a_sweep_is_labelled_by_its_axes_seeds_and_steps() -> None:
     assert {"causal_sgd", "jax", "device", "key", "key_implementation"} <= set(dataset.attrs)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_other_size_traces_the_cell_once_and_compiles_nothing() -> None:
     calls = []
 
@@ -79,6 +81,7 @@ def test_a_sweep_of_other_size_traces_the_cell_once_and_compiles_nothing() -> No
     assert first <= 2, "one trace measures the program, one is run"
 
 
+@pytest.mark.slow
 def test_a_tile_of_the_usual_size_is_not_traced_again() -> None:
     traced = {}
     for tile in (16, 8):
@@ -179,6 +182,7 @@ def test_a_slice_of_a_sweep_is_a_single_run() -> None:
         assert point["diverged_at"] == trace.diverged_at
 
 
+@pytest.mark.slow
 def test_the_tile_changes_nothing_but_the_last_bits() -> None:
     axes = {"spread": SPREADS, "learning_rate": RATES}
     chosen = sweep(cell, axes=axes, seeds=SEEDS)
@@ -214,6 +218,7 @@ def test_zipped_parameters_change_together() -> None:
         np.testing.assert_array_equal(point["spurious"], expected["spurious"])
 
 
+@pytest.mark.slow
 def test_an_integer_is_the_root_key_of_that_number() -> None:
     by_number = sweep(short_cell, seeds=3, key=5, tile=4)
     by_key = sweep(short_cell, seeds=3, key=jax.random.key(5), tile=4)
@@ -222,6 +227,7 @@ def test_an_integer_is_the_root_key_of_that_number() -> None:
     assert not same_bits(by_number, sweep(short_cell, seeds=3, key=6, tile=4))
 
 
+@pytest.mark.slow
 def test_the_kind_of_random_numbers_is_recorded() -> None:
     default = sweep(short_cell, seeds=3, tile=4)
     assert "fry" in default.attrs["key_implementation"]
@@ -261,6 +267,7 @@ def peak_memory() -> Iterator[list[int]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_runs_hold_little_more_than_their_results() -> None:
     axes = {"spread": np.linspace(0, 5, 100), "learning_rate": np.linspace(0.01, 0.1, 10)}
     sweep(

@@ -224,6 +224,7 @@ def test_a_program_is_measured_once(monkeypatch) -> None:
     assert len(measured) == 2
 
 
+@pytest.mark.slow
 def test_a_large_constant_is_hashed_once(monkeypatch) -> None:
     hashed: list[tuple[int, ...]] = []
     original = _jaxprs._hash
@@ -245,6 +246,7 @@ def test_a_large_constant_is_hashed_once(monkeypatch) -> None:
     assert place not in _jaxprs._digests
 
 
+@pytest.mark.slow
 def test_a_sweep_holds_neither_its_cell_nor_its_data() -> None:
     def made() -> tuple[weakref.ref[Any], weakref.ref[Any]]:
         factors = jnp.arange(5.0)

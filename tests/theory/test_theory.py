@@ -18,6 +18,8 @@ from causal_sgd import theory
 from support.cases import few
 from support.theory import BATCH, FAMILIES, POINTS
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SHORT: Any = {"num_steps": 300, "init_scale": 1e-3, "level": 0.1}
 
 

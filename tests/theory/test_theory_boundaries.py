@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from causal_sgd import theory
 from support.theory import FAMILIES, POINTS, simulate
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @pytest.mark.parametrize(
     ("eta", "mu", "digits"),

@@ -8,6 +8,8 @@ from scipy import stats
 
 from causal_sgd import theory
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_two_factors_have_the_gamma_law_of_the_blowout() -> None:
     """w^2 ~ Gamma(mu / n - 1/2, n) for n = eta M^2 / 2 < 2 mu; zero beyond."""

@@ -14,6 +14,8 @@ from scipy import integrate
 from causal_sgd import theory
 from support.theory import FAMILIES
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 EPS = float(np.finfo(np.float32).eps)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from causal_sgd import theory
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def simulated(
     spread: float, *, rate: float, mean: float, steps: int, alpha: float, runs: int = 2000

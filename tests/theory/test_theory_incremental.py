@@ -8,6 +8,8 @@ from scipy import integrate, optimize
 
 from causal_sgd import theory
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def arrival(depth: float, eta: float, s: float, alpha: float, share: float) -> float:
     """The fractional step at which the scalar map reaches a share of s."""

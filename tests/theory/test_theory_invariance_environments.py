@@ -9,6 +9,8 @@ from scipy import integrate, stats
 
 from causal_sgd.theory.invariance import environments_needed, mixtures
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SEEDS = 1000
 
 

@@ -11,6 +11,8 @@ from scipy import optimize
 
 from causal_sgd.theory.invariance import coloured_logistic, minority_groups, separable
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def atoms(q: float, beta: float, colour: float) -> list[tuple[float, np.ndarray]]:
     """Probabilities and y x of the bits."""

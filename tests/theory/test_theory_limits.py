@@ -15,6 +15,8 @@ from causal_sgd.theory import limits
 from causal_sgd.types import Batch
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SPECTRUM = np.array([1.0, 0.7])
 
 

@@ -12,6 +12,8 @@ from scipy import integrate, special
 from causal_sgd.theory import linear_dynamics
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SIZE = 60  # inputs of drawn designs
 DRAWS = 12
 
@@ -154,6 +156,7 @@ def test_the_limits_of_contradictory_labels() -> None:
     assert np.max(shared.test) < 1e-6
 
 
+@pytest.mark.slow
 def test_times_are_those_of_the_curves() -> None:
     ratio, level = np.array([0.2, 0.9]), 0.02
     for options in (

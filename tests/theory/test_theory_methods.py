@@ -15,6 +15,8 @@ from causal_sgd import theory
 from causal_sgd.analysis import growth_rate
 from support import oracles
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ETA, EIGENVALUES, WEIGHTS = 0.1, np.array([4.0, -3.0, 0.5]), np.array([0.5, 0.2, 0.3])
 
 

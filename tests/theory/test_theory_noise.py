@@ -17,6 +17,8 @@ from causal_sgd import theory
 from causal_sgd.theory import limits
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RANKS = {"rank": 4, "invariant_rank": 2, "spurious_rank": 1}
 WORLD = {"learning_rate": 0.1, "mean": 1.0, **RANKS}
 

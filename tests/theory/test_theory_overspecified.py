@@ -8,6 +8,8 @@ from scipy import integrate, special
 
 from causal_sgd import theory
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def unbalanced(eta: float, f: float, g: float, steps: int) -> np.ndarray:
     """f g [steps + 1] of the scalar map of U V' with target zero."""

@@ -14,6 +14,8 @@ from scipy import integrate, stats
 from causal_sgd import theory
 from causal_sgd.sensing import worlds
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_haar_exponents_have_closed_forms_for_one_and_two_directions() -> None:
     eta, mu, spread = 0.1, 1.0, np.array([0.0, 2.0, 6.0, 9.0, 20.0])

@@ -12,6 +12,8 @@ from scipy.stats import norm
 
 from causal_sgd.theory import single_index
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RATE, SCALE = 0.02, 0.01
 OPTIONS = {"learning_rate": RATE, "init_scale": SCALE}
 

@@ -10,6 +10,8 @@ import pytest
 from causal_sgd import theory
 from causal_sgd.theory import sparse
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ETA, ALPHA = 0.1, 0.4
 
 

@@ -12,6 +12,8 @@ import pytest
 from causal_sgd.theory import critical_spread, sparse
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(1)
 START = RNG.bit_generator.state
 SHARES = np.array([0.2, 0.5, 0.3])

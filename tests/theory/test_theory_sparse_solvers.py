@@ -11,6 +11,8 @@ from scipy import optimize
 from causal_sgd.theory import sparse
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
 

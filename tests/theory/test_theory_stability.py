@@ -11,6 +11,8 @@ from scipy import integrate, optimize
 from causal_sgd import theory
 from causal_sgd.theory import stability
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def cubic(eta: float, s: float, u: np.ndarray, steps: int) -> np.ndarray:
     """The path [steps, ...] of u."""

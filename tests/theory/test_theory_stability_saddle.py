@@ -11,6 +11,8 @@ import pytest
 
 from causal_sgd.theory import stability
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def hessian_at_the_signal(
     sigma: np.ndarray, spurious: np.ndarray, dim: int, rank: int

@@ -12,6 +12,8 @@ from causal_sgd import theory
 from support.cases import few
 from support.theory import BATCH, FAMILIES, simulate
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_growth_time_counts_the_steps_of_the_map():
     eta, scale = 0.02, 1e-4

@@ -10,6 +10,8 @@ import pytest
 from causal_sgd import theory
 from support.cases import few
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DRAWS = {4: 100_000, 11: 20_000, 40: 2_000}
 
 

@@ -150,6 +150,7 @@ def test_risks_of_laws_are_population_losses_with_label_noise(law: Any, name: st
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_scale_is_that_of_the_prediction() -> None:
     params, world = params_of(FACTORED), nature()
     risks = taken(params).risks
@@ -198,6 +199,7 @@ def test_the_invariant_solution_is_a_strict_saddle_of_the_pooled_loss(columns: i
 NAMES = [name for name in curvature.__all__ if name != "batch_sharpness"]
 
 
+@pytest.mark.slow
 def test_lanczos_agrees_with_dense_hessians_of_many_runs_at_once() -> None:
     """120 parameters of a fixed design; the ends to 1e-3, the trace within 4 standard errors."""
     model = models.factored(dim=DIM, rank=15)

@@ -119,6 +119,7 @@ class Plain:
         return value
 
 
+@pytest.mark.slow
 def test_every_gradient_is_that_of_a_plain_loop() -> None:
     steps, plain = 6, Plain(program()(0))
     value = np.nan
