@@ -147,8 +147,8 @@ NAMES = tuple(itertools.chain.from_iterable(QUESTIONS.values()))
 OWN = "Studies of your own"
 """In place of the question of a study that is not built in."""
 
-CORE = ("trajectories", "phase-diagram", "heterogeneity")
-"""The studies of plain `causal-sgd reproduce`: results of the paper, in one or two minutes."""
+CORE = ("trajectories", "phase-diagram")
+"""The studies of plain `causal-sgd reproduce`: the results of the paper, in a minute."""
 
 
 class Claim(NamedTuple):
