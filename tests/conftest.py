@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 # A shape that broadcasts by accident is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Tracing leaves millions of objects that live on; to look at them all again and again takes time.
+gc.set_threshold(50_000, 20, 50)
+BEGAN = time.monotonic()
+
 # Derandomised: a failure is the code's fault, not the draw's. Machines are shared: no deadlines.
 hypothesis.settings.register_profile(
     "suite",
@@ -40,11 +46,31 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--within",
+        type=float,
+        metavar="SECONDS",
+        help="skip tests that have not begun by then; slow machines run fewer slow tests",
+    )
+
+
+def pytest_runtest_setup(item):
+    limit = item.config.getoption("--within")
+    if limit is not None and time.monotonic() - BEGAN > limit:
+        pytest.skip(f"had not begun within {limit:.0f} s")
+
+
+LONG_NOTEBOOKS = {"02_swap_one_thing", "05_atlas", "07_your_network"}
+
+
 def pytest_collection_modifyitems(items):
     """Notebooks are slow tests: `pytest -m slow -k ipynb` runs them."""
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.slow)
+            if item.path.stem in LONG_NOTEBOOKS:
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

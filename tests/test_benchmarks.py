@@ -212,6 +212,7 @@ def test_no_repeats_is_refused(script):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_overhead_of_a_sweep():
     out = run("sweep_overhead.py", "--dim", "6", "--steps", "5", "--repeats", "1").stdout
     (rows,) = tables(out)

@@ -19,6 +19,7 @@ from types import ModuleType
 import pytest
 
 import causal_sgd
+from support.cases import few
 from support.markdown import blocks, broken, commands, save_files
 
 ROOT = Path(__file__).parents[1]
@@ -49,10 +50,8 @@ SUFFIXES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE],
-)
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize("name", few(WITH_CODE, QUICK, set(WITH_CODE) - {"your_network.md"}))
 def test_the_code_of_a_page_runs(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # pages may make stores
     save_files(PAGES[name], tmp_path)
@@ -65,8 +64,9 @@ def without_times(text: str) -> str:
     return re.sub(r"\b[\d.]+ (s|min)\b", "TIME", text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["start.md", "explorer.md", "extending/studies.md"])
+@pytest.mark.parametrize(
+    "name", few(["start.md", "explorer.md", "extending/studies.md"], (), {"start.md"})
+)
 def test_the_commands_of_a_page_run_in_turn_and_print_what_it_shows(
     name: str, tmp_path: Path
 ) -> None:

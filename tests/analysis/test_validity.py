@@ -123,7 +123,7 @@ def test_dead_runs_and_values_beyond_the_boundary_are_reported() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", [2, 4])
+@pytest.mark.parametrize("dim", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_rounding_in_a_random_frame_is_reported(dim: int) -> None:
     """It freezes a dead signal in two dimensions and feeds it in more; neither in 64 bits."""
     critical = float(theory.critical_spread(0.1, 1.0))

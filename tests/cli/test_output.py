@@ -21,6 +21,7 @@ from causal_sgd.cli.computation import Workplace
 from causal_sgd.experiment import Experiment
 from causal_sgd.sweeps import _netcdf
 from causal_sgd.sweeps._progress import Progress
+from support.cases import few
 from support.shell import call, words
 
 RUN = words("run --metrics spurious_signal --json")
@@ -117,8 +118,10 @@ def test_a_missing_backend_is_replaced_by_agg(monkeypatch) -> None:
         mpl.use(backend)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["module://nowhere.backend_inline", "nonsense", "TkAgg"])
+BACKENDS = ["module://nowhere.backend_inline", "nonsense", "TkAgg"]
+
+
+@pytest.mark.parametrize("backend", few(BACKENDS, (), BACKENDS[:1]))
 def test_commands_need_no_backend_and_no_open_stream(backend: str, tmp_path: Path) -> None:
     options = "--steps 5 --seeds 2 --measurement population --plot run.png"
     result = subprocess.run(

@@ -19,6 +19,7 @@ from causal_sgd.sweeps._programs import CPU_OPTIONS, Program
 from causal_sgd.training import run, samplers
 from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Array, Batch, Measurement, Snapshot
+from support.cases import few
 from support.designs import (
     DIM,
     ENVIRONMENTS,
@@ -32,6 +33,8 @@ from support.designs import (
     keys,
     world,
 )
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def params(snapshot: Snapshot) -> Array:
@@ -63,23 +66,19 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 # Every kind of batch, with one environment and with all, on a shared design and on each run's own.
-SLOW = [
+CASES = [
+    ("full", "hetero", True),
     ("without replacement", "stratified", False),
+    ("gathered with replacement", "stratified", True),
     ("full", "stratified", True),
     ("without replacement", "hetero", True),
     ("with replacement", "hetero", True),
     ("gathered", "hetero", False),
-    ("gathered with replacement", "stratified", True),
     ("gathered", "hetero", True),
 ]
-CASES = [
-    ("full", "hetero", True),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
-]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "sampler", "shared"), CASES)
+@pytest.mark.parametrize(("kind", "sampler", "shared"), few(CASES, (), CASES[:3]))
 def test_many_runs_are_many_single_runs(kind: str, sampler: str, shared: bool, monkeypatch) -> None:
     monkeypatch.setattr(_products, "CACHED", 4 * WIDTH)  # slabs of 4, 4 and 3 examples
     monkeypatch.setattr(_products, "TOGETHER", 3)

@@ -70,10 +70,9 @@ def seeds(first: int) -> jax.Array:
     return jax.vmap(jax.random.key)(jnp.arange(first, first + 200))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "kind"),
-    few(itertools.product(["hetero", "pooled"], LAWS), {("hetero", "law")}),
+    few(itertools.product(["hetero", "pooled"], LAWS), (), {("hetero", "law")}),
 )
 def test_runs_on_the_law_end_like_runs_on_drawn_measurements(sampler: str, kind: str) -> None:
     # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice

@@ -320,10 +320,11 @@ def seeds(first: int) -> jax.Array:
 
 @pytest.mark.parametrize(
     ("k", "sampler"),
-    [
-        pytest.param(*case, marks=pytest.mark.slow)  # test_law_runs.py has one that is not
-        for case in [(4, "pooled"), (3, "hetero"), (1, "pooled"), (6, "hetero"), (4, "mixed")]
-    ],
+    few(
+        [(4, "pooled"), (3, "hetero"), (1, "pooled"), (6, "hetero"), (4, "mixed")],
+        (),
+        {(3, "hetero"), (4, "mixed")},
+    ),
 )
 def test_runs_end_like_those_on_the_dense_law(k: int, sampler: str) -> None:
     # Kolmogorov-Smirnov on independent seeds: each p-value is below 1e-3 by chance for one choice

@@ -28,6 +28,7 @@ from causal_sgd.sweeps import _sweep
 from causal_sgd.sweeps._datasets import labelled
 from causal_sgd.sweeps._grid import Grid
 from causal_sgd.types import Trace
+from support.cases import few
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -155,27 +156,23 @@ def unsimulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sweep.Sweep, "run", results)
 
 
-LONG = (
+SLOW = (
     "collapse",
-    "federated",
     "finite-time",
     "grokking-linear",
     "heterogeneity-lasso",
     "icp-power",
     "incremental-learning",
-    "max-learning-rate",
     "natural-tables",
-    "optimizers",
     "proportional-limit",
     "rotating-bases",
 )  # their theory takes seconds to compile
+LONG = ("federated", "max-learning-rate", "optimizers")
 NONSENSE = (ValueError, IndexError, ArithmeticError)  # what random values raise in analyses
 
 
 @pytest.mark.filterwarnings("ignore")  # of nonsense
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in studies.NAMES]
-)
+@pytest.mark.parametrize("name", few(studies.NAMES, set(studies.NAMES) - {*SLOW, *LONG}, SLOW))
 def test_a_study_tabulates_its_numbers_and_measures_what_it_claims(
     name: str, unsimulated: None, tmp_path: Path
 ) -> None:

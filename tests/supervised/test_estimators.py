@@ -209,7 +209,7 @@ def peer(data: list[np.ndarray]) -> Any:
     return causalicp.fit(data, data[0].shape[1] - 1, alpha=0.05)
 
 
-@pytest.mark.parametrize("count", few([8, 200], {8}))
+@pytest.mark.parametrize("count", few([8, 200], {8}, ()))
 def test_icp_is_causalicp(count: int) -> None:
     programs: dict[int, Any] = {}
     for seed in range(count):

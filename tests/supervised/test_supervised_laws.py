@@ -181,7 +181,7 @@ def test_a_law_is_that_of_a_few_drawn_examples(
     judge(z_of(law, kind, model, counts, FEW))
 
 
-@pytest.mark.parametrize(("law", "kind", "model", "counts"), few(CASES, (), CASES[:9]))
+@pytest.mark.parametrize(("law", "kind", "model", "counts"), few(CASES, (), CASES[3:7]))
 def test_a_law_is_that_of_many_drawn_examples(
     law: str, kind: str, model: str, counts: tuple[int, ...]
 ) -> None:

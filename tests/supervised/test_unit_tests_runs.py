@@ -50,13 +50,10 @@ def _runs(example: str, method: str, most: tuple[int, int]) -> Any:
     return jax.jit(jax.vmap(one))(jnp.array([0.0, 1.0]))
 
 
-@pytest.mark.parametrize(
-    ("example", "method"),
-    [
-        pytest.param(*case, marks=pytest.mark.slow)
-        for case in itertools.product(unit_tests.EXAMPLES, METHODS)
-    ],
-)
+CASES = list(itertools.product(unit_tests.EXAMPLES, METHODS))
+
+
+@pytest.mark.parametrize(("example", "method"), few(CASES, (), CASES[: len(METHODS)]))
 def test_padded_runs_are_those_without_room(example: str, method: str) -> None:
     exact, padded = (_runs(example, method, most) for most in ((2, 3), (4, 6)))
     for name, values in exact.items():

@@ -19,6 +19,8 @@ from causal_sgd.training.algorithms import sgd
 from causal_sgd.types import Algorithm, Array, Snapshot, Trace
 from support.sweeps import WATCHED, build
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def counter() -> Algorithm:
     """An algorithm whose state counts its updates; the loss of an update is the count before it."""

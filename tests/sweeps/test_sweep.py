@@ -136,7 +136,7 @@ def test_a_run_has_the_same_bits_in_any_sweep_of_one_tile(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dim", "tile"), [(7, 3), (33, 2)])
+@pytest.mark.parametrize(("dim", "tile"), [(7, 3), pytest.param(33, 2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("measurement", ["gaussian_law", "low_rank_law", "fixed_design"])
 def test_the_place_in_a_tile_changes_no_bit(measurement: str, dim: int, tile: int) -> None:
     """If the vector width does not divide the tile, its last numbers are computed differently."""

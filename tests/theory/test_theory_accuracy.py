@@ -85,7 +85,14 @@ def test_every_function_states_its_accuracy_and_is_compared() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", dict.fromkeys(CHECKS.values()), ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, marks=pytest.mark.long if check is oracles.cones else ())
+        for check in dict.fromkeys(CHECKS.values())
+    ],
+    ids=lambda check: check.__name__,
+)
 def test_functions_are_as_accurate_as_stated(check: Callable) -> None:
     for value, exact, allowed in check(np.random.default_rng(0)):
         exact = np.asarray(exact, float)

@@ -87,6 +87,7 @@ def test_growth_times() -> None:
         assert abs(steps - time) < 1 + 0.02 * time
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("eta", "batch_size", "spread"), [(0.1, 2000, 6.0), (0.05, 2000, 9.0)])
 def test_error_floors(eta: float, batch_size: int, spread: float) -> None:
     """Errors of HeteroSGD beyond the critical spread; statistical errors are about one per cent."""

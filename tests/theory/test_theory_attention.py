@@ -164,7 +164,7 @@ def test_the_mean_of_a_merged_matrix_under_fresh_batches_is_the_optimum() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [2, 20])
+@pytest.mark.parametrize("length", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_the_noise_of_batches_lowers_the_exponent(length: int) -> None:
     """The mean of log|1 + growth| over drawn batches, less its part of first order."""
     eta, mu, spread, size, draws = 0.2, 1.0, 4.0, 400, 4000
