@@ -189,6 +189,7 @@ def test_a_law_is_that_of_many_drawn_examples(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_scores_together_have_the_size_of_chance() -> None:
     z = np.concatenate([z_of(*case, MANY) for case in CASES[:9]])
     print(f"rms z {np.sqrt(np.mean(z**2)):.3f}, max |z| {np.abs(z).max():.2f} of {z.size}")

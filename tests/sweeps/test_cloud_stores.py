@@ -302,6 +302,7 @@ def test_a_killed_process_loses_no_unit_and_its_lease_at_once(url, tmp_path) -> 
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
+        process.send_signal(signal.SIGSTOP)  # else it may be done before its lease is read
         assert f"process {process.pid} on" in (Store(url).writer() or "")
         process.send_signal(signal.SIGKILL)
         process.communicate()

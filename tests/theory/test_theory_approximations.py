@@ -115,6 +115,7 @@ def test_error_floors(eta: float, batch_size: int, spread: float) -> None:
     )
 
 
+@pytest.mark.long
 def test_errors_of_a_finite_data_set() -> None:
     ranks = {"dim": 20, "invariant_rank": 2, "spurious_rank": 1}
     experiment = Experiment(
