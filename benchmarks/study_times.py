@@ -5,8 +5,8 @@
     python benchmarks/study_times.py
 
 The script reads the results of the first two commands and writes reference_times.json in
-causal_sgd/studies/reproduction. It records the kind of machine, but no host name. The time of a study
-that ran beside others is its share. Run the commands on an idle machine.
+causal_sgd/studies/reproduction. It records the kind of machine, but no host name. The time of a
+study that ran beside others is its share. Run the commands on an idle machine.
 """
 
 from __future__ import annotations
